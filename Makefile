@@ -1,0 +1,56 @@
+COMFYUI_VERSION ?= 0.30.0
+TORCH ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
+
+# ComfyUI needs Python 3.10 or newer, and 3.13 is the newest that every dependency has wheels for.
+PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+COMFYUI := .comfyui/ComfyUI-$(COMFYUI_VERSION)
+BASE_STAMP := $(VENV)/.made
+TORCH_STAMP := $(VENV)/.torch
+STAMP := $(VENV)/.installed-$(COMFYUI_VERSION)
+export COMFYUI_VERSION
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo serve test lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## make .venv, fetch ComfyUI and install everything
+
+demo: venv ## lip-sync a sample clip in a real ComfyUI (WEIGHTS=1.5 or 1.6 fetches real weights first)
+	$(BIN)/python -m scripts.demo $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+
+serve: venv ## the same ComfyUI for the browser, on http://127.0.0.1:8188
+	$(BIN)/python -m scripts.demo --keep-serving $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+
+test: venv ## run the tests (ARGS="-k timeline" to choose)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: venv ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean: ## remove .venv and .comfyui
+	rm -rf $(VENV) .comfyui
+
+$(BASE_STAMP):
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	touch $@
+
+$(TORCH_STAMP): $(BASE_STAMP)
+	$(BIN)/uv pip install --python $(BIN)/python $(TORCH)
+	touch $@
+
+$(COMFYUI)/comfyui_version.py: | $(BASE_STAMP)
+	$(BIN)/python scripts/fetch_comfyui.py $(COMFYUI_VERSION) --into .comfyui
+
+$(STAMP): $(TORCH_STAMP) $(COMFYUI)/comfyui_version.py requirements.txt requirements-dev.txt
+	$(BIN)/uv pip install --python $(BIN)/python $(TORCH) -r $(COMFYUI)/requirements.txt -r requirements.txt -r requirements-dev.txt
+	touch $@
