@@ -1,0 +1,33 @@
+"""The error tree: every failure that a user can meet is one of these.
+
+A message says what was given, what was needed and what to do. The command line prints it and leaves
+with status 1 (2 for `UsageError`); ComfyUI shows it at the node.
+"""
+
+
+class LatentSyncError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+
+class UsageError(LatentSyncError):
+    """A setting or an argument is out of range or contradicts another."""
+
+
+class DependencyError(LatentSyncError):
+    """A library that the pack requires cannot be imported."""
+
+
+class WeightsError(LatentSyncError):
+    """A model file is missing, unreadable, or not the network it is said to be."""
+
+
+class MediaError(LatentSyncError):
+    """A video or picture cannot be read or written."""
+
+
+class AudioError(LatentSyncError):
+    """A recording cannot be read or holds nothing to speak from."""
+
+
+class FaceError(LatentSyncError):
+    """No face can be worked on."""

@@ -1,0 +1,102 @@
+"""What the two released models are: resolution, files, sizes, hashes.
+
+Facts of ByteDance's repositories on the Hugging Face hub at the pinned revisions. Both versions have the same
+keys and shapes: only the hash, or metadata that we wrote, can tell them apart.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Version = Literal["1.5", "1.6"]
+
+LATENT_CHANNELS = 4
+LATENT_STRIDE = 8  # pixels per latent, each way
+LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: latents = VAE mean * LATENT_SCALE
+WINDOW_FRAMES = 16  # frames that the UNet sees at once
+AUDIO_WIDTH = 384  # Whisper tiny's state
+AUDIO_STATES = 5  # states kept per position: the embedding and each of the four blocks
+AUDIO_POSITIONS = 10  # positions that one frame hears: c-4 .. c+5
+AUDIO_TOKENS = AUDIO_POSITIONS * AUDIO_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One file of weights: where it is published and where it is kept.
+
+    `path` is relative to the models folder; `size_bytes` and `sha256` are those of the published file.
+    """
+
+    path: str
+    url: str
+    size_bytes: int
+    sha256: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A released LatentSync model: `resolution` is the side of the square crop in pixels."""
+
+    version: Version
+    resolution: int
+    unet: WeightFile
+
+
+def _hub(repo: str, revision: str, name: str) -> str:
+    return f"https://huggingface.co/{repo}/resolve/{revision}/{name}"
+
+
+REPO_15 = ("ByteDance/LatentSync-1.5", "32a20d29aead0498e3e885e90dbbe8027da1b61b")
+REPO_16 = ("ByteDance/LatentSync-1.6", "c42c7e6c8e9c213626389fa7d9a3c444b8536353")
+REPO_VAE = ("stabilityai/sd-vae-ft-mse", "31f26fdeee1355a5c34592e401dd41e45d25a493")
+
+MODELS: dict[Version, ModelSpec] = {
+    "1.5": ModelSpec(
+        version="1.5",
+        resolution=256,
+        unet=WeightFile(
+            path="latentsync/1.5/latentsync_unet.pt",
+            url=_hub(*REPO_15, "latentsync_unet.pt"),
+            size_bytes=5_072_348_184,
+            sha256="6440b49a7ccceff56cdc001f5f17605216337f5bbd66fa360139768926e23f51",
+            licence="OpenRAIL++",
+        ),
+    ),
+    "1.6": ModelSpec(
+        version="1.6",
+        resolution=512,
+        unet=WeightFile(
+            path="latentsync/1.6/latentsync_unet.pt",
+            url=_hub(*REPO_16, "latentsync_unet.pt"),
+            size_bytes=5_072_222_488,
+            sha256="0a478e89eb660f82da4c35dbdde8a5adfb27f99d1b4e50edd03729e1e98316d3",
+            licence="OpenRAIL++",
+        ),
+    ),
+}
+
+WHISPER = WeightFile(
+    path="latentsync/whisper/tiny.pt",
+    url=_hub(*REPO_15, "whisper/tiny.pt"),
+    size_bytes=75_572_083,
+    sha256="65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9",
+    licence="MIT",
+)
+
+VAE = WeightFile(
+    path="vae/sd-vae-ft-mse.safetensors",
+    url=_hub(*REPO_VAE, "diffusion_pytorch_model.safetensors"),
+    size_bytes=334_643_276,
+    sha256="a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
+    licence="MIT",
+)
+
+FACE_LANDMARKER = WeightFile(
+    path="latentsync/face_landmarker.task",
+    url=(
+        "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
+    ),
+    size_bytes=3_758_596,
+    sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+    licence="Apache-2.0",
+)

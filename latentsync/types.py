@@ -1,0 +1,165 @@
+"""What travels between the stages: frozen, validated, and printed as shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from .errors import AudioError, FaceError, UsageError
+from .spec import AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE
+
+if TYPE_CHECKING:
+    from .media import FrameSource
+    from .timeline import Timeline
+
+
+class Codec(Protocol):
+    """A Stable Diffusion 1.x VAE, whoever runs it. Latents are unscaled posterior means."""
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, 3, R, R) in [-1, 1] -> (n, 4, R/8, R/8)."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """(n, 4, R/8, R/8) -> (n, 3, R, R), about [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Waveform:
+    """Sound as it was recorded.
+
+    samples: float32 (channels, samples), nominally in [-1, 1].
+    rate: samples per second.
+    """
+
+    samples: torch.Tensor
+    rate: int
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2 or self.samples.shape[0] < 1:
+            raise AudioError(f"sound must be (channels, samples), not {tuple(self.samples.shape)}")
+        if self.rate <= 0:
+            raise AudioError(f"a sample rate must be positive, not {self.rate}")
+
+    @property
+    def duration_seconds(self) -> Fraction:
+        return Fraction(self.samples.shape[1], self.rate)
+
+    def __repr__(self) -> str:
+        channels, count = self.samples.shape
+        return f"Waveform({channels} channels, {count / self.rate:.3f} s at {self.rate} Hz)"
+
+
+@dataclass(frozen=True, eq=False)
+class AudioFeatures:
+    """What the lips hear and what the listener hears.
+
+    states: (positions, 5, 384) Whisper states, 50 positions a second, on the CPU.
+    waveform: the sound of the finished video, untouched.
+    """
+
+    states: torch.Tensor
+    waveform: Waveform
+
+    def __post_init__(self) -> None:
+        if self.states.ndim != 3 or self.states.shape[1:] != (AUDIO_STATES, AUDIO_WIDTH):
+            raise AudioError(f"audio states must be (T, {AUDIO_STATES}, {AUDIO_WIDTH}), not {tuple(self.states.shape)}")
+
+    def __repr__(self) -> str:
+        return f"AudioFeatures({self.states.shape[0]} positions, {self.waveform!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTrack:
+    """One person's face over a source. Holds no pixels: they are read again when needed.
+
+    source: the frames it was measured on.
+    points: float64 (frames, 3, 2), pixels: centre of the image-left brow, of the image-right brow, of the nose;
+        NaN in frames without the face.
+    """
+
+    source: FrameSource
+    points: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.points.shape != (self.source.frame_count, 3, 2):
+            raise FaceError(
+                f"{self.source.name}: a face track needs points of shape ({self.source.frame_count}, 3, 2), "
+                f"not {self.points.shape}"
+            )
+        if not self.present.any():
+            raise FaceError(
+                f"{self.source.name}: no face found in any of its {self.source.frame_count} frames. "
+                "Use a clip where one face is seen from the front or nearly so, or wire landmarks of your own."
+            )
+
+    @property
+    def present(self) -> np.ndarray:
+        """bool (frames,): whether the face is there."""
+        return np.isfinite(self.points).all(axis=(1, 2))
+
+    def __repr__(self) -> str:
+        return f"FaceTrack({int(self.present.sum())} of {self.source.frame_count} frames, {self.source.name})"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """How the lips are sampled.
+
+    seed: of the one noise frame of the clip.
+    steps: denoising steps, 1 to 1000.
+    guidance: strength of the audio; 1 is off (and half the work).
+    step_cache: the whole UNet runs every so many steps; 1 runs it in each.
+    """
+
+    seed: int = 1247
+    steps: int = 20
+    guidance: float = 1.5
+    step_cache: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 1000:
+            raise UsageError(f"steps must be from 1 to 1000, not {self.steps}")
+        if not 1.0 <= self.guidance <= 10.0:
+            raise UsageError(f"guidance must be from 1 to 10 (useful: 1 to 3), not {self.guidance}")
+        if not 1 <= self.step_cache <= 10:
+            raise UsageError(f"step_cache must be from 1 (off) to 10, not {self.step_cache}")
+
+
+@dataclass(frozen=True, eq=False)
+class LipTrack:
+    """The regenerated mouths of a clip, still as latents, with all that is needed to finish it.
+
+    track: the face, and through it the source.
+    timeline: which source frame each output frame shows.
+    latents: fp16 (slots, 4, R/8, R/8), scaled, on the CPU.
+    slots: int64 (output frames,): index into latents; -1 where the source passes untouched.
+    waveform: the sound of the finished video.
+    codec: decodes the latents.
+    """
+
+    track: FaceTrack
+    timeline: Timeline
+    latents: torch.Tensor
+    slots: np.ndarray
+    waveform: Waveform
+    codec: Codec
+
+    def __post_init__(self) -> None:
+        if self.latents.ndim != 4 or self.latents.shape[1] != LATENT_CHANNELS:
+            raise UsageError(f"lip latents must be (slots, {LATENT_CHANNELS}, r, r), not {tuple(self.latents.shape)}")
+        if self.slots.shape != (self.timeline.frame_count,):
+            raise UsageError(f"{self.timeline.frame_count} output frames need as many slots, not {self.slots.shape}")
+
+    @property
+    def resolution(self) -> int:
+        """Side of the square crop in pixels."""
+        return self.latents.shape[-1] * LATENT_STRIDE
+
+    def __repr__(self) -> str:
+        return f"LipTrack({self.timeline!r}, {len(self.latents)} regenerated at {self.resolution} px, {self.track!r})"
