@@ -1,0 +1,82 @@
+"""What a ComfyUI server tells its clients over the websocket, kept in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+class ComfyUIError(RuntimeError):
+    """ComfyUI did not start, died, or did not answer in time."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One websocket message; `seconds` is time.monotonic() at its arrival."""
+
+    type: str
+    data: dict[str, Any]
+    seconds: float
+
+    @property
+    def prompt_id(self) -> str | None:
+        return self.data.get("prompt_id")
+
+
+class EventLog:
+    """Everything the server told this client, in order; binary previews are left out."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __iter__(self) -> Iterator[Event]:
+        """What has arrived so far."""
+        return iter(list(self._events))
+
+    def of(self, prompt_id: str, kind: str | None = None) -> list[Event]:
+        """What has arrived so far about one prompt."""
+        return [event for event in self if event.prompt_id == prompt_id and kind in (None, event.type)]
+
+    def follow(self, timeout_seconds: float, start: int = 0) -> Iterator[Event]:
+        """Events from number `start` on, waiting for new ones; ends when the connection closes.
+
+        Raises ComfyUIError when `timeout_seconds` have passed since the call.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        index = start
+        while True:
+            if not self._await_more_than(index, deadline - time.monotonic()):
+                raise ComfyUIError(f"nothing more from ComfyUI within {timeout_seconds:g} s")
+            if index >= len(self._events):
+                return
+            yield self._events[index]
+            index += 1
+
+    def wait_for(self, matches: Callable[[Event], bool], timeout_seconds: float = 60.0, start: int = 0) -> Event:
+        """The first event from number `start` on that `matches`; raises ComfyUIError when none comes."""
+        for event in self.follow(timeout_seconds, start):
+            if matches(event):
+                return event
+        raise ComfyUIError("ComfyUI closed the connection")
+
+    def _await_more_than(self, count: int, timeout_seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._events) > count or self._closed, max(0.0, timeout_seconds))
+
+    def append(self, event: Event) -> None:
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
