@@ -1,0 +1,105 @@
+"""From three points of a face to the square crop that the model sees, as in LatentSync's alignment.
+
+A similarity transform takes the brows and the nose to fixed places of a crop; the nose is then pulled to its
+place by a smoothed shift.
+"""
+
+import numpy as np
+
+from ..errors import FaceError
+from .warp import footprint, is_empty, resize_lanczos, to_crop, within
+
+OUTSIDE = 127  # grey of crop pixels that lie outside the frame
+CARRY = 0.2  # of the previous frame's nose shift
+
+
+def matrices(points: np.ndarray, resolution: int) -> np.ndarray:
+    """The maps from frame to crop of a whole track.
+
+    The shift is causal state and starts anew after every frame without the face; upstream carries it on.
+
+    Args:
+        points: float64 (N, 3, 2), pixels: left brow, right brow, nose (image left first); NaN where absent.
+        resolution: side of the square crop in pixels.
+
+    Returns:
+        float64 (N, 2, 3): frame pixels to crop pixels of `crop_size(resolution)`; NaN where absent.
+
+    Raises:
+        FaceError: the points are not three a frame, or fall on one pixel.
+    """
+    if points.ndim != 3 or points.shape[1:] != (3, 2):
+        raise FaceError(f"alignment points must be (frames, 3, 2), not {points.shape}")
+    maps = np.full((len(points), 2, 3), np.nan)
+    present = np.isfinite(points).all(axis=(1, 2))
+    maps[present], shifts = _fit(np.rint(points[present]), template(resolution))
+    shift = np.zeros(2)
+    for place, frame in enumerate(np.flatnonzero(present)):
+        begins = frame == 0 or not present[frame - 1]
+        shift = shifts[place] if begins else CARRY * shift + (1 - CARRY) * shifts[place]
+        maps[frame, :, 2] += shift
+    return maps
+
+
+def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
+    """The square crop of one frame's face.
+
+    Args:
+        frame: (H, W, 3), uint8, or float32 in [0, 1].
+        matrix: (2, 3), frame pixels to crop pixels.
+        resolution: side of the square crop in pixels.
+
+    Returns:
+        uint8 (3, resolution, resolution).
+
+    Raises:
+        FaceError: the matrix is that of a frame without the face.
+    """
+    size = crop_size(resolution)
+    box = footprint(matrix, size, (frame.shape[0], frame.shape[1]))
+    if is_empty(box):
+        return np.full((3, resolution, resolution), OUTSIDE, np.uint8)
+    pixels = frame[box].astype(np.float32)
+    if frame.dtype != np.uint8:
+        pixels = pixels.clip(0, 1) * 255
+    warped = to_crop(pixels, within(matrix, box), size, OUTSIDE).astype(np.uint8)
+    return np.ascontiguousarray(resize_lanczos(warped, resolution).transpose(2, 0, 1))
+
+
+def template(resolution: int) -> np.ndarray:
+    """Where left brow, right brow and nose belong: float64 (3, 2), pixels of the crop before it is made square."""
+    return np.array([[17.0, 20.0], [58.0, 20.0], [37.5, 40.0]]) * _unit_px(resolution)
+
+
+def crop_size(resolution: int) -> tuple[int, int]:
+    """Width and height in pixels of the crop before it is made square: 210 x 280 for 256, 420 x 560 for 512."""
+    return int(75 * _unit_px(resolution)), int(100 * _unit_px(resolution))
+
+
+def _unit_px(resolution: int) -> float:
+    return 2.8 * resolution / 256
+
+
+def _fit(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares similarities (N, 2, 3) from points (N, 3, 2) to the target (3, 2), and what the nose misses (N, 2).
+
+    Umeyama's method without reflections; scale is the ratio of deviations. The miss is in deviations, not pixels.
+    """
+    start, start_deviation, start_mean = _normalised(points)
+    goal, goal_deviation, goal_mean = _normalised(target[None])
+    left, _, right = np.linalg.svd(np.swapaxes(goal, -1, -2) @ start)
+    handedness = np.linalg.det(left) * np.linalg.det(right)
+    left[..., -1] *= handedness[:, None]
+    linear = left @ right * (goal_deviation / start_deviation)[:, None, None]
+    offset = goal_mean - np.einsum("nij,nj->ni", linear, start_mean)
+    return np.concatenate([linear, offset[..., None]], axis=-1), (goal - start)[:, 2]
+
+
+def _normalised(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (N, 3, 2) centred and divided by the one deviation (N,) of their coordinates, that, and the mean (N, 2)."""
+    mean = points.mean(axis=1)
+    centred = points - mean[:, None]
+    deviation = centred.reshape(len(points), -1).std(axis=1, ddof=1)
+    if (deviation == 0).any():
+        raise FaceError("a face is too small to align: its brows and nose fall on one pixel. Use a larger picture.")
+    return centred / deviation[:, None, None], deviation, mean
