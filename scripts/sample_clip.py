@@ -70,7 +70,7 @@ def camera_path(frame_count: int) -> FloatArray:
 def camera(time_seconds: float) -> FloatArray:
     """The matrix at one instant; at these amplitudes the frame never leaves the picture."""
     turn = 2 * math.pi * time_seconds
-    centre = np.array([225 + 8 * math.sin(0.31 * turn), 178 + 6 * math.sin(0.23 * turn + 1.0)])
+    centre = np.array([225 + 8 * math.sin(0.31 * turn), 170 + 6 * math.sin(0.23 * turn + 1.0)])
     scale = 2.25 + 0.12 * math.sin(0.27 * turn + 0.5)
     angle = math.radians(4 * math.sin(0.19 * turn))
     linear = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
