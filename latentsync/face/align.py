@@ -31,7 +31,7 @@ def matrices(points: np.ndarray, resolution: int) -> np.ndarray:
     if points.ndim != 3 or points.shape[1:] != (3, 2):
         raise FaceError(f"alignment points must be (frames, 3, 2), not {points.shape}")
     maps = np.full((len(points), 2, 3), np.nan)
-    present = np.isfinite(points).all(axis=(1, 2))
+    present = np.isfinite(points.sum(axis=(1, 2)))
     maps[present], shifts = _fit(np.rint(points[present]), template(resolution))
     shift = np.zeros(2)
     for place, frame in enumerate(np.flatnonzero(present)):
@@ -96,7 +96,7 @@ def _fit(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _normalised(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (N, 3, 2) centred and divided by the one deviation (N,) of their coordinates, that, and the mean (N, 2)."""
+    """Points (N, 3, 2) centred and divided by their one deviation, the deviation (N,), the mean (N, 2)."""
     mean = points.mean(axis=1)
     centred = points - mean[:, None]
     deviation = centred.reshape(len(points), -1).std(axis=1, ddof=1)

@@ -1,0 +1,96 @@
+"""Faces that somebody else found: ComfyUI's FACE_LANDMARKS, in memory or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from ..errors import FaceError
+from .detect import Face, largest_first
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..media import FrameSource
+
+ASPECT_TOLERANCE = 0.01  # of the ratio of the two scales: a picture resized to whole pixels
+
+
+def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tuple[Face, ...]]:
+    """The faces of every source frame.
+
+    Args:
+        landmarks: `{"frames": [[{"landmarks_xy": (478, 2) pixels, ...}, ...], ...], "image_size": (H, W)}`, as
+            ComfyUI's MediaPipe node makes it: the faces of each frame; arrays, tensors or lists. One frame alone
+            serves for all of the source's.
+        source: the frames they belong to; landmarks of a resized copy are scaled to it.
+
+    Returns:
+        Per source frame its faces, largest first.
+
+    Raises:
+        FaceError: it is not of that shape, or not of this source.
+    """
+    frames, image_size = _parts(landmarks)
+    scale = _scale(image_size, source)
+    if len(frames) not in (1, source.frame_count):
+        raise FaceError(
+            f"landmarks of {len(frames)} frames were given, but {source.name} has {source.frame_count}. "
+            "Take them from the same frames, or give one frame for all."
+        )
+    found = [largest_first(_face(entry, scale, i) for entry in entries) for i, entries in enumerate(frames)]
+    return found if len(found) == source.frame_count else found * source.frame_count
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Landmarks stored as JSON in the shape that `from_comfyui` takes.
+
+    Raises:
+        FaceError: the file is missing or no JSON object.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FaceError(f"{path}: no readable landmarks ({error})") from error
+    if not isinstance(stored, dict):
+        raise FaceError(f"{path}: landmarks must be a JSON object with frames and image_size")
+    return cast("dict[str, Any]", stored)
+
+
+def _parts(landmarks: Mapping[str, Any]) -> tuple[list[list[Any]], tuple[float, float]]:
+    try:
+        frames = [list(entries) for entries in landmarks["frames"]]
+        height, width = (float(side) for side in landmarks["image_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FaceError(
+            f'landmarks must be {{"frames": [[face, ...], ...], "image_size": (height, width)}} ({error!r})'
+        ) from error
+    if not frames or min(height, width) <= 0:
+        raise FaceError(f"landmarks of {len(frames)} frames of {width:g} x {height:g} pixels are none")
+    return frames, (height, width)
+
+
+def _scale(image_size: tuple[float, float], source: FrameSource) -> np.ndarray:
+    """Factors (x, y) from the landmarks' pixels to the source's."""
+    height, width = image_size
+    x, y = source.width / width, source.height / height
+    if abs(x / y - 1) > ASPECT_TOLERANCE:
+        raise FaceError(
+            f"the landmarks are those of a picture of {width:g} x {height:g}, but {source.name} is "
+            f"{source.width} x {source.height}: another shape. Take them from the same frames."
+        )
+    return np.array([x, y])
+
+
+def _face(entry: Any, scale: np.ndarray, frame: int) -> Face:  # noqa: ANN401 - whatever was wired in
+    if not isinstance(entry, Mapping) or "landmarks_xy" not in entry:
+        raise FaceError(f"landmarks, frame {frame}: each face must be a mapping with landmarks_xy")
+    try:
+        given = torch.as_tensor(cast("Mapping[str, Any]", entry)["landmarks_xy"], dtype=torch.float64)
+        return Face(Face(given.cpu().numpy()).landmarks * scale)
+    except (TypeError, ValueError, FaceError) as error:
+        raise FaceError(f"landmarks, frame {frame}: {error}") from error
