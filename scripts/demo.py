@@ -1,0 +1,175 @@
+"""Lip-sync a sample clip in a real ComfyUI and say where the video is; or keep that ComfyUI open for the browser.
+
+Usage: python -m scripts.demo [--weights 1.5|1.6] [--keep-serving]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from latentsync import hub
+from latentsync.errors import WeightsError
+from latentsync.spec import FACE_LANDMARKER
+from latentsync.synthetic import write_models
+from scripts.comfyui import PACK, REPOSITORY, ComfyUI, Graph
+from scripts.comfyui_events import ComfyUIError, Event
+from scripts.sample_clip import Sample, make_sample
+from scripts.workflow import to_api
+
+WORKFLOW = REPOSITORY / "workflows" / "lipsync_video.json"
+DEMO_PACK = "latentsync-demo-nodes"
+PACKS = {PACK: REPOSITORY, DEMO_PACK: REPOSITORY / "scripts" / "demo_nodes"}
+
+REAL_BASE = REPOSITORY / ".comfyui" / "demo"
+SYNTHETIC_BASE = REPOSITORY / ".comfyui" / "demo-synthetic"
+"""A base directory of its own, so that untrained weights never lie in front of real ones."""
+
+SERVE_PORT = 8188
+TIMEOUT_SECONDS = 6 * 3600.0
+
+Workflow = dict[str, Any]
+
+
+def demo(weights: str | None) -> Path:
+    """Run the shipped workflow on the sample and return the finished video."""
+    base = prepare_weights(weights)
+    workflow = prepare_workflow(base, make_sample(base / "input"), weights)
+    print("Starting ComfyUI ...", flush=True)
+    with ComfyUI(base, packs=PACKS) as comfyui:
+        graph = to_api(workflow, comfyui.object_info())
+        prompt_id = comfyui.queue(graph)
+        for line in progress_lines(comfyui.events.follow(TIMEOUT_SECONDS), prompt_id, graph):
+            print(line, flush=True)
+        videos = [path for path in comfyui.outputs(comfyui.wait(prompt_id)) if path.suffix == ".mp4"]
+    if not videos:
+        raise ComfyUIError(f"the workflow ended without an mp4; see {comfyui.log_path}")
+    return videos[-1]
+
+
+def serve(weights: str | None) -> None:
+    """Keep a ComfyUI open for the browser, with the sample and the workflow in it, until Ctrl-C."""
+    base = prepare_weights(weights)
+    workflow = prepare_workflow(base, make_sample(base / "input"), weights)
+    saved = base / "user" / "default" / "workflows" / WORKFLOW.name
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    saved.write_text(json.dumps(workflow, indent=2), encoding="utf-8")
+    with ComfyUI(base, packs=PACKS, port=SERVE_PORT) as comfyui:
+        print(f"{comfyui.url} is open; the workflow {saved.stem} is in its sidebar. Ctrl-C ends it.", flush=True)
+        comfyui.wait_closed()
+
+
+def prepare_weights(version: str | None) -> Path:
+    """The base directory to run in: the one with real weights, else one with untrained weights, and say so.
+
+    version: fetch these real weights first.
+    """
+    models = REAL_BASE / "models"
+    if version is not None:
+        command = [sys.executable, "-m", "latentsync", "download", version, "--models", str(models)]
+        subprocess.run(command, cwd=REPOSITORY, check=True)
+    try:
+        hub.locate(hub.folders_in(models))
+        return REAL_BASE
+    except WeightsError:
+        write_models(SYNTHETIC_BASE / "models")
+        print(
+            "WARNING: no LatentSync weights on this machine, so the demo uses untrained ones: everything runs, but the "
+            "mouth will be noise.\nFor a real result: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6, "
+            f"or put the files into {models}."
+        )
+        return SYNTHETIC_BASE
+
+
+def prepare_workflow(base: Path, sample: Sample, version: str | None) -> Workflow:
+    """The shipped workflow with the sample's files in it, and stored landmarks where MediaPipe's model is missing."""
+    workflow: Workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    set_first_widget(workflow, "LoadVideo", sample.video.name)
+    set_first_widget(workflow, "LoadAudio", sample.audio.name)
+    if version is not None:
+        set_first_widget(workflow, "LatentSyncLoadModel", version)
+    model = base / "models" / FACE_LANDMARKER.path
+    if not model.is_file():
+        print(f"Without MediaPipe's model ({model}) the sample's stored face landmarks are used.")
+        add_landmarks(workflow, sample.landmarks.name)
+    return workflow
+
+
+def set_first_widget(workflow: Workflow, node_type: str, value: str) -> None:
+    node_of(workflow, node_type)["widgets_values"][0] = value
+
+
+def add_landmarks(workflow: Workflow, file_name: str) -> None:
+    """Put a LatentSyncDemoLandmarks node before Face Prep's `landmarks` input."""
+    face_prep = node_of(workflow, "LatentSyncFacePrep")
+    slot = next(index for index, entry in enumerate(face_prep["inputs"]) if entry["name"] == "landmarks")
+    node_id = max(node["id"] for node in workflow["nodes"]) + 1
+    link_id = max(link[0] for link in workflow["links"]) + 1
+    face_prep["inputs"][slot]["link"] = link_id
+    workflow["nodes"].append(landmarks_node(node_id, link_id, file_name, face_prep["pos"]))
+    workflow["links"].append([link_id, node_id, 0, face_prep["id"], slot, "FACE_LANDMARKS"])
+    workflow.update(last_node_id=node_id, last_link_id=link_id)
+
+
+def landmarks_node(node_id: int, link_id: int, file_name: str, beside: list[float]) -> dict[str, Any]:
+    """The node as the browser saves it, above the node at `beside`."""
+    return {
+        "id": node_id,
+        "type": "LatentSyncDemoLandmarks",
+        "pos": [beside[0], beside[1] - 140],
+        "size": [300, 60],
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": [{"name": "file", "type": "COMBO", "widget": {"name": "file"}, "link": None}],
+        "outputs": [{"name": "landmarks", "type": "FACE_LANDMARKS", "links": [link_id]}],
+        "properties": {"Node name for S&R": "LatentSyncDemoLandmarks"},
+        "widgets_values": [file_name],
+    }
+
+
+def node_of(workflow: Workflow, node_type: str) -> dict[str, Any]:
+    return next(node for node in workflow["nodes"] if node["type"] == node_type)
+
+
+def progress_lines(events: Iterator[Event], prompt_id: str, graph: Graph) -> Iterator[str]:
+    """One line for each node that starts and for each tenth of its work, until the prompt ends."""
+    shown: set[tuple[str, int]] = set()
+    for event in events:
+        if event.prompt_id != prompt_id:
+            continue
+        if event.type.startswith("execution_") and event.type not in ("execution_start", "execution_cached"):
+            return
+        running = event.data.get("nodes", {}) if event.type == "progress_state" else {}
+        for node_id, state in running.items():
+            tenth = int(10 * state["value"] / state["max"])
+            if state["state"] == "running" and (node_id, tenth) not in shown:
+                shown.add((node_id, tenth))
+                yield f"  {graph[node_id]['_meta']['title']} {10 * tenth} %"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Lip-sync a sample clip in a real ComfyUI.")
+    parser.add_argument("--weights", metavar="VERSION", help="fetch the real weights of this version first: 1.5 or 1.6")
+    parser.add_argument("--keep-serving", action="store_true", help="open ComfyUI for the browser instead")
+    arguments = parser.parse_args()
+    try:
+        if arguments.keep_serving:
+            serve(arguments.weights)
+        else:
+            print(demo(arguments.weights))
+    except (ComfyUIError, subprocess.CalledProcessError) as error:
+        print(f"The demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""One real ComfyUI for the whole session, with this pack, untrained weights and the sample clip in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from latentsync.spec import FACE_LANDMARKER
+from latentsync.synthetic import write_models
+from scripts.comfyui import PACK, REPOSITORY, ComfyUI
+from scripts.sample_clip import Sample, make_sample
+
+BASE_NAME = "测试 ü x"
+"""A user's folder may hold spaces and any script."""
+
+PACKS = {PACK: REPOSITORY, "latentsync-demo-nodes": REPOSITORY / "scripts" / "demo_nodes"}
+SHARED_LANDMARKER = REPOSITORY.parent / "shared" / "models" / "face_landmarker.task"
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ComfyUI's base directory, with weights in it."""
+    base = tmp_path_factory.mktemp("comfyui") / BASE_NAME
+    write_models(base / "models")
+    if SHARED_LANDMARKER.is_file():
+        shutil.copyfile(SHARED_LANDMARKER, base / "models" / FACE_LANDMARKER.path)
+    return base
+
+
+@pytest.fixture(scope="session")
+def sample(base: Path) -> Sample:
+    """The sample clip: 2 s of video and 3 s of sound in ComfyUI's input folder, and its landmarks."""
+    return make_sample(base / "input")
+
+
+@pytest.fixture(scope="session")
+def comfyui(base: Path, sample: Sample) -> Iterator[ComfyUI]:
+    """The running server."""
+    with ComfyUI(base, packs=PACKS) as server:
+        yield server

@@ -1,0 +1,25 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lives in tests/comfyui, so that `-m "not comfyui"` leaves the real ComfyUI out."""
+    for item in items:
+        if item.path.is_relative_to(REPOSITORY / "tests" / "comfyui"):
+            item.add_marker(pytest.mark.comfyui)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real footage, MediaPipe's model and recorded results, which lie beside the repository where they are at hand."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs {SHARED.name}/ (real footage and recorded results) beside the repository")
+    return SHARED
