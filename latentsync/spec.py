@@ -23,7 +23,9 @@ AUDIO_TOKENS = AUDIO_POSITIONS * AUDIO_STATES
 class WeightFile:
     """One file of weights: where it is published and where it is kept.
 
-    `path` is relative to the models folder; `size_bytes` and `sha256` are those of the published file.
+    `path` is where a download belongs, relative to the models folder; its first part is the kind of folder.
+    `also` lists other names under which the same network is taken, preferred ones first.
+    `size_bytes` and `sha256` are those of the published file.
     """
 
     path: str
@@ -31,6 +33,7 @@ class WeightFile:
     size_bytes: int
     sha256: str
     licence: str
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ MODELS: dict[Version, ModelSpec] = {
         resolution=256,
         unet=WeightFile(
             path="latentsync/1.5/latentsync_unet.pt",
+            also=("latentsync/1.5/latentsync_unet.safetensors",),
             url=_hub(*REPO_15, "latentsync_unet.pt"),
             size_bytes=5_072_348_184,
             sha256="6440b49a7ccceff56cdc001f5f17605216337f5bbd66fa360139768926e23f51",
@@ -67,6 +71,7 @@ MODELS: dict[Version, ModelSpec] = {
         resolution=512,
         unet=WeightFile(
             path="latentsync/1.6/latentsync_unet.pt",
+            also=("latentsync/1.6/latentsync_unet.safetensors",),
             url=_hub(*REPO_16, "latentsync_unet.pt"),
             size_bytes=5_072_222_488,
             sha256="0a478e89eb660f82da4c35dbdde8a5adfb27f99d1b4e50edd03729e1e98316d3",
@@ -85,6 +90,7 @@ WHISPER = WeightFile(
 
 VAE = WeightFile(
     path="vae/sd-vae-ft-mse.safetensors",
+    also=("vae/vae-ft-mse-840000-ema-pruned.safetensors",),
     url=_hub(*REPO_VAE, "diffusion_pytorch_model.safetensors"),
     size_bytes=334_643_276,
     sha256="a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",

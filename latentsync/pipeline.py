@@ -1,0 +1,142 @@
+"""The stages in order, as generators: each yields finished pieces, so that its caller shows progress and can stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from . import audio, sampling
+from .errors import FaceError
+from .face import align, blend
+from .face.mask import keep_mask
+from .spec import LATENT_SCALE, LATENT_STRIDE
+from .timeline import Timeline, windows
+from .types import AudioFeatures, Codec, FaceTrack, LipTrack, SamplerSettings, Waveform
+
+if TYPE_CHECKING:
+    from .models.whisper import WhisperEncoder
+
+DECODE_FRAMES = 4  # latents decoded together
+
+Denoiser = Callable[..., tuple[torch.Tensor, torch.Tensor]]  # (x, timestep, audio, deep) -> (noise, deep)
+
+
+class Sampled(NamedTuple):
+    """One denoising step of one window. `latents` (1, 4, n, R/8, R/8) are finished when step == steps."""
+
+    window: range
+    step: int
+    steps: int
+    latents: torch.Tensor
+
+
+class Composite(NamedTuple):
+    """One output frame (H, W, 3) and the source frame that it was made from."""
+
+    frame: np.ndarray
+    source: np.ndarray
+
+
+def computed_in(unet: Denoiser, dtype: torch.dtype) -> Denoiser:
+    """A denoiser that computes in `dtype` and answers in its input's: the sampler's own arithmetic stays float32."""
+
+    def run(
+        x: torch.Tensor, timestep: int, heard: torch.Tensor, deep: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        noise, deep = unet(x.to(dtype), timestep, heard.to(dtype), deep)
+        return noise.to(x.dtype), deep
+
+    return run
+
+
+def plan(track: FaceTrack, timeline: Timeline) -> list[range]:
+    """Windows of output frames in which the face is there."""
+    return list(windows(track.present[list(timeline.source_index)].tolist()))
+
+
+def embed(waveform: Waveform, encoder: WhisperEncoder) -> Iterator[torch.Tensor]:
+    """Whisper states of a recording, a segment of at most 30 s at a time: (positions, 5, 384) each."""
+    yield from audio.embed(audio.resample(waveform), encoder)
+
+
+def sample(
+    unet: Denoiser,
+    codec: Codec,
+    track: FaceTrack,
+    features: AudioFeatures,
+    timeline: Timeline,
+    settings: SamplerSettings,
+    noise: torch.Tensor,
+) -> Iterator[Sampled]:
+    """Regenerate the mouths of a clip, one window after the other.
+
+    Args:
+        noise: (1, 4, 1, R/8, R/8), repeated over every frame of the clip; its device is where sampling runs.
+    Yields:
+        every step of every window; windows are independent of one another.
+    """
+    resolution = noise.shape[-1] * LATENT_STRIDE
+    keep = torch.from_numpy(keep_mask(resolution))
+    matrices = align.matrices(track.points, resolution)
+    chosen = plan(track, timeline)
+    indices = [timeline.source_index[i] for window in chosen for i in window]
+    frames = iter(zip(indices, track.source.read(indices), strict=True))
+    for window in chosen:
+        crops = np.stack([align.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window))])
+        conditioning = sampling.condition(torch.from_numpy(crops), keep, codec).to(noise)
+        heard = audio.windows(features.states, window, timeline.rate)[None].to(noise)
+        for step, latents in enumerate(sampling.denoise(unet, noise, conditioning, heard, settings), start=1):
+            yield Sampled(window, step, settings.steps, latents)
+
+
+def collect(
+    samples: Iterable[Sampled], track: FaceTrack, timeline: Timeline, waveform: Waveform, codec: Codec
+) -> LipTrack:
+    """Run the sampling to its end and keep its latents.
+
+    Raises:
+        FaceError: the face is in no frame that the output shows.
+    """
+    slots = np.full(timeline.frame_count, -1, dtype=np.int64)
+    finished: list[torch.Tensor] = []
+    for sampled in samples:
+        if sampled.step == sampled.steps:
+            slots[sampled.window.start : sampled.window.stop] = sum(map(len, finished)) + np.arange(len(sampled.window))
+            finished.append(sampled.latents[0].movedim(1, 0).to("cpu", torch.float16))
+    if not finished:
+        raise FaceError(
+            f"{track.source.name}: the face is in none of the frames that the sound covers "
+            f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
+        )
+    return LipTrack(track, timeline, torch.cat(finished), slots, waveform, codec)
+
+
+def composite(lips: LipTrack) -> Iterator[Composite]:
+    """Put the regenerated mouths back into the source, frame by frame.
+
+    Yields:
+        the output frames in order; where no mouth was regenerated, the source's own frame.
+    """
+    track, timeline = lips.track, lips.timeline
+    matrices = align.matrices(track.points, lips.resolution)[list(timeline.source_index)]
+    sources = track.source.read(timeline.source_index)
+    for first in range(0, timeline.frame_count, DECODE_FRAMES):
+        frames = dict(enumerate(islice(sources, DECODE_FRAMES), start=first))
+        faces = _decode(lips, {i: frame for i, frame in frames.items() if lips.slots[i] >= 0}, matrices)
+        for i, frame in frames.items():
+            yield Composite(blend.paste_box(frame, faces[i], matrices[i]) if i in faces else frame, frame)
+
+
+def _decode(lips: LipTrack, frames: dict[int, np.ndarray], matrices: np.ndarray) -> dict[int, torch.Tensor]:
+    """Output frames with a mouth -> their faces, (3, R, R) in [-1, 1], new inside the mask and the source's outside."""
+    if not frames:
+        return {}
+    crops = np.stack([align.crop(frame, matrices[i], lips.resolution) for i, frame in frames.items()])
+    latents = lips.latents[lips.slots[list(frames)]].float() / LATENT_SCALE
+    keep = torch.from_numpy(keep_mask(lips.resolution))
+    faces = blend.regenerated(lips.codec.decode(latents), torch.from_numpy(crops), keep)
+    return dict(zip(frames, faces, strict=True))

@@ -1,0 +1,115 @@
+"""The verbs of diffusion: noise, conditioning, DDIM, guidance. Pure functions; device and dtype come from the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .models.unet import UNet
+from .spec import LATENT_CHANNELS, LATENT_SCALE, LATENT_STRIDE
+from .types import Codec, SamplerSettings
+
+TRAIN_STEPS = 1000
+BETAS = (0.00085, 0.012)  # Stable Diffusion 1.x: linear in the square root
+
+
+@torch.no_grad()
+def denoise(
+    unet: UNet, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings
+) -> Iterator[Tensor]:
+    """Samples the latents of one window: DDIM with eta 0 (arXiv 2010.02502), guided by the audio.
+
+    unet: computes in the dtype and on the device of the conditioning and the audio.
+    noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
+    conditioning: (1, 9, frames, r, r), see `condition`.
+    audio: (1, frames, 50, 384).
+
+    Yields the latents (1, 4, frames, r, r) after every step; the last are the result.
+    """
+    guided = settings.guidance > 1
+    if guided:
+        audio = torch.cat([torch.zeros_like(audio), audio])
+    latents = noise.expand(-1, -1, conditioning.shape[2], -1, -1)
+    deep = None
+    for step, (timestep, alpha, alpha_next) in enumerate(schedule(settings.steps)):
+        if step % settings.step_cache == 0:
+            deep = None
+        x = torch.cat([latents.to(conditioning), conditioning], dim=1).expand(len(audio), -1, -1, -1, -1)
+        predicted, deep = unet(x, timestep, audio, deep)
+        if guided:
+            silent, heard = predicted.chunk(2)
+            predicted = silent + settings.guidance * (heard - silent)
+        latents = ddim_step(latents, predicted.to(latents), alpha, alpha_next)
+        yield latents
+
+
+def ddim_step(latents: Tensor, predicted: Tensor, alpha: float, alpha_next: float) -> Tensor:
+    """Removes the predicted noise, and puts back as much as the next step's level holds."""
+    clean = (latents - (1 - alpha) ** 0.5 * predicted) / alpha**0.5
+    return alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * predicted
+
+
+def schedule(steps: int) -> list[tuple[int, float, float]]:
+    """Per step: the timestep, its cumulative alpha, and that of the step after.
+
+    "Leading" spacing with an offset of one; the last step ends at the first alpha, not at one.
+    """
+    cumulative = alphas().tolist()
+    stride = TRAIN_STEPS // steps
+    # one is added to every timestep; at 1000 steps that would leave the table
+    timesteps = [min(i * stride + 1, TRAIN_STEPS - 1) for i in reversed(range(steps))]
+    return [(t, cumulative[t], cumulative[max(t - stride, 0)]) for t in timesteps]
+
+
+def alphas() -> Tensor:
+    """float32 (1000,): the share of signal left at each training step."""
+    low, high = BETAS
+    betas = torch.linspace(low**0.5, high**0.5, TRAIN_STEPS) ** 2
+    return torch.cumprod(1 - betas, dim=0)
+
+
+def draw_noise(seed: int, resolution: int) -> Tensor:
+    """float32 (1, 4, 1, R/8, R/8) on the CPU: the one noise frame of a clip, whatever device samples it."""
+    side = resolution // LATENT_STRIDE
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(1, LATENT_CHANNELS, 1, side, side, generator=generator)
+
+
+@torch.no_grad()
+def condition(crops: Tensor, keep: Tensor, codec: Codec) -> Tensor:
+    """What the UNet sees of a window besides the noise.
+
+    crops: uint8 (frames, 3, R, R).
+    keep: float32 (R, R): 1 keep, 0 regenerate.
+
+    Returns (1, 9, frames, R/8, R/8) as the codec gives it: mask 1, masked latents 4, reference latents 4.
+    """
+    reference = as_pixels(crops)
+    masked_latents = codec.encode(reference * keep.to(reference)) * LATENT_SCALE
+    reference_latents = codec.encode(reference) * LATENT_SCALE
+    mask = F.interpolate(keep[None, None], scale_factor=1 / LATENT_STRIDE, mode="nearest").to(reference_latents)
+    channels = [mask.expand(len(crops), -1, -1, -1), masked_latents, reference_latents]
+    return torch.cat(channels, dim=1).transpose(0, 1)[None]
+
+
+def as_pixels(crops: Tensor) -> Tensor:
+    """uint8 0 to 255 -> float32 -1 to 1."""
+    return crops.float() / 127.5 - 1
+
+
+@torch.no_grad()
+def decode(latents: Tensor, crops: Tensor, keep: Tensor, codec: Codec) -> Tensor:
+    """The finished crops: the mouth from the latents, everything outside the mask from the source.
+
+    latents: (frames, 4, R/8, R/8), scaled.
+    crops: uint8 (frames, 3, R, R).
+    keep: float32 (R, R).
+
+    Returns (frames, 3, R, R), about -1 to 1, as the codec gives it.
+    """
+    decoded = codec.decode(latents / LATENT_SCALE)
+    keep = keep.to(decoded)
+    return decoded * (1 - keep) + as_pixels(crops).to(decoded) * keep

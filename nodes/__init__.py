@@ -1,0 +1,31 @@
+"""The ComfyUI layer: each node converts its inputs, calls the library, converts the result."""
+
+from comfy_api.latest import ComfyExtension, io
+from typing_extensions import override
+
+from .audio_embed import LatentSyncAudioEmbed
+from .face_prep import LatentSyncFacePrep
+from .load_model import LatentSyncLoadModel
+from .runtime import register_model_folders
+from .sampler import LatentSyncSampler
+from .to_images import LatentSyncToImages
+from .video_combine import LatentSyncVideoCombine
+
+
+class LatentSyncExtension(ComfyExtension):
+    """The list of nodes."""
+
+    @override
+    async def on_load(self) -> None:
+        register_model_folders()
+
+    @override
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            LatentSyncLoadModel,
+            LatentSyncFacePrep,
+            LatentSyncAudioEmbed,
+            LatentSyncSampler,
+            LatentSyncVideoCombine,
+            LatentSyncToImages,
+        ]
