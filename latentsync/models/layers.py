@@ -1,0 +1,297 @@
+"""The layers of the UNet: residual, spatial transformer, motion module.
+
+Between layers the frames of all clips are folded into the batch: (batch * frames, channels, height, width).
+Modules are nested and named as in the official state dict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # query, key, value, heads: see `attend`
+
+TIME_WIDTHS = 4  # the time embedding is so many times as wide as the first block
+MLP_WIDTHS = 4
+RESNET_EPS = 1e-5
+TRANSFORMER_EPS = 1e-6
+
+
+class Ops(Protocol):
+    """A namespace of the layers that hold weights: `torch.nn`, or ComfyUI's casting layers."""
+
+    Linear: type[nn.Linear]
+    Conv2d: type[nn.Conv2d]
+    GroupNorm: type[nn.GroupNorm]
+    LayerNorm: type[nn.LayerNorm]
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What every layer is built from.
+
+    ops: where layers with weights come from.
+    attend: computes attention.
+    heads, groups: of every attention and every group norm.
+    time_width: of the time embedding.
+    audio_width: of one audio token.
+    positions: the longest clip that the motion modules know, in frames.
+    """
+
+    ops: Ops
+    attend: Attend
+    heads: int
+    groups: int
+    time_width: int
+    audio_width: int
+    positions: int
+
+    def norm(self, width: int, eps: float) -> nn.GroupNorm:
+        return self.ops.GroupNorm(self.groups, width, eps=eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What steers a pass through the layers.
+
+    time: (batch, time width).
+    audio: (batch * frames, tokens, audio width).
+    """
+
+    time: Tensor
+    audio: Tensor
+
+    @property
+    def batch(self) -> int:
+        return len(self.time)
+
+    @property
+    def frames(self) -> int:
+        return len(self.audio) // self.batch
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Multi-head attention over packed heads: (n, tokens, heads * width) each -> the query's shape."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def fold(x: Tensor) -> Tensor:
+    """(batch, channels, frames, h, w) -> (batch * frames, channels, h, w)."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def unfold(x: Tensor, batch: int) -> Tensor:
+    """(batch * frames, channels, h, w) -> (batch, channels, frames, h, w)."""
+    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def norm_over_clip(norm: nn.Module, x: Tensor, batch: int) -> Tensor:
+    """Group norm whose statistics span all frames of a clip. x: (batch * frames, channels, h, w)."""
+    return fold(norm(unfold(x, batch)))
+
+
+class ResNet(nn.Module):
+    """Two convolutions, the time between them, around a shortcut."""
+
+    def __init__(self, width_in: int, width: int, kit: Kit) -> None:
+        super().__init__()
+        ops = kit.ops
+        self.norm1 = kit.norm(width_in, RESNET_EPS)
+        self.conv1 = ops.Conv2d(width_in, width, 3, padding=1)
+        self.time_emb_proj = ops.Linear(kit.time_width, width)
+        self.norm2 = kit.norm(width, RESNET_EPS)
+        self.conv2 = ops.Conv2d(width, width, 3, padding=1)
+        self.conv_shortcut = ops.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        hidden = self.conv1(F.silu(norm_over_clip(self.norm1, x, context.batch)))
+        shift = self.time_emb_proj(F.silu(context.time)).repeat_interleave(context.frames, dim=0)
+        hidden = norm_over_clip(self.norm2, hidden + shift[:, :, None, None], context.batch)
+        return self.conv_shortcut(x) + self.conv2(F.silu(hidden))
+
+
+class Attention(nn.Module):
+    """Multi-head attention from (n, tokens, width) to (n, others, source width)."""
+
+    def __init__(self, width: int, source_width: int, kit: Kit) -> None:
+        super().__init__()
+        self.heads, self.attend = kit.heads, kit.attend
+        self.to_q = kit.ops.Linear(width, width, bias=False)
+        self.to_k = kit.ops.Linear(source_width, width, bias=False)
+        self.to_v = kit.ops.Linear(source_width, width, bias=False)
+        self.to_out = nn.Sequential(kit.ops.Linear(width, width))
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        return self.to_out(self.attend(self.to_q(x), self.to_k(source), self.to_v(source), self.heads))
+
+
+class GatedGelu(nn.Module):
+    def __init__(self, width_in: int, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.proj = kit.ops.Linear(width_in, 2 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        inner = MLP_WIDTHS * width
+        # the official layout keeps a dropout's place between the two
+        self.net = nn.Sequential(GatedGelu(width, inner, kit), nn.Identity(), kit.ops.Linear(inner, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class SpatialBlock(nn.Module):
+    """Pixels of one frame attend to each other, then to that frame's audio."""
+
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.norm1 = kit.ops.LayerNorm(width)
+        self.attn1 = Attention(width, width, kit)
+        self.norm2 = kit.ops.LayerNorm(width)
+        self.attn2 = Attention(width, kit.audio_width, kit)
+        self.norm3 = kit.ops.LayerNorm(width)
+        self.ff = FeedForward(width, kit)
+
+    def forward(self, x: Tensor, audio: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, normed)
+        x = x + self.attn2(self.norm2(x), audio)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.norm = kit.norm(width, TRANSFORMER_EPS)
+        self.proj_in = kit.ops.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList([SpatialBlock(width, kit)])
+        self.proj_out = kit.ops.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context.audio)
+        return x + self.proj_out(tokens.transpose(1, 2).reshape(x.shape))
+
+
+class PositionTable(nn.Module):
+    """Adds to each frame the sinusoids of its place in the clip. x: (n, frames, width)."""
+
+    pe: Tensor
+
+    def __init__(self, width: int, positions: int) -> None:
+        super().__init__()
+        self.register_buffer("pe", sinusoid_table(positions, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pe[:, : x.shape[1]].to(x)
+
+
+def sinusoid_table(positions: int, width: int) -> Tensor:
+    """float32 (1, positions, width): sine and cosine interleaved ("Attention is all you need", 3.5)."""
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angles = torch.arange(positions)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]
+
+
+class TemporalAttention(Attention):
+    """Frames attend to each other at each pixel. x: (pixels, frames, width)."""
+
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__(width, width, kit)
+        self.pos_encoder = PositionTable(width, kit.positions)
+
+    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+        placed = self.pos_encoder(x)
+        return super().forward(placed, placed if source is None else source)
+
+
+class MotionBlock(nn.Module):
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.attention_blocks = nn.ModuleList(TemporalAttention(width, kit) for _ in range(2))
+        self.norms = nn.ModuleList(kit.ops.LayerNorm(width) for _ in range(2))
+        self.ff = FeedForward(width, kit)
+        self.ff_norm = kit.ops.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
+            x = x + attention(norm(x))
+        return x + self.ff(self.ff_norm(x))
+
+
+class MotionTransformer(nn.Module):
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.norm = kit.norm(width, TRANSFORMER_EPS)
+        self.proj_in = kit.ops.Linear(width, width)
+        self.transformer_blocks = nn.ModuleList([MotionBlock(width, kit)])
+        self.proj_out = kit.ops.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        # (batch * frames, c, h, w) -> (batch, h, w, frames, c): once, for every layer of the block
+        by_pixel = unfold(self.norm(x), context.batch).permute(0, 3, 4, 2, 1)
+        tokens = self.proj_in(by_pixel.flatten(0, 2))
+        for block in self.transformer_blocks:
+            tokens = block(tokens)
+        by_pixel = self.proj_out(tokens).view(by_pixel.shape)
+        return x + by_pixel.permute(0, 3, 4, 1, 2).flatten(0, 1)
+
+
+class MotionModule(nn.Module):
+    """AnimateDiff's motion module: temporal attention at each pixel, as a residual."""
+
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.temporal_transformer = MotionTransformer(width, kit)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.temporal_transformer(x, context)
+
+
+class Downsample(nn.Module):
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.conv = kit.ops.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.conv = kit.ops.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class TimeEmbedding(nn.Module):
+    """Diffusion timesteps (batch,) to (batch, time width)."""
+
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__()
+        self.width = width
+        self.linear_1 = kit.ops.Linear(width, kit.time_width)
+        self.linear_2 = kit.ops.Linear(kit.time_width, kit.time_width)
+
+    def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        half = self.width // 2
+        rates = torch.exp(torch.arange(half, device=timesteps.device) * (-math.log(10_000.0) / half))
+        angles = timesteps.float()[:, None] * rates
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
+        return self.linear_2(F.silu(self.linear_1(waves)))
