@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def serve(weights: str | None) -> None:
     saved.write_text(json.dumps(workflow, indent=2), encoding="utf-8")
     with ComfyUI(base, packs=PACKS, port=SERVE_PORT) as comfyui:
         print(f"{comfyui.url} is open; the workflow {saved.stem} is in its sidebar. Ctrl-C ends it.", flush=True)
-        comfyui.wait_closed()
+        with suppress(KeyboardInterrupt):
+            comfyui.wait_closed()
 
 
 def prepare_weights(version: str | None) -> Path:
