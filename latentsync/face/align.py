@@ -99,7 +99,7 @@ def _normalised(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Points (N, 3, 2) centred and divided by their one deviation, the deviation (N,), the mean (N, 2)."""
     mean = points.mean(axis=1)
     centred = points - mean[:, None]
-    deviation = centred.reshape(len(points), -1).std(axis=1, ddof=1)
+    deviation = centred.std(axis=(1, 2), ddof=1)
     if (deviation == 0).any():
         raise FaceError("a face is too small to align: its brows and nose fall on one pixel. Use a larger picture.")
     return centred / deviation[:, None, None], deviation, mean

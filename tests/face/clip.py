@@ -1,0 +1,63 @@
+"""A clip in memory, for tests that need frames but no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from latentsync.face.detect import LEFT_BROW, MESH_POINTS, NOSE, RIGHT_BROW, Face
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Frames (N, H, W, 3) at 25 fps."""
+
+    frames: np.ndarray
+    name: str = "clip"
+    rate: Fraction = Fraction(25)
+
+    @property
+    def frame_count(self) -> int:
+        return len(self.frames)
+
+    @property
+    def height(self) -> int:
+        return self.frames.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.frames.shape[2]
+
+    @property
+    def duration_seconds(self) -> Fraction:
+        return self.frame_count / self.rate
+
+    def index_at(self, seconds: Fraction) -> int:
+        return min(int(seconds * self.rate), self.frame_count - 1)
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        return (self.frames[index] for index in indices)
+
+
+def black(count: int, height: int = 100, width: int = 200) -> Clip:
+    return Clip(np.zeros((count, height, width, 3), np.uint8))
+
+
+def decoded(path: Path, count: int) -> np.ndarray:
+    """The first frames of a video: uint8 (count, H, W, 3)."""
+    with av.open(str(path)) as container:
+        frames = container.decode(video=0)
+        return np.stack([next(frames).to_ndarray(format="rgb24") for _ in range(count)])
+
+
+def drawn_face(x: float, y: float, side: float) -> Face:
+    """A face whose box is a square at x, y, with its alignment points at known places of it."""
+    mesh = np.tile([[x, y], [x + side, y + side]], (MESH_POINTS // 2, 1))
+    for group, (across, down) in ((LEFT_BROW, (0.25, 0.25)), (RIGHT_BROW, (0.75, 0.25)), (NOSE, (0.5, 0.75))):
+        mesh[list(group)] = x + across * side, y + down * side
+    return Face(mesh)
