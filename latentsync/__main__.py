@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .face.detect import Face
     from .media import FrameSource
     from .models.whisper import WhisperEncoder
-    from .pipeline import Denoiser
+    from .sampling import Denoiser
     from .types import Codec, FaceTrack, LipTrack
 
 T = TypeVar("T")
@@ -37,13 +37,14 @@ SYNTHETIC_WARNING = (
 
 @dataclass(frozen=True)
 class Models:
-    """The networks of a run, on their device. `resolution` is the side of the crop in pixels."""
+    """The networks of a run, on their device. `resolution` is the side of the crop in pixels, `dtype` the UNet's."""
 
     unet: Denoiser
     encoder: WhisperEncoder
     codec: Codec
     resolution: int
     device: torch.device
+    dtype: torch.dtype
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     timeline = lay_out(source, sound.duration_seconds)
     features = AudioFeatures(_joined(states), sound)
     samples = pipeline.sample(
-        models.unet, models.codec, track, features, timeline, settings, _noise(settings.seed, models)
+        models.unet, models.codec, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
     )
     total = len(pipeline.plan(track, timeline)) * settings.steps
     lips = pipeline.collect(_shown(samples, "lips", total), track, timeline, sound, models.codec)
@@ -118,7 +119,6 @@ def _load_models(options: argparse.Namespace) -> Models:
     import torch
 
     from . import checkpoint
-    from .pipeline import computed_in
 
     files = hub.locate(hub.folders_in(options.models), options.version)
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -126,7 +126,7 @@ def _load_models(options: argparse.Namespace) -> Models:
     unet = checkpoint.load_unet(files.unet, dtype=dtype).to(device)
     encoder = checkpoint.load_whisper(files.whisper).to(device)
     codec = checkpoint.load_vae(files.vae).to(device, dtype)
-    return Models(computed_in(unet, dtype), encoder, codec, files.spec.resolution, device)
+    return Models(unet, encoder, codec, files.spec.resolution, device, dtype)
 
 
 def _synthetic_models() -> Models:
@@ -136,7 +136,8 @@ def _synthetic_models() -> Models:
 
     sys.stderr.write(SYNTHETIC_WARNING + "\n")
     resolution = MODELS["1.5"].resolution
-    return Models(synthetic.unet(), synthetic.whisper(), synthetic.vae(), resolution, torch.device("cpu"))
+    device = torch.device("cpu")
+    return Models(synthetic.unet(), synthetic.whisper(), synthetic.vae(), resolution, device, torch.float32)
 
 
 def _noise(seed: int, models: Models) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 DECODE_FRAMES = 4  # latents decoded together
 
-Denoiser = Callable[..., tuple[torch.Tensor, torch.Tensor]]  # (x, timestep, audio, deep) -> (noise, deep)
-
 
 class Sampled(NamedTuple):
     """One denoising step of one window. `latents` (1, 4, n, R/8, R/8) are finished when step == steps."""
@@ -41,18 +39,6 @@ class Composite(NamedTuple):
     source: np.ndarray
 
 
-def computed_in(unet: Denoiser, dtype: torch.dtype) -> Denoiser:
-    """A denoiser that computes in `dtype` and answers in its input's: the sampler's own arithmetic stays float32."""
-
-    def run(
-        x: torch.Tensor, timestep: int, heard: torch.Tensor, deep: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        noise, deep = unet(x.to(dtype), timestep, heard.to(dtype), deep)
-        return noise.to(x.dtype), deep
-
-    return run
-
-
 def plan(track: FaceTrack, timeline: Timeline) -> list[range]:
     """Windows of output frames in which the face is there."""
     return list(windows(track.present[list(timeline.source_index)].tolist()))
@@ -64,18 +50,20 @@ def embed(waveform: Waveform, encoder: WhisperEncoder) -> Iterator[torch.Tensor]
 
 
 def sample(
-    unet: Denoiser,
+    unet: sampling.Denoiser,
     codec: Codec,
     track: FaceTrack,
     features: AudioFeatures,
     timeline: Timeline,
     settings: SamplerSettings,
     noise: torch.Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Sampled]:
     """Regenerate the mouths of a clip, one window after the other.
 
     Args:
-        noise: (1, 4, 1, R/8, R/8), repeated over every frame of the clip; its device is where sampling runs.
+        noise: float32 (1, 4, 1, R/8, R/8), repeated over every frame of the clip; sampling runs on its device.
+        dtype: what the UNet computes in; the sampler's own arithmetic stays in the noise's.
     Yields:
         every step of every window; windows are independent of one another.
     """
@@ -87,8 +75,8 @@ def sample(
     frames = iter(zip(indices, track.source.read(indices), strict=True))
     for window in chosen:
         crops = np.stack([align.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window))])
-        conditioning = sampling.condition(torch.from_numpy(crops), keep, codec).to(noise)
-        heard = audio.windows(features.states, window, timeline.rate)[None].to(noise)
+        conditioning = sampling.condition(torch.from_numpy(crops), keep, codec).to(noise.device, dtype)
+        heard = audio.windows(features.states, window, timeline.rate)[None].to(conditioning)
         for step, latents in enumerate(sampling.denoise(unet, noise, conditioning, heard, settings), start=1):
             yield Sampled(window, step, settings.steps, latents)
 

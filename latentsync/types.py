@@ -101,7 +101,7 @@ class FaceTrack:
     @property
     def present(self) -> np.ndarray:
         """bool (frames,): whether the face is there."""
-        return np.isfinite(self.points).all(axis=(1, 2))
+        return np.isfinite(self.points.sum(axis=(1, 2)))
 
     def __repr__(self) -> str:
         return f"FaceTrack({int(self.present.sum())} of {self.source.frame_count} frames, {self.source.name})"

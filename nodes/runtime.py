@@ -20,11 +20,11 @@ import torch
 
 from ..latentsync import checkpoint, hub
 from ..latentsync.errors import UsageError, WeightsError
-from ..latentsync.pipeline import Denoiser, computed_in
 from ..latentsync.spec import LATENT_CHANNELS, LATENT_STRIDE, WINDOW_FRAMES, ModelSpec, Version
 
 if TYPE_CHECKING:
     from ..latentsync.models.whisper import WhisperEncoder
+    from ..latentsync.sampling import Denoiser
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class LoadedModel:
         latent = self.spec.resolution // LATENT_STRIDE
         activations = 2 * WINDOW_FRAMES * latent * latent * WIDEST_CHANNELS * self.dtype.itemsize
         mm.load_models_gpu([self.unet], memory_required=activations)
-        return computed_in(self.unet.model, self.dtype)
+        return self.unet.model
 
     def encoder(self) -> WhisperEncoder:
         """Whisper's encoder, brought to its device."""

@@ -87,7 +87,7 @@ class LatentSyncSampler(io.ComfyNode):
         settings = SamplerSettings(seed, steps, guidance, 1 if step_cache == STEP_CACHE_OFF else int(step_cache))
         timeline = lay_out(faces.source, embeds.waveform.duration_seconds)
         noise = draw_noise(seed, model.spec.resolution).to(model.device)
-        samples = pipeline.sample(model.denoiser(), model.codec, faces, embeds, timeline, settings, noise)
+        samples = pipeline.sample(model.denoiser(), model.codec, faces, embeds, timeline, settings, noise, model.dtype)
         total = len(pipeline.plan(faces, timeline)) * steps
         lips = pipeline.collect(
             runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec

@@ -1,0 +1,70 @@
+"""The example workflows as the graphs that POST /prompt takes, and small changes to them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WORKFLOWS = REPOSITORY / "workflows"
+API_WORKFLOWS = REPOSITORY / "tests" / "workflows"
+
+Graph = dict[str, dict[str, Any]]
+
+
+def load(name: str) -> Graph:
+    """An example workflow in API format."""
+    return json.loads((API_WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def node(graph: Graph, class_type: str) -> str:
+    """The id of the one node of a class."""
+    (found,) = [key for key, value in graph.items() if value["class_type"] == class_type]
+    return found
+
+
+def changed(graph: Graph, class_type: str, **inputs: Any) -> Graph:  # noqa: ANN401 - widget values of any kind
+    """A copy in which the one node of a class has other inputs."""
+    graph = copy.deepcopy(graph)
+    graph[node(graph, class_type)]["inputs"].update(inputs)
+    return graph
+
+
+def with_landmarks(graph: Graph, file: str) -> Graph:
+    """A copy whose Face Prep takes stored landmarks instead of detecting."""
+    graph = changed(graph, "LatentSyncFacePrep", landmarks=["landmarks", 0])
+    graph["landmarks"] = {"class_type": "LatentSyncDemoLandmarks", "inputs": {"file": file}}
+    return graph
+
+
+class Probe(NamedTuple):
+    """What a finished file holds, by decoding it."""
+
+    width: int
+    height: int
+    rate: Fraction
+    frames: int
+    audio_codec: str
+    audio_seconds: float
+    tags: dict[str, str]
+
+
+def probe(path: Path) -> Probe:
+    """Decode a video file from end to end."""
+    with av.open(path) as container:
+        tags = dict(container.metadata)
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        frames, samples = 0, 0
+        for frame in container.decode(video, audio):
+            if isinstance(frame, av.VideoFrame):
+                frames += 1
+            else:
+                samples += frame.samples
+        return Probe(
+            video.width, video.height, video.average_rate, frames, audio.codec.name, samples / audio.rate, tags
+        )

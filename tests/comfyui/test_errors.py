@@ -1,0 +1,144 @@
+"""What a user of ComfyUI reads when something is wrong: one sentence at the node, and no half file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentsync.media import VideoWriter
+from scripts.comfyui import ComfyUI, ExecutionFailedError
+from scripts.sample_clip import Sample
+from tests.comfyui import graphs
+
+UNET = Path("latentsync/1.5/latentsync_unet.safetensors")
+
+
+@contextmanager
+def put_aside(path: Path) -> Iterator[Path]:
+    """Move a file away and, at the end, back; yields where it is meanwhile."""
+    aside = path.with_name(path.name + ".aside")
+    path.rename(aside)
+    try:
+        yield aside
+    finally:
+        aside.replace(path)
+
+
+@pytest.fixture
+def graph(sample: Sample, request: pytest.FixtureRequest) -> graphs.Graph:
+    """The video workflow with an output of its own; its seed keeps ComfyUI from answering out of its cache."""
+    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    return graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix=f"errors/{request.node.originalname}")
+
+
+def fails(comfyui: ComfyUI, graph: graphs.Graph) -> ExecutionFailedError:
+    """Run a graph that must fail; nothing may appear in its output folder."""
+    with pytest.raises(ExecutionFailedError) as caught:
+        comfyui.run(graph)
+    folder = comfyui.output / "errors"
+    assert not folder.exists() or not list(folder.iterdir())
+    return caught.value
+
+
+def fails_to_load(comfyui: ComfyUI, graph: graphs.Graph, version: str) -> ExecutionFailedError:
+    """The same at Load Model; naming the version makes ComfyUI run the node again."""
+    return fails(comfyui, graphs.changed(graph, "LatentSyncLoadModel", version=version))
+
+
+def test_missing_weights_are_all_listed_at_once(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    error = fails_to_load(comfyui, graph, "1.6")
+    assert error.node_type == "LatentSyncLoadModel"
+    assert "latentsync_unet.pt" in error.exception_message
+    assert "huggingface.co/ByteDance/LatentSync-1.6" in error.exception_message
+    assert "5,072 MB" in error.exception_message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda tensors: tensors.pop("conv_in.weight"), "conv_in.weight", id="missing key"),
+        pytest.param(lambda tensors: tensors.update(extra=torch.zeros(1)), "extra", id="unexpected key"),
+        pytest.param(
+            lambda tensors: tensors.update({"conv_in.weight": torch.zeros(32, 12, 3, 3)}), "conv_in.weight", id="shape"
+        ),
+    ],
+)
+def test_another_network_is_refused(comfyui: ComfyUI, graph: graphs.Graph, change, said: str) -> None:  # noqa: ANN001
+    path = comfyui.models / UNET
+    with put_aside(path) as good:
+        tensors = load_file(good)
+        change(tensors)
+        save_file(tensors, path)
+        error = fails_to_load(comfyui, graph, "1.5")
+    assert error.node_type == "LatentSyncLoadModel"
+    assert said in error.exception_message
+    assert path.name in error.exception_message
+
+
+def test_a_truncated_checkpoint_is_refused_by_name(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    path = comfyui.models / UNET
+    with put_aside(path) as good:
+        path.write_bytes(good.read_bytes()[:100_000])
+        error = fails_to_load(comfyui, graph, "1.5")
+    assert path.name in error.exception_message
+
+
+def test_a_vae_of_another_kind_is_refused(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    path = comfyui.models / "vae" / "sd-vae-ft-mse.safetensors"
+    with put_aside(path) as good:
+        tensors = load_file(good)
+        del tensors["decoder.conv_in.bias"]
+        save_file(tensors, path)
+        error = fails_to_load(comfyui, graph, "1.5")
+    assert "sd-vae-ft-mse" in error.exception_message
+
+
+def test_a_video_without_a_face(comfyui: ComfyUI, graph: graphs.Graph, shared: Path) -> None:
+    assert shared
+    with VideoWriter(comfyui.input / "grey.mp4", rate=25, height=64, width=64) as writer:
+        for _ in range(5):
+            writer.write(np.full((64, 64, 3), 127, np.uint8))
+    graph = graphs.changed(graph, "LoadVideo", file="grey.mp4")
+    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["landmarks"]
+    error = fails(comfyui, graph)
+    assert error.node_type == "LatentSyncFacePrep"
+    assert "grey.mp4: no face found in any of its 5 frames" in error.exception_message
+
+
+def test_a_file_that_is_no_video(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    (comfyui.input / "words.mp4").write_text("this is no video", encoding="utf-8")
+    error = fails(comfyui, graphs.changed(graph, "LoadVideo", file="words.mp4"))
+    assert "words.mp4" in error.exception_message
+
+
+def test_a_silent_recording(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    graph["silence"] = {"class_type": "EmptyAudio", "inputs": {"duration": 1.0, "sample_rate": 44100, "channels": 2}}
+    error = fails(comfyui, graphs.changed(graph, "LatentSyncAudioEmbed", audio=["silence", 0]))
+    assert error.node_type == "LatentSyncAudioEmbed"
+    assert "silent" in error.exception_message
+
+
+def test_faces_without_the_detectors_model(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    model = comfyui.models / "latentsync" / "face_landmarker.task"
+    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["landmarks"]
+    if model.exists():
+        with put_aside(model):
+            error = fails(comfyui, graph)
+    else:
+        error = fails(comfyui, graph)
+    assert "face_landmarker.task" in error.exception_message
+    assert "mediapipe-models" in error.exception_message
+
+
+def test_a_good_graph_still_works_after_all_that(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    (path,) = comfyui.outputs(comfyui.run(graph))
+    assert graphs.probe(path).frames == 75
+    shutil.rmtree(path.parent)

@@ -1,0 +1,173 @@
+"""The command line as a user runs it: files in, a file out, one line on stderr where that cannot be."""
+
+from __future__ import annotations
+
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentsync.__main__ import main
+from latentsync.media import VideoFile, VideoWriter, read_sound
+from latentsync.synthetic import write_models
+from scripts.sample_clip import Sample, make_sample
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    return make_sample(tmp_path_factory.mktemp("sample"), seconds=1.5)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return main(["run", *map(str, arguments)])
+
+
+def synthetic(sample: Sample, output: Path, *more: object) -> int:
+    landmarks = ("--landmarks", sample.landmarks)
+    return run(sample.video, sample.audio, "-o", output, "--synthetic", "--steps", 2, *landmarks, *more)
+
+
+def test_a_video_gets_new_speech(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "测试 ü x.mp4"
+    assert synthetic(sample, output) == 0
+    made, source = VideoFile(output), VideoFile(sample.video)
+    assert (made.width, made.height, made.rate, made.frame_count) == (source.width, source.height, 25, 38)
+    assert read_sound(output).duration_seconds == pytest.approx(1.5, abs=0.03)
+    assert "untrained" in capsys.readouterr().err
+
+
+def test_the_same_seed_gives_the_same_file(sample: Sample, tmp_path: Path) -> None:
+    outputs = [tmp_path / f"{name}.mp4" for name in ("one", "same", "other")]
+    assert [synthetic(sample, path, "--seed", seed) for path, seed in zip(outputs, (1, 1, 2), strict=True)] == [0, 0, 0]
+    one, same, other = (path.read_bytes() for path in outputs)
+    assert one == same != other
+
+
+def test_weights_on_disk_are_loaded_as_a_user_has_them(sample: Sample, models: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    status = run(
+        sample.video, sample.audio, "-o", output, "--models", models, "--steps", 1, "--landmarks", sample.landmarks
+    )
+    assert status == 0
+    assert VideoFile(output).frame_count == 38
+
+
+@pytest.mark.parametrize(("clip", "frames", "seconds"), [("demo1", 240, 9.6), ("demo3", 464, 18.56)])
+def test_real_clips(shared: Path, tmp_path: Path, clip: str, frames: int, seconds: float) -> None:
+    """Real faces, found by the real detector; away from the face the picture is the source's up to the codec."""
+    models = tmp_path / "models" / "latentsync"
+    models.mkdir(parents=True)
+    (models / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
+    video, audio, output = (
+        shared / "media" / f"{clip}_video.mp4",
+        shared / "media" / f"{clip}_audio.wav",
+        tmp_path / "out.mp4",
+    )
+    assert run(video, audio, "-o", output, "--synthetic", "--steps", 2, "--models", models.parent) == 0
+    made, source = VideoFile(output), VideoFile(video)
+    assert (made.width, made.height, made.rate, made.frame_count) == (1080, 1920, Fraction(25), frames)
+    assert read_sound(output).duration_seconds == pytest.approx(seconds, abs=0.03)
+    last = int((frames - 1) * source.rate / 25)
+    for at, shown in ((0, 0), (frames - 1, last)):
+        (frame,), (original,) = made.read([at]), source.read([shown])
+        edges = np.abs(frame.astype(int) - original.astype(int))[-200:]
+        assert edges.mean() < 3, "the bottom of the picture is far from the face"
+
+
+def silent(path: Path) -> Path:
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(bytes(32000))
+    return path
+
+
+def grey(path: Path) -> Path:
+    with VideoWriter(path, rate=Fraction(25), height=64, width=64) as writer:
+        for _ in range(5):
+            writer.write(np.full((64, 64, 3), 127, np.uint8))
+    return path
+
+
+def words(path: Path) -> Path:
+    path.write_text("this is no video", encoding="utf-8")
+    return path
+
+
+def refusal(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the user reads."""
+    last = capsys.readouterr().err.strip().splitlines()
+    (line,) = [line for line in last if line.startswith("latentsync: ")]
+    assert "Traceback" not in line
+    return line
+
+
+def test_a_silent_file(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.mp4"
+    sound = silent(tmp_path / "silent.wav")
+    assert run(sample.video, sound, "-o", output, "--synthetic", "--landmarks", sample.landmarks) == 1
+    assert "silent" in refusal(capsys)
+    assert not output.exists()
+
+
+def test_a_file_that_is_no_video(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.mp4"
+    assert run(words(tmp_path / "words.mp4"), sample.audio, "-o", output, "--synthetic") == 1
+    assert "words.mp4" in refusal(capsys)
+    assert not output.exists()
+
+
+def test_a_video_without_a_face(
+    shared: Path, sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tmp_path / "latentsync"
+    models.mkdir()
+    (models / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
+    output = tmp_path / "out.mp4"
+    video = grey(tmp_path / "grey.mp4")
+    assert run(video, sample.audio, "-o", output, "--synthetic", "--models", tmp_path) == 1
+    assert "grey.mp4: no face found in any of its 5 frames" in refusal(capsys)
+    assert not output.exists()
+
+
+def test_missing_weights(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(sample.video, sample.audio, "-o", tmp_path / "out.mp4", "--models", tmp_path / "none") == 1
+    said = capsys.readouterr().err
+    for name in ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors"):
+        assert name in said
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--steps", "0"], id="no steps"),
+        pytest.param(["--guidance", "0.5"], id="guidance below one"),
+        pytest.param(["--version", "2.0"], id="unknown version"),
+        pytest.param(["--crf", "99"], id="crf off the scale"),
+        pytest.param(["-o", "out.avi"], id="not an mp4"),
+        pytest.param(["-o", "no/such/folder/out.mp4"], id="no such folder"),
+    ],
+)
+def test_bad_usage_has_an_exit_status_of_its_own(sample: Sample, tmp_path: Path, arguments: list[str]) -> None:
+    try:
+        status = synthetic(sample, tmp_path / "out.mp4", *arguments)
+    except SystemExit as leaving:
+        status = leaving.code
+    assert status == 2
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_the_source_is_never_overwritten(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sample.video.read_bytes()
+    assert synthetic(sample, sample.video) == 2
+    assert "one of the inputs" in refusal(capsys)
+    assert sample.video.read_bytes() == before
