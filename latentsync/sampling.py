@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .models.unet import UNet
 from .spec import LATENT_CHANNELS, LATENT_SCALE, LATENT_STRIDE
 from .types import Codec, SamplerSettings
+
+Denoiser = Callable[..., tuple[Tensor, Tensor]]  # (x, timestep, audio, deep) -> (noise, deep), as `UNet.forward`
 
 TRAIN_STEPS = 1000
 BETAS = (0.00085, 0.012)  # Stable Diffusion 1.x: linear in the square root
@@ -18,7 +19,7 @@ BETAS = (0.00085, 0.012)  # Stable Diffusion 1.x: linear in the square root
 
 @torch.no_grad()
 def denoise(
-    unet: UNet, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings
+    unet: Denoiser, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings
 ) -> Iterator[Tensor]:
     """Samples the latents of one window: DDIM with eta 0 (arXiv 2010.02502), guided by the audio.
 
@@ -98,18 +99,3 @@ def condition(crops: Tensor, keep: Tensor, codec: Codec) -> Tensor:
 def as_pixels(crops: Tensor) -> Tensor:
     """uint8 0 to 255 -> float32 -1 to 1."""
     return crops.float() / 127.5 - 1
-
-
-@torch.no_grad()
-def decode(latents: Tensor, crops: Tensor, keep: Tensor, codec: Codec) -> Tensor:
-    """The finished crops: the mouth from the latents, everything outside the mask from the source.
-
-    latents: (frames, 4, R/8, R/8), scaled.
-    crops: uint8 (frames, 3, R, R).
-    keep: float32 (R, R).
-
-    Returns (frames, 3, R, R), about -1 to 1, as the codec gives it.
-    """
-    decoded = codec.decode(latents / LATENT_SCALE)
-    keep = keep.to(decoded)
-    return decoded * (1 - keep) + as_pixels(crops).to(decoded) * keep

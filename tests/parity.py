@@ -1,0 +1,255 @@
+"""Compares this implementation with recorded results of the official one: `python -m tests.parity FILE...`.
+
+Each .npz holds `meta`, a JSON list of cases, and the arrays of each case under its name; a file without `meta` holds
+a mask. Inputs and weights are rebuilt from the seeds, keys and shapes that a case names.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync import audio, checkpoint, sampling
+from latentsync.checkpoint import Checkpoint
+from latentsync.face import align, blend
+from latentsync.face.mask import keep_mask
+from latentsync.models.layers import sinusoid_table
+from latentsync.models.unet import UNet
+from latentsync.models.vae import DiffusersCodec
+from latentsync.models.whisper import WhisperEncoder
+from latentsync.spec import LATENT_SCALE, WINDOW_FRAMES
+from latentsync.synthetic import WHISPER_DIMS
+from latentsync.timeline import ping_pong
+from latentsync.types import SamplerSettings
+from tests.golden import procedural
+from tests.golden.weights import synthetic_state_dict
+
+LAYOUTS = Path(__file__).parent / "golden" / "layouts.json"
+
+Case = dict[str, Any]
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One error of one case and what it may be at most."""
+
+    what: str
+    value: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.limit  # false for NaN
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.value:.3g} (<= {self.limit:g})"
+
+
+def main(paths: list[str]) -> int:
+    if not paths:
+        print("usage: python -m tests.parity FILE.npz...", file=sys.stderr)
+        return 2
+    failures = 0
+    for path in map(Path, paths):
+        for name, errors in check(path):
+            good = all(error.holds for error in errors)
+            failures += not good
+            print(f"{'ok  ' if good else 'FAIL'} {path.stem}/{name}: {', '.join(map(str, errors))}", flush=True)
+    return int(failures > 0)
+
+
+def check(path: Path) -> Iterator[tuple[str, list[Measured]]]:
+    """The errors of each case of a file."""
+    with np.load(path) as arrays:
+        if "meta" not in arrays:
+            yield "keep", mask(arrays)
+            return
+        for case in json.loads(str(arrays["meta"])):
+            yield case["name"], KINDS[case["kind"]](case, arrays)
+
+
+def mask(arrays: Arrays) -> list[Measured]:
+    keep = arrays["keep"]
+    return [Measured("max", float(np.abs(keep_mask(len(keep)) - keep).max()), 1e-6)]
+
+
+def forward(case: Case, arrays: Arrays) -> list[Measured]:
+    """1e-4: float32 sums of other orders, over a few hundred layers."""
+    batch, frames, size = case["batch"], case["frames"], case["size"]
+    x = normal(case["x_seed"], batch, 13, frames, size, size)
+    heard = normal(case["audio_seed"], batch, frames, 50, 384)
+    with torch.no_grad():
+        noise, _ = unet(case["layout"])(x, case["t"], heard)
+    return [Measured("max", worst(noise, arrays[case["name"]]), 1e-4)]
+
+
+def denoise(case: Case, arrays: Arrays) -> list[Measured]:
+    """1e-3, relative: the steps amplify what one pass leaves."""
+    frames, size = case["frames"], case["size"]
+    settings = SamplerSettings(
+        steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"]
+    )
+    *_, latents = sampling.denoise(
+        unet(case["layout"]),
+        normal(case["noise_seed"], 1, 4, 1, size, size),
+        normal(case["cond_seed"], 1, 9, frames, size, size),
+        normal(case["audio_seed"], 1, frames, 50, 384),
+        settings,
+    )
+    expected = arrays[case["name"]]
+    return [Measured("relative", worst(latents, expected) / float(np.abs(expected).max()), 1e-3)]
+
+
+def sound(case: Case, arrays: Arrays) -> list[Measured]:
+    """2e-3: the goldens ran another attention kernel, on states of magnitude ten."""
+    heard = audio.windows(speech_states(case["seconds"]), case["index"], Fraction(case["fps"]))
+    return [Measured("max", worst(heard, arrays[case["name"]]), 2e-3)]
+
+
+def alignment(case: Case, arrays: Arrays) -> list[Measured]:
+    """1e-3 px for matrices; pixels as OpenCV's rounding differs between versions and from torch's."""
+    name, resolution = case["name"], case["resolution"]
+    clip = Clip(case)
+    matrices = align.matrices(clip.points(case["frames"]), resolution)
+    crops = np.stack([align.crop(clip.frame(i), matrices[i], resolution) for i in case["keep"]])
+    last = case["pasted_frame"]
+    pasted = blend.paste_box(clip.frame(last), procedural_face(resolution), matrices[last])
+    return [
+        Measured("matrices", float(np.abs(matrices - arrays[f"{name}_matrices"]).max()), 1e-3),
+        *pixels("crops", crops, arrays[f"{name}_crops"], mean=0.7, levels=3, share=0.999),
+        *pixels("pasted", pasted, arrays[f"{name}_pasted"], mean=0.7, levels=3, share=0.999),
+    ]
+
+
+def pipeline(case: Case, arrays: Arrays) -> list[Measured]:
+    """Every stage at once, written out: the pixel errors of all add up, mostly those of resizing."""
+    noise = torch.from_numpy(arrays[f"{case['name']}_noise"])
+    drawn = sampling.draw_noise(case["seed"], case["resolution"])
+    made = list(clip_frames(case, noise))
+    output = np.stack([made[i] for i in case["keep"]])
+    return [
+        Measured("noise", worst(drawn, noise.numpy()), 1e-6),
+        *pixels("frames", output, arrays[case["name"]], mean=1.0, levels=4, share=0.99),
+    ]
+
+
+KINDS: dict[str, Callable[[Case, Arrays], list[Measured]]] = {
+    "forward": forward,
+    "denoise": denoise,
+    "audio": sound,
+    "align": alignment,
+    "pipeline": pipeline,
+}
+
+
+def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
+    """The output frames of a pipeline case, in order."""
+    resolution, count = case["resolution"], case["output_frames"]
+    clip, network, codec = Clip(case), unet("unet_tiny"), vae()
+    settings = SamplerSettings(
+        steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"]
+    )
+    matrices = align.matrices(clip.points(case["source_frames"]), resolution)
+    keep = torch.from_numpy(keep_mask(resolution))
+    states = speech_states(case["seconds"])
+    for first in range(0, count, WINDOW_FRAMES):
+        window = range(first, min(first + WINDOW_FRAMES, count))
+        shown = [ping_pong(i, case["source_frames"]) for i in window]
+        frames = [clip.frame(i) for i in shown]
+        crops = torch.from_numpy(
+            np.stack([align.crop(frame, matrices[i], resolution) for frame, i in zip(frames, shown, strict=True)])
+        )
+        conditioning = sampling.condition(crops, keep, codec)
+        heard = audio.windows(states, window, Fraction(25))[None]
+        *_, latents = sampling.denoise(network, noise, conditioning, heard, settings)
+        decoded = codec.decode(latents[0].transpose(0, 1) / LATENT_SCALE)
+        for frame, face, i in zip(frames, blend.regenerated(decoded, crops, keep), shown, strict=True):
+            yield blend.paste_box(frame, face, matrices[i])
+
+
+class Clip:
+    """The procedural clip of a case."""
+
+    def __init__(self, case: Case) -> None:
+        self.height, self.width, self.scale = case["height"], case["width"], case["scale"]
+
+    def frame(self, i: int) -> np.ndarray:
+        return procedural.frame(i, self.height, self.width)
+
+    def points(self, count: int) -> np.ndarray:
+        return np.stack([procedural.points(i, self.height, self.width, self.scale) for i in range(count)])
+
+
+def procedural_face(resolution: int) -> Tensor:
+    """float32 (3, R, R) in [-0.8, 0.8]."""
+    y, x = torch.meshgrid(*[torch.arange(resolution) / resolution] * 2, indexing="ij")
+    return 0.8 * torch.stack([torch.sin(6 * x), torch.cos(5 * y), torch.sin(4 * (x + y))])
+
+
+def speech_states(seconds: float) -> Tensor:
+    samples = torch.from_numpy(procedural.speech(seconds))
+    return torch.cat(list(audio.embed(samples, whisper())))
+
+
+@cache
+def layouts() -> dict[str, dict[str, list[int]]]:
+    return json.loads(LAYOUTS.read_text())
+
+
+@cache
+def unet(layout: str) -> UNet:
+    """Our UNet of a layout, with the weights that its goldens were made with; read strictly, never copied."""
+    shapes = layouts()[layout]
+    tables = {key: sinusoid_table(*shape[1:]) for key, shape in shapes.items() if key.endswith(".pe")}
+    weights = synthetic_state_dict({key: shape for key, shape in shapes.items() if key not in tables})
+    return checkpoint.load_unet(Checkpoint(Path(layout), weights | tables))
+
+
+@cache
+def vae() -> DiffusersCodec:
+    weights = synthetic_state_dict(layouts()["vae_tiny"], "vae.")
+    return checkpoint.load_vae(Checkpoint(Path("vae_tiny"), weights))
+
+
+@cache
+def whisper() -> WhisperEncoder:
+    table = "encoder.positional_embedding"
+    weights = synthetic_state_dict(
+        {key: shape for key, shape in layouts()["whisper_tiny"].items() if key != table}, "whisper."
+    )
+    weights[table] = WhisperEncoder(WHISPER_DIMS).state_dict()[table]
+    return checkpoint.load_whisper(Checkpoint(Path("whisper_tiny"), weights, {"dims": WHISPER_DIMS}))
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+
+
+def worst(given: Tensor, expected: np.ndarray) -> float:
+    return float(np.abs(given.numpy() - expected).max())
+
+
+def pixels(
+    what: str, given: np.ndarray, expected: np.ndarray, *, mean: float, levels: int, share: float
+) -> list[Measured]:
+    """The mean error in levels of 255, and the share of values that are further off than `levels`."""
+    error = np.abs(given.astype(np.int16) - expected)
+    return [
+        Measured(f"{what} mean", float(error.mean()), mean),
+        Measured(f"{what} beyond {levels}", float((error > levels).mean()), 1 - share),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
