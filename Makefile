@@ -13,13 +13,17 @@ TORCH_STAMP := $(VENV)/.torch
 STAMP := $(VENV)/.installed-$(COMFYUI_VERSION)
 export COMFYUI_VERSION
 
+# MediaPipe's model, where a copy lies beside the repository, also serves the command line.
+SHARED_LANDMARKER := ../shared/models/face_landmarker.task
+LANDMARKER := $(HOME)/.cache/latentsync/latentsync/face_landmarker.task
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo serve test lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-venv: $(STAMP) ## make .venv, fetch ComfyUI and install everything
+venv: $(STAMP) $(if $(wildcard $(SHARED_LANDMARKER)),$(LANDMARKER)) ## make .venv, fetch ComfyUI and install everything
 
 demo: venv ## lip-sync a sample clip in a real ComfyUI (WEIGHTS=1.5 or 1.6 fetches real weights first)
 	$(BIN)/python -m scripts.demo $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
@@ -50,6 +54,10 @@ $(TORCH_STAMP): $(BASE_STAMP)
 
 $(COMFYUI)/comfyui_version.py: | $(BASE_STAMP)
 	$(BIN)/python scripts/fetch_comfyui.py $(COMFYUI_VERSION) --into .comfyui
+
+$(LANDMARKER):
+	mkdir -p $(@D)
+	ln -sf $(abspath $(SHARED_LANDMARKER)) $@
 
 $(STAMP): $(TORCH_STAMP) $(COMFYUI)/comfyui_version.py requirements.txt requirements-dev.txt
 	$(BIN)/uv pip install --python $(BIN)/python $(TORCH) -r $(COMFYUI)/requirements.txt -r requirements.txt -r requirements-dev.txt
