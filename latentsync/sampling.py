@@ -1,4 +1,4 @@
-"""The verbs of diffusion: noise, conditioning, DDIM, guidance. Pure functions; device and dtype come from the inputs."""
+"""The verbs of diffusion: noise, conditioning, DDIM, guidance. Device and dtype come from the inputs."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from . import checkpoint
 from .checkpoint import Checkpoint, Shapes
 from .models.unet import UNet, UNetConfig
-from .models.vae import BLOCKS, DiffusersCodec
+from .models.vae import DiffusersCodec, autoencoder_of
 from .models.whisper import MEL_BINS, WhisperEncoder
-from .spec import AUDIO_WIDTH, LATENT_CHANNELS, MODELS, VAE, WHISPER, Version
+from .spec import AUDIO_WIDTH, MODELS, VAE, WHISPER, Version
 
 UNET = UNetConfig(channels=(32, 64, 64, 64))
 VAE_CHANNELS = (32, 32, 64, 64)
@@ -65,15 +65,8 @@ def _unet_weights() -> dict[str, Tensor]:
 
 
 def _vae_weights() -> dict[str, Tensor]:
-    from diffusers import AutoencoderKL
-
-    def tiny() -> AutoencoderKL:
-        return AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * BLOCKS,
-            up_block_types=("UpDecoderBlock2D",) * BLOCKS,
-            block_out_channels=VAE_CHANNELS,
-            latent_channels=LATENT_CHANNELS,
-        )
+    def tiny() -> nn.Module:
+        return autoencoder_of(VAE_CHANNELS, layers=1)
 
     return _filled(checkpoint.meta_shapes(tiny), tiny)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from ..errors import DependencyError, WeightsError
 from ..spec import LATENT_CHANNELS
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 BLOCKS = 4
 SLICE_IMAGES = 4  # images in the VAE at once: bounds its memory, and gains nothing beyond
@@ -25,7 +25,7 @@ class DiffusersCodec:
     """A `types.Codec` over diffusers' AutoencoderKL; it runs in the device and dtype of its weights."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
-        self.vae = vae
+        self.vae: Any = vae  # diffusers' own annotations do not hold
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -48,14 +48,11 @@ class DiffusersCodec:
 
 
 def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
-    """An AutoencoderKL of the widths that these state-dict shapes (new names) have.
+    """An AutoencoderKL of the widths that these state-dict shapes (today's names) have.
 
-    Raises WeightsError if they are not those of such a VAE.
+    Raises:
+        WeightsError: they are not those of such a VAE.
     """
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError as error:
-        raise DependencyError(f"diffusers cannot be imported ({error}): pip install -r requirements.txt") from error
     first = "encoder.down_blocks.0.resnets."
     try:
         channels = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(BLOCKS))
@@ -64,13 +61,23 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
             f"not a VAE in diffusers' layout: {error} is missing among its {len(shapes)} keys. "
             "Use sd-vae-ft-mse's diffusion_pytorch_model.safetensors."
         ) from error
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * BLOCKS,
-        up_block_types=("UpDecoderBlock2D",) * BLOCKS,
-        block_out_channels=channels,
-        layers_per_block=sum(key.startswith(first) and key.endswith(".norm1.weight") for key in shapes),
-        latent_channels=LATENT_CHANNELS,
-    )
+    return autoencoder_of(channels, sum(key.startswith(first) and key.endswith(".norm1.weight") for key in shapes))
+
+
+def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
+    """A new AutoencoderKL: `channels` of its blocks from the outside in, `layers` in each."""
+    try:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    except ImportError as error:
+        raise DependencyError(f"diffusers cannot be imported ({error}): pip install -r requirements.txt") from error
+    settings: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * len(channels),
+        "up_block_types": ("UpDecoderBlock2D",) * len(channels),
+        "block_out_channels": channels,
+        "layers_per_block": layers,
+        "latent_channels": LATENT_CHANNELS,
+    }
+    return AutoencoderKL(**settings)
 
 
 def modern_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

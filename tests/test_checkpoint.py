@@ -1,0 +1,162 @@
+"""Reading weights: exactly the network, or one error that says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from latentsync import checkpoint, synthetic
+from latentsync.checkpoint import Checkpoint
+from latentsync.errors import WeightsError
+
+KEY = "conv_out.bias"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    synthetic.write_models(folder)
+    return folder
+
+
+@pytest.fixture
+def unet_file(models: Path) -> Path:
+    return models / "latentsync" / "1.5" / "latentsync_unet.safetensors"
+
+
+@pytest.fixture
+def tensors(unet_file: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read(unet_file).tensors
+
+
+def test_written_models_load_and_say_what_they_are(models: Path, unet_file: Path) -> None:
+    assert checkpoint.read(unet_file).metadata == {
+        "latentsync_version": "1.5",
+        "latentsync_weights": "synthetic",
+        "resolution": "256",
+    }
+    unet = checkpoint.load_unet(unet_file)
+    assert not unet.training
+    assert not any(tensor.is_meta or tensor.requires_grad for tensor in unet.state_dict().values())
+    whisper = checkpoint.load_whisper(models / "latentsync" / "whisper" / "tiny.pt")
+    assert {tensor.dtype for tensor in whisper.state_dict().values()} == {torch.float32}
+    checkpoint.load_vae(models / "vae" / "sd-vae-ft-mse.safetensors")
+    assert not list(models.rglob("*.part"))
+
+
+def test_written_models_are_those_in_memory(unet_file: Path) -> None:
+    written, held = checkpoint.load_unet(unet_file).state_dict(), synthetic.unet().state_dict()
+    assert all(torch.equal(written[key], held[key]) for key in held)
+
+
+def test_weights_take_the_dtype_asked_for(unet_file: Path) -> None:
+    unet = checkpoint.load_unet(unet_file, dtype=torch.float16)
+    assert {tensor.dtype for tensor in unet.state_dict().values()} == {torch.float16}
+
+
+def test_official_pickle_is_unwrapped(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "latentsync_unet.pt"
+    torch.save({"global_step": 7, "state_dict": tensors}, path)
+    read = checkpoint.read(path)
+    assert read.metadata == {"global_step": 7}
+    assert torch.equal(checkpoint.load_unet(read).state_dict()[KEY], tensors[KEY])
+
+
+def test_pickles_from_before_archives_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({"weight": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    assert checkpoint.read(path).shapes == {"weight": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda held: held.pop(KEY), r"1 missing \(conv_out.bias\)"),
+        (lambda held: held.update(extra=torch.ones(1)), r"1 unexpected \(extra\)"),
+        (lambda held: held.update({KEY: torch.ones(5)}), r"1 of the wrong shape \(conv_out.bias \[5\] for \[4\]\)"),
+        (lambda held: held.pop("conv_in.weight"), "not a LatentSync UNet: 'conv_in.weight'"),
+    ],
+    ids=["missing", "extra", "shape", "another network"],
+)
+def test_other_weights_are_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], change: Callable[[dict[str, torch.Tensor]], object], said: str
+) -> None:
+    path = tmp_path / "other.safetensors"
+    held = dict(tensors)
+    change(held)
+    save_file(held, path)
+    with pytest.raises(WeightsError, match=said) as raised:
+        checkpoint.load_unet(path)
+    assert str(path) in str(raised.value)
+
+
+def test_many_faults_are_counted_and_a_few_named() -> None:
+    with pytest.raises(WeightsError, match=r"4 missing \(a, b, c, \.\.\.\); 1 unexpected \(z\)"):
+        checkpoint.check_shapes({"z": (1,)}, dict.fromkeys("abcd", (1,)), "name")
+
+
+class Runs:
+    """Would run code when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x00" * 4096])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=path.name):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_truncated_files_are_refused(tmp_path: Path, models: Path, share: float) -> None:
+    for whole in filter(Path.is_file, models.rglob("*")):
+        cut = tmp_path / whole.name
+        content = whole.read_bytes()
+        cut.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(WeightsError, match=f"{whole.name}: .*download it again"):
+            checkpoint.read(cut)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "trap.pt"
+    torch.save({"state_dict": {KEY: Runs()}}, path)
+    with pytest.raises(WeightsError, match="code in it is not run"):
+        checkpoint.read(path)
+    path.write_bytes(pickle.dumps(Runs()))
+    with pytest.raises(WeightsError, match="code in it is not run"):
+        checkpoint.read(path)
+    assert not Path("ran").exists()
+
+
+def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        checkpoint.read(tmp_path / "nowhere.pt")
+    (tmp_path / "weights.gguf").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"not '\.gguf'"):
+        checkpoint.read(tmp_path / "weights.gguf")
+
+
+def test_whisper_without_dims_and_with_a_hole_is_refused(models: Path) -> None:
+    whole = checkpoint.read(models / "latentsync" / "whisper" / "tiny.pt")
+    with pytest.raises(WeightsError, match="no dims"):
+        checkpoint.load_whisper(Checkpoint(whole.path, whole.tensors))
+    less = {key: tensor for key, tensor in whole.tensors.items() if key != "encoder.ln_post.bias"}
+    with pytest.raises(WeightsError, match=r"1 missing \(encoder.ln_post.bias\)"):
+        checkpoint.load_whisper(Checkpoint(whole.path, less, whole.metadata))
+
+
+def test_a_weight_left_on_meta_is_an_error() -> None:
+    with pytest.raises(WeightsError, match="left empty"):
+        checkpoint.build(lambda: nn.Linear(1, 1), nn.Linear(1, 1, device="meta").state_dict(), name="hollow")
