@@ -1,0 +1,443 @@
+"""Media in: frames of a video file or of a picture batch, exact in time, and sound.
+
+Only PyAV reads media. A file is indexed once by the timestamps of its packets, so that "frame 17" is the same
+picture however it is reached: forwards, backwards, or out of the blue.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
+from itertools import chain
+from math import ceil, floor
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from .errors import AudioError, LatentSyncError, MediaError, UsageError
+from .types import Waveform
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+HELD_BYTES = 256 * 2**20  # decoded pictures that one backward read may hold
+FALLBACK_RATE = Fraction(25)  # frames per second of a single picture that states none
+
+
+class FrameSource(Protocol):
+    """Pictures in order of time, read again whenever they are needed.
+
+    name: what errors call it.
+    rate: frames per second; the mean where the clock varies.
+    height, width: displayed size in pixels.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def frame_count(self) -> int: ...
+    @property
+    def rate(self) -> Fraction: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def duration_seconds(self) -> Fraction: ...
+
+    def index_at(self, seconds: Fraction) -> int:
+        """The frame on display `seconds` after the first one appeared; the first or last beyond the ends."""
+        ...
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """(height, width, 3) RGB, C-contiguous, one per index: uint8 of a video, float32 in 0..1 of a batch."""
+        ...
+
+
+class VideoFile:
+    """The frames of a video file, or of a part of it.
+
+    Opening reads every packet but decodes one picture only. Any number of reads may run at once.
+
+    Args:
+        source: path, or the file's bytes (its position is neither used nor moved).
+        start_seconds: frames before it are left out, counted from the first frame shown.
+        duration_seconds: frames that begin later than this after `start_seconds` are left out; None keeps the rest.
+
+    Raises:
+        MediaError: no file, no video, or a damaged one.
+        UsageError: the part asked for holds no frame.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | BytesIO,
+        *,
+        start_seconds: Fraction = Fraction(0),
+        duration_seconds: Fraction | None = None,
+    ) -> None:
+        self.name = source_name(source)
+        self._source = source.getvalue() if isinstance(source, BytesIO) else Path(source)
+        with _naming(self.name, MediaError, "video"), _open(self._source) as container:
+            index = _index(container, self.name)
+        with _naming(self.name, MediaError, "video"), _open(self._source) as container:
+            picture = next(container.decode(_video_stream(container, self.name)), None)
+            if picture is None:
+                raise MediaError(f"{self.name}: not one of its {len(index.pts)} frames can be decoded; export it again")
+            turned = _quarter_turns(picture) % 2
+            size = (picture.height, picture.width)
+        self.height, self.width = size[::-1] if turned else size
+        self._index = index
+        self._shown = _part(index, start_seconds, duration_seconds, self.name)
+        self.rate = index.rate
+
+    @property
+    def frame_count(self) -> int:
+        return len(self._shown)
+
+    @property
+    def duration_seconds(self) -> Fraction:
+        if self._index.is_constant:
+            return self.frame_count / self.rate
+        return self._index.seconds_between(self._shown.start, self._shown.stop)
+
+    def index_at(self, seconds: Fraction) -> int:
+        return min(max(self._index.at(self._shown.start, seconds) - self._shown.start, 0), self.frame_count - 1)
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """Frames as uint8 (height, width, 3) RGB, in the order of `indices`, which is consumed one at a time.
+
+        Rising indices are one decoding pass. A falling one decodes from the keyframe before it and holds up to
+        256 MB of the pictures on the way, so that those after it come from there.
+
+        Raises:
+            UsageError: an index out of range.
+            MediaError: the file is damaged or gone.
+        """
+        last: tuple[int, np.ndarray] | None = None
+        with _naming(self.name, MediaError, "video"), _open(self._source) as container:
+            reader = _Reader(container, self._index, self.name)
+            for i in indices:
+                if last is None or last[0] != i:
+                    last = (i, _to_rgb(reader.picture(self._shown[_checked(i, self)])))
+                yield last[1]
+
+    def __repr__(self) -> str:
+        return f"VideoFile({self.name}, {_describe(self)})"
+
+
+class ImageBatch:
+    """The pictures of an IMAGE batch at a rate.
+
+    Args:
+        images: (frames, height, width, 3 or 4), floating point in 0..1, on any device; converted a frame at a time.
+        rate: frames per second.
+
+    Raises:
+        MediaError: the tensor is no such batch.
+    """
+
+    name = "the image batch"
+
+    def __init__(self, images: torch.Tensor, rate: Fraction) -> None:
+        if images.ndim != 4 or images.shape[3] not in (3, 4) or 0 in images.shape or not images.is_floating_point():
+            raise MediaError(
+                f"{self.name}: images must be floating point (frames, height, width, 3 or 4) with none of them 0, "
+                f"not {images.dtype} {tuple(images.shape)}"
+            )
+        if rate <= 0:
+            raise UsageError(f"a frame rate must be positive, not {rate}")
+        self.images = images
+        self.rate = rate
+        self.frame_count, self.height, self.width = images.shape[:3]
+
+    @property
+    def alpha(self) -> torch.Tensor | None:
+        """(frames, height, width) in 0..1, where the batch has it."""
+        return self.images[..., 3] if self.images.shape[3] == 4 else None
+
+    @property
+    def duration_seconds(self) -> Fraction:
+        return self.frame_count / self.rate
+
+    def index_at(self, seconds: Fraction) -> int:
+        return min(max(int(seconds * self.rate // 1), 0), self.frame_count - 1)
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """Frames as float32 (height, width, 3) RGB, in the order of `indices`."""
+        for i in indices:
+            picture = self.images[_checked(i, self), ..., :3]
+            yield picture.to("cpu", torch.float32).contiguous().numpy()
+
+    def __repr__(self) -> str:
+        return f"ImageBatch({_describe(self)})"
+
+
+def read_sound(source: str | Path | BytesIO) -> Waveform:
+    """The whole sound of a recording or of a video, at its own rate and channels.
+
+    Raises:
+        AudioError: no file, no sound in it, or one that cannot be decoded.
+    """
+    name = source_name(source)
+    data = source.getvalue() if isinstance(source, BytesIO) else Path(source)
+    with _naming(name, AudioError, "sound"), _open(data) as container:
+        if not container.streams.audio:
+            raise AudioError(f"{name}: has no sound; give a recording, or a video that has one")
+        stream = container.streams.audio[0]
+        pieces = [_to_float(frame.to_ndarray(), frame) for frame in container.decode(stream)]
+        rate = stream.rate
+        if not pieces:
+            raise AudioError(f"{name}: its sound is empty; export the recording again")
+        return Waveform(torch.from_numpy(np.concatenate(pieces, axis=1)), rate)
+
+
+def source_name(source: str | Path | BytesIO) -> str:
+    """What errors call it: the file's name, without its folder."""
+    return "the media in memory" if isinstance(source, BytesIO) else Path(source).name or str(source)
+
+
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """When each frame of a stream is shown.
+
+    pts: rising timestamps in ticks.
+    end: tick at which the last frame ends.
+    keys: positions in `pts` from which decoding can begin, rising.
+    tick: seconds per tick.
+    is_constant: every timestamp is within a tick of its place at `rate`.
+    """
+
+    pts: list[int]
+    end: int
+    keys: list[int]
+    tick: Fraction
+    rate: Fraction
+    is_constant: bool
+
+    def seconds_between(self, first: int, stop: int) -> Fraction:
+        until = self.end if stop == len(self.pts) else self.pts[stop]
+        return (until - self.pts[first]) * self.tick
+
+    def at(self, first: int, seconds: Fraction) -> int:
+        """The frame on display `seconds` after frame `first` appeared; -1 before all."""
+        return bisect_right(self.pts, self.pts[first] + floor(seconds / self.tick) + self._forgiven_ticks) - 1
+
+    def beginning(self, seconds: Fraction) -> int:
+        """The first frame that appears `seconds` or more after the very first; one past the last if none does."""
+        return bisect_left(self.pts, self.pts[0] + ceil(seconds / self.tick) - self._forgiven_ticks)
+
+    @property
+    def _forgiven_ticks(self) -> int:
+        """Matroska rounds timestamps to 1 ms, so a frame and the one it is counted from are a tick off at most.
+
+        Where a tick is a sizeable part of a frame, timestamps are not rounded.
+        """
+        return 1 if self.tick * self.rate < Fraction(1, 4) else 0
+
+    def key_before(self, i: int) -> int:
+        return self.keys[max(bisect_right(self.keys, i) - 1, 0)]
+
+
+def _index(container: InputContainer, name: str) -> _Index:
+    stream = _video_stream(container, name)
+    ends: dict[int, int] = {}
+    keys: set[int] = set()
+    for packet in container.demux(stream):
+        if packet.size == 0 or packet.is_discard:
+            continue
+        if packet.is_corrupt:
+            raise MediaError(f"{name}: is cut short or damaged after {len(ends)} frames; copy or export it again")
+        if packet.pts is None:
+            raise MediaError(f"{name}: its frames carry no timestamps; convert it to mp4")
+        ends[packet.pts] = packet.pts + (packet.duration or 0)
+        if packet.is_keyframe:
+            keys.add(packet.pts)
+    if not ends:
+        raise MediaError(f"{name}: its video holds no frame; export it again")
+    pts = sorted(ends)
+    tick = stream.time_base or Fraction(1, 1000)
+    declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+    rate, is_constant = _rate(pts, tick, declared)
+    end = max(ends[pts[-1]], pts[-1] + round(1 / (rate * tick)), pts[-1] + 1)
+    starts = [i for i, value in enumerate(pts) if value in keys]
+    return _Index(pts, end, starts or [0], tick, rate, is_constant)
+
+
+def _rate(pts: Sequence[int], tick: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:
+    """The declared rate that every timestamp keeps to within a tick; else the mean rate, which is not constant."""
+    if len(pts) == 1:
+        return (declared[0] if declared else FALLBACK_RATE), True
+    for rate in declared:
+        step = 1 / (rate * tick)
+        if all(
+            abs((value - pts[0]) * step.denominator - i * step.numerator) <= step.denominator
+            for i, value in enumerate(pts)
+        ):
+            return rate, True
+    mean = Fraction(len(pts) - 1, pts[-1] - pts[0]) / tick
+    return mean.limit_denominator(1001), False
+
+
+def _part(index: _Index, start: Fraction, duration: Fraction | None, name: str) -> range:
+    """Frames that appear in [start, start + duration), give or take a rounded timestamp."""
+    if start < 0 or (duration is not None and duration <= 0):
+        raise UsageError(
+            f"{name}: a part needs a start of at least 0 and a positive length, not {start} and {duration}"
+        )
+    stop = len(index.pts) if duration is None else index.beginning(start + duration)
+    shown = range(index.beginning(start), stop)
+    if not shown:
+        lasts = float(index.seconds_between(0, len(index.pts)))
+        raise UsageError(
+            f"{name}: no frame begins in the part asked for (from {float(start):g} s); it lasts {lasts:g} s"
+        )
+    return shown
+
+
+class _Reader:
+    """Pictures of one open container by their position in its index."""
+
+    def __init__(self, container: InputContainer, index: _Index, name: str) -> None:
+        self._container = container
+        self._stream = _video_stream(container, name)
+        self._stream.thread_type = "AUTO"
+        self._index = index
+        self._name = name
+        self._held: OrderedDict[int, VideoFrame] = OrderedDict()
+        self._pictures: Iterator[VideoFrame] = container.decode(self._stream)
+        self._next = 0
+
+    def picture(self, i: int) -> VideoFrame:
+        if i in self._held:
+            return self._held[i]
+        falling = i < self._next
+        self._held.clear()
+        if falling or self._index.key_before(i) > self._next:
+            self._seek(self._index.key_before(i))
+        return self._decode_to(i, keep_all=falling)
+
+    def _decode_to(self, i: int, *, keep_all: bool) -> VideoFrame:
+        for frame in self._pictures:
+            at = self._position(frame)
+            if at is None:
+                continue
+            self._next = at + 1
+            if at > i:
+                break
+            self._hold(at, frame, keep_all=keep_all)
+            if at == i:
+                return frame
+        raise MediaError(f"{self._name}: frame {i} is damaged and cannot be decoded; export the video again")
+
+    def _hold(self, at: int, frame: VideoFrame, *, keep_all: bool) -> None:
+        room = max(HELD_BYTES // max(sum(plane.buffer_size for plane in frame.planes), 1), 1) if keep_all else 1
+        while len(self._held) >= room:
+            self._held.popitem(last=False)
+        self._held[at] = frame
+
+    def _seek(self, key: int) -> None:
+        """Stand at `key` or at a frame before it: some containers land later than asked, and are asked again."""
+        while True:
+            self._container.seek(self._index.pts[key], stream=self._stream, backward=True)
+            pictures = self._container.decode(self._stream)
+            first = next(pictures, None)
+            landed = self._landed(first)
+            if landed <= key or key == self._index.keys[0]:
+                break
+            key = self._index.key_before(key - 1)
+        self._pictures = chain([] if first is None else [first], pictures)
+        self._next = landed
+
+    def _landed(self, frame: VideoFrame | None) -> int:
+        if frame is None or frame.pts is None:
+            return len(self._index.pts)
+        return bisect_left(self._index.pts, frame.pts)
+
+    def _position(self, frame: VideoFrame) -> int | None:
+        if frame.pts is None:
+            return None
+        at = bisect_right(self._index.pts, frame.pts) - 1
+        return at if at >= 0 and self._index.pts[at] == frame.pts else None
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """How many times the stored picture is turned anticlockwise to be shown."""
+    return round(frame.rotation / 90) % 4
+
+
+def _to_rgb(frame: VideoFrame) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
+
+
+def _to_float(samples: np.ndarray, frame: AudioFrame) -> np.ndarray:
+    """Decoded samples of any format -> float32 (channels, samples)."""
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32)
+    middle = 128 if samples.dtype == np.uint8 else 0
+    full_scale = 2.0 ** (samples.dtype.itemsize * 8 - 1)
+    return ((samples.astype(np.float64) - middle) / full_scale).astype(np.float32)
+
+
+def _checked(i: int, source: FrameSource) -> int:
+    if not 0 <= i < source.frame_count:
+        raise UsageError(f"{source.name}: there is no frame {i}; it has {source.frame_count}")
+    return i
+
+
+def _describe(source: FrameSource) -> str:
+    return f"{source.frame_count} frames of {source.width} x {source.height} at {float(source.rate):g} fps"
+
+
+def _video_stream(container: InputContainer, name: str) -> VideoStream:
+    import av
+
+    cover = av.stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if not stream.disposition & cover:
+            return stream
+    raise MediaError(f"{name}: has no video, only {_kinds(container)}; give a video file")
+
+
+def _kinds(container: InputContainer) -> str:
+    return ", ".join(sorted({stream.type for stream in container.streams})) or "nothing that can be played"
+
+
+@contextmanager
+def _open(source: Path | bytes) -> Iterator[InputContainer]:
+    import av
+
+    opened = BytesIO(source) if isinstance(source, bytes) else str(source)
+    with av.open(opened, mode="r", metadata_errors="ignore") as container:
+        yield container
+
+
+@contextmanager
+def _naming(name: str, error: type[LatentSyncError], wanted: str) -> Iterator[None]:
+    """Failures of PyAV and of the disk become `error`, with the file's name, what was found and what to do."""
+    import av
+
+    try:
+        yield
+    except FileNotFoundError as cause:
+        raise error(f"{name}: there is no such file; check the path") from cause
+    except IsADirectoryError as cause:
+        raise error(f"{name}: is a folder; give a {wanted} file") from cause
+    except (av.FFmpegError, OSError) as cause:
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise error(
+            f"{name}: cannot be read as {wanted} ({reason}); it is empty, damaged, cut short or of another kind: "
+            "check that it plays, and export it again"
+        ) from cause
