@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 HELD_BYTES = 256 * 2**20  # decoded pictures that one backward read may hold
+LATEST_START_SECONDS = 4  # before the first picture, beyond which asking for earlier ones is of no use
+USUAL_RATES = tuple(Fraction(n) / slow for n in (24, 25, 30, 48, 50, 60, 120) for slow in (1, Fraction(1001, 1000)))
 FALLBACK_RATE = Fraction(25)  # frames per second of a single picture that states none
 
 
@@ -264,7 +266,7 @@ def _index(container: InputContainer, name: str) -> _Index:
         if packet.is_keyframe:
             keys.add(packet.pts)
     if not ends:
-        raise MediaError(f"{name}: its video holds no frame; export it again")
+        raise MediaError(f"{name}: its video holds no frame: it is cut short or damaged; copy or export it again")
     pts = sorted(ends)
     tick = stream.time_base or Fraction(1, 1000)
     declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
@@ -275,18 +277,26 @@ def _index(container: InputContainer, name: str) -> _Index:
 
 
 def _rate(pts: Sequence[int], tick: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:
-    """The declared rate that every timestamp keeps to within a tick; else the mean rate, which is not constant."""
+    """The rate that every timestamp keeps, and True; or else the mean rate, and False.
+
+    Rounded timestamps fit many rates and spoil the declared one (59.94 becomes 19001/317): the nearest usual one is
+    meant, unless the declared one is kept to the tick.
+    """
     if len(pts) == 1:
         return (declared[0] if declared else FALLBACK_RATE), True
-    for rate in declared:
-        step = 1 / (rate * tick)
-        if all(
-            abs((value - pts[0]) * step.denominator - i * step.numerator) <= step.denominator
-            for i, value in enumerate(pts)
-        ):
-            return rate, True
+    usual = [min(USUAL_RATES, key=lambda rate: abs(rate - stated)) for stated in declared]
+    for rates, off_ticks in ((declared, 0), (usual, 1), (declared, 1)):
+        for rate in rates:
+            if _keeps(pts, 1 / (rate * tick), off_ticks):
+                return rate, True
     mean = Fraction(len(pts) - 1, pts[-1] - pts[0]) / tick
     return mean.limit_denominator(1001), False
+
+
+def _keeps(pts: Sequence[int], step: Fraction, off_ticks: int) -> bool:
+    """Whether timestamps are `step` ticks apart, each at most `off_ticks` off. Integers: films have many frames."""
+    up, down = step.numerator, step.denominator
+    return all(abs((value - pts[0]) * down - i * up) <= off_ticks * down for i, value in enumerate(pts))
 
 
 def _part(index: _Index, start: Fraction, duration: Fraction | None, name: str) -> range:
@@ -347,15 +357,20 @@ class _Reader:
         self._held[at] = frame
 
     def _seek(self, key: int) -> None:
-        """Stand at `key` or at a frame before it: some containers land later than asked, and are asked again."""
+        """Stand at `key` or at a frame before it.
+
+        Some containers land later than asked (MPEG-TS on any packet, by decoding time): ask for ever earlier times.
+        """
+        wanted, first_key = self._index.pts[key], self._index.pts[self._index.keys[0]]
+        earlier = 0
         while True:
-            self._container.seek(self._index.pts[key], stream=self._stream, backward=True)
+            self._container.seek(wanted - earlier, stream=self._stream, backward=True)
             pictures = self._container.decode(self._stream)
             first = next(pictures, None)
             landed = self._landed(first)
-            if landed <= key or key == self._index.keys[0]:
+            if landed <= key or wanted - earlier < first_key - ceil(LATEST_START_SECONDS / self._index.tick):
                 break
-            key = self._index.key_before(key - 1)
+            earlier = max(2 * earlier, ceil(1 / self._index.tick))
         self._pictures = chain([] if first is None else [first], pictures)
         self._next = landed
 

@@ -84,6 +84,7 @@ class VideoWriter:
         import av
 
         with self._cleaning_up():
+            self._temporary.touch()  # PyAV opens the file at the first packet only: too late to learn that it cannot
             self._container = av.open(
                 str(self._temporary), "w", format="mp4", options={"movflags": "faststart+use_metadata_tags"}
             )

@@ -1,0 +1,118 @@
+"""The arithmetic of time: counts, order and windows, for every usual rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from latentsync.errors import UsageError
+from latentsync.timeline import MODEL_RATE, Timeline, frames_in, lay_out, ping_pong, windows
+
+RATES = [
+    *(Fraction(rate) for rate in (24, 25, 30, 50)),
+    *(Fraction(rate * 1000, 1001) for rate in (24, 30, 60)),
+]
+rates = st.sampled_from(RATES)
+lengths = st.integers(1, 100)
+sample_rates = st.sampled_from([16000, 22050, 44100, 48000])
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A source of constant rate that has no pictures."""
+
+    frame_count: int
+    rate: Fraction
+    name: str = "clip"
+    height: int = 1
+    width: int = 1
+
+    @property
+    def duration_seconds(self) -> Fraction:
+        return self.frame_count / self.rate
+
+    def index_at(self, seconds: Fraction) -> int:
+        return min(max(int(seconds * self.rate // 1), 0), self.frame_count - 1)
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        raise NotImplementedError
+
+
+@given(lengths, rates)
+def test_frames_last_what_they_last(count: int, rate: Fraction) -> None:
+    assert frames_in(count / rate, rate) == count
+
+
+@given(lengths, rates, sample_rates, st.sampled_from(["floor", "ceil"]))
+def test_sound_of_whole_samples_gives_its_frames(count: int, rate: Fraction, hertz: int, rounding: str) -> None:
+    samples = count / rate * hertz
+    whole = samples // 1 if rounding == "floor" else -(-samples // 1)
+    assert frames_in(Fraction(whole, hertz), rate) == count
+
+
+def test_nothing_still_shows_a_frame() -> None:
+    assert frames_in(Fraction(0), Fraction(25)) == 1
+    assert frames_in(Fraction(1, 50), Fraction(25)) == 1
+    assert frames_in(Fraction(3, 50), Fraction(25)) == 2, "halves go up"
+
+
+@given(lengths, st.integers(0, 1000))
+def test_ping_pong_moves_by_one_and_repeats_its_ends(length: int, start: int) -> None:
+    there = [ping_pong(i, length) for i in range(start, start + 2 * length + 1)]
+    assert there[0] == there[-1]
+    assert sorted(there[:-1]) == sorted([*range(length)] * 2)
+    for a, b in pairwise(there):
+        assert abs(a - b) == 1 or (a == b and a in (0, length - 1))
+
+
+def test_ping_pong_by_hand() -> None:
+    assert [ping_pong(i, 3) for i in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
+
+
+@given(lengths, rates, lengths, rates)
+def test_the_output_lasts_as_long_as_the_sound(held: int, source_rate: Fraction, wanted: int, rate: Fraction) -> None:
+    timeline = lay_out(Clip(held, source_rate), wanted / rate, rate)
+    assert (timeline.frame_count, timeline.rate) == (wanted, rate)
+    assert timeline.duration_seconds == wanted / rate
+    assert all(0 <= i < held for i in timeline.source_index)
+
+
+@given(lengths, rates, lengths)
+def test_the_sources_own_rate_shows_every_frame_in_turn(held: int, rate: Fraction, wanted: int) -> None:
+    timeline = lay_out(Clip(held, rate), wanted / rate, rate)
+    assert timeline.source_index == tuple(ping_pong(i, held) for i in range(wanted))
+
+
+@given(lengths, rates)
+def test_the_first_pass_never_runs_backwards_and_keeps_time(held: int, source_rate: Fraction) -> None:
+    clip = Clip(held, source_rate)
+    shown = lay_out(clip, clip.duration_seconds).source_index
+    assert list(shown) == sorted(shown)
+    for position, i in enumerate(shown[: held - 1]):
+        assert 0 <= position / MODEL_RATE - i / source_rate < 1 / source_rate or i == held - 1
+
+
+@given(st.lists(st.booleans(), max_size=80), st.integers(1, 20))
+def test_windows_cover_the_active_frames_once(active: list[bool], longest: int) -> None:
+    found = list(windows(active, longest))
+    assert [i for window in found for i in window] == [i for i, on in enumerate(active) if on]
+    assert all(1 <= len(window) <= longest for window in found)
+    for a, b in pairwise(found):
+        assert len(a) == longest or a.stop < b.start, "only the last window of a run is short"
+
+
+@pytest.mark.parametrize("rate", [Fraction(0), Fraction(-25)])
+def test_a_rate_must_be_positive(rate: Fraction) -> None:
+    with pytest.raises(UsageError, match="positive"):
+        Timeline(rate, (0,))
+
+
+def test_a_timeline_has_frames() -> None:
+    with pytest.raises(UsageError, match="no frame"):
+        Timeline(Fraction(25), ())

@@ -1,0 +1,210 @@
+"""Writing: what is in the file, what players will make of it, and that a failed write leaves nothing."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from latentsync.errors import AudioError, MediaError, UsageError
+from latentsync.media import VideoFile, read_sound
+from latentsync.types import Waveform
+from latentsync.writer import AAC_FRAME_SAMPLES, VideoWriter
+
+NTSC = Fraction(30000, 1001)
+
+
+def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A smooth picture whose brightness tells its number."""
+    ramp = np.linspace(0, 40, width)[None, :, None] + np.array([10, 40, 0])
+    return np.broadcast_to(ramp + 4 * number, (height, width, 3)).astype(np.uint8)
+
+
+def tone(channels: int, rate: int, seconds: float) -> Waveform:
+    time = torch.arange(round(rate * seconds)) / rate
+    return Waveform(torch.stack([0.5 * torch.sin(2 * torch.pi * 220 * (c + 1) * time) for c in range(channels)]), rate)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), NTSC, Fraction(24000, 1001), Fraction(30), NTSC * 2, Fraction(123, 10)])
+def test_frames_and_rate(tmp_path: Path, rate: Fraction) -> None:
+    path = tmp_path / "out.mp4"
+    with VideoWriter(path, rate=rate, height=48, width=64) as writer:
+        for number in range(40):
+            writer.write(picture(number))
+    video = VideoFile(path)
+    assert (video.frame_count, video.rate, video.height, video.width) == (40, rate, 48, 64)
+    assert video.duration_seconds == 40 / rate
+    for number, frame in enumerate(video.read(range(40))):
+        assert abs(frame.astype(int) - picture(number)).mean() < 2, "nearer to it than to the next, 4 levels away"
+    assert files(tmp_path) == ["out.mp4"]
+
+
+@pytest.mark.parametrize("size", [(49, 64), (48, 65), (49, 65)])
+def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
+    with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=size[0], width=size[1]) as writer:
+        writer.write(picture(3, *size))
+    frame = next(VideoFile(tmp_path / "out.mp4").read([0]))
+    assert frame.shape == (*size, 3)
+    assert abs(frame.astype(int) - picture(3, *size)).mean() < 1.5
+
+
+def test_floats_are_rounded(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, crf=1) as writer:
+        writer.write(np.full((48, 64, 3), 99.6 / 255, np.float32))
+        writer.write(np.full((48, 64, 3), 1.5, np.float32))
+    dark, bright = VideoFile(tmp_path / "out.mp4").read([0, 1])
+    assert abs(dark.astype(int) - 100).max() <= 1
+    assert bright.min() >= 254
+
+
+def test_colour_is_tagged_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    colour = np.broadcast_to(np.array([200, 40, 90], np.uint8), (48, 64, 3))
+    with VideoWriter(path, rate=Fraction(25), height=48, width=64, crf=1) as writer:
+        writer.write(colour)
+    assert abs(next(VideoFile(path).read([0])).astype(int) - colour).max() <= 2
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+        luma = np.asarray(next(container.decode(video=0)).planes[0])[0]
+    assert luma == pytest.approx(16 + 219 * (0.2126 * 200 + 0.7152 * 40 + 0.0722 * 90) / 255, abs=1)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (1, 44100), (2, 44100), (2, 48000), (6, 48000)])
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 2.345])
+def test_sound_lasts_what_it_lasted(tmp_path: Path, channels: int, rate: int, seconds: float) -> None:
+    """The picture lasts one second: the sound ends before it, with it, or after it."""
+    waveform = tone(channels, rate, seconds)
+    with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=waveform) as writer:
+        for number in range(25):
+            writer.write(picture(number))
+    heard = read_sound(tmp_path / "out.mp4")
+    assert (heard.rate, heard.samples.shape[0]) == (rate, channels)
+    assert abs(heard.samples.shape[1] - waveform.samples.shape[1]) < AAC_FRAME_SAMPLES
+    assert VideoFile(tmp_path / "out.mp4").frame_count == 25
+    if seconds >= 1:
+        start, stop = rate // 4, rate // 2
+        lost = heard.samples[:1, start:stop] - waveform.samples[:1, start:stop]
+        assert lost.abs().mean() < 0.05, "in step: a shift of half a frame would cost 0.3"
+
+
+def test_sound_is_interleaved(tmp_path: Path) -> None:
+    """A player reads picture and sound of the same instant side by side."""
+    with VideoWriter(
+        tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=tone(1, 48000, 8.0)
+    ) as writer:
+        for number in range(200):
+            writer.write(picture(number % 50))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        places: dict[str, list[tuple[float, int]]] = {"video": [], "audio": []}
+        for packet in container.demux():
+            if packet.size:
+                places[packet.stream.type].append((float(packet.dts * packet.time_base), packet.pos))
+    spans = {kind: (min(p for _, p in found), max(p for _, p in found)) for kind, found in places.items()}
+    assert spans["audio"][0] < spans["video"][1]
+    assert spans["video"][0] < spans["audio"][1]
+
+
+def test_tags_and_faststart(tmp_path: Path) -> None:
+    tags = {"comment": "made of this and that", "prompt": '{"1": {}}', "AI-modified": "yes"}
+    with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, tags=tags) as writer:
+        writer.write(picture(0))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert {name: container.metadata.get(name) for name in tags} == tags
+    data = (tmp_path / "out.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError, type("Cancelled", (BaseException,), {})])
+def test_a_failed_write_leaves_nothing(tmp_path: Path, failure: type[BaseException]) -> None:
+    with (
+        pytest.raises(failure),
+        VideoWriter(
+            tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=tone(1, 16000, 1.0)
+        ) as writer,
+    ):
+        for number in range(10):
+            writer.write(picture(number))
+        assert len(files(tmp_path)) == 1
+        assert files(tmp_path)[0] != "out.mp4"
+        raise failure
+    assert files(tmp_path) == []
+
+
+def test_a_failed_write_keeps_the_older_file(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").write_text("older")
+    with (
+        pytest.raises(RuntimeError),
+        VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64) as writer,
+    ):
+        writer.write(picture(0))
+        raise RuntimeError
+    assert (tmp_path / "out.mp4").read_text() == "older"
+    with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64) as writer:
+        writer.write(picture(0))
+    assert VideoFile(tmp_path / "out.mp4").frame_count == 1
+    assert files(tmp_path) == ["out.mp4"]
+
+
+def test_two_writers_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with VideoWriter(path, rate=Fraction(25), height=48, width=64) as first:
+        first.write(picture(0))
+        with VideoWriter(path, rate=Fraction(25), height=48, width=64) as second:
+            second.write(picture(1))
+            second.write(picture(2))
+        assert VideoFile(path).frame_count == 2
+    assert VideoFile(path).frame_count == 1
+
+
+def test_no_frame_is_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MediaError, match=r"out.mp4: no frame was written"),
+        VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64),
+    ):
+        pass
+    assert files(tmp_path) == []
+
+
+def test_a_frame_of_another_size_is_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MediaError, match=r"\(48, 64, 3\) were announced, not of \(48, 66, 3\)"),
+        VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64) as writer,
+    ):
+        writer.write(picture(0, 48, 66))
+    assert files(tmp_path) == []
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MediaError, match=r"nowhere.*cannot be written"),
+        VideoWriter(tmp_path / "nowhere" / "out.mp4", rate=Fraction(25), height=48, width=64),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64)
+    writer._temporary.symlink_to("/dev/full")
+    with pytest.raises(MediaError, match=r"out.mp4: cannot be written"), writer:
+        for number in range(50):
+            writer.write(picture(number))
+    assert files(tmp_path) == []
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    for wrong in ({"rate": Fraction(0)}, {"height": 0}, {"crf": 52}):
+        settings = {"rate": Fraction(25), "height": 48, "width": 64} | wrong
+        with pytest.raises(UsageError):
+            VideoWriter(tmp_path / "out.mp4", **settings)
+    for waveform in (tone(1, 12345, 1), tone(7, 48000, 1), tone(1, 48000, 0)):
+        with pytest.raises(AudioError):
+            VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=waveform)
