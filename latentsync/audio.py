@@ -26,12 +26,15 @@ RESAMPLED_AT_ONCE = 1 << 20  # samples
 def embed(samples: Tensor, encoder: WhisperEncoder) -> Iterator[Tensor]:
     """The Whisper states of a recording, 30 s at a time.
 
-    samples: float32 (samples,) at 16 kHz, see `resample`.
-    encoder: runs where its weights are.
+    Follows upstream's whisper/audio2feature.py: the spectrogram is floored over the whole recording, and the last
+    segment is padded with zeros after the logarithm.
 
-    Yields (positions, 5, 384) per segment, on the CPU, 50 positions a second; joined, they are those of the
-    recording. Follows upstream's whisper/audio2feature.py: the spectrogram is floored over the whole recording,
-    and the last segment is padded with zeros after the logarithm.
+    Args:
+        samples: float32 (samples,) at 16 kHz, see `resample`.
+        encoder: runs where its weights are.
+
+    Yields:
+        (positions, 5, 384) per segment, on the CPU, 50 positions a second; joined, they are the recording's.
     """
     weight = next(encoder.parameters())
     for segment in log_mel(samples).split(SEGMENT_MELS, dim=1):
@@ -45,10 +48,13 @@ def embed(samples: Tensor, encoder: WhisperEncoder) -> Iterator[Tensor]:
 def windows(states: Tensor, frames: Sequence[int], rate: Fraction) -> Tensor:
     """What each frame hears: ten positions around its instant, five states each.
 
-    states: (positions, 5, 384).
-    frames: numbers of the frames in a clip of `rate` frames a second.
+    Args:
+        states: (positions, 5, 384).
+        frames: numbers of the frames in a clip.
+        rate: of the clip, frames a second.
 
-    Returns (len(frames), 50, 384), position-major; beyond either end the outermost position is repeated.
+    Returns:
+        (len(frames), 50, 384), position-major; beyond either end the outermost position is repeated.
     """
     centres = torch.tensor([int(frame * STATE_RATE / rate) for frame in frames], device=states.device)
     offsets = torch.arange(AUDIO_POSITIONS, device=states.device) - BEFORE
@@ -59,7 +65,8 @@ def windows(states: Tensor, frames: Sequence[int], rate: Fraction) -> Tensor:
 def resample(waveform: Waveform) -> Tensor:
     """The recording as Whisper hears it: float32 (samples,), mono, 16 kHz.
 
-    Raises AudioError if it holds no sound.
+    Raises:
+        AudioError: it holds no sound.
     """
     check_sound(waveform)
     mono = waveform.samples.detach().cpu().float().mean(dim=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,10 +54,14 @@ def load_unet(
 ) -> UNet:
     """A LatentSync UNet from an official checkpoint, a converted one, or one of other widths.
 
-    ops, attention: see `UNet`.
-    dtype: of the weights; by default as in the file.
+    Args:
+        source: the file, or what was read of it.
+        ops: namespace of the layers with weights, see `UNet`.
+        dtype: of the weights; by default as in the file.
+        attention: see `UNet`.
 
-    Raises WeightsError if the file is unreadable or not exactly that network.
+    Raises:
+        WeightsError: the file is unreadable, or not exactly that network.
     """
     checkpoint = as_checkpoint(source)
     with naming(checkpoint.path):
@@ -71,7 +75,8 @@ def load_unet(
 def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
     """The encoder of an official Whisper file, float32; the file's decoder is left out.
 
-    Raises WeightsError if the file is unreadable or its encoder is not exactly Whisper's.
+    Raises:
+        WeightsError: the file is unreadable, or its encoder is not exactly Whisper's.
     """
     checkpoint = as_checkpoint(source)
     dims = checkpoint.metadata.get("dims")
@@ -85,7 +90,8 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
 def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> DiffusersCodec:
     """A VAE from a file in diffusers' layout, with the attention's old names or new ones.
 
-    Raises WeightsError if the file is unreadable or not exactly such a VAE.
+    Raises:
+        WeightsError: the file is unreadable, or not exactly such a VAE.
     """
     checkpoint = as_checkpoint(source)
     tensors = modern_names(checkpoint.tensors)
@@ -99,7 +105,8 @@ def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> Dif
 def read(path: Path) -> Checkpoint:
     """The tensors of a .safetensors, .pt, .pth or .ckpt file, on the CPU; no code in it is ever run.
 
-    Raises WeightsError if the file is missing, cut short, or holds anything but tensors and plain values.
+    Raises:
+        WeightsError: the file is missing, cut short, or holds anything but tensors and plain values.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file.")
@@ -120,12 +127,18 @@ def build(
 ) -> Module:
     """A network whose every weight is one of `tensors`, and which uses every one of them.
 
-    factory: makes the network; called on the meta device, so nothing is allocated or initialised.
-    name: of the file, for errors.
-    dtype: of the weights; by default each as it is.
-    expected: shapes by key; by default those of `factory()` (not known to layers that allocate on loading).
+    Args:
+        factory: makes the network; called on the meta device, so nothing is allocated or initialised.
+        tensors: by key; assigned, not copied.
+        name: of the file, for errors.
+        dtype: of the weights; by default each as it is.
+        expected: shapes by key; by default those of `factory()` (not known to layers that allocate on loading).
 
-    Returns it frozen, in eval mode. Raises WeightsError if keys or shapes differ.
+    Returns:
+        The network, frozen and in eval mode.
+
+    Raises:
+        WeightsError: keys or shapes differ.
     """
     check_shapes(shapes_of(tensors), expected or meta_shapes(factory), name)
     with torch.device("meta"):
@@ -172,7 +185,7 @@ def as_checkpoint(source: Path | Checkpoint) -> Checkpoint:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Generator[None, None, None]:
     """Puts a file's name in front of a WeightsError that does not know it."""
     try:
         yield

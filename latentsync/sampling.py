@@ -23,12 +23,15 @@ def denoise(
 ) -> Iterator[Tensor]:
     """Samples the latents of one window: DDIM with eta 0 (arXiv 2010.02502), guided by the audio.
 
-    unet: computes in the dtype and on the device of the conditioning and the audio.
-    noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
-    conditioning: (1, 9, frames, r, r), see `condition`.
-    audio: (1, frames, 50, 384).
+    Args:
+        unet: computes in the dtype and on the device of the conditioning and the audio.
+        noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
+        conditioning: (1, 9, frames, r, r), see `condition`.
+        audio: (1, frames, 50, 384).
+        settings: steps, guidance and step cache; the seed is in the noise.
 
-    Yields the latents (1, 4, frames, r, r) after every step; the last are the result.
+    Yields:
+        The latents (1, 4, frames, r, r) after every step; the last are the result.
     """
     guided = settings.guidance > 1
     if guided:
@@ -83,10 +86,13 @@ def draw_noise(seed: int, resolution: int) -> Tensor:
 def condition(crops: Tensor, keep: Tensor, codec: Codec) -> Tensor:
     """What the UNet sees of a window besides the noise.
 
-    crops: uint8 (frames, 3, R, R).
-    keep: float32 (R, R): 1 keep, 0 regenerate.
+    Args:
+        crops: uint8 (frames, 3, R, R).
+        keep: float32 (R, R): 1 keep, 0 regenerate.
+        codec: encodes both.
 
-    Returns (1, 9, frames, R/8, R/8) as the codec gives it: mask 1, masked latents 4, reference latents 4.
+    Returns:
+        (1, 9, frames, R/8, R/8) as the codec gives it: mask 1, masked latents 4, reference latents 4, scaled.
     """
     reference = as_pixels(crops)
     masked_latents = codec.encode(reference * keep.to(reference)) * LATENT_SCALE

@@ -51,7 +51,11 @@ def vae() -> DiffusersCodec:
 def write_models(folder: Path, version: Version = "1.5") -> None:
     """Writes all weights that a version needs, where the official ones would be.
 
-    folder: the models folder. A file appears under its name only when whole; one already there is replaced.
+    A file appears under its name only when whole; one already there is replaced.
+
+    Args:
+        folder: the models folder.
+        version: of the UNet.
     """
     spec = MODELS[version]
     marks = {**MARK, "latentsync_version": version, "resolution": str(spec.resolution)}

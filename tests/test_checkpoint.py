@@ -134,7 +134,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     torch.save({"state_dict": {KEY: Runs()}}, path)
     with pytest.raises(WeightsError, match="code in it is not run"):
         checkpoint.read(path)
-    path.write_bytes(pickle.dumps(Runs()))
+    path.write_bytes(pickle.dumps(Runs(), protocol=2))
     with pytest.raises(WeightsError, match="code in it is not run"):
         checkpoint.read(path)
     assert not Path("ran").exists()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,8 @@ class UNetConfig:
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> UNetConfig:
         """The widths of the network that has these state-dict shapes; heads and groups are always the default.
 
-        Raises WeightsError if the keys are not those of a LatentSync UNet.
+        Raises:
+            WeightsError: the keys are not those of a LatentSync UNet.
         """
         first = "down_blocks.0"
         motion = f"{first}.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0"
@@ -81,9 +83,10 @@ class UNetConfig:
 class UNet(nn.Module):
     """Predicts the noise in the latents of a clip of face crops, given its audio.
 
-    config: the widths.
-    ops: namespace of every layer that holds weights; ComfyUI's cast to the input's dtype and device.
-    attention: computes attention over packed heads, as `layers.attend`.
+    Args:
+        config: the widths; by default those of both released models.
+        ops: namespace of every layer that holds weights; ComfyUI's cast to the input's dtype and device.
+        attention: computes attention over packed heads, as `layers.attend`.
     """
 
     def __init__(self, config: UNetConfig | None = None, ops: Ops = nn, attention: Attend = attend) -> None:
@@ -112,20 +115,21 @@ class UNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """One pass, whole or shallow (DeepCache, branch 0: arXiv 2312.00858).
 
-        x: (batch, 13, frames, h, w); noisy latents, mask, masked latents, reference latents.
-        timestep: 0 to 999, one for all or (batch,).
-        audio: (batch, frames, 50, 384).
-        deep: what an earlier pass returned; with it only the outermost layers run.
+        Args:
+            x: (batch, 13, frames, h, w); noisy latents, mask, masked latents, reference latents.
+            timestep: 0 to 999, one for all or (batch,).
+            audio: (batch, frames, 50, 384).
+            deep: what an earlier pass returned; with it only the outermost layers run.
 
-        Returns the noise (batch, 4, frames, h, w) and the state that entered the last layer.
+        Returns:
+            The noise (batch, 4, frames, h, w), and the state that entered the last layer.
         """
         times = torch.as_tensor(timestep, device=x.device).expand(len(x))
         context = Context(self.time_embedding(times, x.dtype), audio.flatten(0, 1))
         outer = self.conv_in(fold(x))
         if deep is None:
             deep = self.depths(outer, context)
-        last = self.up_blocks[-1]
-        hidden = last.layer(-1, torch.cat([deep, outer], dim=1), context)
+        hidden = self.outermost.layer(-1, torch.cat([deep, outer], dim=1), context)
         hidden = F.silu(norm_over_clip(self.conv_norm_out, hidden, context.batch))
         return unfold(self.conv_out(hidden), context.batch), deep
 
@@ -135,10 +139,14 @@ class UNet(nn.Module):
         for block in self.down_blocks:
             skips += block(skips[-1], context)
         hidden = self.mid_block(skips[-1], context)
-        *inner, last = self.up_blocks
-        for block in inner:
+        for block in self.up_blocks[:-1]:
             hidden = block(hidden, skips, context)
-        return last.climb(hidden, skips, context, len(last.resnets) - 1)
+        return self.outermost.climb(hidden, skips, context, self.config.layers)
+
+    @property
+    def outermost(self) -> UpBlock:
+        """The last up block; it has one layer more than the config's."""
+        return cast("UpBlock", self.up_blocks[-1])
 
 
 def down_blocks(config: UNetConfig, kit: Kit) -> list[DownBlock]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,11 @@ SEGMENT_MELS = 3000  # mel frames that the encoder takes at once: 30 s
 class WhisperEncoder(nn.Module):
     """openai-whisper's audio encoder, giving five states per position.
 
-    dims: of the checkpoint, as `whisper.model.ModelDimensions`; those of the decoder are not looked at.
+    Args:
+        dims: of the checkpoint, as `whisper.model.ModelDimensions`; those of the decoder are not looked at.
+
+    Raises:
+        DependencyError: openai-whisper cannot be imported.
 
     Weights stay float32, as Whisper's own layers expect; these cast to the dtype of the mel.
     """
@@ -37,9 +42,10 @@ class WhisperEncoder(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """mel: (batch, 80, 3000) -> (batch, 1500, 5, 384): after the position table, and after each block."""
         encoder = self.encoder
+        table = cast("Tensor", encoder.positional_embedding)
         x = F.gelu(encoder.conv1(mel))
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)
-        states = [x + encoder.positional_embedding.to(x)]
+        states = [x + table.to(x)]
         for block in encoder.blocks:
             states.append(block(states[-1]))
         return torch.stack(states, dim=2)
