@@ -6,15 +6,14 @@ picture however it is reached: forwards, backwards, or out of the blue.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from itertools import chain
-from math import ceil, floor
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from .errors import AudioError, LatentSyncError, MediaError, UsageError
+from .frame_index import FrameIndex, index_frames
 from .types import Waveform
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 HELD_BYTES = 256 * 2**20  # decoded pictures that one backward read may hold
 LATEST_START_SECONDS = 4  # before the first picture, beyond which asking for earlier ones is of no use
-USUAL_RATES = tuple(Fraction(n) / slow for n in (24, 25, 30, 48, 50, 60, 120) for slow in (1, Fraction(1001, 1000)))
-FALLBACK_RATE = Fraction(25)  # frames per second of a single picture that states none
 
 
 class FrameSource(Protocol):
@@ -91,7 +89,7 @@ class VideoFile:
         self.name = source_name(source)
         self._source = source.getvalue() if isinstance(source, BytesIO) else Path(source)
         with _naming(self.name, MediaError, "video"), _open(self._source) as container:
-            index = _index(container, self.name)
+            index = index_frames(container, _video_stream(container, self.name), self.name)
         with _naming(self.name, MediaError, "video"), _open(self._source) as container:
             picture = next(container.decode(_video_stream(container, self.name)), None)
             if picture is None:
@@ -209,97 +207,7 @@ def source_name(source: str | Path | BytesIO) -> str:
     return "the media in memory" if isinstance(source, BytesIO) else Path(source).name or str(source)
 
 
-@dataclass(frozen=True, eq=False)
-class _Index:
-    """When each frame of a stream is shown.
-
-    pts: rising timestamps in ticks.
-    end: tick at which the last frame ends.
-    keys: positions in `pts` from which decoding can begin, rising.
-    tick: seconds per tick.
-    is_constant: every timestamp is within a tick of its place at `rate`.
-    """
-
-    pts: list[int]
-    end: int
-    keys: list[int]
-    tick: Fraction
-    rate: Fraction
-    is_constant: bool
-
-    def seconds_between(self, first: int, stop: int) -> Fraction:
-        until = self.end if stop == len(self.pts) else self.pts[stop]
-        return (until - self.pts[first]) * self.tick
-
-    def at(self, first: int, seconds: Fraction) -> int:
-        """The frame on display `seconds` after frame `first` appeared; -1 before all."""
-        return bisect_right(self.pts, self.pts[first] + floor(seconds / self.tick) + self._forgiven_ticks) - 1
-
-    def beginning(self, seconds: Fraction) -> int:
-        """The first frame that appears `seconds` or more after the very first; one past the last if none does."""
-        return bisect_left(self.pts, self.pts[0] + ceil(seconds / self.tick) - self._forgiven_ticks)
-
-    @property
-    def _forgiven_ticks(self) -> int:
-        """Matroska rounds timestamps to 1 ms, so a frame and the one it is counted from are a tick off at most.
-
-        Where a tick is a sizeable part of a frame, timestamps are not rounded.
-        """
-        return 1 if self.tick * self.rate < Fraction(1, 4) else 0
-
-    def key_before(self, i: int) -> int:
-        return self.keys[max(bisect_right(self.keys, i) - 1, 0)]
-
-
-def _index(container: InputContainer, name: str) -> _Index:
-    stream = _video_stream(container, name)
-    ends: dict[int, int] = {}
-    keys: set[int] = set()
-    for packet in container.demux(stream):
-        if packet.size == 0 or packet.is_discard:
-            continue
-        if packet.is_corrupt:
-            raise MediaError(f"{name}: is cut short or damaged after {len(ends)} frames; copy or export it again")
-        if packet.pts is None:
-            raise MediaError(f"{name}: its frames carry no timestamps; convert it to mp4")
-        ends[packet.pts] = packet.pts + (packet.duration or 0)
-        if packet.is_keyframe:
-            keys.add(packet.pts)
-    if not ends:
-        raise MediaError(f"{name}: its video holds no frame: it is cut short or damaged; copy or export it again")
-    pts = sorted(ends)
-    tick = stream.time_base or Fraction(1, 1000)
-    declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
-    rate, is_constant = _rate(pts, tick, declared)
-    end = max(ends[pts[-1]], pts[-1] + round(1 / (rate * tick)), pts[-1] + 1)
-    starts = [i for i, value in enumerate(pts) if value in keys]
-    return _Index(pts, end, starts or [0], tick, rate, is_constant)
-
-
-def _rate(pts: Sequence[int], tick: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:
-    """The rate that every timestamp keeps, and True; or else the mean rate, and False.
-
-    Rounded timestamps fit many rates and spoil the declared one (59.94 becomes 19001/317): the nearest usual one is
-    meant, unless the declared one is kept to the tick.
-    """
-    if len(pts) == 1:
-        return (declared[0] if declared else FALLBACK_RATE), True
-    usual = [min(USUAL_RATES, key=lambda rate: abs(rate - stated)) for stated in declared]
-    for rates, off_ticks in ((declared, 0), (usual, 1), (declared, 1)):
-        for rate in rates:
-            if _keeps(pts, 1 / (rate * tick), off_ticks):
-                return rate, True
-    mean = Fraction(len(pts) - 1, pts[-1] - pts[0]) / tick
-    return mean.limit_denominator(1001), False
-
-
-def _keeps(pts: Sequence[int], step: Fraction, off_ticks: int) -> bool:
-    """Whether timestamps are `step` ticks apart, each at most `off_ticks` off. Integers: films have many frames."""
-    up, down = step.numerator, step.denominator
-    return all(abs((value - pts[0]) * down - i * up) <= off_ticks * down for i, value in enumerate(pts))
-
-
-def _part(index: _Index, start: Fraction, duration: Fraction | None, name: str) -> range:
+def _part(index: FrameIndex, start: Fraction, duration: Fraction | None, name: str) -> range:
     """Frames that appear in [start, start + duration), give or take a rounded timestamp."""
     if start < 0 or (duration is not None and duration <= 0):
         raise UsageError(
@@ -318,7 +226,7 @@ def _part(index: _Index, start: Fraction, duration: Fraction | None, name: str) 
 class _Reader:
     """Pictures of one open container by their position in its index."""
 
-    def __init__(self, container: InputContainer, index: _Index, name: str) -> None:
+    def __init__(self, container: InputContainer, index: FrameIndex, name: str) -> None:
         self._container = container
         self._stream = _video_stream(container, name)
         self._stream.thread_type = "AUTO"
@@ -382,8 +290,8 @@ class _Reader:
     def _position(self, frame: VideoFrame) -> int | None:
         if frame.pts is None:
             return None
-        at = bisect_right(self._index.pts, frame.pts) - 1
-        return at if at >= 0 and self._index.pts[at] == frame.pts else None
+        at = bisect_left(self._index.pts, frame.pts)
+        return at if self._index.pts[at : at + 1] == [frame.pts] else None
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
@@ -417,11 +325,10 @@ def _describe(source: FrameSource) -> str:
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
-    import av
+    from av.stream import Disposition
 
-    cover = av.stream.Disposition.attached_pic
     for stream in container.streams.video:
-        if not stream.disposition & cover:
+        if not stream.disposition & Disposition.attached_pic:
             return stream
     raise MediaError(f"{name}: has no video, only {_kinds(container)}; give a video file")
 
@@ -431,7 +338,7 @@ def _kinds(container: InputContainer) -> str:
 
 
 @contextmanager
-def _open(source: Path | bytes) -> Iterator[InputContainer]:
+def _open(source: Path | bytes) -> Generator[InputContainer, None, None]:
     import av
 
     opened = BytesIO(source) if isinstance(source, bytes) else str(source)
@@ -440,9 +347,9 @@ def _open(source: Path | bytes) -> Iterator[InputContainer]:
 
 
 @contextmanager
-def _naming(name: str, error: type[LatentSyncError], wanted: str) -> Iterator[None]:
+def _naming(name: str, error: type[LatentSyncError], wanted: str) -> Generator[None, None, None]:
     """Failures of PyAV and of the disk become `error`, with the file's name, what was found and what to do."""
-    import av
+    from av.error import FFmpegError
 
     try:
         yield
@@ -450,7 +357,7 @@ def _naming(name: str, error: type[LatentSyncError], wanted: str) -> Iterator[No
         raise error(f"{name}: there is no such file; check the path") from cause
     except IsADirectoryError as cause:
         raise error(f"{name}: is a folder; give a {wanted} file") from cause
-    except (av.FFmpegError, OSError) as cause:
+    except (FFmpegError, OSError) as cause:
         reason = getattr(cause, "strerror", None) or str(cause)
         raise error(
             f"{name}: cannot be read as {wanted} ({reason}); it is empty, damaged, cut short or of another kind: "

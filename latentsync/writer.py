@@ -6,12 +6,12 @@ all follow, and which is the rule of nearly every HD source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
@@ -125,17 +125,17 @@ class VideoWriter:
             self._container.close()
             self._temporary.replace(self.path)
 
-    def _mux(self, packets: Iterator[Packet] | list[Packet]) -> None:
+    def _mux(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:
             self._container.mux(packet)
 
     @contextmanager
-    def _cleaning_up(self) -> Iterator[None]:
-        import av
+    def _cleaning_up(self) -> Generator[None, None, None]:
+        from av.error import FFmpegError
 
         try:
             yield
-        except (av.FFmpegError, OSError) as cause:
+        except (FFmpegError, OSError) as cause:
             self._discard()
             reason = getattr(cause, "strerror", None) or str(cause)
             raise MediaError(
@@ -147,10 +147,10 @@ class VideoWriter:
 
     def _discard(self) -> None:
         """Leave nothing. The trailer that closing writes may fail as the frames did, and no longer matters."""
-        import av
+        from av.error import FFmpegError
 
         if hasattr(self, "_container"):
-            with suppress(av.FFmpegError, OSError, ValueError):
+            with suppress(FFmpegError, OSError, ValueError):
                 self._container.close()
         with suppress(OSError):
             self._temporary.unlink(missing_ok=True)
@@ -164,18 +164,18 @@ class _Sound:
         self._stream = _add_sound(container, waveform)
         self._at = 0
 
-    def until(self, seconds: Fraction) -> Iterator[Packet]:
+    def until(self, seconds: Fraction) -> Iterator[Packet[AudioStream]]:
         """Packets of the whole AAC frames that begin before `seconds`."""
         stop = min(int(seconds * self._waveform.rate), self._waveform.samples.shape[1] - AAC_FRAME_SAMPLES)
         while self._at < stop:
             yield from self._encode(AAC_FRAME_SAMPLES)
 
-    def rest(self) -> Iterator[Packet]:
+    def rest(self) -> Iterator[Packet[AudioStream]]:
         while (left := self._waveform.samples.shape[1] - self._at) > 0:
             yield from self._encode(min(left, AAC_FRAME_SAMPLES))
         yield from self._stream.encode(None)
 
-    def _encode(self, count: int) -> list[Packet]:
+    def _encode(self, count: int) -> list[Packet[AudioStream]]:
         import av
 
         piece = self._waveform.samples[:, self._at : self._at + count].to("cpu", torch.float32).contiguous().numpy()

@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
+
 from latentsync import media
 from latentsync.errors import AudioError, MediaError, UsageError
 from latentsync.media import ImageBatch, VideoFile, read_sound

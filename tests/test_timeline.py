@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from latentsync.errors import UsageError
 from latentsync.timeline import MODEL_RATE, Timeline, frames_in, lay_out, ping_pong, windows
 
