@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+BT709 = 1  # ITU-T H.273: the matrix of HD video
+LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
 HELD_BYTES = 256 * 2**20  # decoded pictures that one backward read may hold
 LATEST_START_SECONDS = 4  # before the first picture, beyond which asking for earlier ones is of no use
 
@@ -299,8 +301,18 @@ def _quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _to_rgb(frame: VideoFrame) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
+def _to_rgb(stored: VideoFrame) -> np.ndarray:
+    """As PyAV 18 converts by itself; before it, PyAV took BT.709 for BT.601 unless every part was spelt out."""
+    frame = stored
+    if (stored.colorspace, stored.color_range) == (BT709, LIMITED_RANGE):
+        frame = stored.reformat(
+            format="rgb24",
+            src_colorspace="ITU709",
+            dst_colorspace="ITU601",
+            src_color_range="MPEG",
+            dst_color_range="JPEG",
+        )
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(stored)))
 
 
 def _to_float(samples: np.ndarray, frame: AudioFrame) -> np.ndarray:
