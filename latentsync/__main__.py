@@ -19,7 +19,6 @@ from .spec import FACE_LANDMARKER, MODELS
 from .types import SamplerSettings
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from .face.detect import Face
@@ -86,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _write(lips: LipTrack, options: argparse.Namespace) -> None:
     from . import pipeline
-    from .media import VideoWriter
+    from .writer import VideoWriter
 
     source = lips.track.source
     with VideoWriter(
@@ -197,7 +196,14 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument(
         "--step-cache", type=int, default=defaults.step_cache, help="run the whole UNet every so many steps; 1 is off"
     )
-    job.add_argument("--crf", type=int, default=18, help="h264 quality, 0 (lossless) to 51; lower is better")
+    job.add_argument(
+        "--crf",
+        type=int,
+        choices=range(52),
+        metavar="0-51",
+        default=18,
+        help="h264 quality; lower is better, 0 lossless",
+    )
     job.add_argument("--landmarks", type=Path, help="face landmarks (JSON, as ComfyUI's FACE_LANDMARKS) to use instead")
     job.add_argument("--min-confidence", type=float, default=0.5, help="how sure the face detector must be, 0 to 1")
     job.add_argument("--synthetic", action="store_true", help="tiny untrained weights, to try the machinery")

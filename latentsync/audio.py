@@ -16,6 +16,7 @@ from .types import Waveform
 
 SAMPLE_RATE = 16_000  # samples per second that Whisper hears
 MEL_RATE = 100  # mel frames per second
+SEGMENT_SECONDS = SEGMENT_MELS // MEL_RATE
 STATE_RATE = MEL_RATE // 2  # positions per second: the encoder halves
 BEFORE = AUDIO_POSITIONS // 2 - 1  # positions that a window starts before its centre
 SHORTEST_SECONDS = Fraction(1, 25)  # one frame; Whisper's spectrogram needs 25 ms

@@ -80,5 +80,4 @@ def _places(file: WeightFile, folders: Folders) -> Iterator[Path]:
 
 
 def _version_at_hand(folders: Folders) -> Version:
-    versions: tuple[Version, ...] = ("1.6", "1.5")
-    return next((version for version in versions if find(MODELS[version].unet, folders)), "1.5")
+    return "1.6" if find(MODELS["1.6"].unet, folders) else "1.5"

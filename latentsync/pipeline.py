@@ -125,6 +125,5 @@ def _decode(lips: LipTrack, frames: dict[int, np.ndarray], matrices: np.ndarray)
         return {}
     crops = np.stack([align.crop(frame, matrices[i], lips.resolution) for i, frame in frames.items()])
     latents = lips.latents[lips.slots[list(frames)]].float() / LATENT_SCALE
-    keep = torch.from_numpy(keep_mask(lips.resolution))
-    faces = blend.regenerated(lips.codec.decode(latents), torch.from_numpy(crops), keep)
+    faces = blend.regenerated(lips.codec.decode(latents), crops, keep_mask(lips.resolution))
     return dict(zip(frames, faces, strict=True))

@@ -33,7 +33,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                 io.MultiType.Input(
                     "source",
                     types=[io.Video, io.Image],
-                    tooltip="The video whose lips will move. A VIDEO is streamed and needs little memory at any length; "
+                    tooltip="The video whose lips will move. A VIDEO is streamed: little memory at any length; "
                     "an IMAGE batch (from an image-to-video sampler, say) is taken as it is.",
                 ),
                 io.Float.Input(

@@ -24,7 +24,7 @@ class LatentSyncLoadModel(io.ComfyNode):
                     "version",
                     options=[AUTO, "1.6", "1.5"],
                     default=AUTO,
-                    tooltip="1.6 works on 512-pixel faces and is sharper; 1.5 on 256 and needs far less memory and time. "
+                    tooltip="1.6 works on 512-pixel faces and is sharper; 1.5 on 256, in less memory and time. "
                     "auto takes 1.6 if its weights are there, else 1.5.",
                 ),
                 io.Combo.Input(

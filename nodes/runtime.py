@@ -156,7 +156,7 @@ def _dtypes(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dt
     return stored, mm.unet_manual_cast(stored, device, supported) or stored
 
 
-def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.device) -> Any:
+def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.device) -> comfy.model_patcher.ModelPatcher:
     patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     return patcher(network, load_device=device, offload_device=offload)
 

@@ -25,8 +25,8 @@ class LatentSyncSampler(io.ComfyNode):
             node_id="LatentSyncSampler",
             display_name="LatentSync Sampler",
             category=CATEGORY,
-            description="Regenerates the mouth of every frame to fit the speech. If the speech is longer than the video, "
-            "the video is played forwards and backwards; if it is shorter, the video is cut. 25 frames per second.",
+            description="Regenerates the mouth of every frame to fit the speech. Speech longer than the video plays it "
+            "forwards and backwards; shorter speech cuts it. 25 frames per second.",
             search_aliases=["lip sync", "lipsync sampler", "talking head"],
             inputs=[
                 Model.Input("model", tooltip="From Load Model."),
@@ -89,7 +89,5 @@ class LatentSyncSampler(io.ComfyNode):
         noise = draw_noise(seed, model.spec.resolution).to(model.device)
         samples = pipeline.sample(model.denoiser(), model.codec, faces, embeds, timeline, settings, noise, model.dtype)
         total = len(pipeline.plan(faces, timeline)) * steps
-        lips = pipeline.collect(
-            runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec
-        )
+        lips = pipeline.collect(runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec)
         return io.NodeOutput(lips)

@@ -28,7 +28,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
             node_id="LatentSyncVideoCombine",
             display_name="LatentSync Video Combine",
             category=CATEGORY,
-            description="Puts the lips back frame by frame and writes an mp4 (h264, AAC). Needs little memory at any length.",
+            description="Puts the lips back and writes an mp4 (h264, AAC) frame by frame, in little memory.",
             search_aliases=["lip sync video", "save lip sync", "combine video"],
             inputs=[
                 Lips.Input("lips", tooltip="From Sampler."),
@@ -43,7 +43,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     default=18,
                     min=0,
                     max=51,
-                    tooltip="Quality of the picture: lower is better and larger. 18 looks like the source; 0 is lossless.",
+                    tooltip="Quality of the picture: lower is better and larger. 18 looks like the source.",
                 ),
                 io.Audio.Input(
                     "audio", optional=True, tooltip="Heard instead of the speech: the full mix of a song, for example."
@@ -63,7 +63,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
         cls, lips: LipTrack, filename_prefix: str, crf: int, audio: Mapping[str, Any] | None = None
     ) -> io.NodeOutput:
         from ..latentsync import pipeline
-        from ..latentsync.media import VideoWriter
+        from ..latentsync.writer import VideoWriter
 
         source = lips.track.source
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from latentsync import audio, checkpoint, sampling
+from latentsync import pipeline as product
 from latentsync.checkpoint import Checkpoint
 from latentsync.face import align, blend
 from latentsync.face.mask import keep_mask
@@ -27,10 +28,9 @@ from latentsync.models.layers import sinusoid_table
 from latentsync.models.unet import UNet
 from latentsync.models.vae import DiffusersCodec
 from latentsync.models.whisper import WhisperEncoder
-from latentsync.spec import LATENT_SCALE, WINDOW_FRAMES
 from latentsync.synthetic import WHISPER_DIMS
-from latentsync.timeline import ping_pong
-from latentsync.types import SamplerSettings
+from latentsync.timeline import MODEL_RATE, Timeline, ping_pong
+from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings, Waveform
 from tests.golden import procedural
 from tests.golden.weights import synthetic_state_dict
 
@@ -132,7 +132,7 @@ def alignment(case: Case, arrays: Arrays) -> list[Measured]:
 
 
 def pipeline(case: Case, arrays: Arrays) -> list[Measured]:
-    """Every stage at once, written out: the pixel errors of all add up, mostly those of resizing."""
+    """Every stage at once: the pixel errors of all add up, mostly those of resizing."""
     noise = torch.from_numpy(arrays[f"{case['name']}_noise"])
     drawn = sampling.draw_noise(case["seed"], case["resolution"])
     made = list(clip_frames(case, noise))
@@ -153,38 +153,38 @@ KINDS: dict[str, Callable[[Case, Arrays], list[Measured]]] = {
 
 
 def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
-    """The output frames of a pipeline case, in order.
+    """The output frames of a pipeline case, in order, by the same pipeline that users run.
 
     Upstream's loop over the audio runs two frames past its end. We never make those, but the recorded frames of the
-    last window were sampled together with them.
+    last window were sampled together with them, so here the timeline has them too.
     """
-    resolution = case["resolution"]
-    clip, network, codec = Clip(case), unet("unet_tiny"), vae()
+    clip = Clip(case)
+    features = AudioFeatures(speech_states(case["seconds"]), Waveform(torch.zeros(1, 1), audio.SAMPLE_RATE))
+    count = len(features.states) // 2 + OVERSHOOT_FRAMES
+    timeline = Timeline(clip.rate, tuple(ping_pong(i, clip.frame_count) for i in range(count)))
+    track = FaceTrack(clip, clip.points(clip.frame_count))
     settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
-    matrices = align.matrices(clip.points(case["source_frames"]), resolution)
-    keep = torch.from_numpy(keep_mask(resolution))
-    states = speech_states(case["seconds"])
-    count = len(states) // 2 + OVERSHOOT_FRAMES
-    for first in range(0, count, WINDOW_FRAMES):
-        window = range(first, min(first + WINDOW_FRAMES, count))
-        shown = [ping_pong(i, case["source_frames"]) for i in window]
-        frames = [clip.frame(i) for i in shown]
-        crops = torch.from_numpy(
-            np.stack([align.crop(frame, matrices[i], resolution) for frame, i in zip(frames, shown, strict=True)])
-        )
-        conditioning = sampling.condition(crops, keep, codec)
-        heard = audio.windows(states, window, Fraction(25))[None]
-        *_, latents = sampling.denoise(network, noise, conditioning, heard, settings)
-        decoded = codec.decode(latents[0].transpose(0, 1) / LATENT_SCALE)
-        for frame, face, i in zip(frames, blend.regenerated(decoded, crops, keep), shown, strict=True):
-            yield blend.paste_box(frame, face, matrices[i])
+    steps = product.sample(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
+    lips = product.collect(steps, track, timeline, features.waveform, vae())
+    return (made.frame for made in product.composite(lips))
 
 
 class Clip:
-    """The procedural clip of a case."""
+    """The procedural clip of a case, as a FrameSource."""
+
+    name = "the procedural clip"
+    rate = MODEL_RATE
 
     def __init__(self, case: Case) -> None:
         self.height, self.width, self.scale = case["height"], case["width"], case["scale"]
+        self.frame_count = case.get("source_frames") or case["frames"]
+        self.duration_seconds = self.frame_count / self.rate
+
+    def index_at(self, seconds: Fraction) -> int:
+        return min(int(seconds * self.rate), self.frame_count - 1)
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        return map(self.frame, indices)
 
     def frame(self, i: int) -> np.ndarray:
         return procedural.frame(i, self.height, self.width)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from latentsync.__main__ import main
-from latentsync.media import VideoFile, VideoWriter, read_sound
+from latentsync.media import VideoFile, read_sound
 from latentsync.synthetic import write_models
+from latentsync.writer import VideoWriter
 from scripts.sample_clip import Sample, make_sample
 
 

@@ -74,7 +74,5 @@ def test_importing_the_library_and_the_pack_is_silent_and_loads_no_heavy_library
         "heavy = {'torch', 'cv2', 'mediapipe', 'whisper', 'diffusers', 'av', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(f'loaded at import: {sorted(heavy)}' if heavy else 0)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -37,7 +37,9 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
     return pasted
 
 
-def regenerated(decoded: torch.Tensor, crops: np.ndarray | torch.Tensor, keep: np.ndarray) -> torch.Tensor:
+def regenerated(
+    decoded: torch.Tensor, crops: np.ndarray | torch.Tensor, keep: np.ndarray | torch.Tensor
+) -> torch.Tensor:
     """The decoded faces where the model regenerates, the source's own crops elsewhere.
 
     Args:

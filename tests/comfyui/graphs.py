@@ -28,7 +28,7 @@ def node(graph: Graph, class_type: str) -> str:
     return found
 
 
-def changed(graph: Graph, class_type: str, **inputs: Any) -> Graph:  # noqa: ANN401 - widget values of any kind
+def changed(graph: Graph, class_type: str, **inputs: Any) -> Graph:
     """A copy in which the one node of a class has other inputs."""
     graph = copy.deepcopy(graph)
     graph[node(graph, class_type)]["inputs"].update(inputs)

@@ -17,9 +17,11 @@ def progress_of(graph: graphs.Graph, class_type: str, comfyui: ComfyUI, prompt_i
     """Wait until a node of the prompt has made some progress."""
     running = graphs.node(graph, class_type)
     comfyui.events.wait_for(
-        lambda event: event.type == "progress_state"
-        and event.prompt_id == prompt_id
-        and 0 < event.data["nodes"].get(running, {"value": 0})["value"] < event.data["nodes"][running]["max"],
+        lambda event: (
+            event.type == "progress_state"
+            and event.prompt_id == prompt_id
+            and 0 < event.data["nodes"].get(running, {"value": 0})["value"] < event.data["nodes"][running]["max"]
+        ),
         timeout_seconds=120,
     )
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentsync.media import VideoWriter
+from latentsync.writer import VideoWriter
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.comfyui import graphs
