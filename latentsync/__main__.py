@@ -6,49 +6,19 @@ Exit status: 0 done, 1 failed, 2 bad usage.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
 
-from . import __version__, hub
+from . import __version__
+from .commands import run
 from .errors import LatentSyncError, UsageError
-from .spec import FACE_LANDMARKER, MODELS
-from .types import SamplerSettings
 
-if TYPE_CHECKING:
-    import torch
-
-    from .face.detect import Face
-    from .media import FrameSource
-    from .models.whisper import WhisperEncoder
-    from .sampling import Denoiser
-    from .types import Codec, FaceTrack, LipTrack
-
-T = TypeVar("T")
-
-SYNTHETIC_WARNING = (
-    "warning: --synthetic uses tiny untrained weights: everything runs, but the mouth will be noise, not speech."
-)
-
-
-@dataclass(frozen=True)
-class Models:
-    """The networks of a run, on their device. `resolution` is the side of the crop in pixels, `dtype` the UNet's."""
-
-    unet: Denoiser
-    encoder: WhisperEncoder
-    codec: Codec
-    resolution: int
-    device: torch.device
-    dtype: torch.dtype
+COMMANDS = (run,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; what goes wrong is said in one message on stderr."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         options.command(options)
     except UsageError as error:
@@ -60,154 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(options: argparse.Namespace) -> None:
-    """Give a video new speech and write it."""
-    from . import pipeline
-    from .media import VideoFile, read_sound
-    from .timeline import lay_out
-    from .types import AudioFeatures
-
-    settings = SamplerSettings(options.seed, options.steps, options.guidance, options.step_cache)
-    _check_output(options.output, [options.video, options.audio])
-    source, sound = VideoFile(options.video), read_sound(options.audio)
-    models = _synthetic_models() if options.synthetic else _load_models(options)
-    track = _find_face(source, options)
-    states = list(_shown(pipeline.embed(sound, models.encoder), "audio"))
-    timeline = lay_out(source, sound.duration_seconds)
-    features = AudioFeatures(_joined(states), sound)
-    samples = pipeline.sample(
-        models.unet, models.codec, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
-    )
-    total = len(pipeline.plan(track, timeline)) * settings.steps
-    lips = pipeline.collect(_shown(samples, "lips", total), track, timeline, sound, models.codec)
-    _write(lips, options)
-
-
-def _write(lips: LipTrack, options: argparse.Namespace) -> None:
-    from . import pipeline
-    from .writer import VideoWriter
-
-    source = lips.track.source
-    with VideoWriter(
-        options.output,
-        rate=lips.timeline.rate,
-        height=source.height,
-        width=source.width,
-        crf=options.crf,
-        waveform=lips.waveform,
-    ) as writer:
-        for made in _shown(pipeline.composite(lips), "video", lips.timeline.frame_count):
-            writer.write(made.frame)
-    missed = int((lips.slots < 0).sum())
-    sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them without a face\n")
-
-
-def _find_face(source: FrameSource, options: argparse.Namespace) -> FaceTrack:
-    from .face import landmarks
-    from .face.detect import FaceDetector
-    from .face.track import detect_frames, follow_largest
-
-    if options.landmarks is not None:
-        return follow_largest(source, landmarks.from_comfyui(landmarks.read_json(options.landmarks), source))
-    with FaceDetector(hub.require(FACE_LANDMARKER, hub.folders_in(options.models)), options.min_confidence) as detector:
-        faces: list[tuple[Face, ...]] = list(_shown(detect_frames(source, detector), "faces", source.frame_count))
-    return follow_largest(source, faces)
-
-
-def _load_models(options: argparse.Namespace) -> Models:
-    import torch
-
-    from . import checkpoint
-
-    files = hub.locate(hub.folders_in(options.models), options.version)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
-    unet = checkpoint.load_unet(files.unet, dtype=dtype).to(device)
-    encoder = checkpoint.load_whisper(files.whisper).to(device)
-    codec = checkpoint.load_vae(files.vae).to(device, dtype)
-    return Models(unet, encoder, codec, files.spec.resolution, device, dtype)
-
-
-def _synthetic_models() -> Models:
-    import torch
-
-    from . import synthetic
-
-    sys.stderr.write(SYNTHETIC_WARNING + "\n")
-    resolution = MODELS["1.5"].resolution
-    device = torch.device("cpu")
-    return Models(synthetic.unet(), synthetic.whisper(), synthetic.vae(), resolution, device, torch.float32)
-
-
-def _noise(seed: int, models: Models) -> torch.Tensor:
-    from .sampling import draw_noise
-
-    return draw_noise(seed, models.resolution).to(models.device)
-
-
-def _joined(states: list[torch.Tensor]) -> torch.Tensor:
-    import torch
-
-    return torch.cat(states)
-
-
-def _check_output(output: Path, inputs: Sequence[Path]) -> None:
-    if output.suffix.lower() != ".mp4":
-        raise UsageError(f"the output is an mp4: give -o a name that ends in .mp4, not {output.name!r}")
-    if not output.resolve().parent.is_dir():
-        raise UsageError(f"the folder {output.resolve().parent} does not exist: make it, or choose another output")
-    if output.exists() and any(given.exists() and output.samefile(given) for given in inputs):
-        raise UsageError(f"{output} is one of the inputs: choose another output")
-
-
-def _shown(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    from tqdm import tqdm
-
-    return iter(tqdm(items, desc=what, total=total, file=sys.stderr))
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="latentsync", description="Give any talking video new speech.")
+    parser.add_argument("--version", action="version", version=f"LatentSync Nodes {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands.add_parser)
+    return parser
 
 
 def _fail(error: object, status: int) -> int:
     sys.stderr.write(f"latentsync: {error}\n")
     return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    defaults = SamplerSettings()
-    parser = argparse.ArgumentParser(prog="latentsync", description="Give any talking video new speech.")
-    parser.add_argument("--version", action="version", version=f"LatentSync Nodes {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    job = commands.add_parser(
-        "run", help="lip-sync a video to a recording", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    job.set_defaults(command=run)
-    job.add_argument("video", type=Path, help="the video whose lips will move")
-    job.add_argument("audio", type=Path, help="the speech: any sound file, or a video with sound")
-    job.add_argument("-o", "--output", type=Path, required=True, help="the finished video, an mp4")
-    job.add_argument("--version", choices=sorted(MODELS), help="model version; otherwise 1.6 if it is there, else 1.5")
-    job.add_argument(
-        "--models",
-        type=Path,
-        default=hub.DEFAULT_FOLDER.expanduser(),
-        help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
-    )
-    job.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
-    job.add_argument("--guidance", type=float, default=defaults.guidance, help="strength of the audio, 1 to 3")
-    job.add_argument("--seed", type=int, default=defaults.seed, help="seed of the noise")
-    job.add_argument(
-        "--step-cache", type=int, default=defaults.step_cache, help="run the whole UNet every so many steps; 1 is off"
-    )
-    job.add_argument(
-        "--crf",
-        type=int,
-        choices=range(52),
-        metavar="0-51",
-        default=18,
-        help="h264 quality; lower is better, 0 lossless",
-    )
-    job.add_argument("--landmarks", type=Path, help="face landmarks (JSON, as ComfyUI's FACE_LANDMARKS) to use instead")
-    job.add_argument("--min-confidence", type=float, default=0.5, help="how sure the face detector must be, 0 to 1")
-    job.add_argument("--synthetic", action="store_true", help="tiny untrained weights, to try the machinery")
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The commands of `python -m latentsync`, one file each: `add_parser` declares it, its flags set what runs."""
