@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -208,14 +207,12 @@ def _read_pickle(path: Path) -> Checkpoint:
     try:
         # files of torch < 1.6 are no archives, and cannot be mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # torch raises a dozen kinds for damaged files, one of them an unpickler's own
         if "Weights only load failed" in str(error):
             raise WeightsError(
                 f"{path}: holds more than weights (or is no checkpoint), and code in it is not run. "
                 "Use the official file, or a .safetensors one."
             ) from error
-        raise _unreadable(path, error) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise _unreadable(path, error) from error
     return _unwrap(path, content)
 

@@ -81,9 +81,16 @@ def test_pickles_from_before_archives_are_read(tmp_path: Path) -> None:
         (lambda held: held.pop(KEY), r"1 missing \(conv_out.bias\)"),
         (lambda held: held.update(extra=torch.ones(1)), r"1 unexpected \(extra\)"),
         (lambda held: held.update({KEY: torch.ones(5)}), r"1 of the wrong shape \(conv_out.bias \[5\] for \[4\]\)"),
-        (lambda held: held.pop("conv_in.weight"), "not a LatentSync UNet: 'conv_in.weight'"),
+        (
+            lambda held: held.update({"conv_in.weight": torch.ones(32, 12, 3, 3)}),
+            r"1 of the wrong shape \(conv_in.weight \[32, 12, 3, 3\] for \[32, 13, 3, 3\]\)",
+        ),
+        (
+            lambda held: held.pop("down_blocks.0.resnets.0.conv1.weight"),
+            "not a LatentSync UNet: 'down_blocks.0.resnets.0.conv1.weight'",
+        ),
     ],
-    ids=["missing", "extra", "shape", "another network"],
+    ids=["missing", "extra", "shape", "input channels", "another network"],
 )
 def test_other_weights_are_refused(
     tmp_path: Path, tensors: dict[str, torch.Tensor], change: Callable[[dict[str, torch.Tensor]], object], said: str

@@ -57,22 +57,12 @@ class UNetConfig:
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> UNetConfig:
-        """The widths of the network that has these state-dict shapes; heads and groups are always the default.
+        """The widths of the network that has these state-dict shapes; all else is the same in every LatentSync UNet.
 
-        Raises:
-            WeightsError: the keys are not those of a LatentSync UNet.
+        Raises WeightsError if the keys are not those of a LatentSync UNet.
         """
-        first = "down_blocks.0"
-        motion = f"{first}.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0"
         try:
-            return cls(
-                channels=tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4)),
-                layers=sum(key.startswith(f"{first}.resnets.") and key.endswith(".norm1.weight") for key in shapes),
-                audio_width=shapes[f"{first}.attentions.0.transformer_blocks.0.attn2.to_k.weight"][1],
-                in_channels=shapes["conv_in.weight"][1],
-                out_channels=shapes["conv_out.weight"][0],
-                positions=shapes[f"{motion}.pos_encoder.pe"][1],
-            )
+            return cls(tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4)))
         except (KeyError, IndexError) as error:
             raise WeightsError(
                 f"not a LatentSync UNet: {error} is missing among its {len(shapes)} keys. "

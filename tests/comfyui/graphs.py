@@ -22,6 +22,11 @@ def load(name: str) -> Graph:
     return json.loads((API_WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def quick(name: str) -> Graph:
+    """An example workflow with as few steps as exercise the step cache's both kinds."""
+    return changed(load(name), "LatentSyncSampler", steps=2)
+
+
 def node(graph: Graph, class_type: str) -> str:
     """The id of the one node of a class."""
     (found,) = [key for key, value in graph.items() if value["class_type"] == class_type]

@@ -36,7 +36,7 @@ def progress_of(graph: graphs.Graph, class_type: str, comfyui: ComfyUI, prompt_i
 def test_a_cancelled_job_stops_at_once_and_the_next_one_works(
     comfyui: ComfyUI, sample: Sample, class_type: str, busy: dict[str, dict[str, object]]
 ) -> None:
-    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix=f"cancel/{class_type}")
     long = graph
     for name, inputs in busy.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def put_aside(path: Path) -> Iterator[Path]:
 @pytest.fixture
 def graph(sample: Sample, request: pytest.FixtureRequest) -> graphs.Graph:
     """The video workflow with an output of its own; its seed keeps ComfyUI from answering out of its cache."""
-    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
     return graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix=f"errors/{request.node.originalname}")
 
@@ -103,7 +104,7 @@ def test_a_vae_of_another_kind_is_refused(comfyui: ComfyUI, graph: graphs.Graph)
 
 def test_a_video_without_a_face(comfyui: ComfyUI, graph: graphs.Graph, shared: Path) -> None:
     assert shared
-    with VideoWriter(comfyui.input / "grey.mp4", rate=25, height=64, width=64) as writer:
+    with VideoWriter(comfyui.input / "grey.mp4", rate=Fraction(25), height=64, width=64) as writer:
         for _ in range(5):
             writer.write(np.full((64, 64, 3), 127, np.uint8))
     graph = graphs.changed(graph, "LoadVideo", file="grey.mp4")

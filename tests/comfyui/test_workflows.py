@@ -25,7 +25,7 @@ def test_the_saved_graph_is_the_graph_that_is_tested(comfyui: ComfyUI, path: Pat
 
 
 def test_the_video_workflow_makes_a_whole_video(comfyui: ComfyUI, sample: Sample) -> None:
-    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     (path,) = comfyui.outputs(comfyui.run(graph))
     made, source = graphs.probe(path), VideoFile(sample.video)
     assert (made.width, made.height, made.rate) == (source.width, source.height, Fraction(25))
@@ -37,7 +37,7 @@ def test_the_video_workflow_makes_a_whole_video(comfyui: ComfyUI, sample: Sample
 
 
 def test_the_images_workflow_changes_only_the_face(comfyui: ComfyUI, sample: Sample) -> None:
-    graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_images"), sample.landmarks.name)
     (path,) = comfyui.outputs(comfyui.run(graph))
     made, source = VideoFile(path), VideoFile(sample.video)
     assert (made.width, made.height, made.frame_count, made.rate) == (source.width, source.height, 75, 25)
@@ -49,7 +49,7 @@ def test_the_images_workflow_changes_only_the_face(comfyui: ComfyUI, sample: Sam
 
 def test_detection_runs_in_comfyui(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
     assert shared
-    graph = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=1)
+    graph = graphs.changed(graphs.quick("lipsync_video"), "LatentSyncSampler", steps=1)
     graph["report"] = {
         "class_type": "PreviewAny",
         "inputs": {"source": [graphs.node(graph, "LatentSyncFacePrep"), 2]},
@@ -59,7 +59,7 @@ def test_detection_runs_in_comfyui(comfyui: ComfyUI, sample: Sample, shared: Pat
 
 
 def test_a_new_seed_reruns_the_sampler_alone(comfyui: ComfyUI, sample: Sample) -> None:
-    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1, seed=1)
     comfyui.run(graph)
     prompt_id = comfyui.queue(graphs.changed(graph, "LatentSyncSampler", seed=2))
@@ -69,7 +69,7 @@ def test_a_new_seed_reruns_the_sampler_alone(comfyui: ComfyUI, sample: Sample) -
 
 
 def test_progress_is_told_for_every_long_node(comfyui: ComfyUI, sample: Sample) -> None:
-    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     prompt_id = comfyui.queue(graphs.changed(graph, "LatentSyncSampler", seed=77, steps=2))
     comfyui.wait(prompt_id)
     sampler = graphs.node(graph, "LatentSyncSampler")
