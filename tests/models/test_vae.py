@@ -7,7 +7,7 @@ import torch
 
 from latentsync import synthetic
 from latentsync.checkpoint import meta_shapes
-from latentsync.models.vae import SLICE_IMAGES, DiffusersCodec, autoencoder, modern_names
+from latentsync.models.vae import SLICE_IMAGES, DiffusersCodec, autoencoder, diffusers_names
 from tests import parity
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -49,4 +49,4 @@ def test_old_attention_names_are_todays() -> None:
     for today, before in OLD.items():
         old = [name.replace(f".{today}.", f".{before}.") for name in old]
     assert old != names
-    assert list(modern_names({name: torch.empty(0) for name in old})) == names
+    assert list(diffusers_names({name: torch.empty(0) for name in old})) == names
