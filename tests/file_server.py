@@ -64,7 +64,7 @@ def handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
             else:
                 self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             """Quiet."""
 
     return Handler

@@ -28,7 +28,7 @@ CHUNK_BYTES = 64 << 10
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK_BYTES)
-    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving() as served:
         served.files["/tiny.pt"] = CONTENT
@@ -232,7 +232,7 @@ def test_what_came_counts_as_room(served: Served, tmp_path: Path, monkeypatch: p
     file = published(served)
     place = hub.destination(file, hub.folders_in(tmp_path))
     room = shutil.disk_usage(tmp_path)._replace(free=fetch.SPARE_BYTES + 1000)
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: room)
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: room)
     with pytest.raises(WeightsError, match="are free"):
         fetch.check_room({file: place})
     place.parent.mkdir(parents=True)

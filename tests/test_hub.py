@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -258,7 +257,7 @@ WRONG: dict[str, Wrong] = {
         "sd-vae-ft-mse.safetensors: is corrupt: .* download it again from https://huggingface.co/stabilityai",
     ),
     "another VAE under the name": Wrong(
-        lambda models: changed(models, SD_VAE, b"") or put_safetensors(models / SD_VAE, {}) and None,
+        lambda models: changed(models, SD_VAE, b"") or (put_safetensors(models / SD_VAE, {}) and None),
         None,
         r"is not the file that belongs there: it has \d+ bytes, sd-vae-ft-mse.safetensors has 23. "
         "Move it away .* or wire it into Load Model's vae input if you mean it",
@@ -297,8 +296,8 @@ def test_the_landmarker_is_found_and_checked(models: Path, published: Published)
     place.write_bytes(b"the fake")
     with pytest.raises(WeightsError, match="is corrupt"):
         hub.require(published.landmarker, folders)
-    os.unlink(place)
-    os.unlink(moved)
+    place.unlink()
+    moved.unlink()
     with pytest.raises(WeightsError, match=r"1 model file is missing"):
         hub.require(published.landmarker, folders)
 
@@ -306,5 +305,5 @@ def test_the_landmarker_is_found_and_checked(models: Path, published: Published)
 def test_untrained_weights_pass_as_what_they_are(tmp_path: Path) -> None:
     synthetic.write_models(tmp_path, "1.6")
     assert locate(tmp_path).spec.version == "1.6"
-    with pytest.raises(WeightsError, match="latentsync_unet.pt"):
+    with pytest.raises(WeightsError, match=r"latentsync_unet.pt"):
         locate(tmp_path, "1.5")

@@ -104,7 +104,7 @@ def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             original layout of CompVis's latent-diffusion, where the attention's projections are 1x1 convolutions.
     """
     named = {_modern(key): tensor for key, tensor in tensors.items()}
-    return {key: tensor.flatten(1) if _projects(key) else tensor for key, tensor in named.items()}
+    return {key: tensor.flatten(1) if tensor.ndim == 4 and _projects(key) else tensor for key, tensor in named.items()}
 
 
 def _modern(key: str) -> str:
