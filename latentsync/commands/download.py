@@ -34,6 +34,7 @@ def download(options: argparse.Namespace) -> None:
     found = followed(hub.find_all(wanted, folders))
     followed(fetch([file for file in wanted if file not in found], folders))
     followed(hub.locate(folders, options.version))
+    hub.require(hub.FACE_LANDMARKER, folders)
     for file in wanted:
         place = found.get(file) or hub.destination(file, folders)
         sys.stdout.write(f"{place} ({file.licence})\n")
