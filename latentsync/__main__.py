@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import run
+from .commands import convert, doctor, download, run
 from .errors import LatentSyncError, UsageError
 
-COMMANDS = (run,)
+COMMANDS = (run, download, convert, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .errors import WeightsError
 from .models.layers import Attend, Ops, attend
 from .models.unet import UNet, UNetConfig
-from .models.vae import DiffusersCodec, autoencoder, modern_names
+from .models.vae import DiffusersCodec, autoencoder, diffusers_names
 from .models.whisper import WhisperEncoder
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -49,7 +49,11 @@ class Checkpoint:
 
 
 def load_unet(
-    source: Path | Checkpoint, ops: Ops = nn, dtype: torch.dtype | None = None, attention: Attend = attend
+    source: Path | Checkpoint,
+    ops: Ops = nn,
+    dtype: torch.dtype | None = None,
+    attention: Attend = attend,
+    fine: torch.dtype | None = None,
 ) -> UNet:
     """A LatentSync UNet from an official checkpoint, a converted one, or one of other widths.
 
@@ -58,6 +62,7 @@ def load_unet(
         ops: namespace of the layers with weights, see `UNet`.
         dtype: of the weights; by default as in the file.
         attention: see `UNet`.
+        fine: of norms, biases and tables; by default `dtype`.
 
     Raises:
         WeightsError: the file is unreadable, or not exactly that network.
@@ -67,7 +72,12 @@ def load_unet(
         config = UNetConfig.from_shapes(checkpoint.shapes)
     expected = meta_shapes(lambda: UNet(config))
     return build(
-        lambda: UNet(config, ops, attention), checkpoint.tensors, name=checkpoint.path, dtype=dtype, expected=expected
+        lambda: UNet(config, ops, attention),
+        checkpoint.tensors,
+        name=checkpoint.path,
+        dtype=dtype,
+        fine=fine,
+        expected=expected,
     )
 
 
@@ -87,13 +97,13 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
 
 
 def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> DiffusersCodec:
-    """A VAE from a file in diffusers' layout, with the attention's old names or new ones.
+    """A VAE from a file in diffusers' layout (the attention's old names or new ones) or in the original, CompVis's.
 
     Raises:
         WeightsError: the file is unreadable, or not exactly such a VAE.
     """
     checkpoint = as_checkpoint(source)
-    tensors = modern_names(checkpoint.tensors)
+    tensors = diffusers_names(checkpoint.tensors)
     shapes = shapes_of(tensors)
     with naming(checkpoint.path):
         expected = meta_shapes(lambda: autoencoder(shapes))
@@ -122,6 +132,7 @@ def build(
     *,
     name: Path | str,
     dtype: torch.dtype | None = None,
+    fine: torch.dtype | None = None,
     expected: Shapes | None = None,
 ) -> Module:
     """A network whose every weight is one of `tensors`, and which uses every one of them.
@@ -131,6 +142,7 @@ def build(
         tensors: by key; assigned, not copied.
         name: of the file, for errors.
         dtype: of the weights; by default each as it is.
+        fine: of what is no matrix (norms, biases, tables); by default `dtype`.
         expected: shapes by key; by default those of `factory()` (not known to layers that allocate on loading).
 
     Returns:
@@ -142,7 +154,7 @@ def build(
     check_shapes(shapes_of(tensors), expected or meta_shapes(factory), name)
     with torch.device("meta"):
         module = factory()
-    state = {key: _cast(tensor, dtype) for key, tensor in tensors.items()}
+    state = {key: _cast(tensor, dtype if _is_matrix(tensor) else fine or dtype) for key, tensor in tensors.items()}
     module.load_state_dict(state, strict=True, assign=True)
     unfilled = [key for key, tensor in module.state_dict().items() if tensor.is_meta]
     if unfilled:
@@ -243,6 +255,10 @@ def _first_line(error: Exception) -> str:
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.ndim in (2, 4)  # of a linear layer or a convolution; a table of positions has three dimensions
 
 
 def _few(keys: list[str]) -> str:

@@ -4,6 +4,8 @@ Facts of ByteDance's repositories on the Hugging Face hub at the pinned revision
 keys and shapes: only the hash, or metadata that we wrote, can tell them apart.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +28,7 @@ class WeightFile:
     `path` is where a download belongs, relative to the models folder; its first part is the kind of folder.
     `also` lists other names under which the same network is taken, preferred ones first.
     `size_bytes` and `sha256` are those of the published file.
+    `twins` are published files that hold the same network in another layout.
     """
 
     path: str
@@ -34,29 +37,43 @@ class WeightFile:
     sha256: str
     licence: str
     also: tuple[str, ...] = ()
+    twins: tuple[WeightFile, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A released LatentSync model: `resolution` is the side of the square crop in pixels."""
+    """A released LatentSync model.
+
+    `resolution` is the side of the square crop in pixels; `card_bytes` the memory of a card that holds it in fp16.
+    """
 
     version: Version
     resolution: int
+    card_bytes: int
     unet: WeightFile
 
 
+HUB = "https://huggingface.co"
+
+
 def _hub(repo: str, revision: str, name: str) -> str:
-    return f"https://huggingface.co/{repo}/resolve/{revision}/{name}"
+    return f"{HUB}/{repo}/resolve/{revision}/{name}"
 
 
 REPO_15 = ("ByteDance/LatentSync-1.5", "32a20d29aead0498e3e885e90dbbe8027da1b61b")
 REPO_16 = ("ByteDance/LatentSync-1.6", "c42c7e6c8e9c213626389fa7d9a3c444b8536353")
 REPO_VAE = ("stabilityai/sd-vae-ft-mse", "31f26fdeee1355a5c34592e401dd41e45d25a493")
+REPO_VAE_LDM = ("stabilityai/sd-vae-ft-mse-original", "629b3ad3030ce36e15e70c5db7d91df0d60c627f")
 
 MODELS: dict[Version, ModelSpec] = {
     "1.5": ModelSpec(
         version="1.5",
         resolution=256,
+        card_bytes=8_000_000_000,  # its authors' figure
         unet=WeightFile(
             path="latentsync/1.5/latentsync_unet.pt",
             also=("latentsync/1.5/latentsync_unet.safetensors",),
@@ -69,6 +86,7 @@ MODELS: dict[Version, ModelSpec] = {
     "1.6": ModelSpec(
         version="1.6",
         resolution=512,
+        card_bytes=18_000_000_000,  # its authors' figure
         unet=WeightFile(
             path="latentsync/1.6/latentsync_unet.pt",
             also=("latentsync/1.6/latentsync_unet.safetensors",),
@@ -88,9 +106,18 @@ WHISPER = WeightFile(
     licence="MIT",
 )
 
+VAE_LDM = WeightFile(
+    path="vae/vae-ft-mse-840000-ema-pruned.safetensors",
+    url=_hub(*REPO_VAE_LDM, "vae-ft-mse-840000-ema-pruned.safetensors"),
+    size_bytes=334_641_190,
+    sha256="735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75",
+    licence="MIT",
+)
+
 VAE = WeightFile(
     path="vae/sd-vae-ft-mse.safetensors",
-    also=("vae/vae-ft-mse-840000-ema-pruned.safetensors",),
+    also=(VAE_LDM.path,),
+    twins=(VAE_LDM,),
     url=_hub(*REPO_VAE, "diffusion_pytorch_model.safetensors"),
     size_bytes=334_643_276,
     sha256="a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint
+from . import checkpoint, marks
 from .checkpoint import Checkpoint, Shapes
 from .models.unet import UNet, UNetConfig
 from .models.vae import DiffusersCodec, autoencoder_of
@@ -31,7 +31,7 @@ WHISPER_DIMS = {
     "n_text_head": 6,
     "n_text_layer": 4,
 }
-MARK = {"latentsync_weights": "synthetic"}
+MARK = {marks.WEIGHTS: marks.SYNTHETIC}
 BUFFERS = ("pos_encoder.pe", "encoder.positional_embedding")  # sinusoidal tables, not random
 
 
@@ -58,8 +58,8 @@ def write_models(folder: Path, version: Version = "1.5") -> None:
         version: of the UNet.
     """
     spec = MODELS[version]
-    marks = {**MARK, "latentsync_version": version, "resolution": str(spec.resolution)}
-    _write_safetensors(_unet_weights(), folder / Path(spec.unet.path).with_suffix(".safetensors"), marks)
+    told = {**MARK, marks.VERSION: version, marks.RESOLUTION: str(spec.resolution)}
+    _write_safetensors(_unet_weights(), folder / Path(spec.unet.path).with_suffix(".safetensors"), told)
     _write_safetensors(_vae_weights(), folder / VAE.path, MARK)
     _write_whisper(folder / WHISPER.path)
 
@@ -116,7 +116,11 @@ def _write_whisper(path: Path) -> None:
     weights = _filled(checkpoint.meta_shapes(_whisper_encoder), _whisper_encoder)
     decoder = checkpoint.meta_shapes(_whisper_decoder)
     weights |= {key: torch.zeros(shape) for key, shape in decoder.items()}
-    content = {"dims": WHISPER_DIMS, "model_state_dict": {key: tensor.half() for key, tensor in weights.items()}}
+    content = {
+        **MARK,
+        "dims": WHISPER_DIMS,
+        "model_state_dict": {key: tensor.half() for key, tensor in weights.items()},
+    }
     _write_whole(path, lambda part: torch.save(content, part))
 
 

@@ -1,10 +1,17 @@
 """Load Model."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 from typing_extensions import override
 
-from . import runtime
+from . import loading, runtime
 from .sockets import CATEGORY, Model
+
+if TYPE_CHECKING:
+    import comfy.sd
 
 AUTO = "auto"
 
@@ -25,20 +32,34 @@ class LatentSyncLoadModel(io.ComfyNode):
                     options=[AUTO, "1.6", "1.5"],
                     default=AUTO,
                     tooltip="1.6 works on 512-pixel faces and is sharper; 1.5 on 256, in less memory and time. "
-                    "auto takes 1.6 if its weights are there, else 1.5.",
+                    "auto takes 1.6 if its weights are there and the card has 18 GB, else 1.5; "
+                    "with one of them on disk, that one.",
                 ),
                 io.Combo.Input(
                     "unet",
                     options=[AUTO, *runtime.unet_files()],
                     default=AUTO,
-                    tooltip="auto takes models/latentsync/VERSION/latentsync_unet. "
-                    "For another file (a fine-tune) also choose its version.",
+                    tooltip="auto takes the version's own file, wherever it lies. "
+                    "For one that is not ByteDance's (a fine-tune) also choose its version.",
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=[AUTO, *runtime.PRECISIONS],
+                    options=[AUTO, *loading.PRECISIONS],
                     default=AUTO,
-                    tooltip="Precision of the UNet. auto follows ComfyUI: fp16 or bf16 on a GPU, fp32 on a CPU.",
+                    tooltip="Precision of the UNet. auto follows ComfyUI: fp16 or bf16 on a GPU, fp32 on a CPU. "
+                    "fp8 keeps the weights in half of fp16's memory, and computes in fp16; a little less exact.",
+                ),
+                io.Boolean.Input(
+                    "download_missing",
+                    default=False,
+                    tooltip="Fetches the files that are not there: up to 5.5 GB, from Hugging Face "
+                    "(or the mirror that HF_ENDPOINT names). Each is checked before it is used.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Used instead of sd-vae-ft-mse. It must be a VAE of Stable Diffusion 1.x; "
+                    "SDXL's looks the same but gives wrong colours.",
                 ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],
@@ -46,8 +67,21 @@ class LatentSyncLoadModel(io.ComfyNode):
 
     @classmethod
     @override
-    def execute(cls, version: str, unet: str, precision: str) -> io.NodeOutput:
-        model = runtime.load_model(
-            version=None if version == AUTO else version, unet=None if unet == AUTO else unet, precision=precision
+    def validate_inputs(cls, unet: str | None) -> bool | str:
+        """Lets a published file be named that is not on disk yet: ComfyUI's dialog of missing models needs its name."""
+        known = {AUTO, *runtime.unet_files(), *loading.published_names()}
+        return unet is None or unet in known or f"there is no {unet} in models/latentsync"
+
+    @classmethod
+    @override
+    def execute(
+        cls, version: str, unet: str, precision: str, download_missing: bool, vae: comfy.sd.VAE | None = None
+    ) -> io.NodeOutput:
+        model = loading.load_model(
+            version=None if version == AUTO else version,
+            unet=None if unet == AUTO else unet,
+            precision=precision,
+            download_missing=download_missing,
+            vae=vae,
         )
         return io.NodeOutput(model)

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from re import fullmatch
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import comfy.diffusers_convert
 import comfy.model_management as mm
-import comfy.model_patcher
-import comfy.ops
 import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
 
-from ..latentsync import checkpoint, hub
-from ..latentsync.errors import UsageError, WeightsError
-from ..latentsync.spec import LATENT_CHANNELS, LATENT_STRIDE, WINDOW_FRAMES, ModelSpec, Version
+from ..latentsync import hub
+from ..latentsync.spec import LATENT_STRIDE, WINDOW_FRAMES, ModelSpec
 
 if TYPE_CHECKING:
     from ..latentsync.models.whisper import WhisperEncoder
     from ..latentsync.sampling import Denoiser
+    from ..latentsync.work import Work
 
 T = TypeVar("T")
 
-log = logging.getLogger("latentsync")
-
 UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-UNET_PARAMETERS = 1_267_900_000
+NO_MODELS = {"custom_nodes", "datasets", "configs"}  # kinds of folders that hold something else
 WIDEST_CHANNELS = 3 * 2560  # of activations held at once per latent pixel: GEGLU of the first level, in and out
-
-SYNTHETIC_WARNING = (
-    "%s holds tiny untrained weights, made to try the machinery: the mouth will be noise. "
-    "Put the real files in place (see the README) for speech."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,40 +86,25 @@ def register_model_folders() -> None:
 
 
 def model_folders() -> hub.Folders:
-    """Every folder that ComfyUI knows of each kind."""
-    return {kind: [Path(folder) for folder in folder_paths.get_folder_paths(kind)] for kind in hub.KINDS}
+    """Every folder that ComfyUI knows of each kind; files of other packs may lie in any of its models folders."""
+    kinds = {kind: [Path(folder) for folder in folder_paths.get_folder_paths(kind)] for kind in hub.KINDS}
+    return hub.Folders(kinds, [*_models_folders(), *_folders_of_packs()])
+
+
+def _models_folders() -> Iterator[Path]:
+    for kind in sorted(folder_paths.folder_names_and_paths.keys() - NO_MODELS):
+        yield from map(Path, folder_paths.get_folder_paths(kind))
+
+
+def _folders_of_packs() -> Iterator[Path]:
+    """Where other packs keep weights inside their own folder."""
+    for folder in map(Path, folder_paths.get_folder_paths("custom_nodes")):
+        yield from sorted(folder.glob("*/checkpoints"))
 
 
 def unet_files() -> list[str]:
     """Names of the UNet files in `models/latentsync`, for a combo."""
     return [name for name in folder_paths.get_filename_list("latentsync") if not name.startswith("whisper")]
-
-
-def load_model(version: Version | None, unet: str | None, precision: str) -> LoadedModel:
-    """Load a model's files into ComfyUI's patchers.
-
-    Args:
-        version: None takes 1.6 if it is there, else 1.5.
-        unet: a name of `unet_files()`; None takes the version's own.
-        precision: "auto", or a key of PRECISIONS.
-    """
-    if unet is not None and version is None:
-        raise UsageError(f"{unet}: say which version this file is; 'auto' cannot tell 1.5 from 1.6 weights")
-    chosen = Path(folder_paths.get_full_path_or_raise("latentsync", unet)) if unet is not None else None
-    files = hub.locate(model_folders(), version, chosen)
-    device = mm.get_torch_device()
-    stored, computed = _dtypes(precision, device)
-    read = checkpoint.read(files.unet)
-    if read.metadata.get("latentsync_weights") == "synthetic":
-        log.warning(SYNTHETIC_WARNING, files.unet.name)
-    network = checkpoint.load_unet(read, ops=comfy.ops.manual_cast, dtype=stored)
-    return LoadedModel(
-        spec=files.spec,
-        unet=_patcher(network, device, mm.unet_offload_device()),
-        whisper=_patcher(checkpoint.load_whisper(files.whisper), device, mm.text_encoder_offload_device()),
-        codec=VaeCodec(_load_vae(files.vae)),
-        dtype=computed,
-    )
 
 
 def tracked(items: Iterable[T], total: int, preview: Callable[[T], Any] | None = None) -> Iterator[T]:
@@ -149,52 +121,14 @@ def tracked(items: Iterable[T], total: int, preview: Callable[[T], Any] | None =
         yield item
 
 
-def _dtypes(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
-    """Stored and computed dtype of the UNet."""
-    supported = list(PRECISIONS.values())
-    stored = PRECISIONS.get(precision) or mm.unet_dtype(device, UNET_PARAMETERS, supported)
-    return stored, mm.unet_manual_cast(stored, device, supported) or stored
-
-
-def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.device) -> comfy.model_patcher.ModelPatcher:
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    return patcher(network, load_device=device, offload_device=offload)
-
-
-def _load_vae(path: Path) -> comfy.sd.VAE:
-    """ComfyUI's VAE, refused unless every key of the file and of the network met: core only logs what is missing."""
-    tensors = dict(checkpoint.read(path).tensors)
-    if any(".resnets." in key for key in tensors):
-        tensors = comfy.diffusers_convert.convert_vae_state_dict(tensors)
-    if "encoder.conv_in.weight" not in tensors:
-        raise _not_a_vae(path, f"it has no weight named encoder.conv_in.weight among its {len(tensors)}")
-    vae = comfy.sd.VAE(sd=tensors, config=_vae_config(tensors))
-    expected = set(vae.first_stage_model.state_dict())
-    if expected != set(tensors):
-        missing, unknown = len(expected - set(tensors)), len(set(tensors) - expected)
-        raise _not_a_vae(path, f"{missing} of its weights are missing and {unknown} are unknown")
-    return vae
-
-
-def _vae_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The widths of a Stable Diffusion 1.x VAE, read from its shapes (LDM naming)."""
-    width = tensors["encoder.conv_in.weight"].shape[0]
-    levels = sorted(key for key in tensors if fullmatch(r"encoder\.down\.\d\.block\.0\.conv2\.weight", key))
-    blocks = [key for key in tensors if fullmatch(r"encoder\.down\.0\.block\.\d\.conv2\.weight", key)]
-    network = {
-        "double_z": True,
-        "z_channels": LATENT_CHANNELS,
-        "resolution": 256,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": width,
-        "ch_mult": [tensors[key].shape[0] // width for key in levels],
-        "num_res_blocks": len(blocks),
-        "attn_resolutions": [],
-        "dropout": 0.0,
-    }
-    return {"params": {"ddconfig": network, "embed_dim": LATENT_CHANNELS}}
-
-
-def _not_a_vae(path: Path, why: str) -> WeightsError:
-    return WeightsError(f"{path}: not a Stable Diffusion 1.x VAE: {why}. Use sd-vae-ft-mse (see the README).")
+def finished(work: Work[T]) -> T:
+    """Do the work on files, moving the node's progress bar and looking for a cancel at each step."""
+    try:
+        while True:
+            step = next(work)
+            mm.throw_exception_if_processing_interrupted()
+            comfy.utils.ProgressBar(step.total).update_absolute(step.done, step.total)
+    except StopIteration as end:
+        return end.value
+    finally:
+        work.close()

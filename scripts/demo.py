@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latentsync import hub
+from latentsync.commands.progress import followed
 from latentsync.errors import WeightsError
 from latentsync.spec import FACE_LANDMARKER
 from latentsync.synthetic import write_models
@@ -81,7 +82,7 @@ def prepare_weights(version: str | None) -> Path:
         command = [sys.executable, "-m", "latentsync", "download", version, "--models", str(models)]
         subprocess.run(command, cwd=REPOSITORY, check=True)
     try:
-        hub.locate(hub.folders_in(models))
+        followed(hub.locate(hub.folders_in(models), version))
         return REAL_BASE
     except WeightsError:
         write_models(SYNTHETIC_BASE / "models")
@@ -98,8 +99,7 @@ def prepare_workflow(base: Path, sample: Sample, version: str | None) -> Workflo
     workflow: Workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     set_first_widget(workflow, "LoadVideo", sample.video.name)
     set_first_widget(workflow, "LoadAudio", sample.audio.name)
-    if version is not None:
-        set_first_widget(workflow, "LatentSyncLoadModel", version)
+    node_of(workflow, "LatentSyncLoadModel")["widgets_values"][:2] = [version or "auto", "auto"]
     if base == SYNTHETIC_BASE:
         node_of(workflow, "LatentSyncSampler")["widgets_values"][STEPS_WIDGET] = SYNTHETIC_STEPS
     model = base / "models" / FACE_LANDMARKER.path

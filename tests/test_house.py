@@ -15,6 +15,7 @@ LIBRARY = sorted((REPOSITORY / "latentsync").rglob("*.py"))
 NODES = [REPOSITORY / "__init__.py", *sorted((REPOSITORY / "nodes").rglob("*.py"))]
 
 COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server", "execution"}
+NETWORK = {"huggingface_hub", "http", "httpx", "aiohttp", "ftplib", "websocket"}
 BANNED = {"subprocess", "urllib", "requests", "pickle", "socket", "ctypes", "importlib"}
 
 
@@ -49,6 +50,12 @@ def test_the_pack_has_nothing_that_a_registry_scanner_flags(path: Path) -> None:
     found = set(names(path))
     assert not found & {"os.environ", "os.system", "eval", "exec", "sys.path", "torch.autocast"}
     assert "print" not in found
+
+
+@pytest.mark.parametrize("path", LIBRARY + NODES, ids=relative)
+def test_only_downloads_reach_the_network(path: Path) -> None:
+    if path != REPOSITORY / "latentsync" / "fetch.py":
+        assert not NETWORK & set(imported(path))
 
 
 @pytest.mark.parametrize("path", LIBRARY + NODES, ids=relative)

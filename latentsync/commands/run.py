@@ -13,7 +13,8 @@ from .. import hub
 from ..errors import UsageError
 from ..spec import FACE_LANDMARKER, MODELS
 from ..types import SamplerSettings
-from .progress import shown
+from .device import card_bytes, chosen_device
+from .progress import followed, shown
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,9 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument("video", type=Path, help="the video whose lips will move")
     job.add_argument("audio", type=Path, help="the speech: any sound file, or a video with sound")
     job.add_argument("-o", "--output", type=Path, required=True, help="the finished video, an mp4")
-    job.add_argument("--version", choices=sorted(MODELS), help="model version; otherwise 1.6 if it is there, else 1.5")
+    job.add_argument(
+        "--version", choices=sorted(MODELS), help="model version; otherwise 1.6 where the card holds it, else 1.5"
+    )
     job.add_argument(
         "--models",
         type=Path,
@@ -134,8 +137,9 @@ def _load_models(options: argparse.Namespace) -> Models:
 
     from .. import checkpoint
 
-    files = hub.locate(hub.folders_in(options.models), options.version)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = chosen_device()
+    prefer = hub.preference(card_bytes(device))
+    files = followed(hub.locate(hub.folders_in(options.models), options.version, prefer=prefer))
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     unet = checkpoint.load_unet(files.unet, dtype=dtype).to(device)
     encoder = checkpoint.load_whisper(files.whisper).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,21 @@ SLICE_IMAGES = 4  # images in the VAE at once: bounds its memory, and gains noth
 
 # sd-vae-ft-mse was published before diffusers renamed the projections of its attention
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+# CompVis counts the decoder's blocks from the output, diffusers from the middle: ~ marks such a number
+COMPVIS_NAMES = (
+    (r"^encoder\.down\.(\d)\.block\.", r"encoder.down_blocks.\1.resnets."),
+    (r"^encoder\.down\.(\d)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0."),
+    (r"^decoder\.up\.(\d)\.block\.", r"decoder.up_blocks.~\1.resnets."),
+    (r"^decoder\.up\.(\d)\.upsample\.", r"decoder.up_blocks.~\1.upsamplers.0."),
+    (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
+    (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
+    (r"\.mid\.attn_1\.norm\.", ".mid_block.attentions.0.group_norm."),
+    (r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
+    (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
+    (r"\.nin_shortcut\.", ".conv_shortcut."),
+    (r"\.norm_out\.", ".conv_norm_out."),
+)
 
 
 class DiffusersCodec:
@@ -80,14 +96,27 @@ def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
     return AutoencoderKL(**settings)
 
 
-def modern_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, with the attention's old names (query, key, value, proj_attn) replaced by today's."""
-    return {_modern(key): tensor for key, tensor in tensors.items()}
+def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights in diffusers' layout of today.
+
+    Args:
+        tensors: in that layout, with the attention's old names (query, key, value, proj_attn) or today's; or in the
+            original layout of CompVis's latent-diffusion, where the attention's projections are 1x1 convolutions.
+    """
+    named = {_modern(key): tensor for key, tensor in tensors.items()}
+    return {key: tensor.flatten(1) if tensor.ndim == 4 and _projects(key) else tensor for key, tensor in named.items()}
 
 
 def _modern(key: str) -> str:
+    for pattern, name in COMPVIS_NAMES:
+        key = re.sub(pattern, name, key)
+    key = re.sub(r"(?<=^decoder\.up_blocks\.)~(\d)", lambda level: str(BLOCKS - 1 - int(level[1])), key)
     module, _, parameter = key.rpartition(".")
     parent, _, name = module.rpartition(".")
     if ".attentions." not in key or name not in OLD_NAMES:
         return key
     return f"{parent}.{OLD_NAMES[name]}.{parameter}"
+
+
+def _projects(key: str) -> bool:
+    return ".attentions." in key and key.endswith(".weight") and ".group_norm." not in key

@@ -51,7 +51,7 @@ def fails(comfyui: ComfyUI, graph: graphs.Graph) -> ExecutionFailedError:
 
 def fails_to_load(comfyui: ComfyUI, graph: graphs.Graph, version: str) -> ExecutionFailedError:
     """The same at Load Model; naming the version makes ComfyUI run the node again."""
-    return fails(comfyui, graphs.changed(graph, "LatentSyncLoadModel", version=version))
+    return fails(comfyui, graphs.changed(graph, "LatentSyncLoadModel", version=version, unet="auto"))
 
 
 def test_missing_weights_are_all_listed_at_once(comfyui: ComfyUI, graph: graphs.Graph) -> None:

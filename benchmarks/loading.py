@@ -1,0 +1,111 @@
+"""How long a UNet takes to load, and how much memory: converted safetensors against the official fp32 pickle.
+
+Writes untrained weights of the full size (1.27 G parameters) into a temporary folder (7.6 GB), loads each file in
+processes of its own, and prints a table. To load means here: every weight in fp16, and touched once.
+
+Usage: python -m benchmarks.loading [--runs 5] [--folder DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+PICKLE, CONVERTED = "latentsync_unet.pt", "latentsync_unet.safetensors"
+
+
+class Measured(NamedTuple):
+    """One load in a fresh process: seconds, and bytes of resident memory that it added at its peak."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def write_files(folder: Path) -> None:
+    """The same weights as the official pickle and as our safetensors."""
+    import torch
+
+    from latentsync.checkpoint import meta_shapes
+    from latentsync.convert import convert
+    from latentsync.models.unet import UNet
+    from latentsync.work import finish
+
+    block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.02
+
+    def filled(shape: tuple[int, ...]) -> torch.Tensor:
+        count = math.prod(shape)
+        return block.repeat(-(-count // len(block)))[:count].reshape(shape).clone()
+
+    state = {key: filled(shape) for key, shape in meta_shapes(UNet).items()}
+    torch.save({"global_step": 0, "state_dict": state}, folder / PICKLE)
+    finish(convert(folder / PICKLE, folder / CONVERTED, "1.6", torch.float16))
+
+
+def load(path: Path) -> Measured:
+    """Load a file as fp16 and read every weight once, in this process."""
+    import torch
+
+    from latentsync import checkpoint
+
+    before, start = resident_bytes("VmRSS"), time.perf_counter()
+    unet = checkpoint.load_unet(path, dtype=torch.float16)
+    for tensor in unet.state_dict().values():
+        tensor.view(torch.int16).sum()
+    seconds = time.perf_counter() - start
+    return Measured(seconds, resident_bytes("VmHWM") - before)
+
+
+def resident_bytes(field: str) -> int:
+    """VmRSS (now) or VmHWM (at most so far) of this process, as Linux counts them: mapped pages included."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{field}:")]
+    return int(line.split()[1]) * 1024
+
+
+def measure(path: Path) -> Measured:
+    """`load` in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.loading", "--load", str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Measured(*json.loads(done.stdout))
+
+
+def compare(folder: Path, runs: int) -> None:
+    """Alternate the two files and print medians."""
+    paths = [folder / CONVERTED, folder / PICKLE]
+    for path in paths:
+        measure(path)
+    rounds = [[measure(path) for path in paths] for _ in range(runs)]
+    print("| file | MB | seconds (median) | peak MB | peak / file |\n|---|---|---|---|---|")
+    for path, results in zip(paths, zip(*rounds, strict=True), strict=True):
+        size, peak = path.stat().st_size, statistics.median(result.peak_bytes for result in results)
+        seconds = statistics.median(result.seconds for result in results)
+        print(f"| {path.name} | {size / 1e6:,.0f} | {seconds:.2f} | {peak / 1e6:,.0f} | {peak / size:.2f} |")
+    ratios = [pickle.seconds / converted.seconds for converted, pickle in rounds]
+    spread = f"from {min(ratios):.1f} to {max(ratios):.1f}"
+    print(f"\nThe pickle takes {statistics.median(ratios):.1f} times as long ({spread}).")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the loading of a full-size UNet.")
+    parser.add_argument("--runs", type=int, default=5, help="loads of each file that count")
+    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
+    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.load:
+        print(json.dumps(load(arguments.load)))
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        write_files(Path(folder))
+        compare(Path(folder), arguments.runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Downloads of weights, the one place that reaches the network: resumed, checked, and named only when whole."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+from . import __version__, verify
+from .errors import DependencyError, WeightsError
+from .hub import Folders, destination
+from .spec import HUB, WeightFile
+from .work import Step, Work
+
+STEP_SECONDS = 0.2  # between two looks at how far a download has come
+SPARE_BYTES = 64 << 20  # of the disk, left free
+BAR = "huggingface_hub.http_get"  # the hub library's own progress bar
+
+
+def fetch(files: Sequence[WeightFile], folders: Folders) -> Work[None]:
+    """Download files to where they belong.
+
+    Raises:
+        WeightsError: the disk is too small, the network fails, or what came is not the published file.
+    """
+    places = {file: destination(file, folders) for file in files}
+    check_room(places)
+    for file, place in places.items():
+        yield from fetch_one(file, place)
+
+
+def fetch_one(file: WeightFile, place: Path) -> Work[None]:
+    """Download one file: into `NAME.part`, going on where an earlier try ended; under its name once its hash is right.
+
+    Killed at any moment, it leaves nothing wrong under the name.
+    """
+    part = part_of(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(place):
+        if place.is_file():
+            return
+        yield from _transfer(file, part)
+        digest = yield from verify.compute(part)
+        if digest != file.sha256:
+            part.unlink()
+            raise WeightsError(
+                f"{address(file)}: what came is not {file.name}: its sha256 begins with {digest[:12]}, not with "
+                f"{file.sha256[:12]}. It was deleted. Try again, or another mirror."
+            )
+        part.replace(place)
+        verify.remember(place, digest)
+
+
+def check_room(places: dict[WeightFile, Path]) -> None:
+    """Raises a WeightsError if a disk has less room than the files that go there still need."""
+    wanted: dict[int, list[tuple[WeightFile, Path]]] = defaultdict(list)
+    for file, place in places.items():
+        wanted[_existing(place).stat().st_dev].append((file, place))
+    for group in wanted.values():
+        missing = sum(max(0, file.size_bytes - _size(part_of(place))) for file, place in group)
+        folder = _existing(group[0][1])
+        free = shutil.disk_usage(folder).free
+        if free < missing + SPARE_BYTES:
+            raise WeightsError(
+                f"{folder}: {(missing + SPARE_BYTES) / 1e6:,.0f} MB are needed there for "
+                f"{', '.join(file.name for file, _ in group)}, and {free / 1e6:,.0f} MB are free. Make room, "
+                "or name another models folder (--models, or extra_model_paths.yaml in ComfyUI)."
+            )
+
+
+def part_of(place: Path) -> Path:
+    """Where a download lies until it is whole."""
+    return place.with_name(f"{place.name}.part")
+
+
+def address(file: WeightFile) -> str:
+    """Where a file comes from: the hub, or the mirror that HF_ENDPOINT names."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT + file.url.removeprefix(HUB) if file.url.startswith(f"{HUB}/") else file.url
+
+
+class _Part(io.BufferedWriter):
+    """The file that a download grows; refuses what was not asked for, and everything once it is given up."""
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self.limit_bytes = limit_bytes
+        self.given_up = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self.given_up:
+            raise InterruptedError("the download was cancelled")
+        if self.tell() + len(data) > self.limit_bytes:
+            self.seek(0)
+            self.truncate()
+            raise WeightsError(f"the server sends more than the {self.limit_bytes:,} bytes of this file")
+        return super().write(data)
+
+
+def _transfer(file: WeightFile, part: Path) -> Work[None]:
+    """Bring the part up to its full size."""
+    if _size(part) > file.size_bytes:
+        part.unlink()
+    if _size(part) == file.size_bytes:
+        return
+    with _telling(file), _Part(part, file.size_bytes) as growing:
+        growing.seek(0, os.SEEK_END)
+        came = _in_background(lambda: _get(file, growing))
+        try:
+            while not _over(came):
+                yield Step(f"downloading {file.name}", growing.tell(), file.size_bytes)
+        finally:
+            growing.given_up = True
+        growing.flush()
+        os.fsync(growing.fileno())
+
+
+def _get(file: WeightFile, growing: _Part) -> None:
+    """The hub library's download, with its retries; the progress bar it would print is ours to show."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        build_hf_headers,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    ours = file.url.startswith(f"{HUB}/")
+    headers = build_hf_headers(library_name="latentsync-nodes", library_version=__version__) if ours else None
+    silent = are_progress_bars_disabled(BAR)
+    if not silent:
+        disable_progress_bars(BAR)
+    try:
+        start = growing.tell()
+        http_get(address(file), growing, resume_size=start, headers=headers, expected_size=file.size_bytes)
+    finally:
+        if not silent:
+            enable_progress_bars(BAR)
+
+
+def _in_background(run: Callable[[], None]) -> Future[None]:
+    """Run in a thread that does not keep the program from ending."""
+    came: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            came.set_result(run())
+        except BaseException as error:  # handed to whoever waits
+            came.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return came
+
+
+def _over(came: Future[None]) -> bool:
+    """Wait a moment; raises what went wrong."""
+    try:
+        came.result(STEP_SECONDS)
+    except NotYet:
+        if came.done():
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def _telling(file: WeightFile) -> Generator[None, None, None]:
+    """Turns whatever the network or the disk raises into one sentence."""
+    try:
+        import huggingface_hub.errors as hub_errors
+    except ImportError as error:
+        raise DependencyError(
+            f"huggingface_hub cannot be imported ({error}): pip install -r requirements.txt"
+        ) from error
+    try:
+        yield
+    except hub_errors.OfflineModeIsEnabled as error:
+        raise WeightsError(
+            f"{file.name}: not downloaded: HF_HUB_OFFLINE is set. Unset it, or get the file by hand from {file.url}"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise WeightsError(f"{file.name}: the disk is full. Make room; the download goes on from there.") from error
+        raise _failed(file, error) from error
+    except Exception as error:
+        raise _failed(file, error) from error
+
+
+def _failed(file: WeightFile, error: Exception) -> WeightsError:
+    answer = getattr(getattr(error, "response", None), "status_code", None)
+    why = f"the server answered {answer}" if answer else (str(error).splitlines() or [type(error).__name__])[0]
+    return WeightsError(
+        f"{address(file)}: {why}. Try again (what came is kept), set HF_ENDPOINT to a mirror, or get it by hand."
+    )
+
+
+@contextmanager
+def _alone(place: Path) -> Generator[None, None, None]:
+    """Keeps a second download of the same file out, in any process; a killed one leaves no lock behind."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(place.with_name(f".{place.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise WeightsError(f"{place}: is being downloaded by another program: wait for it.") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _existing(place: Path) -> Path:
+    """The nearest folder above a place that is there."""
+    return next(folder for folder in place.resolve().parents if folder.is_dir())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
