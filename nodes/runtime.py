@@ -103,6 +103,13 @@ def model_folders() -> hub.Folders:
     return {kind: [Path(folder) for folder in folder_paths.get_folder_paths(kind)] for kind in hub.KINDS}
 
 
+def temp_folder() -> Path:
+    """ComfyUI's folder for temporary files."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def unet_files() -> list[str]:
     """Names of the UNet files in `models/latentsync`, for a combo."""
     return [name for name in folder_paths.get_filename_list("latentsync") if not name.startswith("whisper")]
