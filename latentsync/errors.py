@@ -25,6 +25,10 @@ class MediaError(LatentSyncError):
     """A video or picture cannot be read or written."""
 
 
+class StorageError(LatentSyncError):
+    """A folder cannot hold what a job must put aside."""
+
+
 class AudioError(LatentSyncError):
     """A recording cannot be read or holds nothing to speak from."""
 

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
+from re import fullmatch
 from typing import TYPE_CHECKING
 
 from .errors import MediaError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 USUAL_RATES = tuple(Fraction(n) / slow for n in (24, 25, 30, 48, 50, 60, 120) for slow in (1, Fraction(1001, 1000)))
+LIVE_FORMATS = ("mpegts",)  # recordings that may stop anywhere, and are whole all the same
+TAIL_SECONDS = 1  # that a header may name beyond the last frame
 FALLBACK_RATE = Fraction(25)  # frames per second of a single picture that states none
 
 
@@ -67,27 +71,68 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
     Raises:
         MediaError: no frames, frames without timestamps, or a file that breaks off.
     """
-    ends: dict[int, int] = {}
-    keys: set[int] = set()
-    for packet in container.demux(stream):
-        if packet.size == 0 or packet.is_discard:
-            continue
-        if packet.is_corrupt:
-            raise MediaError(f"{name}: is cut short or damaged after {len(ends)} frames; copy or export it again")
-        if packet.pts is None:
-            raise MediaError(f"{name}: its frames carry no timestamps; convert it to mp4")
-        ends[packet.pts] = packet.pts + (packet.duration or 0)
-        if packet.is_keyframe:
-            keys.add(packet.pts)
-    if not ends:
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        raise MediaError(f"{name}: an AVI does not say when its B-frames are shown; convert it to mp4")
+    ends, keys = _timestamps(container, stream, name)
+    pts = sorted(shown_at for shown_at in ends if not keys or shown_at >= min(keys))
+    if not pts:
         raise MediaError(f"{name}: its video holds no frame: it is cut short or damaged; copy or export it again")
-    pts = sorted(ends)
     tick = stream.time_base or Fraction(1, 1000)
     declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     rate, is_constant = _rate(pts, tick, declared)
     end = max(ends[pts[-1]], pts[-1] + round(1 / (rate * tick)), pts[-1] + 1)
-    starts = [i for i, value in enumerate(pts) if value in keys]
-    return FrameIndex(pts, end, starts or [0], tick, rate, is_constant)
+    starts = sorted({bisect_left(pts, key) for key in keys if key <= pts[-1]})
+    index = FrameIndex(pts, end, starts or [0], tick, rate, is_constant)
+    _check_whole(container, stream, index, name)
+    return index
+
+
+def _timestamps(container: InputContainer, stream: VideoStream, name: str) -> tuple[dict[int, int], set[int]]:
+    """When each frame begins -> when it ends, and when the keyframes begin, those cut away by an edit too."""
+    ends: dict[int, int] = {}
+    keys: set[int] = set()
+    broken = False
+    for packet in container.demux(stream):
+        if packet.size == 0 or _is_hidden(packet, stream):
+            continue
+        broken = packet.is_corrupt
+        if packet.pts is None and not broken:
+            raise MediaError(f"{name}: its frames carry no timestamps; convert it to mp4")
+        if packet.pts is None:
+            continue
+        if packet.is_keyframe:
+            keys.add(packet.pts)
+        if not packet.is_discard:
+            ends[packet.pts] = packet.pts + (packet.duration or 0)
+    if broken and container.format.name not in LIVE_FORMATS:
+        raise _cut_short(name, len(ends))
+    return ends, keys
+
+
+def _is_hidden(packet: Packet[VideoStream], stream: VideoStream) -> bool:
+    """VP8's alternate reference pictures have packets of their own, and are never shown (RFC 6386, 9.1)."""
+    return stream.codec_context.name == "vp8" and not bytes(packet)[0] >> 4 & 1
+
+
+def _check_whole(container: InputContainer, stream: VideoStream, index: FrameIndex, name: str) -> None:
+    """Refuse a file that ends before what its own index or header names."""
+    named_bytes = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if named_bytes > container.size or _stated_seconds(container, stream) > index.end * index.tick + TAIL_SECONDS:
+        raise _cut_short(name, len(index.pts))
+
+
+def _stated_seconds(container: InputContainer, stream: VideoStream) -> Fraction:
+    """When the last frame ends by Matroska's own tag; 0 where there is none."""
+    tag = stream.metadata.get("DURATION", "") if "matroska" in container.format.name else ""
+    stated = fullmatch(r"(\d+):(\d+):(\d+\.\d+)", tag)
+    if stated is None:
+        return Fraction(0)
+    hours, minutes, seconds = map(Fraction, stated.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _cut_short(name: str, frames: int) -> MediaError:
+    return MediaError(f"{name}: is cut short after {frames} frames; copy or export it again")
 
 
 def _rate(pts: Sequence[int], tick: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:

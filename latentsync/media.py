@@ -6,34 +6,28 @@ picture however it is reached: forwards, backwards, or out of the blue.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
-from itertools import chain
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
+from .decoding import Reader, decoded, display_matrix, shown_size, to_rgb
 from .errors import AudioError, LatentSyncError, MediaError, UsageError
 from .frame_index import FrameIndex, index_frames
 from .types import Waveform
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
-    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-BT709 = 1  # ITU-T H.273: the matrix of HD video
-LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
-HELD_BYTES = 256 * 2**20  # decoded pictures that one backward read may hold
-LATEST_START_SECONDS = 4  # before the first picture, beyond which asking for earlier ones is of no use
+GAP_SECONDS = Fraction(1, 20)  # between the timestamps of two pieces of sound, from which silence was left out
 
 
 class FrameSource(Protocol):
@@ -62,7 +56,12 @@ class FrameSource(Protocol):
         ...
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """(height, width, 3) RGB, C-contiguous, one per index: uint8 of a video, float32 in 0..1 of a batch."""
+        """(height, width, 3) RGB, C-contiguous, one per index: uint8 of a video, uint16 of one with more than 8 bits,
+        float32 in 0..1 of a batch."""
+        ...
+
+    def remarks(self) -> Iterator[str]:
+        """What its user should know of it, one sentence each; damage is met while reading."""
         ...
 
 
@@ -93,14 +92,15 @@ class VideoFile:
         with _naming(self.name, MediaError, "video"), _open(self._source) as container:
             index = index_frames(container, _video_stream(container, self.name), self.name)
         with _naming(self.name, MediaError, "video"), _open(self._source) as container:
-            picture = next(container.decode(_video_stream(container, self.name)), None)
+            picture = next(decoded(container, _video_stream(container, self.name)), None)
             if picture is None:
                 raise MediaError(f"{self.name}: not one of its {len(index.pts)} frames can be decoded; export it again")
-            turned = _quarter_turns(picture) % 2
-            size = (picture.height, picture.width)
-        self.height, self.width = size[::-1] if turned else size
+            self._matrix = display_matrix(picture)
+            self.height, self.width = shown_size(picture, self._matrix)
+            self._is_interlaced = picture.interlaced_frame
         self._index = index
         self._shown = _part(index, start_seconds, duration_seconds, self.name)
+        self._damaged: set[int] = set()
         self.rate = index.rate
 
     @property
@@ -117,10 +117,11 @@ class VideoFile:
         return min(max(self._index.at(self._shown.start, seconds) - self._shown.start, 0), self.frame_count - 1)
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Frames as uint8 (height, width, 3) RGB, in the order of `indices`, which is consumed one at a time.
+        """Frames as RGB (height, width, 3) in the order of `indices`, which is consumed one at a time.
 
-        Rising indices are one decoding pass. A falling one decodes from the keyframe before it and holds up to
-        256 MB of the pictures on the way, so that those after it come from there.
+        They are uint8, or uint16 where the file has more than 8 bits. Rising indices are one decoding pass. A falling
+        one decodes from the keyframe before it and holds up to 256 MB of the pictures on the way, so that those after
+        it come from there. A damaged frame shows the last good one before it; see `remarks`.
 
         Raises:
             UsageError: an index out of range.
@@ -128,11 +129,26 @@ class VideoFile:
         """
         last: tuple[int, np.ndarray] | None = None
         with _naming(self.name, MediaError, "video"), _open(self._source) as container:
-            reader = _Reader(container, self._index, self.name)
+            stream = _video_stream(container, self.name)
+            reader = Reader(container, stream, self._index, self.name, self._damaged)
             for i in indices:
                 if last is None or last[0] != i:
-                    last = (i, _to_rgb(reader.picture(self._shown[_checked(i, self)])))
+                    last = (i, to_rgb(reader.picture(self._shown[_checked(i, self)]), self._matrix))
                 yield last[1]
+
+    def remarks(self) -> Iterator[str]:
+        """What its user should know of it, one sentence each.
+
+        Damage is met while reading: ask after a read of the whole.
+        """
+        damaged = [i - self._shown.start for i in sorted(self._damaged) if i in self._shown]
+        if damaged:
+            yield (
+                f"{self.name}: {len(damaged)} of {self.frame_count} frames are damaged (the first is {damaged[0]}); "
+                "the picture before stands in for those that cannot be decoded"
+            )
+        if self._is_interlaced:
+            yield f"{self.name}: is interlaced, and kept as it is; deinterlaced first, its lips would be finer"
 
     def __repr__(self) -> str:
         return f"VideoFile({self.name}, {_describe(self)})"
@@ -181,6 +197,10 @@ class ImageBatch:
             picture = self.images[_checked(i, self), ..., :3]
             yield picture.to("cpu", torch.float32).contiguous().numpy()
 
+    def remarks(self) -> Iterator[str]:
+        """None."""
+        return iter(())
+
     def __repr__(self) -> str:
         return f"ImageBatch({_describe(self)})"
 
@@ -194,14 +214,15 @@ def read_sound(source: str | Path | BytesIO) -> Waveform:
     name = source_name(source)
     data = source.getvalue() if isinstance(source, BytesIO) else Path(source)
     with _naming(name, AudioError, "sound"), _open(data) as container:
-        if not container.streams.audio:
+        stream = next((stream for stream in container.streams.audio if _has_decoder(stream)), None)
+        if stream is None:
             raise AudioError(f"{name}: has no sound; give a recording, or a video that has one")
-        stream = container.streams.audio[0]
-        pieces = [_to_float(frame.to_ndarray(), frame) for frame in container.decode(stream)]
-        rate = stream.rate
+        pieces = list(_in_time(container, stream))
         if not pieces:
             raise AudioError(f"{name}: its sound is empty; export the recording again")
-        return Waveform(torch.from_numpy(np.concatenate(pieces, axis=1)), rate)
+        if len({len(piece) for piece in pieces}) > 1:
+            raise AudioError(f"{name}: its number of channels changes on the way; export it as stereo")
+        return Waveform(torch.from_numpy(np.concatenate(pieces, axis=1)), stream.rate)
 
 
 def source_name(source: str | Path | BytesIO) -> str:
@@ -225,94 +246,32 @@ def _part(index: FrameIndex, start: Fraction, duration: Fraction | None, name: s
     return shown
 
 
-class _Reader:
-    """Pictures of one open container by their position in its index."""
-
-    def __init__(self, container: InputContainer, index: FrameIndex, name: str) -> None:
-        self._container = container
-        self._stream = _video_stream(container, name)
-        self._stream.thread_type = "AUTO"
-        self._index = index
-        self._name = name
-        self._held: OrderedDict[int, VideoFrame] = OrderedDict()
-        self._pictures: Iterator[VideoFrame] = container.decode(self._stream)
-        self._next = 0
-
-    def picture(self, i: int) -> VideoFrame:
-        if i in self._held:
-            return self._held[i]
-        falling = i < self._next
-        self._held.clear()
-        if falling or self._index.key_before(i) > self._next:
-            self._seek(self._index.key_before(i))
-        return self._decode_to(i, keep_all=falling)
-
-    def _decode_to(self, i: int, *, keep_all: bool) -> VideoFrame:
-        for frame in self._pictures:
-            at = self._position(frame)
-            if at is None:
-                continue
-            self._next = at + 1
-            if at > i:
-                break
-            self._hold(at, frame, keep_all=keep_all)
-            if at == i:
-                return frame
-        raise MediaError(f"{self._name}: frame {i} is damaged and cannot be decoded; export the video again")
-
-    def _hold(self, at: int, frame: VideoFrame, *, keep_all: bool) -> None:
-        room = max(HELD_BYTES // max(sum(plane.buffer_size for plane in frame.planes), 1), 1) if keep_all else 1
-        while len(self._held) >= room:
-            self._held.popitem(last=False)
-        self._held[at] = frame
-
-    def _seek(self, key: int) -> None:
-        """Stand at `key` or at a frame before it.
-
-        Some containers land later than asked (MPEG-TS on any packet, by decoding time): ask for ever earlier times.
-        """
-        wanted, first_key = self._index.pts[key], self._index.pts[self._index.keys[0]]
-        earlier = 0
-        while True:
-            self._container.seek(wanted - earlier, stream=self._stream, backward=True)
-            pictures = self._container.decode(self._stream)
-            first = next(pictures, None)
-            landed = self._landed(first)
-            if landed <= key or wanted - earlier < first_key - ceil(LATEST_START_SECONDS / self._index.tick):
-                break
-            earlier = max(2 * earlier, ceil(1 / self._index.tick))
-        self._pictures = chain([] if first is None else [first], pictures)
-        self._next = landed
-
-    def _landed(self, frame: VideoFrame | None) -> int:
-        if frame is None or frame.pts is None:
-            return len(self._index.pts)
-        return bisect_left(self._index.pts, frame.pts)
-
-    def _position(self, frame: VideoFrame) -> int | None:
-        if frame.pts is None:
-            return None
-        at = bisect_left(self._index.pts, frame.pts)
-        return at if self._index.pts[at : at + 1] == [frame.pts] else None
+def _has_decoder(stream: AudioStream) -> bool:
+    """Whether FFmpeg knows the format; phones add tracks of spatial sound that it does not."""
+    return getattr(stream, "codec_context", None) is not None
 
 
-def _quarter_turns(frame: VideoFrame) -> int:
-    """How many times the stored picture is turned anticlockwise to be shown."""
-    return round(frame.rotation / 90) % 4
+def _in_time(container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
+    """The pieces of a sound track as float32 (channels, samples), with silence for those that are lost."""
+    from av.error import InvalidDataError
 
-
-def _to_rgb(stored: VideoFrame) -> np.ndarray:
-    """As PyAV 18 converts by itself; before it, PyAV took BT.709 for BT.601 unless every part was spelt out."""
-    frame = stored
-    if (stored.colorspace, stored.color_range) == (BT709, LIMITED_RANGE):
-        frame = stored.reformat(
-            format="rgb24",
-            src_colorspace="ITU709",
-            dst_colorspace="ITU601",
-            src_color_range="MPEG",
-            dst_color_range="JPEG",
-        )
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(stored)))
+    start, count = None, 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            continue
+        for frame in frames:
+            piece = _to_float(frame.to_ndarray(), frame)
+            if frame.pts is not None and frame.time_base is not None:
+                at = frame.pts * frame.time_base * frame.sample_rate
+                start = at - count if start is None else start
+                lost = round(at - start) - count
+                if lost > GAP_SECONDS * frame.sample_rate:
+                    yield np.zeros((len(piece), lost), np.float32)
+                    count += lost
+            yield piece
+            count += piece.shape[1]
 
 
 def _to_float(samples: np.ndarray, frame: AudioFrame) -> np.ndarray:

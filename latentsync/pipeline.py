@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from . import audio, sampling
 from .errors import FaceError
 from .face import align, blend
 from .face.mask import keep_mask
+from .latents import LatentStore
 from .spec import LATENT_SCALE, LATENT_STRIDE
 from .timeline import Timeline, windows
 from .types import AudioFeatures, Codec, FaceTrack, LipTrack, SamplerSettings, Waveform
@@ -40,8 +42,10 @@ class Composite(NamedTuple):
 
 
 def plan(track: FaceTrack, timeline: Timeline) -> list[range]:
-    """Windows of output frames in which the face is there."""
-    return list(windows(track.present[list(timeline.source_index)].tolist()))
+    """Windows of output frames in which the face is there and the sound goes on."""
+    active = track.present[list(timeline.source_index)]
+    active[timeline.sound_frames :] = False
+    return list(windows(active.tolist()))
 
 
 def embed(waveform: Waveform, encoder: WhisperEncoder) -> Iterator[torch.Tensor]:
@@ -82,25 +86,35 @@ def sample(
 
 
 def collect(
-    samples: Iterable[Sampled], track: FaceTrack, timeline: Timeline, waveform: Waveform, codec: Codec
+    samples: Iterable[Sampled],
+    track: FaceTrack,
+    timeline: Timeline,
+    waveform: Waveform,
+    codec: Codec,
+    folder: Path | None = None,
 ) -> LipTrack:
     """Run the sampling to its end and keep its latents.
 
+    Args:
+        waveform: the new sound; it is cut, or filled up with silence, where it does not last as many frames.
+        folder: for the latents of a long clip; None is the system's folder for temporary files.
+
     Raises:
         FaceError: the face is in no frame that the output shows.
+        StorageError: the folder has no room.
     """
     slots = np.full(timeline.frame_count, -1, dtype=np.int64)
-    finished: list[torch.Tensor] = []
-    for sampled in samples:
-        if sampled.step == sampled.steps:
-            slots[sampled.window.start : sampled.window.stop] = sum(map(len, finished)) + np.arange(len(sampled.window))
-            finished.append(sampled.latents[0].movedim(1, 0).to("cpu", torch.float16))
-    if not finished:
+    with LatentStore(timeline.frame_count, folder) as store:
+        for sampled in samples:
+            if sampled.step == sampled.steps:
+                slots[sampled.window.start : sampled.window.stop] = store.append(sampled.latents[0].movedim(1, 0))
+        latents = store.finished()
+    if not len(latents):
         raise FaceError(
             f"{track.source.name}: the face is in none of the frames that the sound covers "
             f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
         )
-    return LipTrack(track, timeline, torch.cat(finished), slots, waveform, codec)
+    return LipTrack(track, timeline, latents, slots, timeline.fit(waveform), codec)
 
 
 def composite(lips: LipTrack) -> Iterator[Composite]:

@@ -5,19 +5,24 @@ Rates are exact `Fraction`s and positions are integers; seconds are compared, ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .errors import UsageError
 from .spec import WINDOW_FRAMES
 
 if TYPE_CHECKING:
     from .media import FrameSource
+    from .types import Waveform
+
+RateChoice = Literal["auto", "25", "source"]
+Length = Literal["ping-pong", "loop", "hold", "video", "shortest"]
 
 MODEL_RATE = Fraction(25)  # frames per second that the model was trained on
+NEAR_MODEL_RATE = (23, 31)  # frames per second at which the model still speaks well: "auto" keeps them
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +31,12 @@ class Timeline:
 
     rate: output frames per second.
     source_index: per output frame, the source frame that it shows.
+    sound_frames: how many frames the sound covers, from the first; those after it keep the source. None is all.
     """
 
     rate: Fraction
     source_index: tuple[int, ...]
+    sound_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
@@ -45,6 +52,12 @@ class Timeline:
     def duration_seconds(self) -> Fraction:
         return self.frame_count / self.rate
 
+    def fit(self, waveform: Waveform) -> Waveform:
+        """Sound that lasts as many frames as it is; any other is cut, or filled up with silence."""
+        if frames_in(waveform.duration_seconds, self.rate) == self.frame_count:
+            return waveform
+        return waveform.lasting(self.duration_seconds)
+
     def __repr__(self) -> str:
         return f"Timeline({self.frame_count} frames at {float(self.rate):g} fps)"
 
@@ -57,20 +70,49 @@ def frames_in(duration_seconds: Fraction, rate: Fraction) -> int:
     return max(1, int(duration_seconds * rate + Fraction(1, 2)))
 
 
+def output_rate(source_rate: Fraction, choice: RateChoice = "auto") -> Fraction:
+    """Frames per second of the output: the source's, the model's 25, or the source's where the model bears it."""
+    slowest, fastest = NEAR_MODEL_RATE
+    keeps = choice == "source" or (choice == "auto" and slowest <= source_rate <= fastest)
+    return source_rate if keeps else MODEL_RATE
+
+
+def lay_out(
+    source: FrameSource, sound_seconds: Fraction, rate: Fraction = MODEL_RATE, length: Length = "ping-pong"
+) -> Timeline:
+    """The timeline of a source that is given a sound.
+
+    Args:
+        rate: output frames per second, see `output_rate`.
+        length: "ping-pong", "loop" and "hold" last as long as the sound: a longer source is cut, a shorter one is
+            played forwards and backwards (as upstream does), over again, or rests on its last frame. "video" lasts
+            as long as the source, and frames after the sound keep it. "shortest" ends with whichever ends first.
+    """
+    held, heard = frames_in(source.duration_seconds, rate), frames_in(sound_seconds, rate)
+    count = {"video": held, "shortest": min(held, heard)}.get(length, heard)
+    position = POSITIONS.get(length, hold)
+    indices = tuple(source.index_at(position(i, held) / rate) for i in range(count))
+    return Timeline(rate, indices, min(count, heard))
+
+
 def ping_pong(position: int, length: int) -> int:
     """Where a clip of `length` frames stands at `position` if played forwards, then backwards, ends repeated."""
     lap, step = divmod(position, length)
     return step if lap % 2 == 0 else length - 1 - step
 
 
-def lay_out(source: FrameSource, sound_seconds: Fraction, rate: Fraction = MODEL_RATE) -> Timeline:
-    """The timeline of a source that must last as long as the sound.
+def loop(position: int, length: int) -> int:
+    """Where a clip of `length` frames stands at `position` if played over and over."""
+    return position % length
 
-    A longer source is cut; a shorter one is played forwards and backwards, as upstream does.
-    """
-    held = frames_in(source.duration_seconds, rate)
-    positions = (ping_pong(i, held) for i in range(frames_in(sound_seconds, rate)))
-    return Timeline(rate, tuple(source.index_at(position / rate) for position in positions))
+
+def hold(position: int, length: int) -> int:
+    """Where a clip of `length` frames stands at `position` if its last frame stays."""
+    return min(position, length - 1)
+
+
+POSITIONS: dict[Length, Callable[[int, int], int]] = {"ping-pong": ping_pong, "loop": loop, "hold": hold}
+"""How a source plays on that is shorter than its sound; any other length never outlasts it."""
 
 
 def windows(active: Sequence[bool], longest: int = WINDOW_FRAMES) -> Iterator[range]:

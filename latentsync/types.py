@@ -50,6 +50,11 @@ class Waveform:
     def duration_seconds(self) -> Fraction:
         return Fraction(self.samples.shape[1], self.rate)
 
+    def lasting(self, seconds: Fraction) -> Waveform:
+        """The same sound cut, or filled up with silence, to the whole samples nearest to `seconds`."""
+        missing = round(seconds * self.rate) - self.samples.shape[1]
+        return Waveform(torch.nn.functional.pad(self.samples, (0, missing)), self.rate)
+
     def __repr__(self) -> str:
         channels, count = self.samples.shape
         return f"Waveform({channels} channels, {count / self.rate:.3f} s at {self.rate} Hz)"

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .errors import AudioError, MediaError, UsageError
+from .pixels import to_bytes
 from .types import Waveform
 
 if TYPE_CHECKING:
@@ -94,13 +95,13 @@ class VideoWriter:
         return self
 
     def write(self, frame: np.ndarray) -> None:
-        """Add a frame: RGB (height, width, 3), uint8 or float in 0..1."""
+        """Add a frame: RGB (height, width, 3), of any dtype that a source gives."""
         import av
 
         if frame.shape != self._shape:
             raise MediaError(f"{self.path.name}: frames of {self._shape} were announced, not of {frame.shape}")
         with self._cleaning_up():
-            picture = av.VideoFrame.from_ndarray(_to_bytes(frame), format="rgb24").reformat(
+            picture = av.VideoFrame.from_ndarray(to_bytes(frame), format="rgb24").reformat(
                 format=self._video.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG"
             )
             picture.pts = self.frame_count
@@ -215,9 +216,3 @@ def _check_sound(waveform: Waveform) -> None:
         )
     if waveform.samples.shape[1] == 0:
         raise AudioError("the sound is empty; give a recording")
-
-
-def _to_bytes(frame: np.ndarray) -> np.ndarray:
-    if frame.dtype != np.uint8:
-        frame = np.rint(np.clip(frame, 0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(frame)

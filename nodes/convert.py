@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from comfy_api.input_impl import VideoFromComponents
+from comfy_api.input import VideoInput
+from comfy_api.input_impl import VideoFromFile
 
-from ..latentsync.errors import AudioError, MediaError
+from ..latentsync.errors import AudioError
 from ..latentsync.media import FrameSource, ImageBatch, VideoFile
+from ..latentsync.pixels import to_floats
 from ..latentsync.types import Waveform
 
-if TYPE_CHECKING:
-    from comfy_api.input import VideoInput
+log = logging.getLogger("latentsync")
 
+MAX_SECONDS_DENOMINATOR = 1_000_000  # microseconds
 MAX_RATE_DENOMINATOR = 1001  # 30000/1001 and its like are exact; a float of them is not
 
 
@@ -24,15 +27,13 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
     """A VIDEO (streamed from its file) or an IMAGE batch of `fps` frames per second."""
     if isinstance(source, torch.Tensor):
         return ImageBatch(source, exact_rate(fps))
-    if isinstance(source, VideoFromComponents):
+    reason = _why_not_streamed(source)
+    if reason is not None:
+        log.info("The video is held in memory frame by frame: %s", reason)
         components = source.get_components()
         return ImageBatch(components.images, Fraction(components.frame_rate))
-    start, duration = _trim_window(source)
-    return VideoFile(
-        source.get_stream_source(),
-        start_seconds=Fraction(start),
-        duration_seconds=Fraction(duration) if duration else None,
-    )
+    start, duration = map(_exact_seconds, _trim_window(source))
+    return VideoFile(source.get_stream_source(), start_seconds=start, duration_seconds=duration or None)
 
 
 def exact_rate(fps: float) -> Fraction:
@@ -56,15 +57,39 @@ def audio(sound: Waveform) -> dict[str, Any]:
 
 
 def image(frame: np.ndarray) -> torch.Tensor:
-    """A frame (H, W, C), uint8 or float32, as float32 (H, W, C) in 0..1."""
-    tensor = torch.from_numpy(frame)
-    return tensor.float().div_(255) if tensor.dtype == torch.uint8 else tensor
+    """A frame (H, W, C) as float32 (H, W, C) in 0..1."""
+    return torch.from_numpy(to_floats(frame))
+
+
+def _why_not_streamed(video: VideoInput) -> str | None:
+    """What keeps a VIDEO from being read from its file; None if nothing does."""
+    if type(video).get_stream_source is VideoInput.get_stream_source:
+        return "it was made of images and has no file"
+    if _has_pending_edits(video):
+        return "its frames were edited since it was read"
+    if _hides_its_trim(video):
+        return "this ComfyUI does not say which part of its file it shows"
+    return None
+
+
+def _has_pending_edits(video: VideoInput) -> bool:
+    asked = getattr(video, "has_pending_frame_edits", None)  # ComfyUI 0.38 and newer
+    return asked is not None and asked()
+
+
+def _hides_its_trim(video: VideoInput) -> bool:
+    """ComfyUI before 0.23 tells of a trim only by the duration that is left."""
+    if hasattr(video, "get_active_trim_window"):
+        return False
+    return video.get_duration() != VideoFromFile(video.get_stream_source()).get_duration()
 
 
 def _trim_window(video: VideoInput) -> tuple[float, float]:
-    window = getattr(video, "get_active_trim_window", None)
-    if window is not None:
-        return window()
-    if type(video).__name__ == "VideoFromFile":
-        return 0.0, 0.0
-    raise MediaError(f"{type(video).__name__} is a kind of VIDEO that this ComfyUI cannot stream: save it to a file")
+    """Start and duration in seconds; a duration of 0 is all the rest."""
+    window = getattr(video, "get_active_trim_window", None)  # ComfyUI 0.23 and newer
+    return (0.0, 0.0) if window is None else window()
+
+
+def _exact_seconds(seconds: float) -> Fraction:
+    """What was meant: 0.12 is 3/25, and no float is."""
+    return Fraction(seconds).limit_denominator(MAX_SECONDS_DENOMINATOR)

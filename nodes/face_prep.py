@@ -110,4 +110,5 @@ def _preview(track: FaceTrack) -> torch.Tensor:
 
 def _report(track: FaceTrack) -> str:
     present = int(track.present.sum())
-    return f"{track.source.name}: face in {present} of {track.source.frame_count} frames"
+    found = f"{track.source.name}: face in {present} of {track.source.frame_count} frames"
+    return "\n".join([found, *track.source.remarks()])

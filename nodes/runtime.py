@@ -102,6 +102,13 @@ def _folders_of_packs() -> Iterator[Path]:
         yield from sorted(folder.glob("*/checkpoints"))
 
 
+def temp_folder() -> Path:
+    """ComfyUI's folder for temporary files."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def unet_files() -> list[str]:
     """Names of the UNet files in `models/latentsync`, for a combo."""
     return [name for name in folder_paths.get_filename_list("latentsync") if not name.startswith("whisper")]

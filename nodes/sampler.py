@@ -11,10 +11,18 @@ from . import runtime
 from .sockets import CATEGORY, Embeds, Faces, Lips, Model
 
 if TYPE_CHECKING:
+    from ..latentsync.timeline import Length, RateChoice
     from ..latentsync.types import AudioFeatures, FaceTrack
     from .runtime import LoadedModel
 
 STEP_CACHE_OFF = "off"
+LENGTHS: dict[str, Length] = {
+    "audio, ping-pong": "ping-pong",
+    "audio, loop": "loop",
+    "audio, hold last": "hold",
+    "video": "video",
+    "shortest": "shortest",
+}
 
 
 class LatentSyncSampler(io.ComfyNode):
@@ -26,7 +34,7 @@ class LatentSyncSampler(io.ComfyNode):
             display_name="LatentSync Sampler",
             category=CATEGORY,
             description="Regenerates the mouth of every frame to fit the speech. Speech longer than the video plays it "
-            "forwards and backwards; shorter speech cuts it. 25 frames per second.",
+            "forwards and backwards, shorter speech cuts it; `length` changes that.",
             search_aliases=["lip sync", "lipsync sampler", "talking head"],
             inputs=[
                 Model.Input("model", tooltip="From Load Model."),
@@ -63,6 +71,21 @@ class LatentSyncSampler(io.ComfyNode):
                     tooltip="Runs the whole network only every so many steps and its last layer in between. "
                     "3 is what the authors' own tools use; off is exact, and slower.",
                 ),
+                io.Combo.Input(
+                    "fps",
+                    options=["auto", "25", "source"],
+                    default="auto",
+                    tooltip="Frames per second of the result. auto keeps the source's exact rate from 23 to 31 and is "
+                    "25, the model's own, otherwise; source always keeps it, also where the lips may suffer.",
+                ),
+                io.Combo.Input(
+                    "length",
+                    options=list(LENGTHS),
+                    default=next(iter(LENGTHS)),
+                    tooltip="How long the result is. As the audio: a longer video is cut; a shorter one plays forwards "
+                    "and backwards, over again, or rests on its last frame. As the video: the audio is cut, or "
+                    "followed by silence with the video as it was. shortest: ends with whichever ends first.",
+                ),
             ],
             outputs=[Lips.Output(display_name="lips", tooltip="To Video Combine or To Images.")],
         )
@@ -78,16 +101,21 @@ class LatentSyncSampler(io.ComfyNode):
         steps: int,
         guidance: float,
         step_cache: str,
+        fps: RateChoice,
+        length: str,
     ) -> io.NodeOutput:
         from ..latentsync import pipeline
         from ..latentsync.sampling import draw_noise
-        from ..latentsync.timeline import lay_out
+        from ..latentsync.timeline import lay_out, output_rate
         from ..latentsync.types import SamplerSettings
 
         settings = SamplerSettings(seed, steps, guidance, 1 if step_cache == STEP_CACHE_OFF else int(step_cache))
-        timeline = lay_out(faces.source, embeds.waveform.duration_seconds)
+        rate = output_rate(faces.source.rate, fps)
+        timeline = lay_out(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
         noise = draw_noise(seed, model.spec.resolution).to(model.device)
         samples = pipeline.sample(model.denoiser(), model.codec, faces, embeds, timeline, settings, noise, model.dtype)
         total = len(pipeline.plan(faces, timeline)) * steps
-        lips = pipeline.collect(runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec)
+        lips = pipeline.collect(
+            runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec, runtime.temp_folder()
+        )
         return io.NodeOutput(lips)

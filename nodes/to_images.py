@@ -27,7 +27,9 @@ class LatentSyncToImages(io.ComfyNode):
             search_aliases=["lip sync images", "lip sync frames"],
             inputs=[Lips.Input("lips", tooltip="From Sampler.")],
             outputs=[
-                io.Image.Output(display_name="images", tooltip="The finished frames."),
+                io.Image.Output(
+                    display_name="images", tooltip="The finished frames, with alpha where the source has it."
+                ),
                 io.Mask.Output(display_name="mask", tooltip="1 where a pixel differs from the source's, else 0."),
                 io.Audio.Output(display_name="audio", tooltip="The speech, untouched."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second."),
@@ -40,11 +42,15 @@ class LatentSyncToImages(io.ComfyNode):
         import torch
 
         from ..latentsync import pipeline
+        from ..latentsync.media import ImageBatch
 
         count, source = lips.timeline.frame_count, lips.track.source
-        images = torch.empty(count, source.height, source.width, 3)
+        alpha = source.alpha if isinstance(source, ImageBatch) else None
+        images = torch.empty(count, source.height, source.width, 3 if alpha is None else 4)
         mask = torch.empty(count, source.height, source.width)
         for i, made in enumerate(runtime.tracked(pipeline.composite(lips), count)):
-            images[i] = convert.image(made.frame)
+            images[i, ..., :3] = convert.image(made.frame)
+            if alpha is not None:
+                images[i, ..., 3] = alpha[lips.timeline.source_index[i]]
             mask[i] = torch.from_numpy((made.frame != made.source).any(axis=-1))
         return io.NodeOutput(images, mask, convert.audio(lips.waveform), float(lips.timeline.rate))

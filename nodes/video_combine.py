@@ -76,7 +76,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
             height=source.height,
             width=source.width,
             crf=crf,
-            waveform=lips.waveform if audio is None else convert.waveform(audio),
+            waveform=lips.waveform if audio is None else lips.timeline.fit(convert.waveform(audio)),
             tags=cls._tags(),
         ) as writer:
             for made in runtime.tracked(pipeline.composite(lips), lips.timeline.frame_count):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import media
+from latentsync import decoding
 from latentsync.errors import AudioError, MediaError, UsageError
 from latentsync.media import ImageBatch, VideoFile, read_sound
 
@@ -113,34 +113,34 @@ def test_constant_rate(clip: Path) -> None:
 )
 @pytest.mark.parametrize("held_pictures", [1, 5, 1000])
 def test_any_order(clip: Path, order: list[int], held_pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "HELD_BYTES", held_pictures * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoding, "HELD_BYTES", held_pictures * HEIGHT * WIDTH * 2)
     assert numbers(VideoFile(clip).read(iter(order))) == order
 
 
 def test_falling_reads_decode_a_group_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    hold = media._Reader._hold
+    hold = decoding.Reader._hold
 
-    def counting(reader: media._Reader, at: int, *rest: object, **options: bool) -> None:
+    def counting(reader: decoding.Reader, at: int, *rest: object, **options: bool) -> None:
         decoded.append(at)
         hold(reader, at, *rest, **options)
 
-    monkeypatch.setattr(media._Reader, "_hold", counting)
+    monkeypatch.setattr(decoding.Reader, "_hold", counting)
     list(VideoFile(clip).read(range(59, -1, -1)))
     assert len(decoded) <= 60 + 12, "each group once, and the last one again, since a single frame was asked for first"
 
 
 def test_held_pictures_stay_within_their_room(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "HELD_BYTES", 4 * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoding, "HELD_BYTES", 4 * HEIGHT * WIDTH * 2)
     most = 0
-    hold = media._Reader._hold
+    hold = decoding.Reader._hold
 
-    def watching(reader: media._Reader, *rest: object, **options: bool) -> None:
+    def watching(reader: decoding.Reader, *rest: object, **options: bool) -> None:
         nonlocal most
         hold(reader, *rest, **options)
         most = max(most, len(reader._held))
 
-    monkeypatch.setattr(media._Reader, "_hold", watching)
+    monkeypatch.setattr(decoding.Reader, "_hold", watching)
     list(VideoFile(clip).read([*range(60), *range(59, -1, -1)]))
     assert 1 < most <= 8
 

@@ -6,14 +6,28 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from latentsync.errors import UsageError
-from latentsync.timeline import MODEL_RATE, Timeline, frames_in, lay_out, ping_pong, windows
+from latentsync.timeline import (
+    MODEL_RATE,
+    Length,
+    Timeline,
+    frames_in,
+    hold,
+    lay_out,
+    loop,
+    output_rate,
+    ping_pong,
+    windows,
+)
+from latentsync.types import Waveform
 
 RATES = [
     *(Fraction(rate) for rate in (24, 25, 30, 50)),
@@ -21,6 +35,7 @@ RATES = [
 ]
 rates = st.sampled_from(RATES)
 lengths = st.integers(1, 100)
+modes: st.SearchStrategy[Length] = st.sampled_from(get_args(Length))
 sample_rates = st.sampled_from([16000, 22050, 44100, 48000])
 
 
@@ -117,3 +132,58 @@ def test_a_rate_must_be_positive(rate: Fraction) -> None:
 def test_a_timeline_has_frames() -> None:
     with pytest.raises(UsageError, match="no frame"):
         Timeline(Fraction(25), ())
+
+
+def test_auto_keeps_a_rate_that_the_model_bears() -> None:
+    for rate in RATES:
+        assert output_rate(rate, "source") == rate
+        assert output_rate(rate, "25") == 25
+        assert output_rate(rate) == (rate if rate <= 30 else 25)
+    assert output_rate(Fraction(31)) == 31
+    assert output_rate(Fraction(23)) == 23
+    assert output_rate(Fraction(2299, 100)) == 25
+    assert output_rate(Fraction(15)) == 25
+
+
+@given(lengths, rates, lengths, sample_rates, modes, st.sampled_from(["auto", "25", "source"]))
+def test_count_and_duration_are_exact_in_every_mode(
+    held: int, source_rate: Fraction, heard: int, hertz: int, mode: Length, choice: str
+) -> None:
+    rate = output_rate(source_rate, choice)
+    sound = Waveform(torch.zeros(1, round(heard / rate * hertz)), hertz)
+    clip = Clip(held, source_rate)
+    timeline = lay_out(clip, sound.duration_seconds, rate, mode)
+    shown = frames_in(clip.duration_seconds, rate)
+    expected = {"video": shown, "shortest": min(shown, heard)}.get(mode, heard)
+    assert (timeline.frame_count, timeline.rate) == (expected, rate)
+    assert timeline.sound_frames == min(expected, heard)
+    fitted = timeline.fit(sound)
+    assert frames_in(fitted.duration_seconds, rate) == expected
+    assert abs(fitted.duration_seconds - timeline.duration_seconds) <= Fraction(1, 2 * hertz), "half a sample"
+    assert fitted is sound or expected != heard, "sound that lasts as long is not touched"
+
+
+@given(lengths, rates, lengths, modes)
+def test_every_frame_of_every_mode_is_the_right_one(held: int, rate: Fraction, heard: int, mode: Length) -> None:
+    """At the source's own rate, frame i of the output is frame f(i) of the source, by definition of the mode."""
+    timeline = lay_out(Clip(held, rate), heard / rate, rate, mode)
+    meant = {
+        "ping-pong": lambda i: [*range(held), *reversed(range(held))][i % (2 * held)],
+        "loop": lambda i: i % held,
+        "hold": lambda i: min(i, held - 1),
+    }.get(mode, lambda i: i)
+    assert timeline.source_index == tuple(meant(i) for i in range(timeline.frame_count))
+
+
+def test_other_modes_by_hand() -> None:
+    assert [loop(i, 3) for i in range(8)] == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert [hold(i, 3) for i in range(5)] == [0, 1, 2, 2, 2]
+
+
+def test_sound_is_cut_or_followed_by_silence() -> None:
+    sound = Waveform(torch.ones(2, 44100), 44100)
+    longer = Timeline(Fraction(25), tuple(range(50))).fit(sound)
+    assert (longer.samples.shape, float(longer.samples.sum())) == ((2, 88200), 88200.0)
+    assert not longer.samples[:, 44100:].any()
+    shorter = Timeline(Fraction(25), tuple(range(5))).fit(sound)
+    assert shorter.samples.shape == (2, 8820)

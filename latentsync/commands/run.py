@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from .. import hub
 from ..errors import UsageError
 from ..spec import FACE_LANDMARKER, MODELS
+from ..timeline import Length, RateChoice
 from ..types import SamplerSettings
 from .device import card_bytes, chosen_device
 from .progress import followed, shown
@@ -66,6 +67,19 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--step-cache", type=int, default=defaults.step_cache, help="run the whole UNet every so many steps; 1 is off"
     )
     job.add_argument(
+        "--fps",
+        choices=get_args(RateChoice),
+        default="auto",
+        help="frames per second: auto keeps the video's own from 23 to 31 and is 25 otherwise, source always keeps it",
+    )
+    job.add_argument(
+        "--length",
+        choices=get_args(Length),
+        default="ping-pong",
+        help="of the output: as long as the audio, with a shorter video played back and forth, over again (loop) or "
+        "resting on its last frame (hold); as long as the video; or as the shorter of the two",
+    )
+    job.add_argument(
         "--crf",
         type=int,
         choices=range(52),
@@ -82,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
     """Give a video new speech and write it."""
     from .. import pipeline
     from ..media import VideoFile, read_sound
-    from ..timeline import lay_out
+    from ..timeline import lay_out, output_rate
     from ..types import AudioFeatures
 
     settings = SamplerSettings(options.seed, options.steps, options.guidance, options.step_cache)
@@ -91,7 +105,8 @@ def run(options: argparse.Namespace) -> None:
     models = _synthetic_models() if options.synthetic else _load_models(options)
     track = _find_face(source, options)
     states = list(shown(pipeline.embed(sound, models.encoder), "audio"))
-    timeline = lay_out(source, sound.duration_seconds)
+    rate = output_rate(source.rate, options.fps)
+    timeline = lay_out(source, sound.duration_seconds, rate, options.length)
     features = AudioFeatures(_joined(states), sound)
     samples = pipeline.sample(
         models.unet, models.codec, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
@@ -116,8 +131,10 @@ def _write(lips: LipTrack, options: argparse.Namespace) -> None:
     ) as writer:
         for made in shown(pipeline.composite(lips), "video", lips.timeline.frame_count):
             writer.write(made.frame)
+    for remark in source.remarks():
+        sys.stderr.write(f"note: {remark}\n")
     missed = int((lips.slots < 0).sum())
-    sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them without a face\n")
+    sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them as they were\n")
 
 
 def _find_face(source: FrameSource, options: argparse.Namespace) -> FaceTrack:

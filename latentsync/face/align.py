@@ -7,6 +7,7 @@ place by a smoothed shift.
 import numpy as np
 
 from ..errors import FaceError
+from ..pixels import white
 from .warp import footprint, is_empty, resize_lanczos, to_crop, within
 
 OUTSIDE = 127  # grey of crop pixels that lie outside the frame
@@ -45,7 +46,7 @@ def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
     """The square crop of one frame's face.
 
     Args:
-        frame: (H, W, 3), uint8, or float32 in [0, 1].
+        frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
         matrix: (2, 3), frame pixels to crop pixels.
         resolution: side of the square crop in pixels.
 
@@ -61,7 +62,7 @@ def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
         return np.full((3, resolution, resolution), OUTSIDE, np.uint8)
     pixels = frame[box].astype(np.float32)
     if frame.dtype != np.uint8:
-        pixels = pixels.clip(0, 1) * 255
+        pixels = (pixels / white(frame)).clip(0, 1) * 255
     warped = to_crop(pixels, within(matrix, box), size, OUTSIDE).astype(np.uint8)
     return np.ascontiguousarray(resize_lanczos(warped, resolution).transpose(2, 0, 1))
 

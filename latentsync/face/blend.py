@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..pixels import white
 from .align import crop_size
 from .warp import footprint, is_empty, opencv, to_frame, within
 
@@ -12,7 +13,7 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
     """Lay a face into its frame as upstream does: the whole crop, softened towards its edge.
 
     Args:
-        frame: (H, W, 3), uint8, or float32 in [0, 1].
+        frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
         face: (3, R, R) in [-1, 1].
         matrix: (2, 3), frame pixels to the crop of `crop_size(R)`.
 
@@ -22,8 +23,8 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
     Raises:
         FaceError: the matrix is that of a frame without the face.
     """
-    white = 255.0 if frame.dtype == np.uint8 else 1.0
-    crop = _unsquared(torch.as_tensor(face)) * (white / 2) + white / 2
+    brightest = white(frame)
+    crop = _unsquared(torch.as_tensor(face)) * (brightest / 2) + brightest / 2
     height, width = crop.shape[:2]
     box = footprint(matrix, (width, height), (frame.shape[0], frame.shape[1]))
     pasted = frame.copy()
@@ -31,7 +32,7 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
         return pasted
     under = pasted[box]
     local = within(matrix, box)
-    over = to_frame(crop, local, under.shape[:2], outside=white / 2).clip(0, white)
+    over = to_frame(crop, local, under.shape[:2], outside=brightest / 2).clip(0, brightest)
     inside = to_frame(np.ones((height, width), np.float32), local, under.shape[:2], outside=0)
     pasted[box] = _blend(under, over, inside)
     return pasted

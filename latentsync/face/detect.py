@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DependencyError, FaceError, WeightsError
+from ..pixels import to_bytes
 from ..spec import FACE_LANDMARKER
 
 if TYPE_CHECKING:
@@ -87,10 +88,11 @@ class FaceDetector:
             ) from error
 
     def detect(self, frame: np.ndarray) -> tuple[Face, ...]:
-        """The faces of a frame (H, W, 3), uint8 or float32 in [0, 1]: largest first, none if there is none."""
+        """The faces of a frame (H, W, 3), of any dtype that a source gives: largest first, none if there is none."""
         height, width = frame.shape[:2]
         mediapipe = self._mediapipe
-        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=_bytes_of(frame))
+        # from an array that is not uint8 and contiguous MediaPipe reads garbage, and says nothing
+        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=to_bytes(frame))
         meshes = self._landmarker.detect(image).face_landmarks
         faces = (Face(np.array([(point.x * width, point.y * height) for point in mesh])) for mesh in meshes)
         return largest_first(faces)
@@ -122,13 +124,6 @@ class FaceDetector:
 def largest_first(faces: Iterable[Face]) -> tuple[Face, ...]:
     """Faces of one frame by falling area."""
     return tuple(sorted(faces, key=lambda face: face.area, reverse=True))
-
-
-def _bytes_of(frame: np.ndarray) -> np.ndarray:
-    """uint8 and contiguous: from any other array MediaPipe reads garbage, and says nothing."""
-    if frame.dtype != np.uint8:
-        frame = (frame.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-    return np.ascontiguousarray(frame)
 
 
 def _mediapipe() -> Any:  # noqa: ANN401 - imported late, so that the pack loads without it
