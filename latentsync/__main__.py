@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import run
+from .commands import faces, run
 from .errors import LatentSyncError, UsageError
 
-COMMANDS = (run,)
+COMMANDS = (run, faces)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

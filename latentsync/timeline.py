@@ -73,9 +73,13 @@ def lay_out(source: FrameSource, sound_seconds: Fraction, rate: Fraction = MODEL
     return Timeline(rate, tuple(source.index_at(position / rate) for position in positions))
 
 
-def windows(active: Sequence[bool], longest: int = WINDOW_FRAMES) -> Iterator[range]:
-    """Half-open ranges of consecutive active output frames, each of at most `longest` frames."""
-    for is_active, run in groupby(range(len(active)), key=lambda i: bool(active[i])):
+def windows(active: Sequence[int], longest: int = WINDOW_FRAMES) -> Iterator[range]:
+    """Half-open ranges of consecutive output frames that are sampled together, each of at most `longest` frames.
+
+    Args:
+        active: per output frame 0 (or False) where nothing is sampled; where it changes, so does the window.
+    """
+    for is_active, run in groupby(range(len(active)), key=lambda i: int(active[i])):
         if is_active:
             frames = list(run)
             for first in range(frames[0], frames[-1] + 1, longest):
