@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import convert, doctor, download, run
+from .commands import convert, doctor, download, faces, run
 from .errors import LatentSyncError, UsageError
 
-COMMANDS = (run, download, convert, doctor)
+COMMANDS = (run, faces, download, convert, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from . import audio, sampling
 from .errors import FaceError
 from .face import align, blend
 from .face.mask import keep_mask
+from .fade import strengths
 from .latents import LatentStore
 from .spec import LATENT_SCALE, LATENT_STRIDE
 from .timeline import Timeline, windows
@@ -42,10 +43,10 @@ class Composite(NamedTuple):
 
 
 def plan(track: FaceTrack, timeline: Timeline) -> list[range]:
-    """Windows of output frames in which the face is there and the sound goes on."""
-    active = track.present[list(timeline.source_index)]
-    active[timeline.sound_frames :] = False
-    return list(windows(active.tolist()))
+    """Windows of output frames in which the face is there and the sound goes on, none of them across a cut."""
+    shown = np.where(track.present, track.shots + 1, 0)[list(timeline.source_index)]
+    shown[timeline.sound_frames :] = 0
+    return list(windows(shown.tolist()))
 
 
 def embed(waveform: Waveform, encoder: WhisperEncoder) -> Iterator[torch.Tensor]:
@@ -73,7 +74,7 @@ def sample(
     """
     resolution = noise.shape[-1] * LATENT_STRIDE
     keep = torch.from_numpy(keep_mask(resolution))
-    matrices = align.matrices(track.points, resolution)
+    matrices = align.track_matrices(track, resolution)
     chosen = plan(track, timeline)
     indices = [timeline.source_index[i] for window in chosen for i in window]
     frames = iter(zip(indices, track.source.read(indices), strict=True))
@@ -121,16 +122,22 @@ def composite(lips: LipTrack) -> Iterator[Composite]:
     """Put the regenerated mouths back into the source, frame by frame.
 
     Yields:
-        the output frames in order; where no mouth was regenerated, the source's own frame.
+        the output frames in order; where no mouth was regenerated, the source's own frame. Next to such frames the
+        mouth fades in and out.
     """
     track, timeline = lips.track, lips.timeline
-    matrices = align.matrices(track.points, lips.resolution)[list(timeline.source_index)]
+    levels = strengths(lips.slots >= 0, track.shots[list(timeline.source_index)])
+    matrices = align.track_matrices(track, lips.resolution)[list(timeline.source_index)]
     sources = track.source.read(timeline.source_index)
     for first in range(0, timeline.frame_count, DECODE_FRAMES):
         frames = dict(enumerate(islice(sources, DECODE_FRAMES), start=first))
         faces = _decode(lips, {i: frame for i, frame in frames.items() if lips.slots[i] >= 0}, matrices)
         for i, frame in frames.items():
-            yield Composite(blend.paste_box(frame, faces[i], matrices[i]) if i in faces else frame, frame)
+            if i not in faces:
+                yield Composite(frame, frame)
+                continue
+            pasted = blend.paste_box(frame, faces[i], matrices[i])
+            yield Composite(blend.mixed(frame, pasted, float(levels[i])), frame)
 
 
 def _decode(lips: LipTrack, frames: dict[int, np.ndarray], matrices: np.ndarray) -> dict[int, torch.Tensor]:

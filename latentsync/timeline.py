@@ -115,9 +115,13 @@ POSITIONS: dict[Length, Callable[[int, int], int]] = {"ping-pong": ping_pong, "l
 """How a source plays on that is shorter than its sound; any other length never outlasts it."""
 
 
-def windows(active: Sequence[bool], longest: int = WINDOW_FRAMES) -> Iterator[range]:
-    """Half-open ranges of consecutive active output frames, each of at most `longest` frames."""
-    for is_active, run in groupby(range(len(active)), key=lambda i: bool(active[i])):
+def windows(active: Sequence[int], longest: int = WINDOW_FRAMES) -> Iterator[range]:
+    """Half-open ranges of consecutive output frames that are sampled together, each of at most `longest` frames.
+
+    Args:
+        active: per output frame 0 (or False) where nothing is sampled; where it changes, so does the window.
+    """
+    for is_active, run in groupby(range(len(active)), key=lambda i: int(active[i])):
         if is_active:
             frames = list(run)
             for first in range(frames[0], frames[-1] + 1, longest):

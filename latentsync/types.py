@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from .spec import AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE
 if TYPE_CHECKING:
     from .media import FrameSource
     from .timeline import Timeline
+
+
+Smoothing = Literal["zero-lag", "upstream"]
 
 
 class Codec(Protocol):
@@ -86,10 +89,14 @@ class FaceTrack:
     source: the frames it was measured on.
     points: float64 (frames, 3, 2), pixels: centre of the image-left brow, of the image-right brow, of the nose;
         NaN in frames without the face.
+    cuts: frames that begin a new shot, the first not counted.
+    smoothing: "zero-lag" if the points are steady already, "upstream" if LatentSync's filter is to steady the crop.
     """
 
     source: FrameSource
     points: np.ndarray
+    cuts: tuple[int, ...] = ()
+    smoothing: Smoothing = "upstream"
 
     def __post_init__(self) -> None:
         if self.points.shape != (self.source.frame_count, 3, 2):
@@ -107,6 +114,11 @@ class FaceTrack:
     def present(self) -> np.ndarray:
         """bool (frames,): whether the face is there."""
         return np.isfinite(self.points.sum(axis=(1, 2)))
+
+    @property
+    def shots(self) -> np.ndarray:
+        """int64 (frames,): number of the shot that each frame is of, from 0."""
+        return np.searchsorted(self.cuts, np.arange(self.source.frame_count), side="right")
 
     def __repr__(self) -> str:
         return f"FaceTrack({int(self.present.sum())} of {self.source.frame_count} frames, {self.source.name})"

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from typing_extensions import override
 
 from . import convert, runtime
+from .people_cache import PeopleCache, content_key
 from .sockets import CATEGORY, FaceLandmarks, Faces
 
 if TYPE_CHECKING:
+    import numpy as np
     from comfy_api.input import VideoInput
 
+    from ..latentsync.face.people import People
     from ..latentsync.media import FrameSource
-    from ..latentsync.types import FaceTrack
+
+FOUND = PeopleCache()  # one for the process: node classes are locked, and every Face Prep must see it
 
 
 class LatentSyncFacePrep(io.ComfyNode):
@@ -27,7 +31,8 @@ class LatentSyncFacePrep(io.ComfyNode):
             node_id="LatentSyncFacePrep",
             display_name="LatentSync Face Prep",
             category=CATEGORY,
-            description="Finds the largest face and follows it through the video. Frames without it stay as they are.",
+            description="Finds every face, follows it through the video, and chooses one. Frames without it stay as "
+            "they are. The node shows everybody it found, numbered.",
             search_aliases=["lip sync face", "face tracking", "face alignment"],
             inputs=[
                 io.MultiType.Input(
@@ -44,13 +49,57 @@ class LatentSyncFacePrep(io.ComfyNode):
                     step=0.001,
                     tooltip="Frames per second of an IMAGE batch. A VIDEO brings its own, and this is not used.",
                 ),
+                io.Combo.Input(
+                    "face",
+                    options=["largest", "leftmost", "rightmost", "most central", "most frames"],
+                    default="largest",
+                    tooltip="Whose lips move, one choice for the whole clip. Largest: whose face fills most of "
+                    "the picture over the clip. The positions are averages over the clip.",
+                ),
+                io.Int.Input(
+                    "face_index",
+                    default=0,
+                    min=0,
+                    max=63,
+                    tooltip="0 takes the first face of that order, 1 the second, and so on.",
+                ),
                 io.Float.Input(
                     "min_confidence",
                     default=0.5,
                     min=0.05,
                     max=1.0,
                     step=0.05,
-                    tooltip="How sure the detector must be that it sees a face. Lower it for faces that are missed.",
+                    tooltip="How sure the detector must be that it sees a face. Lower it for faces that are missed; "
+                    "raise it if hands or pictures are taken for faces.",
+                ),
+                io.Int.Input(
+                    "max_gap",
+                    default=8,
+                    min=0,
+                    max=250,
+                    tooltip="So many frames in a row without the face are bridged. Longer gaps stay as they are in the "
+                    "source, and the lips fade out and in around them.",
+                ),
+                io.Float.Input(
+                    "max_yaw",
+                    default=60.0,
+                    min=1.0,
+                    max=90.0,
+                    step=1.0,
+                    tooltip="Degrees. While the head is turned further than this, its frames stay as they are.",
+                ),
+                io.Combo.Input(
+                    "smoothing",
+                    options=["zero-lag", "upstream"],
+                    default="zero-lag",
+                    tooltip="How the crop is steadied. Zero-lag: the least jitter, without trailing behind the head. "
+                    "Upstream: LatentSync's own filter, for results like those of the official program.",
+                ),
+                io.Image.Input(
+                    "reference_face",
+                    optional=True,
+                    tooltip="A picture of the person: the most similar face is taken, and face_index counts by "
+                    "likeness. Skin, hair and light are compared, no identity: best is a frame of the same video.",
                 ),
                 FaceLandmarks.Input(
                     "landmarks",
@@ -61,8 +110,8 @@ class LatentSyncFacePrep(io.ComfyNode):
             ],
             outputs=[
                 Faces.Output(display_name="faces", tooltip="To Sampler."),
-                io.Image.Output(display_name="preview", tooltip="The face that was chosen, as the model sees it."),
-                io.String.Output(display_name="report", tooltip="Frames with and without the face."),
+                io.Image.Output(display_name="preview", tooltip="Everybody who was found, numbered."),
+                io.String.Output(display_name="report", tooltip="Who was found, where, and what is left alone."),
             ],
         )
 
@@ -72,43 +121,71 @@ class LatentSyncFacePrep(io.ComfyNode):
         cls,
         source: VideoInput | torch.Tensor,
         fps: float,
+        face: str,
+        face_index: int,
         min_confidence: float,
+        max_gap: int,
+        max_yaw: float,
+        smoothing: str,
+        reference_face: torch.Tensor | None = None,
         landmarks: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync.face.track import follow_largest
+        from ..latentsync.face import choose, report
+        from ..latentsync.face.follow import FollowSettings, follow
 
-        frames = convert.frame_source(source, fps)
-        track = follow_largest(frames, _faces(frames, min_confidence, landmarks))
-        return io.NodeOutput(track, _preview(track), _report(track))
+        settings = FollowSettings(max_gap, max_yaw, smoothing)
+        people = _people(source, fps, min_confidence, landmarks)
+        reference = None if reference_face is None else _look(reference_face, min_confidence)
+        person = choose.choose(people, face, face_index, reference)
+        track = follow(people, person, settings)
+        preview = _preview(people)
+        said = "\n".join([report.text(people, person, track), *track.source.remarks()])
+        shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(said).as_dict()}
+        return io.NodeOutput(track, preview, said, ui=shown)
 
 
-def _faces(frames: FrameSource, min_confidence: float, landmarks: Mapping[str, Any] | None) -> list[Any]:
+def _people(
+    source: VideoInput | torch.Tensor, fps: float, min_confidence: float, landmarks: Mapping[str, Any] | None
+) -> People:
+    """Everybody in the source, found once for all Face Preps that look at it in the same way."""
+    from ..latentsync.face.landmarks import GivenFaces, from_comfyui
+    from ..latentsync.face.people import gather
+    from ..latentsync.face.track import scan
+
+    frames = convert.frame_source(source, fps)
+    if landmarks is not None:
+        given = GivenFaces(from_comfyui(landmarks, frames))
+        return gather(frames, runtime.tracked(scan(frames, given), frames.frame_count))
+    return FOUND.people((content_key(source), min_confidence), frames, lambda: _detected(frames, min_confidence))
+
+
+def _detected(frames: FrameSource, min_confidence: float) -> People:
+    from ..latentsync.face.people import gather
+    from ..latentsync.face.track import scan
+
+    with _detector(min_confidence) as detector:
+        return gather(frames, runtime.tracked(scan(frames, detector), frames.frame_count))
+
+
+def _detector(min_confidence: float) -> Any:  # noqa: ANN401 - imported late
     from ..latentsync import hub
     from ..latentsync.face.detect import FaceDetector
-    from ..latentsync.face.landmarks import from_comfyui
-    from ..latentsync.face.track import detect_frames
     from ..latentsync.spec import FACE_LANDMARKER
 
-    if landmarks is not None:
-        return from_comfyui(landmarks, frames)
-    with FaceDetector(hub.require(FACE_LANDMARKER, runtime.model_folders()), min_confidence) as detector:
-        return list(runtime.tracked(detect_frames(frames, detector), frames.frame_count))
+    return FaceDetector(hub.require(FACE_LANDMARKER, runtime.model_folders()), min_confidence)
 
 
-def _preview(track: FaceTrack) -> torch.Tensor:
-    """(1, R, R, 3): the crop of the middle frame that has the face."""
-    from ..latentsync.face import align
+def _look(picture: torch.Tensor, min_confidence: float) -> np.ndarray:
+    """The look of the face in the first picture of a batch."""
+    from ..latentsync.face.choose import reference_look
+
+    with _detector(min_confidence) as detector:
+        return reference_look(picture[0, ..., :3].float().cpu().numpy(), detector)
+
+
+def _preview(people: People) -> torch.Tensor:
+    """(persons, R, R, 3): everybody's numbered crop."""
+    from ..latentsync.face import report
     from ..latentsync.spec import MODELS
 
-    resolution = MODELS["1.5"].resolution
-    present = track.present.nonzero()[0]
-    middle = int(present[len(present) // 2])
-    matrix = align.matrices(track.points, resolution)[middle]
-    (frame,) = track.source.read([middle])
-    return convert.image(align.crop(frame, matrix, resolution)).movedim(0, -1)[None]
-
-
-def _report(track: FaceTrack) -> str:
-    present = int(track.present.sum())
-    found = f"{track.source.name}: face in {present} of {track.source.frame_count} frames"
-    return "\n".join([found, *track.source.remarks()])
+    return torch.stack([convert.image(crop) for crop in report.crops(people, MODELS["1.5"].resolution)])

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, get_args
 
 from .. import hub
 from ..errors import UsageError
-from ..spec import FACE_LANDMARKER, MODELS
+from ..spec import MODELS
 from ..timeline import Length, RateChoice
 from ..types import SamplerSettings
+from . import faces
 from .device import card_bytes, chosen_device
 from .progress import followed, shown
 
 if TYPE_CHECKING:
     import torch
 
-    from ..face.detect import Face
-    from ..media import FrameSource
     from ..models.whisper import WhisperEncoder
     from ..sampling import Denoiser
-    from ..types import Codec, FaceTrack, LipTrack
+    from ..types import Codec, LipTrack
 
 SYNTHETIC_WARNING = (
     "warning: --synthetic uses tiny untrained weights: everything runs, but the mouth will be noise, not speech."
@@ -54,12 +53,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument(
         "--version", choices=sorted(MODELS), help="model version; otherwise 1.6 where the card holds it, else 1.5"
     )
-    job.add_argument(
-        "--models",
-        type=Path,
-        default=hub.DEFAULT_FOLDER.expanduser(),
-        help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
-    )
+    faces.add_models_flag(job)
     job.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
     job.add_argument("--guidance", type=float, default=defaults.guidance, help="strength of the audio, 1 to 3")
     job.add_argument("--seed", type=int, default=defaults.seed, help="seed of the noise")
@@ -87,8 +81,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         default=18,
         help="h264 quality; lower is better, 0 lossless",
     )
-    job.add_argument("--landmarks", type=Path, help="face landmarks (JSON, as ComfyUI's FACE_LANDMARKS) to use instead")
-    job.add_argument("--min-confidence", type=float, default=0.5, help="how sure the face detector must be, 0 to 1")
+    faces.add_flags(job)
     job.add_argument("--synthetic", action="store_true", help="tiny untrained weights, to try the machinery")
 
 
@@ -103,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
     _check_output(options.output, [options.video, options.audio])
     source, sound = VideoFile(options.video), read_sound(options.audio)
     models = _synthetic_models() if options.synthetic else _load_models(options)
-    track = _find_face(source, options)
+    track = faces.find_track(source, options)
     states = list(shown(pipeline.embed(sound, models.encoder), "audio"))
     rate = output_rate(source.rate, options.fps)
     timeline = lay_out(source, sound.duration_seconds, rate, options.length)
@@ -135,18 +128,6 @@ def _write(lips: LipTrack, options: argparse.Namespace) -> None:
         sys.stderr.write(f"note: {remark}\n")
     missed = int((lips.slots < 0).sum())
     sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them as they were\n")
-
-
-def _find_face(source: FrameSource, options: argparse.Namespace) -> FaceTrack:
-    from ..face import landmarks
-    from ..face.detect import FaceDetector
-    from ..face.track import detect_frames, follow_largest
-
-    if options.landmarks is not None:
-        return follow_largest(source, landmarks.from_comfyui(landmarks.read_json(options.landmarks), source))
-    with FaceDetector(hub.require(FACE_LANDMARKER, hub.folders_in(options.models)), options.min_confidence) as detector:
-        faces: list[tuple[Face, ...]] = list(shown(detect_frames(source, detector), "faces", source.frame_count))
-    return follow_largest(source, faces)
 
 
 def _load_models(options: argparse.Namespace) -> Models:

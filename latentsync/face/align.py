@@ -4,24 +4,38 @@ A similarity transform takes the brows and the nose to fixed places of a crop; t
 place by a smoothed shift.
 """
 
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..errors import FaceError
 from ..pixels import white
 from .warp import footprint, is_empty, resize_lanczos, to_crop, within
 
+if TYPE_CHECKING:
+    from ..types import FaceTrack, Smoothing
+
 OUTSIDE = 127  # grey of crop pixels that lie outside the frame
 CARRY = 0.2  # of the previous frame's nose shift
 
 
-def matrices(points: np.ndarray, resolution: int) -> np.ndarray:
+def matrices(
+    points: np.ndarray, resolution: int, cuts: Collection[int] = (), smoothing: Smoothing = "upstream"
+) -> np.ndarray:
     """The maps from frame to crop of a whole track.
 
-    The shift is causal state and starts anew after every frame without the face; upstream carries it on.
+    Upstream rounds the points to whole pixels and carries the shift on from frame to frame. The shift is causal state
+    and starts anew after every frame without the face and with every shot, where upstream carries it on. Points that
+    are steady already need neither.
 
     Args:
         points: float64 (N, 3, 2), pixels: left brow, right brow, nose (image left first); NaN where absent.
         resolution: side of the square crop in pixels.
+        cuts: frames that begin a new shot.
+        smoothing: "upstream" filters here; "zero-lag" points have been steadied when they were made.
 
     Returns:
         float64 (N, 2, 3): frame pixels to crop pixels of `crop_size(resolution)`; NaN where absent.
@@ -33,13 +47,20 @@ def matrices(points: np.ndarray, resolution: int) -> np.ndarray:
         raise FaceError(f"alignment points must be (frames, 3, 2), not {points.shape}")
     maps = np.full((len(points), 2, 3), np.nan)
     present = np.isfinite(points.sum(axis=(1, 2)))
-    maps[present], shifts = _fit(np.rint(points[present]), template(resolution))
+    exact = smoothing == "zero-lag"
+    maps[present], shifts = fit(points[present] if exact else np.rint(points[present]), template(resolution))
+    carry = 0.0 if exact else CARRY
     shift = np.zeros(2)
     for place, frame in enumerate(np.flatnonzero(present)):
-        begins = frame == 0 or not present[frame - 1]
-        shift = shifts[place] if begins else CARRY * shift + (1 - CARRY) * shifts[place]
+        begins = frame == 0 or not present[frame - 1] or frame in cuts
+        shift = shifts[place] if begins else carry * shift + (1 - carry) * shifts[place]
         maps[frame, :, 2] += shift
     return maps
+
+
+def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
+    """`matrices` of a track: float64 (source frames, 2, 3)."""
+    return matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
 
 
 def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
@@ -81,7 +102,7 @@ def _unit_px(resolution: int) -> float:
     return 2.8 * resolution / 256
 
 
-def _fit(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least-squares similarities (N, 2, 3) from points (N, 3, 2) to the target (3, 2), and what the nose misses (N, 2).
 
     Umeyama's method without reflections; scale is the ratio of deviations. The miss is in deviations, not pixels.

@@ -38,6 +38,17 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
     return pasted
 
 
+def mixed(frame: np.ndarray, pasted: np.ndarray, strength: float) -> np.ndarray:
+    """A frame on its way to `pasted`, both (H, W, 3): `strength` 0 is the frame, 1 is `pasted` itself.
+
+    Pixels that are alike in both stay what they are.
+    """
+    if strength == 1:
+        return pasted
+    between = frame + strength * (pasted.astype(np.float32) - frame)
+    return (np.rint(between) if frame.dtype == np.uint8 else between).astype(frame.dtype)
+
+
 def regenerated(
     decoded: torch.Tensor, crops: np.ndarray | torch.Tensor, keep: np.ndarray | torch.Tensor
 ) -> torch.Tensor:

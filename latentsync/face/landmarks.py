@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from ..errors import FaceError
-from .detect import Face, largest_first
+from .detect import Box, Candidate, Face, largest_first
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,27 @@ if TYPE_CHECKING:
     from ..media import FrameSource
 
 ASPECT_TOLERANCE = 0.01  # of the ratio of the two scales: a picture resized to whole pixels
+
+
+class GivenFaces:
+    """Faces that somebody else found, as a `Finder`: per source frame its faces."""
+
+    def __init__(self, faces: Sequence[tuple[Face, ...]]) -> None:
+        self._faces = faces
+
+    def glance(self, frame: np.ndarray) -> tuple[Candidate, ...]:  # noqa: ARG002 - nothing is looked for
+        return ()
+
+    def find(
+        self,
+        index: int,
+        frame: np.ndarray,  # noqa: ARG002
+        glanced: Sequence[Candidate],  # noqa: ARG002
+        followed: Sequence[Box],  # noqa: ARG002
+        *,
+        thorough: bool,  # noqa: ARG002
+    ) -> tuple[Face, ...]:
+        return self._faces[index]
 
 
 def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tuple[Face, ...]]:
@@ -91,6 +112,6 @@ def _face(entry: Any, scale: np.ndarray, frame: int) -> Face:  # noqa: ANN401 - 
         raise FaceError(f"landmarks, frame {frame}: each face must be a mapping with landmarks_xy")
     try:
         given = torch.as_tensor(cast("Mapping[str, Any]", entry)["landmarks_xy"], dtype=torch.float64)
-        return Face(Face(given.cpu().numpy()).landmarks * scale)
+        return Face(Face(given.cpu().numpy()).landmarks * scale, float(entry.get("score", 1.0)))
     except (TypeError, ValueError, FaceError) as error:
         raise FaceError(f"landmarks, frame {frame}: {error}") from error

@@ -1,70 +1,160 @@
-"""Faces over time: whose lips are made to speak."""
+"""Faces over time: a scan over the frames that links each face to where it was a moment ago.
+
+A link needs the place and the look to agree. Where they do not (two people cross, somebody leaves) the track ends;
+`people` puts the tracks of one person together afterwards.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import FaceError
-from ..types import FaceTrack
+from .detect import Box, Candidate, Face, Finder, area
+from .look import distance, look
+from .shots import CUT_LEVELS, difference, thumbnail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from ..media import FrameSource
-    from .detect import Face, FaceDetector
 
-SAME_FACE_OVERLAP = 0.2  # intersection over union from which two boxes are one person a moment later
-PATIENCE_FRAMES = 12  # without the followed face, after which the largest one is followed instead
+AHEAD_FRAMES = 4  # decoded before they are needed
+THOROUGH_FRAMES = 12  # small newcomers are looked for every so many frames
+PATIENCE_FRAMES = 6  # without its face, after which a track is no longer looked for
+REACH = 0.6  # of a face's side: how far it may have moved since it was seen
+GROWTH = 1.6  # by how much its side may have changed
+SAME_LOOK = 0.55  # distance of looks below which a face stays on its track
+LONE_LOOK = 0.8  # the same, where no other face or track is near: the light may change, a hand pass
+LOOK_CARRY = 0.8  # of the track's look so far, when a new one is mixed in
 
 
-def follow_largest(source: FrameSource, faces: Sequence[Sequence[Face]]) -> FaceTrack:
-    """One person through the clip: the largest face of the first frame that has any, then the one overlapping it.
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """One face in one frame, on its track.
 
-    Somebody who is larger for a moment does not take over. A person out of sight for longer than
-    `PATIENCE_FRAMES`, or gone with a cut, is given up for the largest face in view.
-
-    Args:
-        source: the frames that were searched.
-        faces: per source frame its faces, in any order.
-
-    Raises:
-        FaceError: no frame has a face, or the faces are not those of as many frames.
+    track: number of the track, from 0 in order of appearance.
+    points: float64 (3, 2), pixels: brows and nose.
+    box: around the mesh, pixels.
+    score: how sure the detector is of it, 0 to 1.
+    yaw_degrees: -90 to 90, positive towards the right of the picture.
+    look: float32 (12, 16, 3).
     """
-    if len(faces) != source.frame_count:
-        raise FaceError(f"{source.name}: faces of {len(faces)} frames were given for {source.frame_count}")
-    points = np.full((source.frame_count, 3, 2), np.nan)
-    followed: Face | None = None
-    seen = 0
-    for index, candidates in enumerate(faces):
-        if index - seen > PATIENCE_FRAMES:
-            followed = None
-        found = _largest(candidates) if followed is None else _same(followed, candidates)
-        if found is not None:
-            followed, seen = found, index
-            points[index] = found.points
-    return FaceTrack(source, points)
+
+    track: int
+    points: np.ndarray
+    box: Box
+    score: float
+    yaw_degrees: float
+    look: np.ndarray
 
 
-def detect_frames(source: FrameSource, detector: FaceDetector) -> Iterator[tuple[Face, ...]]:
-    """The faces of each source frame in turn, largest first."""
+class Scanned(NamedTuple):
+    """One frame: its thumbnail and the faces in it."""
+
+    thumbnail: np.ndarray
+    sightings: tuple[Sighting, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Track:
+    """A track that may go on: where and how its face was last seen, and for how many frames it has been missed."""
+
+    number: int
+    box: Box
+    look: np.ndarray
+    missed: int = 0
+
+
+class _Glanced(NamedTuple):
+    frame: np.ndarray
+    thumbnail: np.ndarray
+    candidates: tuple[Candidate, ...]
+
+
+def scan(source: FrameSource, finder: Finder) -> Iterator[Scanned]:
+    """The faces of each source frame in turn, linked over time.
+
+    Another thread decodes the next frames and glances at them meanwhile.
+    """
+    active: list[_Track] = []
+    count = 0
+    last: np.ndarray | None = None
+    for index, (frame, small, glanced) in enumerate(_ahead(_glances(source, finder))):
+        if last is None or difference(small, last) >= CUT_LEVELS:
+            active = []
+        last = small
+        thorough = not active or index % THOROUGH_FRAMES == 0
+        faces = finder.find(index, frame, glanced, [track.box for track in active], thorough=thorough)
+        sightings = _linked(frame, faces, active, count)
+        count = max([count, *(sighting.track + 1 for sighting in sightings)])
+        active = _continued(active, sightings)
+        yield Scanned(small, sightings)
+
+
+def _glances(source: FrameSource, finder: Finder) -> Iterator[_Glanced]:
     for frame in source.read(range(source.frame_count)):
-        yield detector.detect(frame)
+        yield _Glanced(frame, thumbnail(frame), finder.glance(frame))
 
 
-def overlap(a: Face, b: Face) -> float:
-    """Intersection over union of two faces' boxes, 0 to 1."""
-    ax0, ay0, ax1, ay1 = a.box
-    bx0, by0, bx1, by1 = b.box
-    shared = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
-    return shared / max(a.area + b.area - shared, 1e-9)
+def _ahead(items: Iterator[_Glanced]) -> Iterator[_Glanced]:
+    """The same items, the next few of them made in another thread."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque(reader.submit(next, items, None) for _ in range(AHEAD_FRAMES))
+        try:
+            while (item := waiting.popleft().result()) is not None:
+                waiting.append(reader.submit(next, items, None))
+                yield item
+        finally:
+            reader.shutdown(cancel_futures=True)
 
 
-def _largest(faces: Sequence[Face]) -> Face | None:
-    return max(faces, key=lambda face: face.area, default=None)
+def _linked(
+    frame: np.ndarray, faces: Sequence[Face], active: Sequence[_Track], next_number: int
+) -> tuple[Sighting, ...]:
+    """Each face on the track that it continues, or on a new one."""
+    looks = [look(frame, face.points) for face in faces]
+    near = [(i, track) for i, face in enumerate(faces) for track in active if _within_reach(track.box, face.box)]
+    pairs = sorted(
+        (cost, i, track.number)
+        for i, track in near
+        if (cost := distance(track.look, looks[i])) < (LONE_LOOK if _alone(i, track, near) else SAME_LOOK)
+    )
+    numbers: dict[int, int] = {}
+    for _, i, number in pairs:
+        if i not in numbers and number not in numbers.values():
+            numbers[i] = number
+    fresh = iter(range(next_number, next_number + len(faces)))
+    return tuple(
+        Sighting(numbers[i] if i in numbers else next(fresh), face.points, face.box, face.score, face.yaw_degrees, seen)
+        for i, (face, seen) in enumerate(zip(faces, looks, strict=True))
+    )
 
 
-def _same(followed: Face, faces: Sequence[Face]) -> Face | None:
-    nearest = max(faces, key=lambda face: overlap(followed, face), default=None)
-    return nearest if nearest is not None and overlap(followed, nearest) >= SAME_FACE_OVERLAP else None
+def _continued(active: Sequence[_Track], sightings: Sequence[Sighting]) -> list[_Track]:
+    """The tracks to look for in the next frame."""
+    before = {track.number: track for track in active}
+    seen = [_Track(s.track, s.box, _mixed(before.get(s.track), s.look)) for s in sightings]
+    missed = [
+        _Track(track.number, track.box, track.look, track.missed + 1)
+        for track in active
+        if track.missed < PATIENCE_FRAMES and track.number not in {s.track for s in sightings}
+    ]
+    return seen + missed
+
+
+def _mixed(track: _Track | None, fresh: np.ndarray) -> np.ndarray:
+    return fresh if track is None else LOOK_CARRY * track.look + (1 - LOOK_CARRY) * fresh
+
+
+def _alone(i: int, track: _Track, near: Sequence[tuple[int, _Track]]) -> bool:
+    """Whether a face has but one track in reach, and the track but this face."""
+    return sum(i == face or track is other for face, other in near) == 1
+
+
+def _within_reach(before: Box, now: Box) -> bool:
+    sides = area(before) ** 0.5, area(now) ** 0.5
+    moved = np.hypot(before[0] + before[2] - now[0] - now[2], before[1] + before[3] - now[1] - now[3]) / 2
+    return bool(moved <= REACH * max(sides) and max(sides) <= GROWTH * min(sides))

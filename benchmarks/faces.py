@@ -1,0 +1,92 @@
+"""Detection and tracking, decoding included: frames a second, processor time a frame, and memory for longer clips.
+
+Usage: python -m benchmarks.faces VIDEO --model face_landmarker.task [--repeats 1 10] [--json FILE]
+
+Each row is a process of its own, so that its peak memory is its own. A clip repeated ten times is the same file,
+read ten times over without a pause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentsync.face.detect import FaceDetector
+from latentsync.face.people import gather
+from latentsync.face.track import scan
+from latentsync.media import VideoFile
+
+COLUMNS = ("repeats", "frames", "faces", "found", "fps", "cpu_ms_per_frame", "peak_mib")
+
+
+class Repeated(VideoFile):
+    """A video file several times over, forwards each time."""
+
+    def __init__(self, path: Path, repeats: int) -> None:
+        super().__init__(path)
+        self.once = super().frame_count
+        self.repeats = repeats
+
+    @property
+    def frame_count(self) -> int:
+        return self.once * self.repeats
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        wanted = list(indices)
+        once = VideoFile.__new__(VideoFile)
+        once.__dict__.update({key: value for key, value in self.__dict__.items() if key not in ("once", "repeats")})
+        for lap in range(self.repeats):
+            yield from once.read([i % self.once for i in wanted if i // self.once == lap])
+
+
+def measure(video: Path, model: Path, repeats: int) -> dict[str, Any]:
+    """One row."""
+    source = Repeated(video, repeats)
+    with FaceDetector(model) as detector:
+        began, spent = time.perf_counter(), time.process_time()
+        people = gather(source, scan(source, detector))
+        seconds, processor = time.perf_counter() - began, time.process_time() - spent
+    return {
+        "repeats": repeats,
+        "frames": source.frame_count,
+        "faces": len(people.persons),
+        "found": [len(person.frames) for person in people.persons],
+        "fps": round(source.frame_count / seconds, 1),
+        "cpu_ms_per_frame": round(1000 * processor / source.frame_count, 1),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure detection and tracking.")
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--model", type=Path, required=True, help="face_landmarker.task")
+    parser.add_argument("--repeats", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--row", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.row:
+        print(json.dumps(measure(arguments.video, arguments.model, arguments.row)))
+        return
+    print("  ".join(f"{name:>16}" for name in COLUMNS))
+    rows = []
+    for repeats in arguments.repeats:
+        command = [sys.executable, "-m", "benchmarks.faces", str(arguments.video), "--model", str(arguments.model)]
+        done = subprocess.run([*command, "--row", str(repeats)], check=True, stdout=subprocess.PIPE, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print("  ".join(f"{rows[-1][name]!s:>16}" for name in COLUMNS), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"video": arguments.video.name, "rows": rows}, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

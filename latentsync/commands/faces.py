@@ -1,0 +1,111 @@
+"""`faces`: who is in a video, without changing it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import hub
+from ..errors import UsageError
+from ..spec import FACE_LANDMARKER, MODELS
+from .progress import shown
+
+if TYPE_CHECKING:
+    from ..face.people import People, Person
+    from ..media import FrameSource
+    from ..types import FaceTrack
+
+
+def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Declare the command and its flags."""
+    job = add("faces", help="list the faces of a video", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    job.set_defaults(command=run)
+    job.add_argument("video", type=Path, help="the video to search")
+    job.add_argument("--json", action="store_true", help="print JSON; its frame ranges are half-open")
+    job.add_argument("-o", "--output", type=Path, help="also write a numbered crop of every face to this PNG")
+    add_models_flag(job)
+    add_flags(job)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print who is in a video, and what would become of the chosen face."""
+    from ..face import report
+    from ..media import VideoFile
+
+    if options.output is not None and options.output.suffix.lower() != ".png":
+        raise UsageError(f"the crops are written as PNG: give -o a name that ends in .png, not {options.output.name!r}")
+    people = search(VideoFile(options.video), options)
+    found = choose(people, options) if people.persons else (None, None)
+    if options.output is not None and people.persons:
+        options.output.write_bytes(report.sheet(list(report.crops(people, MODELS["1.5"].resolution))))
+    said = json.dumps(report.table(people, *found), indent=2) if options.json else report.text(people, *found)
+    sys.stdout.write(said + "\n")
+
+
+def add_models_flag(job: argparse.ArgumentParser) -> None:
+    """Where the weights are."""
+    job.add_argument(
+        "--models",
+        type=Path,
+        default=hub.DEFAULT_FOLDER.expanduser(),
+        help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
+    )
+
+
+def add_flags(job: argparse.ArgumentParser) -> None:
+    """The flags that decide whose face is found and how it is followed."""
+    orders = ("largest", "leftmost", "rightmost", "most central", "most frames")
+    job.add_argument("--face", choices=orders, default=orders[0], help="whose lips: the order of people")
+    job.add_argument("--face-index", type=int, default=0, help="0 takes the first of that order, 1 the second")
+    job.add_argument("--reference-face", type=Path, help="a picture of the person: the most similar face is taken")
+    job.add_argument("--min-confidence", type=float, default=0.5, help="how sure the face detector must be, 0 to 1")
+    job.add_argument("--max-gap", type=int, default=8, help="frames without the face that are bridged")
+    job.add_argument("--max-yaw", type=float, default=60.0, help="degrees; a head turned further is left as it is")
+    job.add_argument(
+        "--smoothing", choices=("zero-lag", "upstream"), default="zero-lag", help="how the crop is steadied"
+    )
+    job.add_argument("--landmarks", type=Path, help="face landmarks (JSON, as ComfyUI's FACE_LANDMARKS) to use instead")
+
+
+def find_track(source: FrameSource, options: argparse.Namespace) -> FaceTrack:
+    """The chosen face of a source, by the flags."""
+    return choose(search(source, options), options)[1]
+
+
+def search(source: FrameSource, options: argparse.Namespace) -> People:
+    """Everybody in a source, by detection or by landmarks from a file."""
+    from ..face import landmarks
+    from ..face.detect import FaceDetector
+    from ..face.people import gather
+    from ..face.track import scan
+
+    if options.landmarks is not None:
+        faces = landmarks.from_comfyui(landmarks.read_json(options.landmarks), source)
+        return gather(source, shown(scan(source, landmarks.GivenFaces(faces)), "faces", source.frame_count))
+    with FaceDetector(_landmarker(options), options.min_confidence) as detector:
+        return gather(source, shown(scan(source, detector), "faces", source.frame_count))
+
+
+def choose(people: People, options: argparse.Namespace) -> tuple[Person, FaceTrack]:
+    """The chosen person and the track of their face, by the flags."""
+    from ..face import choose as chooser
+    from ..face.follow import FollowSettings, follow
+
+    settings = FollowSettings(options.max_gap, options.max_yaw, options.smoothing)
+    reference = None
+    if options.reference_face is not None:
+        from ..face.detect import FaceDetector
+        from ..media import VideoFile
+
+        with FaceDetector(_landmarker(options), options.min_confidence) as detector:
+            reference = chooser.reference_look(next(VideoFile(options.reference_face).read([0])), detector)
+    person = chooser.choose(people, options.face, options.face_index, reference)
+    return person, follow(people, person, settings)
+
+
+def _landmarker(options: argparse.Namespace) -> Path:
+    return hub.require(FACE_LANDMARKER, hub.folders_in(options.models))
