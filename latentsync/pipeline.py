@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from .face.mask import keep_mask
 from .spec import LATENT_SCALE, LATENT_STRIDE
 from .timeline import Timeline, windows
 from .types import AudioFeatures, Codec, FaceTrack, LipTrack, SamplerSettings, Waveform
-
-if TYPE_CHECKING:
-    from .models.whisper import WhisperEncoder
 
 DECODE_FRAMES = 4  # latents decoded together
 
@@ -39,14 +36,10 @@ class Composite(NamedTuple):
     source: np.ndarray
 
 
-def plan(track: FaceTrack, timeline: Timeline) -> list[range]:
-    """Windows of output frames in which the face is there."""
-    return list(windows(track.present[list(timeline.source_index)].tolist()))
-
-
-def embed(waveform: Waveform, encoder: WhisperEncoder) -> Iterator[torch.Tensor]:
-    """Whisper states of a recording, a segment of at most 30 s at a time: (positions, 5, 384) each."""
-    yield from audio.embed(audio.resample(waveform), encoder)
+def plan(track: FaceTrack, features: AudioFeatures, timeline: Timeline) -> list[range]:
+    """Windows of output frames in which the face is there and speaks."""
+    active = track.present[list(timeline.source_index)] & features.spoken_in(timeline)
+    return list(windows(active.tolist()))
 
 
 def sample(
@@ -70,13 +63,13 @@ def sample(
     resolution = noise.shape[-1] * LATENT_STRIDE
     keep = torch.from_numpy(keep_mask(resolution))
     matrices = align.matrices(track.points, resolution)
-    chosen = plan(track, timeline)
+    chosen = plan(track, features, timeline)
     indices = [timeline.source_index[i] for window in chosen for i in window]
     frames = iter(zip(indices, track.source.read(indices), strict=True))
     for window in chosen:
         crops = np.stack([align.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window))])
         conditioning = sampling.condition(torch.from_numpy(crops), keep, codec).to(noise.device, dtype)
-        heard = audio.windows(features.states, window, timeline.rate)[None].to(conditioning)
+        heard = audio.windows(features.states, window, timeline.rate, features.first)[None].to(conditioning)
         for step, latents in enumerate(sampling.denoise(unet, noise, conditioning, heard, settings), start=1):
             yield Sampled(window, step, settings.steps, latents)
 
@@ -97,7 +90,7 @@ def collect(
             finished.append(sampled.latents[0].movedim(1, 0).to("cpu", torch.float16))
     if not finished:
         raise FaceError(
-            f"{track.source.name}: the face is in none of the frames that the sound covers "
+            f"{track.source.name}: the face is in none of the frames that the speech covers "
             f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
         )
     return LipTrack(track, timeline, torch.cat(finished), slots, waveform, codec)
@@ -111,12 +104,13 @@ def composite(lips: LipTrack) -> Iterator[Composite]:
     """
     track, timeline = lips.track, lips.timeline
     matrices = align.matrices(track.points, lips.resolution)[list(timeline.source_index)]
-    sources = track.source.read(timeline.source_index)
+    sources, strength = track.source.read(timeline.source_index), lips.strength
     for first in range(0, timeline.frame_count, DECODE_FRAMES):
         frames = dict(enumerate(islice(sources, DECODE_FRAMES), start=first))
         faces = _decode(lips, {i: frame for i, frame in frames.items() if lips.slots[i] >= 0}, matrices)
         for i, frame in frames.items():
-            yield Composite(blend.paste_box(frame, faces[i], matrices[i]) if i in faces else frame, frame)
+            made = blend.paste_box(frame, faces[i], matrices[i], strength[i]) if i in faces else frame
+            yield Composite(made, frame)
 
 
 def _decode(lips: LipTrack, frames: dict[int, np.ndarray], matrices: np.ndarray) -> dict[int, torch.Tensor]:

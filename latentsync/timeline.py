@@ -11,6 +11,8 @@ from fractions import Fraction
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .errors import UsageError
 from .spec import WINDOW_FRAMES
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from .media import FrameSource
 
 MODEL_RATE = Fraction(25)  # frames per second that the model was trained on
+FADE_FRAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +83,23 @@ def windows(active: Sequence[bool], longest: int = WINDOW_FRAMES) -> Iterator[ra
             frames = list(run)
             for first in range(frames[0], frames[-1] + 1, longest):
                 yield range(first, min(first + longest, frames[-1] + 1))
+
+
+def faded(active: np.ndarray, frames: int = FADE_FRAMES) -> np.ndarray:
+    """How strongly the new lips are laid over each output frame.
+
+    Args:
+        active: bool (output frames,): whether there are new lips.
+        frames: over which they come and go, within their own stretch, so that the others stay untouched.
+
+    Returns:
+        float32 (output frames,): 0 where they are not, 1 where they are and no frame without them is near.
+    """
+    untouched = np.flatnonzero(~active)
+    if not len(untouched):
+        return np.ones(len(active), np.float32)
+    here = np.arange(len(active))
+    after = np.searchsorted(untouched, here)
+    nearest = untouched[[(after - 1).clip(0), after.clip(max=len(untouched) - 1)]]
+    distance = np.abs(nearest - here).min(axis=0)
+    return (distance / (frames + 1)).clip(max=1).astype(np.float32)

@@ -88,6 +88,6 @@ class LatentSyncSampler(io.ComfyNode):
         timeline = lay_out(faces.source, embeds.waveform.duration_seconds)
         noise = draw_noise(seed, model.spec.resolution).to(model.device)
         samples = pipeline.sample(model.denoiser(), model.codec, faces, embeds, timeline, settings, noise, model.dtype)
-        total = len(pipeline.plan(faces, timeline)) * steps
+        total = len(pipeline.plan(faces, embeds, timeline)) * steps
         lips = pipeline.collect(runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec)
         return io.NodeOutput(lips)

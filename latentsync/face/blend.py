@@ -8,13 +8,16 @@ from .align import crop_size
 from .warp import footprint, is_empty, opencv, to_frame, within
 
 
-def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.ndarray) -> np.ndarray:
+def paste_box(
+    frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.ndarray, strength: float = 1.0
+) -> np.ndarray:
     """Lay a face into its frame as upstream does: the whole crop, softened towards its edge.
 
     Args:
         frame: (H, W, 3), uint8, or float32 in [0, 1].
         face: (3, R, R) in [-1, 1].
         matrix: (2, 3), frame pixels to the crop of `crop_size(R)`.
+        strength: 0 to 1, how much of the face is seen.
 
     Returns:
         A new frame of the same dtype; pixels outside the face's box are those of `frame`.
@@ -33,7 +36,7 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
     local = within(matrix, box)
     over = to_frame(crop, local, under.shape[:2], outside=white / 2).clip(0, white)
     inside = to_frame(np.ones((height, width), np.float32), local, under.shape[:2], outside=0)
-    pasted[box] = _blend(under, over, inside)
+    pasted[box] = _blend(under, over, inside, strength)
     return pasted
 
 
@@ -63,11 +66,11 @@ def _unsquared(face: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).cpu().numpy())
 
 
-def _blend(under: np.ndarray, over: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def _blend(under: np.ndarray, over: np.ndarray, inside: np.ndarray, strength: float) -> np.ndarray:
     """`over` on `under`, both (h, w, 3), by the soft edge of the crop's cover `inside`, (h, w) in [0, 1]."""
     cv2 = opencv()
     cover = cv2.erode(inside, np.ones((2, 2), np.uint8))
-    weight = _softened(cover)
+    weight = _softened(cover) * np.float32(strength)
     opacity = (weight * cover)[..., None]
     blended = opacity * over + (1 - weight)[..., None] * under.astype(np.float32, copy=False)
     return blended.astype(under.dtype)
