@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +14,10 @@ from . import audio, sampling
 from .errors import FaceError
 from .face import align, blend
 from .face.mask import keep_mask
-from .fade import strengths
 from .latents import LatentStore
 from .spec import LATENT_SCALE, LATENT_STRIDE
 from .timeline import Timeline, windows
 from .types import AudioFeatures, Codec, FaceTrack, LipTrack, SamplerSettings, Waveform
-
-if TYPE_CHECKING:
-    from .models.whisper import WhisperEncoder
 
 DECODE_FRAMES = 4  # latents decoded together
 
@@ -42,16 +38,12 @@ class Composite(NamedTuple):
     source: np.ndarray
 
 
-def plan(track: FaceTrack, timeline: Timeline) -> list[range]:
-    """Windows of output frames in which the face is there and the sound goes on, none of them across a cut."""
+def plan(track: FaceTrack, features: AudioFeatures, timeline: Timeline) -> list[range]:
+    """Windows of output frames in which the face is there and speaks, none of them across a cut."""
     shown = np.where(track.present, track.shots + 1, 0)[list(timeline.source_index)]
+    shown[~features.spoken_in(timeline)] = 0
     shown[timeline.sound_frames :] = 0
     return list(windows(shown.tolist()))
-
-
-def embed(waveform: Waveform, encoder: WhisperEncoder) -> Iterator[torch.Tensor]:
-    """Whisper states of a recording, a segment of at most 30 s at a time: (positions, 5, 384) each."""
-    yield from audio.embed(audio.resample(waveform), encoder)
 
 
 def sample(
@@ -75,13 +67,13 @@ def sample(
     resolution = noise.shape[-1] * LATENT_STRIDE
     keep = torch.from_numpy(keep_mask(resolution))
     matrices = align.track_matrices(track, resolution)
-    chosen = plan(track, timeline)
+    chosen = plan(track, features, timeline)
     indices = [timeline.source_index[i] for window in chosen for i in window]
     frames = iter(zip(indices, track.source.read(indices), strict=True))
     for window in chosen:
         crops = np.stack([align.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window))])
         conditioning = sampling.condition(torch.from_numpy(crops), keep, codec).to(noise.device, dtype)
-        heard = audio.windows(features.states, window, timeline.rate)[None].to(conditioning)
+        heard = audio.windows(features.states, window, timeline.rate, features.first)[None].to(conditioning)
         for step, latents in enumerate(sampling.denoise(unet, noise, conditioning, heard, settings), start=1):
             yield Sampled(window, step, settings.steps, latents)
 
@@ -112,7 +104,7 @@ def collect(
         latents = store.finished()
     if not len(latents):
         raise FaceError(
-            f"{track.source.name}: the face is in none of the frames that the sound covers "
+            f"{track.source.name}: the face is in none of the frames that the speech covers "
             f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
         )
     return LipTrack(track, timeline, latents, slots, timeline.fit(waveform), codec)
@@ -126,7 +118,7 @@ def composite(lips: LipTrack) -> Iterator[Composite]:
         mouth fades in and out.
     """
     track, timeline = lips.track, lips.timeline
-    levels = strengths(lips.slots >= 0, track.shots[list(timeline.source_index)])
+    strength = lips.strength
     matrices = align.track_matrices(track, lips.resolution)[list(timeline.source_index)]
     sources = track.source.read(timeline.source_index)
     for first in range(0, timeline.frame_count, DECODE_FRAMES):
@@ -137,7 +129,7 @@ def composite(lips: LipTrack) -> Iterator[Composite]:
                 yield Composite(frame, frame)
                 continue
             pasted = blend.paste_box(frame, faces[i], matrices[i])
-            yield Composite(blend.mixed(frame, pasted, float(levels[i])), frame)
+            yield Composite(blend.mixed(frame, pasted, float(strength[i])), frame)
 
 
 def _decode(lips: LipTrack, frames: dict[int, np.ndarray], matrices: np.ndarray) -> dict[int, torch.Tensor]:

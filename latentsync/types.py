@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, floor
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
 
 from .errors import AudioError, FaceError, UsageError
+from .fade import strengths
 from .spec import AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE
+from .timeline import Timeline
 
 if TYPE_CHECKING:
     from .media import FrameSource
-    from .timeline import Timeline
+
+
+Segments = Literal["overlapping", "upstream"]
+"""How a recording is cut for Whisper, which hears 30 s at a time."""
+
+Silence = Literal["as is", "keep source", "close mouth"]
+"""What becomes of frames in which nobody speaks."""
+
+
+SPEECH_RATE = 100  # of the speech gate, per second
 
 
 Smoothing = Literal["zero-lag", "upstream"]
@@ -63,20 +75,61 @@ class Waveform:
         return f"Waveform({channels} channels, {count / self.rate:.3f} s at {self.rate} Hz)"
 
 
+@dataclass(frozen=True, slots=True)
+class HearingSettings:
+    """How a recording is listened to.
+
+    silence: as it comes out of the network; the source's own frames; or states of true silence.
+    threshold_db: above its background, from which sound counts as speech; 1 to 20.
+    hang_seconds: how long speech is taken to go on after its level has fallen; 0 to 5.
+    segments: overlapping, or cut every 30 s as upstream does.
+    """
+
+    silence: Silence = "as is"
+    threshold_db: float = 4.0
+    hang_seconds: float = 0.2
+    segments: Segments = "overlapping"
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.threshold_db <= 20.0:
+            raise UsageError(f"the speech threshold must be from 1 to 20 dB, not {self.threshold_db}")
+        if not 0.0 <= self.hang_seconds <= 5.0:
+            raise UsageError(f"the hang time must be from 0 to 5 s, not {self.hang_seconds}")
+
+
 @dataclass(frozen=True, eq=False)
 class AudioFeatures:
     """What the lips hear and what the listener hears.
 
     states: (positions, 5, 384) Whisper states, 50 positions a second, on the CPU.
     waveform: the sound of the finished video, untouched.
+    first: position of states[0]; negative where there are states of before the sound.
+    spoken: bool (n,), 100 a second: whether the lips follow; elsewhere the source's frames stay. None: everywhere.
     """
 
     states: torch.Tensor
     waveform: Waveform
+    first: int = 0
+    spoken: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.states.ndim != 3 or self.states.shape[1:] != (AUDIO_STATES, AUDIO_WIDTH):
             raise AudioError(f"audio states must be (T, {AUDIO_STATES}, {AUDIO_WIDTH}), not {tuple(self.states.shape)}")
+        if self.spoken is not None and not self.spoken.any():
+            raise AudioError(
+                "no speech stands out of the recording's background: lower the threshold, wire the voice alone as "
+                "vocals, or choose 'as is' for silence"
+            )
+
+    def spoken_in(self, timeline: Timeline) -> np.ndarray:
+        """bool (output frames,): whether the lips follow; where there is no more sound, they do not."""
+        if self.spoken is None:
+            return np.ones(timeline.frame_count, dtype=bool)
+        until = np.concatenate(([0], np.cumsum(self.spoken)))
+        edges = [frame * SPEECH_RATE / timeline.rate for frame in range(timeline.frame_count + 1)]
+        first = np.minimum([floor(edge) for edge in edges[:-1]], len(self.spoken))
+        end = np.minimum([ceil(edge) for edge in edges[1:]], len(self.spoken))
+        return until[end] > until[first]
 
     def __repr__(self) -> str:
         return f"AudioFeatures({self.states.shape[0]} positions, {self.waveform!r})"
@@ -177,6 +230,11 @@ class LipTrack:
     def resolution(self) -> int:
         """Side of the square crop in pixels."""
         return self.latents.shape[-1] * LATENT_STRIDE
+
+    @property
+    def strength(self) -> np.ndarray:
+        """float32 (output frames,) in [0, 1]: how much of the lips is seen; less where untouched frames are near."""
+        return strengths(self.slots >= 0, self.track.shots[list(self.timeline.source_index)])
 
     def __repr__(self) -> str:
         return f"LipTrack({self.timeline!r}, {len(self.latents)} regenerated at {self.resolution} px, {self.track!r})"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, get_args
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from typing_extensions import override
 
+from ..latentsync.types import HearingSettings, Segments, Silence
 from . import convert, runtime
 from .sockets import CATEGORY, Embeds, Model
 
@@ -19,29 +21,86 @@ class LatentSyncAudioEmbed(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
+        defaults = HearingSettings()
         return io.Schema(
             node_id="LatentSyncAudioEmbed",
             display_name="LatentSync Audio Embed",
             category=CATEGORY,
-            description="Listens to the speech. The finished video lasts as long as this sound.",
-            search_aliases=["lip sync audio", "whisper embedding", "speech"],
+            description="Listens to the speech, and draws where it hears some: shaded in the picture. The finished "
+            "video lasts as long as the sound.",
+            search_aliases=["lip sync audio", "whisper embedding", "speech", "vocals", "silence"],
             inputs=[
                 Model.Input("model", tooltip="From Load Model."),
-                io.Audio.Input("audio", tooltip="The new speech. It is heard, untouched, in the finished video."),
+                io.Audio.Input("audio", tooltip="The new sound. It is heard, untouched, in the finished video."),
+                io.Audio.Input(
+                    "vocals",
+                    optional=True,
+                    tooltip="The voice alone, for songs and noisy recordings: it drives the lips, and 'audio' is "
+                    "heard. Both begin together; it may be shorter or longer.",
+                ),
+                io.Combo.Input(
+                    "silence",
+                    options=list(get_args(Silence)),
+                    default=defaults.silence,
+                    tooltip="Frames in which nobody speaks. as is: the network decides, as its authors have it. keep "
+                    "source: the source's own frames, untouched, faded over three; saves time. close mouth: the "
+                    "network hears true silence there.",
+                ),
+                io.Float.Input(
+                    "threshold_db",
+                    default=defaults.threshold_db,
+                    min=1.0,
+                    max=20.0,
+                    step=0.5,
+                    tooltip="How far sound must stand out of its background to count as speech. Higher takes less for "
+                    "speech. The red line in the picture.",
+                ),
+                io.Int.Input(
+                    "hang_ms",
+                    default=round(1000 * defaults.hang_seconds),
+                    min=0,
+                    max=5000,
+                    step=20,
+                    tooltip="How long speech is taken to go on after it has faded: shorter pauses are not cut out.",
+                ),
+                io.Int.Input(
+                    "offset_ms",
+                    default=0,
+                    min=-600_000,
+                    max=600_000,
+                    tooltip="Moves the lips against the sound: positive is later, negative is earlier.",
+                ),
+                io.Combo.Input(
+                    "segments",
+                    options=list(get_args(Segments)),
+                    default=defaults.segments,
+                    tooltip="Whisper hears 30 seconds at a time. overlapping: without a jump at each cut. upstream: "
+                    "cut as the official program cuts, to compare with it.",
+                ),
             ],
             outputs=[Embeds.Output(display_name="embeds", tooltip="To Sampler.")],
         )
 
     @classmethod
     @override
-    def execute(cls, model: LoadedModel, audio: Mapping[str, Any] | None) -> io.NodeOutput:
-        import torch
+    def execute(
+        cls,
+        model: LoadedModel,
+        audio: Mapping[str, Any] | None,
+        silence: Silence,
+        threshold_db: float,
+        hang_ms: int,
+        offset_ms: int,
+        segments: Segments,
+        vocals: Mapping[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        from ..latentsync import chart, hearing, sound
 
-        from ..latentsync import pipeline
-        from ..latentsync.audio import SEGMENT_SECONDS
-        from ..latentsync.types import AudioFeatures
-
-        sound = convert.waveform(audio)
-        segments = -(-sound.duration_seconds // SEGMENT_SECONDS)
-        states = torch.cat(list(runtime.tracked(pipeline.embed(sound, model.encoder()), int(segments))))
-        return io.NodeOutput(AudioFeatures(states, sound))
+        settings = HearingSettings(silence, threshold_db, hang_ms / 1000, segments)
+        given = convert.waveform(audio)
+        driving = None if vocals is None else convert.waveform(vocals)
+        heard = sound.hear(given, driving, Fraction(offset_ms, 1000))
+        listened = hearing.listen(heard, model.encoder(), settings)
+        steps = runtime.tracked(listened, hearing.steps(heard, settings))
+        embeds, speech = hearing.remember(steps, heard, given, settings)
+        return io.NodeOutput(embeds, ui=ui.PreviewImage(convert.picture(chart.draw(speech, heard)), cls=cls))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import comfy.model_management as mm
 import numpy as np
 import torch
 from comfy_api.input import VideoInput
@@ -16,6 +17,9 @@ from ..latentsync.errors import AudioError
 from ..latentsync.media import FrameSource, ImageBatch, VideoFile
 from ..latentsync.pixels import to_floats
 from ..latentsync.types import Waveform
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 log = logging.getLogger("latentsync")
 
@@ -42,13 +46,15 @@ def exact_rate(fps: float) -> Fraction:
 
 
 def waveform(audio: Mapping[str, Any] | None) -> Waveform:
-    """An AUDIO of one recording; a lazy mapping (as VideoHelperSuite's) is read like a dict."""
+    """An AUDIO of one recording; a lazy mapping (as VideoHelperSuite's) is read here, where it may fail."""
     if audio is None:
-        raise AudioError("no sound is wired: connect an AUDIO, for example from Load Audio")
-    samples: torch.Tensor = audio["waveform"]
+        raise AudioError(
+            "there is no sound: connect the AUDIO of Load Audio, or of a video that has a sound track, to 'audio'"
+        )
+    samples, rate = _read(audio)
     if samples.ndim != 3 or samples.shape[0] != 1:
         raise AudioError(f"an AUDIO of one recording is needed, (1, channels, samples), not {tuple(samples.shape)}")
-    return Waveform(samples[0].detach().to("cpu", torch.float32), int(audio["sample_rate"]))
+    return Waveform(samples[0].detach().to("cpu", torch.float32), rate)
 
 
 def audio(sound: Waveform) -> dict[str, Any]:
@@ -84,6 +90,11 @@ def _hides_its_trim(video: VideoInput) -> bool:
     return video.get_duration() != VideoFromFile(video.get_stream_source()).get_duration()
 
 
+def picture(drawn: Image) -> torch.Tensor:
+    """A drawing as an IMAGE batch of one."""
+    return image(np.array(drawn))[None]
+
+
 def _trim_window(video: VideoInput) -> tuple[float, float]:
     """Start and duration in seconds; a duration of 0 is all the rest."""
     window = getattr(video, "get_active_trim_window", None)  # ComfyUI 0.23 and newer
@@ -93,3 +104,15 @@ def _trim_window(video: VideoInput) -> tuple[float, float]:
 def _exact_seconds(seconds: float) -> Fraction:
     """What was meant: 0.12 is 3/25, and no float is."""
     return Fraction(seconds).limit_denominator(MAX_SECONDS_DENOMINATOR)
+
+
+def _read(audio: Mapping[str, Any]) -> tuple[torch.Tensor, int]:
+    try:
+        return audio["waveform"], int(audio["sample_rate"])
+    except mm.InterruptProcessingException:
+        raise
+    except Exception as error:
+        raise AudioError(
+            f"the sound wired here cannot be read ({error}): its video has no sound track, or the file is damaged. "
+            "Connect the AUDIO of Load Audio, or of a video that has sound."
+        ) from error

@@ -114,7 +114,7 @@ class LatentSyncSampler(io.ComfyNode):
         timeline = lay_out(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
         noise = draw_noise(seed, model.spec.resolution).to(model.device)
         samples = pipeline.sample(model.denoiser(), model.codec, faces, embeds, timeline, settings, noise, model.dtype)
-        total = len(pipeline.plan(faces, timeline)) * steps
+        total = len(pipeline.plan(faces, embeds, timeline)) * steps
         lips = pipeline.collect(
             runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec, runtime.temp_folder()
         )

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync import audio, checkpoint, sampling
+from latentsync import audio, checkpoint, mel, sampling
 from latentsync import pipeline as product
 from latentsync.checkpoint import Checkpoint
 from latentsync.face import align, blend
@@ -28,6 +28,7 @@ from latentsync.models.layers import sinusoid_table
 from latentsync.models.unet import UNet
 from latentsync.models.vae import DiffusersCodec
 from latentsync.models.whisper import WhisperEncoder
+from latentsync.sound import SAMPLE_RATE
 from latentsync.synthetic import WHISPER_DIMS
 from latentsync.timeline import MODEL_RATE, Timeline, ping_pong
 from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings, Waveform
@@ -159,7 +160,7 @@ def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
     last window were sampled together with them, so here the timeline has them too.
     """
     clip = Clip(case)
-    features = AudioFeatures(speech_states(case["seconds"]), Waveform(torch.zeros(1, 1), audio.SAMPLE_RATE))
+    features = AudioFeatures(speech_states(case["seconds"]), Waveform(torch.zeros(1, 1), SAMPLE_RATE))
     count = len(features.states) // 2 + OVERSHOOT_FRAMES
     timeline = Timeline(clip.rate, tuple(ping_pong(i, clip.frame_count) for i in range(count)))
     track = FaceTrack(clip, clip.points(clip.frame_count))
@@ -200,8 +201,13 @@ def procedural_face(resolution: int) -> Tensor:
 
 
 def speech_states(seconds: float) -> Tensor:
-    samples = torch.from_numpy(procedural.speech(seconds))
-    return torch.cat(list(audio.embed(samples, whisper())))
+    return upstream_states(torch.from_numpy(procedural.speech(seconds)))
+
+
+def upstream_states(samples: Tensor) -> Tensor:
+    """The states of a recording (samples,) at 16 kHz, cut as upstream cuts it."""
+    power = torch.cat(list(mel.powers([samples])), dim=1)
+    return torch.cat(list(audio.embed([power], whisper(), mel.peak(power), "upstream")))
 
 
 @cache

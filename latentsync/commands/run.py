@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -13,7 +14,7 @@ from .. import hub
 from ..errors import UsageError
 from ..spec import MODELS
 from ..timeline import Length, RateChoice
-from ..types import SamplerSettings
+from ..types import HearingSettings, SamplerSettings, Segments, Silence
 from . import faces
 from .device import card_bytes, chosen_device
 from .progress import followed, shown
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..models.whisper import WhisperEncoder
     from ..sampling import Denoiser
-    from ..types import Codec, LipTrack
+    from ..types import AudioFeatures, Codec, LipTrack, Waveform
 
 SYNTHETIC_WARNING = (
     "warning: --synthetic uses tiny untrained weights: everything runs, but the mouth will be noise, not speech."
@@ -60,6 +61,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument(
         "--step-cache", type=int, default=defaults.step_cache, help="run the whole UNet every so many steps; 1 is off"
     )
+    _add_hearing(job)
     job.add_argument(
         "--fps",
         choices=get_args(RateChoice),
@@ -85,26 +87,53 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument("--synthetic", action="store_true", help="tiny untrained weights, to try the machinery")
 
 
+def _add_hearing(job: argparse.ArgumentParser) -> None:
+    defaults = HearingSettings()
+    job.add_argument("--vocals", type=Path, help="the voice alone: it drives the lips, and AUDIO is heard")
+    job.add_argument(
+        "--silence",
+        choices=get_args(Silence),
+        default=defaults.silence,
+        help="frames in which nobody speaks: as the network has it, the source's own, or a closed mouth",
+    )
+    job.add_argument(
+        "--threshold-db",
+        type=float,
+        default=defaults.threshold_db,
+        help="how far sound must stand out of its background to count as speech, 1 to 20",
+    )
+    job.add_argument(
+        "--hang-ms",
+        type=int,
+        default=round(1000 * defaults.hang_seconds),
+        help="how long speech is taken to go on after it has faded",
+    )
+    job.add_argument("--offset-ms", type=int, default=0, help="lips later than the sound; negative: earlier")
+    job.add_argument(
+        "--segments",
+        choices=get_args(Segments),
+        default=defaults.segments,
+        help="how the sound is cut for Whisper; upstream compares with the official program",
+    )
+
+
 def run(options: argparse.Namespace) -> None:
     """Give a video new speech and write it."""
     from .. import pipeline
     from ..media import VideoFile, read_sound
     from ..timeline import lay_out, output_rate
-    from ..types import AudioFeatures
 
     settings = SamplerSettings(options.seed, options.steps, options.guidance, options.step_cache)
     _check_output(options.output, [options.video, options.audio])
     source, sound = VideoFile(options.video), read_sound(options.audio)
     models = _synthetic_models() if options.synthetic else _load_models(options)
     track = faces.find_track(source, options)
-    states = list(shown(pipeline.embed(sound, models.encoder), "audio"))
-    rate = output_rate(source.rate, options.fps)
-    timeline = lay_out(source, sound.duration_seconds, rate, options.length)
-    features = AudioFeatures(_joined(states), sound)
+    features = _listen(sound, models.encoder, options)
+    timeline = lay_out(source, sound.duration_seconds, output_rate(source.rate, options.fps), options.length)
     samples = pipeline.sample(
         models.unet, models.codec, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
     )
-    total = len(pipeline.plan(track, timeline)) * settings.steps
+    total = len(pipeline.plan(track, features, timeline)) * settings.steps
     lips = pipeline.collect(shown(samples, "lips", total), track, timeline, sound, models.codec)
     _write(lips, options)
 
@@ -127,7 +156,18 @@ def _write(lips: LipTrack, options: argparse.Namespace) -> None:
     for remark in source.remarks():
         sys.stderr.write(f"note: {remark}\n")
     missed = int((lips.slots < 0).sum())
-    sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them as they were\n")
+    sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them as in the source\n")
+
+
+def _listen(audio: Waveform, encoder: WhisperEncoder, options: argparse.Namespace) -> AudioFeatures:
+    from .. import hearing, sound
+    from ..media import read_sound
+
+    settings = HearingSettings(options.silence, options.threshold_db, options.hang_ms / 1000, options.segments)
+    vocals = None if options.vocals is None else read_sound(options.vocals)
+    heard = sound.hear(audio, vocals, Fraction(options.offset_ms, 1000))
+    listened = shown(hearing.listen(heard, encoder, settings), "audio", hearing.steps(heard, settings))
+    return hearing.remember(listened, heard, audio, settings)[0]
 
 
 def _load_models(options: argparse.Namespace) -> Models:
@@ -160,12 +200,6 @@ def _noise(seed: int, models: Models) -> torch.Tensor:
     from ..sampling import draw_noise
 
     return draw_noise(seed, models.resolution).to(models.device)
-
-
-def _joined(states: list[torch.Tensor]) -> torch.Tensor:
-    import torch
-
-    return torch.cat(states)
 
 
 def _check_output(output: Path, inputs: Sequence[Path]) -> None:

@@ -1,0 +1,88 @@
+"""From a recording to all that the sampler needs to know of it: its spectrum, where somebody speaks, its states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from . import audio, mel, speech
+from .errors import AudioError
+from .models.whisper import WhisperEncoder
+from .sound import Heard
+from .spec import AUDIO_STATES, AUDIO_WIDTH
+from .speech import Speech
+from .types import AudioFeatures, HearingSettings, Waveform
+
+KEPT = torch.float16  # 192 KB a second; what the UNet computes in on a GPU, and 2**-11 of a state on a CPU
+
+
+class Listened(NamedTuple):
+    """One step of listening: at first nothing is known, then where somebody speaks, then states after states."""
+
+    speech: Speech | None = None
+    states: torch.Tensor | None = None
+
+
+def listen(heard: Heard, encoder: WhisperEncoder, settings: HearingSettings) -> Iterator[Listened]:
+    """Go through a recording: for its loudness, for its speech, for its states.
+
+    Memory does not grow with the recording, but for the speech curve (0.5 KB a second).
+
+    Yields:
+        `steps(heard, settings)` times.
+    """
+    known: list[speech.Survey] = []
+    for part in speech.survey(mel.powers(heard)):
+        known.append(part)
+        yield Listened()
+    survey = speech.whole(known)
+    levels: list[torch.Tensor] = []
+    for level in speech.levels(mel.powers(heard), survey):
+        levels.append(level)
+        yield Listened()
+    found = speech.gate(torch.cat(levels), settings.threshold_db, settings.hang_seconds)
+    yield Listened(speech=found)
+    closed = _closed(found) if settings.silence == "close mouth" else None
+    for states in audio.embed(mel.powers(heard), encoder, survey.peak, settings.segments, closed):
+        yield Listened(states=states)
+
+
+def steps(heard: Heard, settings: HearingSettings) -> int:
+    """How many steps `listen` takes."""
+    blocks = -(-heard.sample_count // (mel.BLOCK_MELS * mel.HOP_SAMPLES))
+    return 2 * blocks + 1 + audio.segment_count(heard.sample_count, settings.segments)
+
+
+def remember(
+    listened: Iterable[Listened], heard: Heard, waveform: Waveform, settings: HearingSettings
+) -> tuple[AudioFeatures, Speech]:
+    """Run the listening to its end and keep what it found.
+
+    Args:
+        waveform: the sound of the finished video.
+
+    Raises:
+        AudioError: frames without speech are to keep the source, and there is no other.
+    """
+    margin = audio.BEFORE + audio.AFTER if settings.segments == "overlapping" else 0
+    kept = torch.empty(heard.sample_count // mel.HOP_SAMPLES // 2 + margin, AUDIO_STATES, AUDIO_WIDTH, dtype=KEPT)
+    count, found = 0, None
+    for step in listened:
+        found = step.speech or found
+        if step.states is not None:
+            kept[count : count + len(step.states)] = step.states
+            count += len(step.states)
+    if found is None or count != len(kept):
+        raise AudioError(f"{count} of {len(kept)} audio states were made: the listening was not run to its end")
+    spoken = found.spoken if settings.silence == "keep source" else None
+    first = -audio.BEFORE if settings.segments == "overlapping" else 0
+    return AudioFeatures(kept, waveform, first, spoken), found
+
+
+def _closed(found: Speech) -> np.ndarray:
+    """bool (positions,): without speech. A position is two frames of the spectrum."""
+    count = len(found.spoken) // 2
+    return ~(found.spoken[: 2 * count : 2] | found.spoken[1 : 2 * count : 2])
