@@ -33,10 +33,19 @@ def write_files(folder: Path) -> None:
     """The same weights as the official pickle and as our safetensors."""
     import torch
 
-    from latentsync.checkpoint import meta_shapes
     from latentsync.convert import convert
-    from latentsync.models.unet import UNet
     from latentsync.work import finish
+
+    write_pickle(folder / PICKLE)
+    finish(convert(folder / PICKLE, folder / CONVERTED, "1.6", torch.float16))
+
+
+def write_pickle(path: Path) -> None:
+    """Numbers of the usual size in the layout of the official file."""
+    import torch
+
+    from latentsync.checkpoint import meta_shapes
+    from latentsync.models.unet import UNet
 
     block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.02
 
@@ -44,9 +53,7 @@ def write_files(folder: Path) -> None:
         count = math.prod(shape)
         return block.repeat(-(-count // len(block)))[:count].reshape(shape).clone()
 
-    state = {key: filled(shape) for key, shape in meta_shapes(UNet).items()}
-    torch.save({"global_step": 0, "state_dict": state}, folder / PICKLE)
-    finish(convert(folder / PICKLE, folder / CONVERTED, "1.6", torch.float16))
+    torch.save({"global_step": 0, "state_dict": {key: filled(shape) for key, shape in meta_shapes(UNet).items()}}, path)
 
 
 def load(path: Path) -> Measured:
