@@ -71,7 +71,7 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
     Raises:
         MediaError: no frames, frames without timestamps, or a file that breaks off.
     """
-    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+    if container.format.name == "avi" and _is_reordered(stream):
         raise MediaError(f"{name}: an AVI does not say when its B-frames are shown; convert it to mp4")
     ends, keys = _timestamps(container, stream, name)
     pts = sorted(shown_at for shown_at in ends if not keys or shown_at >= min(keys))
@@ -107,6 +107,10 @@ def _timestamps(container: InputContainer, stream: VideoStream, name: str) -> tu
     if broken and container.format.name not in LIVE_FORMATS:
         raise _cut_short(name, len(ends))
     return ends, keys
+
+
+def _is_reordered(stream: VideoStream) -> bool:
+    return stream.codec_context.name in ("h264", "hevc") and bool(stream.codec_context.has_b_frames)
 
 
 def _is_hidden(packet: Packet[VideoStream], stream: VideoStream) -> bool:

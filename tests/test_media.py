@@ -54,11 +54,12 @@ def make_clip(
     options: dict[str, str] | None = None,
     container: str = "mp4",
     size: tuple[int, int] = (HEIGHT, WIDTH),
+    pixels: str = "yuv420p",
 ) -> None:
     with av.open(path if isinstance(path, BytesIO) else str(path), "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate, options=options or {"bf": "3", "g": "12", "crf": "10"})
         stream.height, stream.width = size
-        stream.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
+        stream.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else pixels
         stream.codec_context.time_base = tick
         for number, shown_at in enumerate(pts):
             frame = av.VideoFrame.from_ndarray(numbered(number, *size), format="rgb24")
