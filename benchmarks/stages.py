@@ -1,0 +1,135 @@
+"""What everything but the networks costs, against decoding the same clip once and encoding it once.
+
+One process does both, in turn, `--rounds` times: a stage's share is then of the same machine at the same moment. The
+networks are stand-ins that cost next to nothing; the face is given (`--landmarks`, one frame's serves for all).
+
+Usage: python -m benchmarks.stages VIDEO SOUND.wav --landmarks FACE.json [--frames 150] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import ParamSpec, TypeVar
+
+import av
+import numpy as np
+import torch
+
+from benchmarks.media import loop_sound, loop_video
+from benchmarks.stand_in import PoolingCodec, predict_nothing
+from latentsync import pipeline
+from latentsync.face import align, blend, landmarks
+from latentsync.face.detect import Face
+from latentsync.media import VideoFile, read_sound
+from latentsync.spec import AUDIO_STATES, AUDIO_WIDTH
+from latentsync.timeline import lay_out
+from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings
+from latentsync.writer import VideoWriter
+
+CRF = 18
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def main() -> None:
+    options = _options()
+    rounds = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        seconds = options.frames / float(VideoFile(options.video).rate)
+        loop_video(options.video, folder / "video.mp4", seconds)
+        loop_sound(options.sound, folder / "sound.wav", seconds)
+        for _ in range(options.rounds):
+            bare, stages = _bare(folder), _product(folder, options.landmarks)
+            rounds.append({"bare decode and encode": bare, **stages})
+    sys.stdout.write("| stage | s (median) | of the bare pass |\n|---|---|---|\n")
+    for stage in rounds[0]:
+        share = median(done[stage] / done["bare decode and encode"] for done in rounds)
+        sys.stdout.write(f"| {stage} | {median(done[stage] for done in rounds):.2f} | {share:.2f} |\n")
+
+
+def _bare(folder: Path) -> float:
+    """Seconds to decode every frame and encode it again as it is."""
+    start = time.perf_counter()
+    with av.open(str(folder / "video.mp4")) as source, av.open(str(folder / "bare.mp4"), "w") as out:
+        given = source.streams.video[0]
+        given.thread_type = "AUTO"
+        stream = out.add_stream("libx264", rate=given.average_rate, options={"crf": str(CRF)})
+        stream.width, stream.height, stream.pix_fmt = given.width, given.height, "yuv420p"
+        for i, frame in enumerate(source.decode(given)):
+            frame.pts, frame.time_base, frame.pict_type = i, 1 / given.average_rate, 0
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return time.perf_counter() - start
+
+
+def _product(folder: Path, face: Path) -> dict[str, float]:
+    """Seconds of each stage of sampling and writing, and of all of them."""
+    spent: Counter[str] = Counter()
+    source, sound = VideoFile(folder / "video.mp4"), read_sound(folder / "sound.wav")
+    (found,) = landmarks.read_json(face)["frames"][0]
+    points = Face(np.array(found["landmarks_xy"])).points
+    track = FaceTrack(source, np.broadcast_to(points, (source.frame_count, *points.shape)))
+    timeline = lay_out(source, source.duration_seconds, source.rate)
+    features = AudioFeatures(torch.zeros(int(50 * source.duration_seconds), AUDIO_STATES, AUDIO_WIDTH), sound)
+    noise = torch.zeros(1, 4, 1, 32, 32)
+    codec, settings = PoolingCodec(), SamplerSettings(steps=1, guidance=1)
+    read, crop, paste = VideoFile.read, align.crop, blend.paste_box
+    VideoFile.read = lambda *given: _timed_each(read(*given), "decode, twice", spent)
+    align.crop = _timed(crop, "crop, twice", spent)
+    blend.paste_box = _timed(paste, "blend", spent)
+    start = time.perf_counter()
+    samples = pipeline.sample(predict_nothing, codec, track, features, timeline, settings, noise)
+    lips = pipeline.collect(samples, track, timeline, sound, codec)
+    size = {"height": source.height, "width": source.width}
+    with VideoWriter(folder / "out.mp4", rate=timeline.rate, crf=CRF, waveform=lips.waveform, **size) as writer:
+        write = _timed(writer.write, "encode", spent)
+        for made in pipeline.composite(lips):
+            write(made.frame)
+        ending = time.perf_counter()
+    spent["encode"] += time.perf_counter() - ending
+    whole = time.perf_counter() - start
+    VideoFile.read, align.crop, blend.paste_box = read, crop, paste
+    return {**spent, "everything but the networks": whole}
+
+
+def _timed(function: Callable[P, T], stage: str, spent: Counter[str]) -> Callable[P, T]:
+    def timed(*given: P.args, **named: P.kwargs) -> T:
+        start = time.perf_counter()
+        result = function(*given, **named)
+        spent[stage] += time.perf_counter() - start
+        return result
+
+    return timed
+
+
+def _timed_each(items: Iterator[T], stage: str, spent: Counter[str]) -> Iterator[T]:
+    while True:
+        start = time.perf_counter()
+        item = next(items, None)
+        spent[stage] += time.perf_counter() - start
+        if item is None:
+            return
+        yield item
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("sound", type=Path, help="16-bit WAV")
+    parser.add_argument("--landmarks", type=Path, required=True)
+    parser.add_argument("--frames", type=int, default=150)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
