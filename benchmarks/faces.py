@@ -3,7 +3,7 @@
 Usage: python -m benchmarks.faces VIDEO --model face_landmarker.task [--repeats 1 10] [--json FILE]
 
 Each row is a process of its own, so that its peak memory is its own. A clip repeated ten times is the same file,
-read ten times over without a pause.
+read ten times over in one scan.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +30,26 @@ from latentsync.media import VideoFile
 COLUMNS = ("repeats", "frames", "faces", "found", "fps", "cpu_ms_per_frame", "peak_mib")
 
 
-class Repeated(VideoFile):
-    """A video file several times over, forwards each time."""
+class Laps:
+    """A video file several times over, forwards each time, as one source."""
 
-    def __init__(self, path: Path, repeats: int) -> None:
-        super().__init__(path)
-        self.once = super().frame_count
-        self.repeats = repeats
+    def __init__(self, once: VideoFile, laps: int) -> None:
+        self.once, self.laps = once, laps
+        self.name, self.rate, self.height, self.width = once.name, once.rate, once.height, once.width
+        self.frame_count = once.frame_count * laps
+        self.duration_seconds = once.duration_seconds * laps
 
-    @property
-    def frame_count(self) -> int:
-        return self.once * self.repeats
+    def index_at(self, seconds: Fraction) -> int:
+        return min(int(seconds * self.rate), self.frame_count - 1)
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        wanted = list(indices)
-        once = VideoFile.__new__(VideoFile)
-        once.__dict__.update({key: value for key, value in self.__dict__.items() if key not in ("once", "repeats")})
-        for lap in range(self.repeats):
-            yield from once.read([i % self.once for i in wanted if i // self.once == lap])
+        for _, lap in groupby(indices, key=lambda i: i // self.once.frame_count):
+            yield from self.once.read(i % self.once.frame_count for i in lap)
 
 
 def measure(video: Path, model: Path, repeats: int) -> dict[str, Any]:
     """One row."""
-    source = Repeated(video, repeats)
+    source = Laps(VideoFile(video), repeats)
     with FaceDetector(model) as detector:
         began, spent = time.perf_counter(), time.process_time()
         people = gather(source, scan(source, detector))

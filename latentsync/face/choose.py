@@ -40,7 +40,7 @@ def choose(people: People, order: Order = "largest", index: int = 0, reference: 
             "Look at the numbered crops and choose a lower face_index."
         )
     if reference is not None:
-        return sorted(persons, key=lambda person: apart(person.looks, reference[None]))[index]
+        return sorted(persons, key=lambda person: _unlikeness(person, reference))[index]
     return ordered(people, order)[index]
 
 
@@ -70,6 +70,12 @@ def reference_look(picture: np.ndarray, detector: FaceDetector) -> np.ndarray:
             "Use a picture where the person is seen from the front."
         )
     return look(picture, faces[0].points)
+
+
+def _unlikeness(person: Person, reference: np.ndarray) -> float:
+    """How far a person is from a look, made as bright as theirs: pictures of one person are lit differently."""
+    brightness = float(person.looks.mean()) / max(float(reference.mean()), 1.0)
+    return apart(person.looks, reference[None] * brightness)
 
 
 def no_face(people: People) -> FaceError:
