@@ -42,7 +42,8 @@ def plan(track: FaceTrack, features: AudioFeatures, timeline: Timeline) -> list[
     """Windows of output frames in which the face is there and speaks, none of them across a cut."""
     shown = np.where(track.present, track.shots + 1, 0)[list(timeline.source_index)]
     shown[~features.spoken_in(timeline)] = 0
-    shown[timeline.sound_frames :] = 0
+    if timeline.sound_frames is not None:
+        shown[timeline.sound_frames :] = 0
     return list(windows(shown.tolist()))
 
 

@@ -24,12 +24,16 @@ def clip() -> Clip:
     return Clip(np.random.default_rng(2).integers(0, 256, (COUNT, SIDE_PX, SIDE_PX, 3), np.uint8))
 
 
+def silence() -> AudioFeatures:
+    return AudioFeatures(torch.zeros(2 * COUNT, 5, 384), Waveform(torch.zeros(1, COUNT * 640), 16000))
+
+
 def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[pipeline.Composite]:
     points = np.tile(FACE, (COUNT, 1, 1))
     points[list(gap)] = np.nan
     track = FaceTrack(clip, points, cuts, "zero-lag")
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
-    sound = AudioFeatures(torch.zeros(2 * COUNT, 5, 384), Waveform(torch.zeros(1, 16000), 16000))
+    sound = silence()
     settings, codec = SamplerSettings(steps=1, guidance=1.0), synthetic.vae()
     noise = draw_noise(1, RESOLUTION)
     samples = pipeline.sample(synthetic.unet(), codec, track, sound, timeline, settings, noise)
@@ -61,6 +65,9 @@ def test_lips_end_at_once_with_a_shot(clip: Clip) -> None:
 def test_no_window_goes_across_a_gap_or_a_cut(clip: Clip) -> None:
     points = np.tile(FACE, (COUNT, 1, 1))
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
-    assert pipeline.plan(FaceTrack(clip, points, (10,)), timeline) == [range(10), range(10, 24)]
+    assert pipeline.plan(FaceTrack(clip, points, (10,)), silence(), timeline) == [range(10), range(10, 24)]
     points[18:20] = np.nan
-    assert pipeline.plan(FaceTrack(clip, points, (10,)), timeline) == [range(10), range(10, 18), range(20, 24)]
+    track = FaceTrack(clip, points, (10,))
+    assert pipeline.plan(track, silence(), timeline) == [range(10), range(10, 18), range(20, 24)]
+    heard = Timeline(Fraction(25), timeline.source_index, sound_frames=12)
+    assert pipeline.plan(track, silence(), heard) == [range(10), range(10, 12)]

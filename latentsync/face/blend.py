@@ -46,7 +46,7 @@ def mixed(frame: np.ndarray, pasted: np.ndarray, strength: float) -> np.ndarray:
     if strength == 1:
         return pasted
     between = frame + strength * (pasted.astype(np.float32) - frame)
-    return (np.rint(between) if frame.dtype == np.uint8 else between).astype(frame.dtype)
+    return (np.rint(between) if frame.dtype.kind == "u" else between).astype(frame.dtype)
 
 
 def regenerated(

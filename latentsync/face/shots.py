@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..pixels import white
+
 THUMBNAIL = 8  # pixels each way
 STEP = 16  # at most so many rows and columns are averaged for one pixel of it
 CUT_LEVELS = 12.0  # mean difference of two thumbnails, in levels of 255, from which the picture may have changed
@@ -15,11 +17,11 @@ COVERED_SHARE = 0.25  # of a covered picture that still shows what it showed
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:
-    """float32 (8, 8, 3) in 0..255: the means of a frame (H, W, 3), uint8 or float32 in [0, 1]."""
+    """float32 (8, 8, 3) in 0..255: the means of a frame (H, W, 3), uint8, uint16 or float32 in [0, 1]."""
     rows, columns = (_cells(side) for side in frame.shape[:2])
     cells = frame[np.ix_(rows.ravel(), columns.ravel())].astype(np.float32)
     small = cells.reshape(*rows.shape, *columns.shape, 3).mean(axis=(1, 3))
-    return small if frame.dtype == np.uint8 else small * 255
+    return small * np.float32(255 / white(frame))
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -49,6 +49,7 @@ def test_a_thumbnail_is_the_picture_made_small(size: tuple[int, int]) -> None:
     assert small.shape == (8, 8, 3)
     np.testing.assert_allclose(small[:, -1], 200)
     np.testing.assert_allclose(thumbnail(frame.astype(np.float32) / 255), small, atol=1e-3)
+    np.testing.assert_allclose(thumbnail(frame.astype(np.uint16) * 257), small, atol=1e-3)
 
 
 def test_a_picture_covered_for_a_moment_is_not_cut() -> None:
