@@ -65,8 +65,8 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument(
         "--fps",
         choices=get_args(RateChoice),
-        default="auto",
-        help="frames per second: auto keeps the video's own from 23 to 31 and is 25 otherwise, source always keeps it",
+        default="25",
+        help="frames per second: 25, what the model was trained on; auto: the video's own from 23 to 31, else 25",
     )
     job.add_argument(
         "--length",

@@ -1,0 +1,65 @@
+"""Audio Embed in a real ComfyUI: its picture, its vocals, and a pause that keeps the source."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.comfyui import ComfyUI, ExecutionFailedError
+from scripts.sample_clip import Sample
+from tests.comfyui import graphs
+from tests.golden import procedural
+
+
+@pytest.fixture
+def graph(sample: Sample) -> graphs.Graph:
+    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    return graphs.changed(graph, "LatentSyncSampler", steps=1)
+
+
+def written(path: Path, *parts: tuple[float, bool]) -> Path:
+    """A recording that speaks, or does not, for so many seconds after one another."""
+    samples = np.concatenate([procedural.speech(seconds) * speaks for seconds, speaks in parts])
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+def test_vocals_gate_the_lips_and_the_node_shows_where(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    """The audio speaks throughout, the vocals pause for 1.6 s: fewer windows are sampled than there are."""
+    written(comfyui.input / "vocals.wav", (0.6, True), (1.6, False), (0.8, True))
+    graph["vocals"] = {"class_type": "LoadAudio", "inputs": {"audio": "vocals.wav"}}
+    graph = graphs.changed(graph, "LatentSyncAudioEmbed", vocals=["vocals", 0], silence="keep source")
+    prompt_id = comfyui.queue(graph)
+    entry = comfyui.wait(prompt_id)
+    (drawn,) = entry["outputs"][graphs.node(graph, "LatentSyncAudioEmbed")]["images"]
+    picture = Image.open(comfyui.base / drawn["type"] / drawn["subfolder"] / drawn["filename"])
+    assert picture.size == (1024, 308)
+    shaded = (np.asarray(picture)[120] == (0xD8, 0xF0, 0xD8)).all(axis=-1)
+    assert shaded[:150].all()
+    assert not shaded[round(1.2 / 3 * 1024) : round(1.9 / 3 * 1024)].any()
+    sampler = graphs.node(graph, "LatentSyncSampler")
+    states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
+    assert [state[sampler]["max"] for state in states if sampler in state][-1] < 5, "75 frames are five windows"
+
+
+def test_an_offset_beyond_the_recording_is_refused(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    with pytest.raises(ExecutionFailedError) as caught:
+        comfyui.run(graphs.changed(graph, "LatentSyncAudioEmbed", offset_ms=-500_000))
+    assert caught.value.node_type == "LatentSyncAudioEmbed"
+    assert "use a smaller one" in caught.value.exception_message
+
+
+def test_a_video_without_sound_says_what_to_wire(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    """Load Video's components have no AUDIO where the file has none."""
+    video = graphs.node(graph, "LoadVideo")
+    graph["parts"] = {"class_type": "GetVideoComponents", "inputs": {"video": [video, 0]}}
+    with pytest.raises(ExecutionFailedError) as caught:
+        comfyui.run(graphs.changed(graph, "LatentSyncAudioEmbed", audio=["parts", 1]))
+    assert caught.value.node_type == "LatentSyncAudioEmbed"
+    assert "connect the AUDIO of Load Audio" in caught.value.exception_message
