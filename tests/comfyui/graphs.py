@@ -47,6 +47,12 @@ def with_landmarks(graph: Graph, file: str) -> Graph:
     return graph
 
 
+def the_video(paths: list[Path]) -> Path:
+    """The one video among the files that a prompt's nodes reported; pictures are shown by other nodes too."""
+    (found,) = [path for path in paths if path.suffix == ".mp4"]
+    return found
+
+
 class Probe(NamedTuple):
     """What a finished file holds, by decoding it."""
 

@@ -52,6 +52,6 @@ def test_a_cancelled_job_stops_at_once_and_the_next_one_works(
     assert not folder.exists() or not list(folder.iterdir()), "a half-written video was left behind"
 
     short = graphs.changed(graph, "LatentSyncSampler", steps=1)
-    (path,) = comfyui.outputs(comfyui.run(short))
+    path = graphs.the_video(comfyui.outputs(comfyui.run(short)))
     assert graphs.probe(path).frames == 75
     path.unlink()

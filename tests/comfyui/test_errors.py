@@ -140,6 +140,6 @@ def test_faces_without_the_detectors_model(comfyui: ComfyUI, graph: graphs.Graph
 
 
 def test_a_good_graph_still_works_after_all_that(comfyui: ComfyUI, graph: graphs.Graph) -> None:
-    (path,) = comfyui.outputs(comfyui.run(graph))
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
     assert graphs.probe(path).frames == 75
     shutil.rmtree(path.parent)
