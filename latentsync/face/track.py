@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..media import FrameSource
 
 AHEAD_FRAMES = 4  # decoded before they are needed
-THOROUGH_FRAMES = 12  # small newcomers are looked for every so many frames
+THOROUGH_FRAMES = 25  # small newcomers are looked for every so many frames: tiles take as long as ten meshes
 PATIENCE_FRAMES = 6  # without its face, after which a track is no longer looked for
 REACH = 0.6  # of a face's side: how far it may have moved since it was seen
 GROWTH = 1.6  # by how much its side may have changed

@@ -32,4 +32,6 @@ def test_two_face_preps_on_one_video_detect_once(comfyui: ComfyUI, sample: Sampl
     comfyui.wait(prompt_id)
     states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
     longest = [max((state[node]["max"] for state in states if node in state), default=0) for node in (first, "second")]
-    assert sorted(longest) == [0, FRAMES], "one of them counted frames, the other had nothing to do"
+    # ComfyUI tells of a node that counted nothing as one step, or not at all.
+    assert min(longest) <= 1
+    assert max(longest) == FRAMES
