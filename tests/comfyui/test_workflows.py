@@ -32,7 +32,8 @@ def test_the_video_workflow_makes_a_whole_video(comfyui: ComfyUI, sample: Sample
     assert made.frames == round(25 * made.audio_seconds)
     assert made.audio_codec == "aac"
     assert made.audio_seconds == pytest.approx(3.0, abs=AAC_FRAME_SECONDS)
-    assert json.loads(made.tags["prompt"]) == graph
+    stored = json.loads(made.tags["prompt"])
+    assert {key: node["inputs"] for key, node in stored.items()} == {key: node["inputs"] for key, node in graph.items()}
     assert not list(path.parent.glob(".*")), "a temporary file was left behind"
 
 
@@ -55,7 +56,7 @@ def test_detection_runs_in_comfyui(comfyui: ComfyUI, sample: Sample, shared: Pat
         "inputs": {"source": [graphs.node(graph, "LatentSyncFacePrep"), 2]},
     }
     entry = comfyui.run(graph)
-    assert "face in 50 of 50 frames" in str(entry["outputs"]["report"])
+    assert "50 of 50" in str(entry["outputs"]["report"])
 
 
 def test_a_new_seed_reruns_the_sampler_alone(comfyui: ComfyUI, sample: Sample) -> None:
