@@ -70,7 +70,7 @@ def load_unet(
     checkpoint = as_checkpoint(source)
     with naming(checkpoint.path):
         config = UNetConfig.from_shapes(checkpoint.shapes)
-    expected = meta_shapes(lambda: UNet(config))
+    expected = None if ops is nn else meta_shapes(lambda: UNet(config))
     return build(
         lambda: UNet(config, ops, attention),
         checkpoint.tensors,
@@ -143,7 +143,7 @@ def build(
         name: of the file, for errors.
         dtype: of the weights; by default each as it is.
         fine: of what is no matrix (norms, biases, tables); by default `dtype`.
-        expected: shapes by key; by default those of `factory()` (not known to layers that allocate on loading).
+        expected: shapes by key; by default those of the network (layers that allocate on loading do not know them).
 
     Returns:
         The network, frozen and in eval mode.
@@ -151,9 +151,9 @@ def build(
     Raises:
         WeightsError: keys or shapes differ.
     """
-    check_shapes(shapes_of(tensors), expected or meta_shapes(factory), name)
     with torch.device("meta"):
         module = factory()
+    check_shapes(shapes_of(tensors), expected or shapes_of(module.state_dict()), name)
     state = {key: _cast(tensor, dtype if _is_matrix(tensor) else fine or dtype) for key, tensor in tensors.items()}
     module.load_state_dict(state, strict=True, assign=True)
     unfilled = [key for key, tensor in module.state_dict().items() if tensor.is_meta]

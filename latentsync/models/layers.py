@@ -202,8 +202,9 @@ class PositionTable(nn.Module):
 
 def sinusoid_table(positions: int, width: int) -> Tensor:
     """float32 (1, positions, width): sine and cosine interleaved ("Attention is all you need", 3.5)."""
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
-    angles = torch.arange(positions)[:, None] * rates
+    # never on the meta device, where a network is built to be filled: torch would spend seconds on its meta arithmetic
+    even, place = torch.arange(0, width, 2, device="cpu"), torch.arange(positions, device="cpu")
+    angles = place[:, None] * torch.exp(even * (-math.log(10_000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]
 
 
