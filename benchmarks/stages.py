@@ -25,6 +25,7 @@ import torch
 from benchmarks.media import loop_sound, loop_video
 from benchmarks.stand_in import PoolingCodec, predict_nothing
 from latentsync import pipeline
+from latentsync.composite import BlendSettings, composite
 from latentsync.face import align, blend, landmarks
 from latentsync.face.detect import Face
 from latentsync.media import VideoFile, read_sound
@@ -92,7 +93,7 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
     size = {"height": source.height, "width": source.width}
     with VideoWriter(folder / "out.mp4", rate=timeline.rate, crf=CRF, waveform=lips.waveform, **size) as writer:
         write = _timed(writer.write, "encode", spent)
-        for made in pipeline.composite(lips):
+        for made in composite([lips], BlendSettings()):
             write(made.frame)
         ending = time.perf_counter()
     spent["encode"] += time.perf_counter() - ending

@@ -104,6 +104,11 @@ class VideoFile:
         self.rate = index.rate
 
     @property
+    def content(self) -> Path | bytes:
+        """The file, or its bytes where it is held in memory."""
+        return self._source
+
+    @property
     def frame_count(self) -> int:
         return len(self._shown)
 

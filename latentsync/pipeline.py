@@ -12,14 +12,12 @@ import torch
 
 from . import audio, sampling
 from .errors import FaceError
-from .face import align, blend
+from .face import align
 from .face.mask import keep_mask
 from .latents import LatentStore
-from .spec import LATENT_SCALE, LATENT_STRIDE
+from .spec import LATENT_STRIDE
 from .timeline import Timeline, windows
 from .types import AudioFeatures, Codec, FaceTrack, LipTrack, SamplerSettings, Waveform
-
-DECODE_FRAMES = 4  # latents decoded together
 
 
 class Sampled(NamedTuple):
@@ -29,13 +27,6 @@ class Sampled(NamedTuple):
     step: int
     steps: int
     latents: torch.Tensor
-
-
-class Composite(NamedTuple):
-    """One output frame (H, W, 3) and the source frame that it was made from."""
-
-    frame: np.ndarray
-    source: np.ndarray
 
 
 def plan(track: FaceTrack, features: AudioFeatures, timeline: Timeline) -> list[range]:
@@ -109,35 +100,3 @@ def collect(
             f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
         )
     return LipTrack(track, timeline, latents, slots, timeline.fit(waveform), codec)
-
-
-def composite(lips: LipTrack) -> Iterator[Composite]:
-    """Put the regenerated mouths back into the source, frame by frame.
-
-    Yields:
-        the output frames in order; where no mouth was regenerated, the source's own frame. Next to such frames the
-        mouth fades in and out.
-    """
-    track, timeline = lips.track, lips.timeline
-    strength = lips.strength
-    matrices = align.track_matrices(track, lips.resolution)[list(timeline.source_index)]
-    sources = track.source.read(timeline.source_index)
-    for first in range(0, timeline.frame_count, DECODE_FRAMES):
-        frames = dict(enumerate(islice(sources, DECODE_FRAMES), start=first))
-        faces = _decode(lips, {i: frame for i, frame in frames.items() if lips.slots[i] >= 0}, matrices)
-        for i, frame in frames.items():
-            if i not in faces:
-                yield Composite(frame, frame)
-                continue
-            pasted = blend.paste_box(frame, faces[i], matrices[i])
-            yield Composite(blend.mixed(frame, pasted, float(strength[i])), frame)
-
-
-def _decode(lips: LipTrack, frames: dict[int, np.ndarray], matrices: np.ndarray) -> dict[int, torch.Tensor]:
-    """Output frames with a mouth -> their faces, (3, R, R) in [-1, 1], new inside the mask and the source's outside."""
-    if not frames:
-        return {}
-    crops = np.stack([align.crop(frame, matrices[i], lips.resolution) for i, frame in frames.items()])
-    latents = lips.latents[lips.slots[list(frames)]].float() / LATENT_SCALE
-    faces = blend.regenerated(lips.codec.decode(latents), crops, keep_mask(lips.resolution))
-    return dict(zip(frames, faces, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -201,6 +202,22 @@ class SamplerSettings:
             raise UsageError(f"step_cache must be from 1 (off) to 10, not {self.step_cache}")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the lips of a clip were made with, for the run record.
+
+    version: of the model.
+    files: of the model.
+    settings: of the sampler.
+    seconds: that the sampling took.
+    """
+
+    version: str
+    files: tuple[Path, ...]
+    settings: SamplerSettings
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class LipTrack:
     """The regenerated mouths of a clip, still as latents, with all that is needed to finish it.
@@ -211,6 +228,8 @@ class LipTrack:
     slots: int64 (output frames,): index into latents; -1 where the source passes untouched.
     waveform: the sound of the finished video.
     codec: decodes the latents.
+    crops: (slots, height, width, 3) in [0, 1], of any size: faces that stand in for the decoded ones.
+    origin: what they were made with, where that is to be recorded.
     """
 
     track: FaceTrack
@@ -219,12 +238,19 @@ class LipTrack:
     slots: np.ndarray
     waveform: Waveform
     codec: Codec
+    crops: torch.Tensor | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if self.latents.ndim != 4 or self.latents.shape[1] != LATENT_CHANNELS:
             raise UsageError(f"lip latents must be (slots, {LATENT_CHANNELS}, r, r), not {tuple(self.latents.shape)}")
         if self.slots.shape != (self.timeline.frame_count,):
             raise UsageError(f"{self.timeline.frame_count} output frames need as many slots, not {self.slots.shape}")
+        if self.crops is not None and (self.crops.ndim != 4 or len(self.crops) != len(self.latents)):
+            raise UsageError(
+                f"{len(self.latents)} crops were taken out and as many must come back, (crops, height, width, 3), "
+                f"not {tuple(self.crops.shape)}"
+            )
 
     @property
     def resolution(self) -> int:

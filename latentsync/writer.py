@@ -1,23 +1,25 @@
-"""Media out: an mp4 that appears under its name only when it is whole.
+"""Media out: a video file that appears under its name only when it is whole.
 
-Pictures are BT.709 at limited range and tagged so, whatever their size: one rule, which players, browsers and PyAV
-all follow, and which is the rule of nearly every HD source.
+Pictures are BT.709 at limited range and tagged so, unless the source says that its colours are others: one rule, which
+players, browsers and PyAV all follow, and which is the rule of nearly every HD source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import numpy as np
 import torch
 
 from .errors import AudioError, MediaError, UsageError
+from .formats import H264, LAYOUTS, Format, SoundCodec
 from .pixels import to_bytes
 from .types import Waveform
 
@@ -25,35 +27,56 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.packet import Packet
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-BT709 = 1  # ITU-T H.273: colour primaries, transfer and matrix have the same number
-LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
-AAC_FRAME_SAMPLES = 1024
-AAC_BITS_PER_SECOND = 96_000  # per channel
-AAC_BITS_PER_SAMPLE = 6  # the most that AAC can hold, per channel: it matters at low rates
-AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
+RGB_MATRIX = 0  # ITU-T H.273: the pixels are red, green and blue
+PIECE_SAMPLES = 1024  # of sound, given to the encoder at once
+MATRICES = {1: "ITU709", 5: "ITU601", 6: "ITU601", 9: "BT2020"}
+"""Matrix of ITU-T H.273 -> PyAV's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """What the numbers of a video's pixels mean, as numbers of ITU-T H.273.
+
+    primaries, transfer: carried from the source, since they describe its red, green and blue.
+    matrix: how they become luma and chroma.
+    """
+
+    primaries: int = 1
+    transfer: int = 1
+    matrix: int = 1
+
+    def __post_init__(self) -> None:
+        if self.matrix not in MATRICES:
+            raise UsageError(f"colours can be written with the matrices {sorted(MATRICES)} of H.273, not {self.matrix}")
+
+
+BT709 = Colour()
 
 
 class VideoWriter:
-    """Writes frames and sound as H.264 and AAC, interleaved, frame by frame.
+    """Writes frames and sound, interleaved, frame by frame.
 
     Used as a context manager. The file grows under a hidden temporary name beside `path` and is renamed when the
     block ends; if the block fails or is cancelled, nothing is left. Sizes that are odd either way are kept exactly,
-    with unsubsampled colour (yuv444p), which browsers may not play; all others are yuv420p.
+    with unsubsampled colour, which browsers may not play.
 
     Args:
         path: the finished file; an older one is replaced.
         rate: frames per second, kept exactly.
         height, width: of every frame, in pixels.
-        crf: x264's quality, 0 (lossless) to 51; 18 looks like the source.
-        waveform: the sound, encoded once at its own rate and channels, as long as it is.
+        form: container and codecs.
+        crf: quality, 0 to 51; 18 looks like the source. Formats without crf take no notice.
+        waveform: the sound, encoded once at its own channels and, where the codec knows it, its own rate.
         tags: the file's metadata, under any names.
+        colour: of the frames.
 
     Raises:
         UsageError: a size, rate or crf that cannot be.
-        AudioError: a sample rate or a number of channels that AAC does not know.
+        AudioError: a number of channels that the format's sound does not know, or no sample.
         MediaError: the file cannot be written, or no frame was.
     """
 
@@ -64,22 +87,27 @@ class VideoWriter:
         rate: Fraction,
         height: int,
         width: int,
+        form: Format = H264,
         crf: int = 18,
         waveform: Waveform | None = None,
         tags: Mapping[str, str] | None = None,
+        colour: Colour = BT709,
     ) -> None:
         if rate <= 0 or height <= 0 or width <= 0 or not 0 <= crf <= 51:
             raise UsageError(f"cannot write {width} x {height} at {rate} fps with crf {crf}: all positive, crf 0 to 51")
         if waveform is not None:
-            _check_sound(waveform)
+            _check_sound(waveform, form.sound)
         self.path = path
         self.frame_count = 0
         self._rate = rate
-        self._shape = (height, width, 3)
+        self._size = (height, width)
+        self._form = form
         self._crf = crf
         self._waveform = waveform
         self._tags = dict(tags or {})
-        self._temporary = path.with_name(f".{path.stem}.{uuid4().hex[:12]}.part.mp4")
+        self._colour = colour
+        self._shape: tuple[int, ...] | None = None
+        self._temporary = path.with_name(f".{path.stem}.{uuid4().hex[:12]}.part{path.suffix}")
 
     def __enter__(self) -> VideoWriter:
         import av
@@ -87,29 +115,37 @@ class VideoWriter:
         with self._cleaning_up():
             self._temporary.touch()  # PyAV opens the file at the first packet only: too late to learn that it cannot
             self._container = av.open(
-                str(self._temporary), "w", format="mp4", options={"movflags": "faststart+use_metadata_tags"}
+                str(self._temporary), "w", format=self._form.muxer, options=_muxer_options(self._form)
             )
             self._container.metadata.update(self._tags)
-            self._video = _add_video(self._container, self._shape, self._rate, self._crf)
-            self._sound = None if self._waveform is None else _Sound(self._container, self._waveform)
         return self
 
     def write(self, frame: np.ndarray) -> None:
-        """Add a frame: RGB (height, width, 3), of any dtype that a source gives."""
-        import av
+        """Add a frame: RGB (height, width, 3), of any dtype that a source gives, or RGBA (height, width, 4).
 
-        if frame.shape != self._shape:
-            raise MediaError(f"{self.path.name}: frames of {self._shape} were announced, not of {frame.shape}")
+        The first frame decides on alpha and, where the format follows the source, on the bits of all.
+        """
         with self._cleaning_up():
-            picture = av.VideoFrame.from_ndarray(to_bytes(frame), format="rgb24").reformat(
-                format=self._video.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG"
-            )
+            if self._shape is None:
+                self._begin(frame)
+            if frame.shape != self._shape:
+                raise MediaError(f"{self.path.name}: frames of {self._shape} were announced, not of {frame.shape}")
+            picture = _picture(frame, self._pixels, self._colour)
             picture.pts = self.frame_count
             picture.time_base = 1 / self._rate
             self._mux(self._video.encode(picture))
             self.frame_count += 1
             if self._sound is not None:
                 self._mux(self._sound.until(self.frame_count / self._rate))
+
+    def _begin(self, frame: np.ndarray) -> None:
+        alpha = frame.ndim == 3 and frame.shape[2] == 4
+        self._shape = (*self._size, 4 if alpha else 3)
+        self._pixels = self._form.pixels_of(*self._size, alpha=alpha, deep=frame.dtype != np.uint8)
+        self._video = _add_video(self._container, self._size, self._rate, self._form, self._pixels)
+        _set_quality(self._video, self._form, self._crf)
+        _set_colour(self._video, self._colour)
+        self._sound = None if self._waveform is None else _Sound(self._container, self._waveform, self._form.sound)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -160,20 +196,20 @@ class VideoWriter:
 class _Sound:
     """A waveform encoded piece by piece, in step with the pictures."""
 
-    def __init__(self, container: OutputContainer, waveform: Waveform) -> None:
+    def __init__(self, container: OutputContainer, waveform: Waveform, codec: SoundCodec) -> None:
         self._waveform = waveform
-        self._stream = _add_sound(container, waveform)
+        self._stream = _add_sound(container, waveform, codec)
         self._at = 0
 
     def until(self, seconds: Fraction) -> Iterator[Packet[AudioStream]]:
-        """Packets of the whole AAC frames that begin before `seconds`."""
-        stop = min(int(seconds * self._waveform.rate), self._waveform.samples.shape[1] - AAC_FRAME_SAMPLES)
+        """Packets of the whole pieces that begin before `seconds`."""
+        stop = min(int(seconds * self._waveform.rate), self._waveform.samples.shape[1] - PIECE_SAMPLES)
         while self._at < stop:
-            yield from self._encode(AAC_FRAME_SAMPLES)
+            yield from self._encode(PIECE_SAMPLES)
 
     def rest(self) -> Iterator[Packet[AudioStream]]:
         while (left := self._waveform.samples.shape[1] - self._at) > 0:
-            yield from self._encode(min(left, AAC_FRAME_SAMPLES))
+            yield from self._encode(min(left, PIECE_SAMPLES))
         yield from self._stream.encode(None)
 
     def _encode(self, count: int) -> list[Packet[AudioStream]]:
@@ -188,31 +224,72 @@ class _Sound:
         return self._stream.encode(frame)
 
 
-def _add_video(container: OutputContainer, shape: tuple[int, int, int], rate: Fraction, crf: int) -> VideoStream:
-    height, width, _ = shape
-    stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
-    stream.width, stream.height = width, height
-    stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+def _muxer_options(form: Format) -> dict[str, str]:
+    return {"movflags": "faststart+use_metadata_tags"} if form.muxer in ("mp4", "mov") else {}
+
+
+def _add_video(
+    container: OutputContainer, size: tuple[int, int], rate: Fraction, form: Format, pixels: str
+) -> VideoStream:
+    stream = cast("VideoStream", container.add_stream(form.encoder, rate=rate))
+    stream.height, stream.width = size
+    stream.pix_fmt = pixels
+    stream.codec_context.time_base = 1 / rate
+    if form.tag:
+        stream.codec_context.codec_tag = form.tag
+    return stream
+
+
+def _set_quality(stream: VideoStream, form: Format, crf: int) -> None:
+    quality = {"crf": str(crf)} if form.has_crf else {}
+    stream.options = {**dict(form.options), **quality}
+    stream.bit_rate = 0  # PyAV's own default, one megabit per second, would bound what crf asks for
+
+
+def _set_colour(stream: VideoStream, colour: Colour) -> None:
+    is_rgb = stream.format.is_rgb
     context = stream.codec_context
-    context.time_base = 1 / rate
-    context.colorspace = context.color_primaries = context.color_trc = BT709
-    context.color_range = LIMITED_RANGE
+    context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+    context.colorspace = RGB_MATRIX if is_rgb else colour.matrix
+    context.color_range = FULL_RANGE if is_rgb else LIMITED_RANGE
+
+
+def _add_sound(container: OutputContainer, waveform: Waveform, codec: SoundCodec) -> AudioStream:
+    channels, rate = waveform.samples.shape[0], codec.rate_for(waveform.rate)
+    stream = cast("AudioStream", container.add_stream(codec.encoder, rate=rate, layout=LAYOUTS[channels]))
+    if codec.bits_per_second:
+        stream.bit_rate = codec.bit_rate(channels, rate)
     return stream
 
 
-def _add_sound(container: OutputContainer, waveform: Waveform) -> AudioStream:
+def _check_sound(waveform: Waveform, codec: SoundCodec) -> None:
     channels = waveform.samples.shape[0]
-    stream = container.add_stream("aac", rate=waveform.rate, layout=LAYOUTS[channels])
-    stream.bit_rate = channels * min(AAC_BITS_PER_SECOND, AAC_BITS_PER_SAMPLE * waveform.rate)
-    return stream
-
-
-def _check_sound(waveform: Waveform) -> None:
-    channels = waveform.samples.shape[0]
-    if waveform.rate not in AAC_RATES or channels not in LAYOUTS:
+    if channels not in codec.channels:
         raise AudioError(
-            f"AAC holds {', '.join(map(str, LAYOUTS))} channels at {', '.join(map(str, AAC_RATES))} Hz, not "
-            f"{channels} at {waveform.rate} Hz; convert the recording to 48000 Hz stereo"
+            f"{codec.encoder} holds {', '.join(map(str, codec.channels))} channels, not {channels}; "
+            "convert the recording to stereo, or choose another format"
         )
     if waveform.samples.shape[1] == 0:
         raise AudioError("the sound is empty; give a recording")
+
+
+def _picture(frame: np.ndarray, pixels: str, colour: Colour) -> VideoFrame:
+    """A frame as the encoder takes it: of more than 8 bits where both the frame and the encoder have them."""
+    import av
+
+    layout = "rgba" if frame.shape[2] == 4 else "rgb"
+    target = av.VideoFormat(pixels)
+    if frame.dtype == np.uint8 or max(component.bits for component in target.components) <= 8:
+        given = av.VideoFrame.from_ndarray(to_bytes(frame), format="rgba" if layout == "rgba" else "rgb24")
+    else:
+        given = av.VideoFrame.from_ndarray(_to_words(frame), format="rgba64le" if layout == "rgba" else "rgb48le")
+    if target.is_rgb:
+        return given.reformat(format=pixels)
+    return given.reformat(format=pixels, dst_colorspace=MATRICES[colour.matrix], dst_color_range="MPEG")
+
+
+def _to_words(frame: np.ndarray) -> np.ndarray:
+    """The frame as uint16 from 0 to 65535, C-contiguous."""
+    if frame.dtype != np.uint16:
+        frame = np.rint(np.clip(frame, 0, 1) * 65535).astype(np.uint16)
+    return np.ascontiguousarray(frame)

@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
 from .audio_embed import LatentSyncAudioEmbed
+from .crops import LatentSyncCropsIn, LatentSyncCropsOut
 from .face_prep import LatentSyncFacePrep
 from .load_model import LatentSyncLoadModel
 from .runtime import register_model_folders
@@ -28,4 +29,6 @@ class LatentSyncExtension(ComfyExtension):
             LatentSyncSampler,
             LatentSyncVideoCombine,
             LatentSyncToImages,
+            LatentSyncCropsOut,
+            LatentSyncCropsIn,
         ]

@@ -63,6 +63,7 @@ def load_model(
         whisper=_patcher(checkpoint.load_whisper(files.whisper), device, mm.text_encoder_offload_device()),
         codec=codec or VaeCodec(_load_vae(files.vae)),
         dtype=computed,
+        files=(files.unet, files.whisper) if vae is not None else (files.unet, files.whisper, files.vae),
     )
 
 

@@ -36,6 +36,7 @@ class LoadedModel:
     unet, whisper: ComfyUI's patchers; they decide where the weights are.
     codec: ComfyUI's VAE behind the library's interface.
     dtype: what the UNet computes in.
+    files: that were read.
     """
 
     spec: ModelSpec
@@ -43,6 +44,7 @@ class LoadedModel:
     whisper: Any
     codec: VaeCodec
     dtype: torch.dtype
+    files: tuple[Path, ...]
 
     @property
     def device(self) -> torch.device:

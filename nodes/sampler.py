@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -107,8 +109,9 @@ class LatentSyncSampler(io.ComfyNode):
         from ..latentsync import pipeline
         from ..latentsync.sampling import draw_noise
         from ..latentsync.timeline import lay_out, output_rate
-        from ..latentsync.types import SamplerSettings
+        from ..latentsync.types import Origin, SamplerSettings
 
+        began = monotonic()
         settings = SamplerSettings(seed, steps, guidance, 1 if step_cache == STEP_CACHE_OFF else int(step_cache))
         rate = output_rate(faces.source.rate, fps)
         timeline = lay_out(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
@@ -118,4 +121,5 @@ class LatentSyncSampler(io.ComfyNode):
         lips = pipeline.collect(
             runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec, runtime.temp_folder()
         )
-        return io.NodeOutput(lips)
+        origin = Origin(model.spec.version, model.files, settings, round(monotonic() - began, 3))
+        return io.NodeOutput(replace(lips, origin=origin))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 from typing_extensions import override
 
 from . import convert, runtime
-from .sockets import CATEGORY, Lips
+from .blend_inputs import alpha_of, blend_inputs, blend_settings, lips_input, protect_input, protection, speakers
+from .sockets import CATEGORY
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..latentsync.composite import BlendMode
     from ..latentsync.types import LipTrack
 
 
@@ -25,32 +30,42 @@ class LatentSyncToImages(io.ComfyNode):
             description="Puts the lips back and gives the frames as IMAGE, for other nodes. All frames are held in "
             "memory (25 MB each at 1080p): for a long video use Video Combine.",
             search_aliases=["lip sync images", "lip sync frames"],
-            inputs=[Lips.Input("lips", tooltip="From Sampler.")],
+            inputs=[lips_input(), *blend_inputs(), protect_input()],
             outputs=[
                 io.Image.Output(
                     display_name="images", tooltip="The finished frames, with alpha where the source has it."
                 ),
                 io.Mask.Output(display_name="mask", tooltip="1 where a pixel differs from the source's, else 0."),
-                io.Audio.Output(display_name="audio", tooltip="The speech, untouched."),
+                io.Audio.Output(display_name="audio", tooltip="The speech, untouched; of several speakers, their mix."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second."),
             ],
         )
 
     @classmethod
     @override
-    def execute(cls, lips: LipTrack) -> io.NodeOutput:
+    def execute(
+        cls,
+        lips: Mapping[str, LipTrack],
+        blend: BlendMode,
+        feather: float,
+        grow: float,
+        color_match: bool,
+        protect: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
         import torch
 
-        from ..latentsync import pipeline
-        from ..latentsync.media import ImageBatch
+        from ..latentsync.composite import composite, shared_timeline
+        from ..latentsync.mix import mixed
 
-        count, source = lips.timeline.frame_count, lips.track.source
-        alpha = source.alpha if isinstance(source, ImageBatch) else None
-        images = torch.empty(count, source.height, source.width, 3 if alpha is None else 4)
-        mask = torch.empty(count, source.height, source.width)
-        for i, made in enumerate(runtime.tracked(pipeline.composite(lips), count)):
-            images[i, ..., :3] = convert.image(made.frame)
+        tracks = speakers(lips)
+        timeline, source, alpha = shared_timeline(tracks), tracks[0].track.source, alpha_of(tracks[0])
+        made = composite(tracks, blend_settings(blend, feather, grow, color_match), protection(protect))
+        images = torch.empty(timeline.frame_count, source.height, source.width, 3 if alpha is None else 4)
+        mask = torch.empty(timeline.frame_count, source.height, source.width)
+        for i, (frame, original) in enumerate(runtime.tracked(made, timeline.frame_count)):
+            images[i, ..., :3] = convert.image(frame)
             if alpha is not None:
-                images[i, ..., 3] = alpha[lips.timeline.source_index[i]]
-            mask[i] = torch.from_numpy((made.frame != made.source).any(axis=-1))
-        return io.NodeOutput(images, mask, convert.audio(lips.waveform), float(lips.timeline.rate))
+                images[i, ..., 3] = alpha[timeline.source_index[i]]
+            mask[i] = torch.from_numpy((frame != original).any(axis=-1))
+        sound = mixed([track.waveform for track in tracks])
+        return io.NodeOutput(images, mask, convert.audio(sound), float(timeline.rate))

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_management as mm
 import folder_paths
+import numpy as np
 from comfy.cli_args import args
 from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
+from ..latentsync.formats import H264, available, named
 from . import convert, runtime
-from .sockets import CATEGORY, Lips
+from .blend_inputs import alpha_of, blend_inputs, blend_settings, lips_input, protect_input, protection, speakers
+from .sockets import CATEGORY
 
 if TYPE_CHECKING:
-    from ..latentsync.types import LipTrack
+    import torch
+
+    from ..latentsync.composite import BlendMode
+    from ..latentsync.timeline import Timeline
+    from ..latentsync.types import LipTrack, Waveform
 
 
 class LatentSyncVideoCombine(io.ComfyNode):
@@ -28,25 +37,47 @@ class LatentSyncVideoCombine(io.ComfyNode):
             node_id="LatentSyncVideoCombine",
             display_name="LatentSync Video Combine",
             category=CATEGORY,
-            description="Puts the lips back and writes an mp4 (h264, AAC) frame by frame, in little memory.",
+            description="Puts the lips back and writes a video frame by frame, in little memory: mp4, webm, mov or "
+            "mkv, with the original sound.",
             search_aliases=["lip sync video", "save lip sync", "combine video"],
             inputs=[
-                Lips.Input("lips", tooltip="From Sampler."),
+                lips_input(),
                 io.String.Input(
                     "filename_prefix",
                     default="video/LatentSync",
                     tooltip="Name of the file in ComfyUI's output folder; a counter is added. "
                     "May contain %date:yyyy-MM-dd% and the like.",
                 ),
+                io.Combo.Input(
+                    "format",
+                    options=[form.name for form in available()],
+                    default=H264.name,
+                    tooltip="Container and codec. h264 and vp9 play in browsers; ProRes and FFV1 are for editing. "
+                    "ProRes 4444, VP9 and FFV1 keep alpha; FFV1 loses nothing. Sound is AAC, Opus, PCM or FLAC.",
+                ),
                 io.Int.Input(
                     "crf",
                     default=18,
                     min=0,
                     max=51,
-                    tooltip="Quality of the picture: lower is better and larger. 18 looks like the source.",
+                    tooltip="Quality of the picture: lower is better and larger. 18 looks like the source. "
+                    "ProRes and FFV1 have a quality of their own, and do not use it.",
                 ),
+                *blend_inputs(),
+                protect_input(),
                 io.Audio.Input(
                     "audio", optional=True, tooltip="Heard instead of the speech: the full mix of a song, for example."
+                ),
+                io.Boolean.Input(
+                    "save_record",
+                    default=True,
+                    tooltip="Writes NAME.json beside the video: model, settings, seed, hashes of what went in and came "
+                    "out, frames with and without new lips. It stays on this computer.",
+                ),
+                io.String.Input(
+                    "consent",
+                    default="",
+                    tooltip="What the person who is seen agreed to. Goes into the record and into the video's tags.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -60,27 +91,50 @@ class LatentSyncVideoCombine(io.ComfyNode):
     @classmethod
     @override
     def execute(
-        cls, lips: LipTrack, filename_prefix: str, crf: int, audio: Mapping[str, Any] | None = None
+        cls,
+        lips: Mapping[str, LipTrack],
+        filename_prefix: str,
+        format: str,
+        crf: int,
+        blend: BlendMode,
+        feather: float,
+        grow: float,
+        color_match: bool,
+        save_record: bool,
+        consent: str,
+        protect: torch.Tensor | None = None,
+        audio: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync import pipeline
+        from ..latentsync import record
+        from ..latentsync.composite import composite, shared_timeline
         from ..latentsync.writer import VideoWriter
 
-        source = lips.track.source
+        tracks, form = speakers(lips), named(format)
+        settings, timeline = blend_settings(blend, feather, grow, color_match), shared_timeline(tracks)
+        source, alpha = tracks[0].track.source, alpha_of(tracks[0]) if form.alpha_pixels else None
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), source.width, source.height
         )
-        path = Path(folder) / f"{name}_{counter:05}_.mp4"
-        with VideoWriter(
+        path = Path(folder) / f"{name}_{counter:05}_{form.suffix}"
+        facts = record.RunRecord(consent=consent)
+        if save_record:
+            facts.describe(tracks, settings)
+        facts.settings |= {"format": form.name, "crf": crf}
+        recorder = record.Recorder(path, facts, (mm.InterruptProcessingException,)) if save_record else nullcontext()
+        writer = VideoWriter(
             path,
-            rate=lips.timeline.rate,
+            rate=timeline.rate,
             height=source.height,
             width=source.width,
+            form=form,
             crf=crf,
-            waveform=lips.waveform if audio is None else lips.timeline.fit(convert.waveform(audio)),
-            tags=cls._tags(),
-        ) as writer:
-            for made in runtime.tracked(pipeline.composite(lips), lips.timeline.frame_count):
-                writer.write(made.frame)
+            waveform=_heard(tracks, timeline, audio),
+            tags={**cls._tags(), **record.tags(facts)},
+        )
+        made = composite(tracks, settings, protection(protect))
+        with recorder, writer:
+            for i, (frame, _) in enumerate(runtime.tracked(made, timeline.frame_count)):
+                writer.write(frame if alpha is None else _with_alpha(frame, alpha[timeline.source_index[i]]))
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
 
@@ -91,3 +145,14 @@ class LatentSyncVideoCombine(io.ComfyNode):
             return {}
         graph = {**(cls.hidden.extra_pnginfo or {}), "prompt": cls.hidden.prompt}
         return {key: json.dumps(value) for key, value in graph.items() if value is not None}
+
+
+def _heard(tracks: list[LipTrack], timeline: Timeline, audio: Mapping[str, Any] | None) -> Waveform:
+    from ..latentsync.mix import mixed
+
+    return mixed([track.waveform for track in tracks]) if audio is None else timeline.fit(convert.waveform(audio))
+
+
+def _with_alpha(frame: np.ndarray, alpha: torch.Tensor) -> np.ndarray:
+    """A float frame (H, W, 3) and its alpha (H, W) as (H, W, 4)."""
+    return np.concatenate([frame, alpha.to("cpu").float().numpy()[..., None]], axis=-1)

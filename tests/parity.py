@@ -22,6 +22,7 @@ from torch import Tensor
 from latentsync import audio, checkpoint, mel, sampling
 from latentsync import pipeline as product
 from latentsync.checkpoint import Checkpoint
+from latentsync.composite import BlendSettings, composite
 from latentsync.face import align, blend
 from latentsync.face.mask import keep_mask
 from latentsync.models.layers import sinusoid_table
@@ -167,7 +168,7 @@ def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
     settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
     steps = product.sample(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
     lips = product.collect(steps, track, timeline, features.waveform, vae())
-    return (made.frame for made in product.composite(lips))
+    return (made.frame for made in composite([lips], BlendSettings("box", color_match=False)))
 
 
 class Clip:

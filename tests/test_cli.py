@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import wave
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import jsonschema
 import numpy as np
 import pytest
 
@@ -14,6 +18,8 @@ from latentsync.media import VideoFile, read_sound
 from latentsync.synthetic import write_models
 from latentsync.writer import VideoWriter
 from scripts.sample_clip import Sample, make_sample
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "record.schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +68,38 @@ def test_weights_on_disk_are_loaded_as_a_user_has_them(sample: Sample, models: P
     )
     assert status == 0
     assert VideoFile(output).frame_count == 38
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".webm", "vp9"), (".mkv", "ffv1")])
+def test_the_outputs_suffix_chooses_the_format(sample: Sample, tmp_path: Path, suffix: str, codec: str) -> None:
+    output = tmp_path / f"out{suffix}"
+    assert synthetic(sample, output, "--steps", 1) == 0
+    assert VideoFile(output).frame_count == 38
+    with av.open(str(output)) as container:
+        assert container.streams.video[0].codec_context.name.endswith(codec)
+
+
+def test_a_record_is_written_beside_the_output(sample: Sample, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert synthetic(sample, output, "--steps", 1, "--record", "--consent", "my own face", "--seed", 9) == 0
+    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(record)
+    assert (record["outcome"], record["seed"], record["consent"]) == ("done", 9, "my own face")
+    assert record["output"]["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert record["inputs"][0]["sha256"] == hashlib.sha256(sample.video.read_bytes()).hexdigest()
+    assert record["frames"] == {"total": 38, "lips": 38, "untouched": 0}
+    with av.open(str(output)) as container:
+        assert container.metadata["AI-modified"] == "yes"
+
+
+def test_a_failed_run_leaves_a_record_and_no_video(sample: Sample, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert run(words(tmp_path / "words.mp4"), sample.audio, "-o", output, "--synthetic", "--record") == 1
+    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(record)
+    assert record["outcome"] == "failed"
+    assert "words.mp4" in record["reason"]
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(("clip", "frames", "seconds"), [("demo1", 240, 9.6), ("demo3", 464, 18.56)])
@@ -174,7 +212,7 @@ def test_missing_weights(sample: Sample, tmp_path: Path, capsys: pytest.CaptureF
         pytest.param(["--guidance", "0.5"], id="guidance below one"),
         pytest.param(["--version", "2.0"], id="unknown version"),
         pytest.param(["--crf", "99"], id="crf off the scale"),
-        pytest.param(["-o", "out.avi"], id="not an mp4"),
+        pytest.param(["-o", "out.avi"], id="no kind of video"),
         pytest.param(["-o", "no/such/folder/out.mp4"], id="no such folder"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from latentsync import pipeline, synthetic
+from latentsync.composite import BlendSettings, Composite, composite
 from latentsync.sampling import draw_noise
 from latentsync.timeline import Timeline
 from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings, Waveform
@@ -28,7 +29,7 @@ def silence() -> AudioFeatures:
     return AudioFeatures(torch.zeros(2 * COUNT, 5, 384), Waveform(torch.zeros(1, COUNT * 640), 16000))
 
 
-def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[pipeline.Composite]:
+def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[Composite]:
     points = np.tile(FACE, (COUNT, 1, 1))
     points[list(gap)] = np.nan
     track = FaceTrack(clip, points, cuts, "zero-lag")
@@ -37,10 +38,11 @@ def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[pipel
     settings, codec = SamplerSettings(steps=1, guidance=1.0), synthetic.vae()
     noise = draw_noise(1, RESOLUTION)
     samples = pipeline.sample(synthetic.unet(), codec, track, sound, timeline, settings, noise)
-    return list(pipeline.composite(pipeline.collect(samples, track, timeline, sound.waveform, codec)))
+    lips = pipeline.collect(samples, track, timeline, sound.waveform, codec)
+    return list(composite([lips], BlendSettings("box", color_match=False)))
 
 
-def changed(frames: list[pipeline.Composite]) -> np.ndarray:
+def changed(frames: list[Composite]) -> np.ndarray:
     """Mean change of each frame, in levels."""
     return np.array([np.abs(one.frame.astype(int) - one.source).mean() for one in frames])
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latentsync import chart, hearing, pipeline, sampling, sound
+from latentsync.composite import BlendSettings, Composite, composite
 from latentsync.errors import AudioError, UsageError
 from latentsync.speech import Speech
 from latentsync.timeline import Timeline
@@ -45,8 +46,8 @@ def lips(silence: Silence) -> tuple[LipTrack, list[range]]:
 
 
 @cache
-def frames(silence: Silence) -> list[pipeline.Composite]:
-    return list(pipeline.composite(lips(silence)[0]))
+def frames(silence: Silence) -> list[Composite]:
+    return list(composite([lips(silence)[0]], BlendSettings("box", color_match=False)))
 
 
 def test_the_steps_are_counted_right() -> None:

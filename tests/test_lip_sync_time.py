@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from latentsync import pipeline
+from latentsync.composite import BlendSettings, composite
 from latentsync.media import VideoFile, read_sound
 from latentsync.spec import AUDIO_STATES, AUDIO_WIDTH
 from latentsync.timeline import Length, lay_out, output_rate
@@ -85,7 +86,7 @@ def synced(source: VideoFile, sound: Waveform, length: Length, path: Path) -> li
     )
     lips = pipeline.collect(samples, track, timeline, sound, Codec(), path.parent)
     with VideoWriter(path, rate=timeline.rate, height=HEIGHT, width=WIDTH, crf=23, waveform=lips.waveform) as writer:
-        for made in pipeline.composite(lips):
+        for made in composite([lips], BlendSettings()):
             writer.write(made.frame)
     return list(timeline.source_index)
 

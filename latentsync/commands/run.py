@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, get_args
 
 from .. import hub
-from ..errors import UsageError
 from ..spec import MODELS
 from ..timeline import Length, RateChoice
 from ..types import HearingSettings, SamplerSettings, Segments, Silence
-from . import faces
+from . import faces, output
 from .device import card_bytes, chosen_device
 from .progress import followed, shown
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..models.whisper import WhisperEncoder
+    from ..record import RunRecord
     from ..sampling import Denoiser
     from ..types import AudioFeatures, Codec, LipTrack, Waveform
 
@@ -33,7 +35,8 @@ SYNTHETIC_WARNING = (
 
 @dataclass(frozen=True)
 class Models:
-    """The networks of a run, on their device. `resolution` is the side of the crop in pixels, `dtype` the UNet's."""
+    """The networks of a run, on their device. `resolution` is the side of the crop in pixels, `dtype` the UNet's;
+    `version` and `files` are for the record."""
 
     unet: Denoiser
     encoder: WhisperEncoder
@@ -41,6 +44,8 @@ class Models:
     resolution: int
     device: torch.device
     dtype: torch.dtype
+    version: str
+    files: tuple[Path, ...]
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -50,7 +55,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.set_defaults(command=run)
     job.add_argument("video", type=Path, help="the video whose lips will move")
     job.add_argument("audio", type=Path, help="the speech: any sound file, or a video with sound")
-    job.add_argument("-o", "--output", type=Path, required=True, help="the finished video, an mp4")
+    job.add_argument("-o", "--output", type=Path, required=True, help="the finished video: .mp4, .webm, .mov or .mkv")
     job.add_argument(
         "--version", choices=sorted(MODELS), help="model version; otherwise 1.6 where the card holds it, else 1.5"
     )
@@ -75,14 +80,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="of the output: as long as the audio, with a shorter video played back and forth, over again (loop) or "
         "resting on its last frame (hold); as long as the video; or as the shorter of the two",
     )
-    job.add_argument(
-        "--crf",
-        type=int,
-        choices=range(52),
-        metavar="0-51",
-        default=18,
-        help="h264 quality; lower is better, 0 lossless",
-    )
+    output.add_flags(job)
     faces.add_flags(job)
     job.add_argument("--synthetic", action="store_true", help="tiny untrained weights, to try the machinery")
 
@@ -118,43 +116,50 @@ def _add_hearing(job: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Give a video new speech and write it."""
+    """Give a video new speech and write it; with --record, write down how it went, however it ends."""
+    from ..record import Recorder, RunRecord
+
+    output.check(options, [options.video, options.audio, options.landmarks])
+    settings = SamplerSettings(options.seed, options.steps, options.guidance, options.step_cache)
+    record = RunRecord(consent=options.consent, seed=options.seed)
+    with Recorder(options.output, record) if options.record else nullcontext():
+        _write(_sampled(settings, options), options, record)
+
+
+def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack:
     from .. import pipeline
     from ..media import VideoFile, read_sound
     from ..timeline import lay_out, output_rate
+    from ..types import Origin
 
-    settings = SamplerSettings(options.seed, options.steps, options.guidance, options.step_cache)
-    _check_output(options.output, [options.video, options.audio])
     source, sound = VideoFile(options.video), read_sound(options.audio)
     models = _synthetic_models() if options.synthetic else _load_models(options)
     track = faces.find_track(source, options)
     features = _listen(sound, models.encoder, options)
     timeline = lay_out(source, sound.duration_seconds, output_rate(source.rate, options.fps), options.length)
+    began = monotonic()
     samples = pipeline.sample(
         models.unet, models.codec, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
     )
     total = len(pipeline.plan(track, features, timeline)) * settings.steps
     lips = pipeline.collect(shown(samples, "lips", total), track, timeline, sound, models.codec)
-    _write(lips, options)
+    return replace(lips, origin=Origin(models.version, models.files, settings, round(monotonic() - began, 3)))
 
 
-def _write(lips: LipTrack, options: argparse.Namespace) -> None:
-    from .. import pipeline
-    from ..writer import VideoWriter
+def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> None:
+    from ..composite import composite
+    from ..record import tags
 
-    source = lips.track.source
-    with VideoWriter(
-        options.output,
-        rate=lips.timeline.rate,
-        height=source.height,
-        width=source.width,
-        crf=options.crf,
-        waveform=lips.waveform,
-    ) as writer:
-        for made in shown(pipeline.composite(lips), "video", lips.timeline.frame_count):
+    blend, source = output.blend_settings(options), lips.track.source
+    if options.record:
+        record.describe([lips], blend)
+    record.settings |= {"format": output.form_of(options).name, "crf": options.crf}
+    with output.writer(lips, options, tags(record)) as writer:
+        for made in shown(composite([lips], blend), "video", lips.timeline.frame_count):
             writer.write(made.frame)
     for remark in source.remarks():
         sys.stderr.write(f"note: {remark}\n")
+        record.notes.append(remark)
     missed = int((lips.slots < 0).sum())
     sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them as in the source\n")
 
@@ -182,7 +187,8 @@ def _load_models(options: argparse.Namespace) -> Models:
     unet = checkpoint.load_unet(files.unet, dtype=dtype).to(device)
     encoder = checkpoint.load_whisper(files.whisper).to(device)
     codec = checkpoint.load_vae(files.vae).to(device, dtype)
-    return Models(unet, encoder, codec, files.spec.resolution, device, dtype)
+    read = (files.unet, files.whisper, files.vae)
+    return Models(unet, encoder, codec, files.spec.resolution, device, dtype, files.spec.version, read)
 
 
 def _synthetic_models() -> Models:
@@ -193,19 +199,12 @@ def _synthetic_models() -> Models:
     sys.stderr.write(SYNTHETIC_WARNING + "\n")
     resolution = MODELS["1.5"].resolution
     device = torch.device("cpu")
-    return Models(synthetic.unet(), synthetic.whisper(), synthetic.vae(), resolution, device, torch.float32)
+    return Models(
+        synthetic.unet(), synthetic.whisper(), synthetic.vae(), resolution, device, torch.float32, "synthetic", ()
+    )
 
 
 def _noise(seed: int, models: Models) -> torch.Tensor:
     from ..sampling import draw_noise
 
     return draw_noise(seed, models.resolution).to(models.device)
-
-
-def _check_output(output: Path, inputs: Sequence[Path]) -> None:
-    if output.suffix.lower() != ".mp4":
-        raise UsageError(f"the output is an mp4: give -o a name that ends in .mp4, not {output.name!r}")
-    if not output.resolve().parent.is_dir():
-        raise UsageError(f"the folder {output.resolve().parent} does not exist: make it, or choose another output")
-    if output.exists() and any(given.exists() and output.samefile(given) for given in inputs):
-        raise UsageError(f"{output} is one of the inputs: choose another output")

@@ -24,7 +24,7 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
         FaceError: the matrix is that of a frame without the face.
     """
     brightest = white(frame)
-    crop = _unsquared(torch.as_tensor(face)) * (brightest / 2) + brightest / 2
+    crop = unsquared(torch.as_tensor(face)) * (brightest / 2) + brightest / 2
     height, width = crop.shape[:2]
     box = footprint(matrix, (width, height), (frame.shape[0], frame.shape[1]))
     pasted = frame.copy()
@@ -38,14 +38,16 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
     return pasted
 
 
-def mixed(frame: np.ndarray, pasted: np.ndarray, strength: float) -> np.ndarray:
-    """A frame on its way to `pasted`, both (H, W, 3): `strength` 0 is the frame, 1 is `pasted` itself.
+def mixed(frame: np.ndarray, pasted: np.ndarray, level: float | np.ndarray) -> np.ndarray:
+    """A frame on its way to `pasted`, both (H, W, 3).
 
-    Pixels that are alike in both stay what they are.
+    Args:
+        level: 0 is the frame, 1 is `pasted`: one number, or float32 (H, W). Pixels alike in both stay what they are.
     """
-    if strength == 1:
+    share = level[..., None] if isinstance(level, np.ndarray) else np.float32(level)
+    if np.all(share == 1):
         return pasted
-    between = frame + strength * (pasted.astype(np.float32) - frame)
+    between = frame + share * (pasted.astype(np.float32) - frame)
     return (np.rint(between) if frame.dtype.kind == "u" else between).astype(frame.dtype)
 
 
@@ -67,7 +69,7 @@ def regenerated(
     return decoded * (1 - kept) + source * kept
 
 
-def _unsquared(face: torch.Tensor) -> np.ndarray:
+def unsquared(face: torch.Tensor) -> np.ndarray:
     """A square face (3, R, R) in the proportions of its crop: float32 (height, width, 3), C-contiguous."""
     width, height = crop_size(face.shape[-1])
     pixels = face.detach().float()[None]

@@ -1,0 +1,63 @@
+"""How long laying a face into a 1080 x 1920 frame takes, on the processor alone.
+
+Usage: python -m benchmarks.paste [FRAMES]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from latentsync.face.align import crop_size
+from latentsync.face.blend import paste_box
+from latentsync.face.mouth import Edge, MouthPaste
+
+HEIGHT_PX, WIDTH_PX = 1920, 1080
+FACE_SHARE = 0.6  # of the frame's width: a close talking head
+WARM_UP_FRAMES = 5
+
+
+def main(frames: int) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
+    print(f"median of {frames} frames of {WIDTH_PX} x {HEIGHT_PX}, {torch.get_num_threads()} threads; the face moves")
+    print("crop | mouth, ms | box, ms | copy of the frame, ms")
+    for resolution in (256, 512):
+        face = torch.rand(3, resolution, resolution) * 2 - 1
+        mouth = MouthPaste(resolution, Edge())
+        ways: list[Callable[[np.ndarray], object]] = [
+            lambda matrix, mouth=mouth, face=face: mouth.paste(frame, face, matrix),
+            lambda matrix, face=face: paste_box(frame, face, matrix),
+            lambda _: frame.copy(),
+        ]
+        print(f"{resolution} | " + " | ".join(f"{milliseconds(way, resolution, frames):.2f}" for way in ways))
+
+
+def milliseconds(way: Callable[[np.ndarray], object], resolution: int, frames: int) -> float:
+    taken: list[float] = []
+    for i in range(WARM_UP_FRAMES + frames):
+        matrix = matrix_at(resolution, i)
+        began = perf_counter()
+        way(matrix)
+        taken.append(perf_counter() - began)
+    return 1000 * median(taken[WARM_UP_FRAMES:])
+
+
+def matrix_at(resolution: int, i: int) -> np.ndarray:
+    """From the frame to the crop: a face in the middle that drifts by a fraction of a pixel a frame."""
+    width, height = crop_size(resolution)
+    scale = width / (FACE_SHARE * WIDTH_PX)
+    return np.array(
+        [
+            [scale, 0.02, width / 2 - scale * (WIDTH_PX / 2 + 0.3 * i)],
+            [-0.02, scale, height / 2 - scale * HEIGHT_PX / 2],
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)

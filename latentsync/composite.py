@@ -1,0 +1,185 @@
+"""The new mouths of one or more speakers laid back into their source, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .errors import UsageError
+from .face import align, blend, colour
+from .face.mask import keep_mask
+from .face.mouth import Edge, MouthPaste
+from .spec import LATENT_SCALE
+from .timeline import Timeline
+from .types import LipTrack
+
+DECODE_FRAMES = 4  # latents decoded together
+
+BlendMode = Literal["mouth", "box"]
+"""What of a face is laid into the frame: the new mouth alone, or the whole crop, as upstream does."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlendSettings:
+    """How the mouths are laid into the frames.
+
+    mode: what of the face is laid in.
+    edge: where the mouth ends; of mode "mouth".
+    color_match: bring the face's colours to those of the footage around the mask.
+    """
+
+    mode: BlendMode = "mouth"
+    edge: Edge = field(default_factory=Edge)
+    color_match: bool = True
+
+
+class Composite(NamedTuple):
+    """One output frame (H, W, 3) and the source frame that it was made from."""
+
+    frame: np.ndarray
+    source: np.ndarray
+
+
+def composite(
+    speakers: Sequence[LipTrack], settings: BlendSettings, protect: np.ndarray | None = None
+) -> Iterator[Composite]:
+    """Put the regenerated mouths back into the source.
+
+    Args:
+        speakers: one or more, on the same source.
+        settings: how their mouths are laid in.
+        protect: float (1 or source frames, H, W), 1 where the source's pixels stay: a hand, a microphone.
+
+    Yields:
+        the output frames in order; where no mouth was regenerated, the source's own frame. Next to such frames the
+        mouth fades in and out.
+
+    Raises:
+        UsageError: the speakers are not on the same source, or the mask does not fit it.
+    """
+    timeline = shared_timeline(speakers)
+    source = speakers[0].track.source
+    guard = _Guard(protect, source.frame_count, (source.height, source.width))
+    mouths = [_Mouth(lips, settings) for lips in speakers]
+    sources = source.read(timeline.source_index)
+    for first in range(0, timeline.frame_count, DECODE_FRAMES):
+        frames = dict(enumerate(islice(sources, DECODE_FRAMES), start=first))
+        faces = [mouth.faces(frames) for mouth in mouths]
+        for i, frame in frames.items():
+            made = frame
+            for mouth, shown in zip(mouths, faces, strict=True):
+                if i in shown:
+                    made = mouth.paste(made, shown[i], i, guard.level(timeline.source_index[i]))
+            yield Composite(made, frame)
+
+
+def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
+    """The timeline of several speakers: the longest of theirs, of which the others are the beginning.
+
+    Raises:
+        UsageError: there is none, or they are not on the same source at the same rate.
+    """
+    if not speakers:
+        raise UsageError("there are no lips to lay in: wire those of at least one speaker")
+    longest = max((lips.timeline for lips in speakers), key=lambda timeline: timeline.frame_count)
+    first = speakers[0].track.source
+    for lips in speakers:
+        source, own = lips.track.source, lips.timeline
+        if (source.name, source.frame_count, source.height, source.width) != (
+            first.name,
+            first.frame_count,
+            first.height,
+            first.width,
+        ):
+            raise UsageError(f"speakers must be of one source, but {source!r} is not {first!r}: wire both to one video")
+        if own.rate != longest.rate or own.source_index != longest.source_index[: own.frame_count]:
+            raise UsageError(
+                f"speakers must be sampled with one rate and length: {own!r} is not the beginning of {longest!r}"
+            )
+    return longest
+
+
+def decoded_crops(lips: LipTrack) -> Iterator[np.ndarray]:
+    """The new faces alone, upright and in true proportions, one for each regenerated frame.
+
+    Yields:
+        float32 (height, width, 3) in [0, 1], of `align.crop_size(lips.resolution)`.
+    """
+    for first in range(0, len(lips.latents), DECODE_FRAMES):
+        for face in lips.codec.decode(lips.latents[first : first + DECODE_FRAMES].float() / LATENT_SCALE):
+            yield (blend.unsquared(face) / 2 + 0.5).clip(0, 1)
+
+
+class _Guard:
+    """What of each frame may change."""
+
+    def __init__(self, protect: np.ndarray | None, frame_count: int, size: tuple[int, int]) -> None:
+        if protect is not None and (protect.shape[0] not in (1, frame_count) or protect.shape[1:] != size):
+            raise UsageError(
+                f"the protecting mask must be of 1 or {frame_count} pictures of {size[1]} x {size[0]}, as the source, "
+                f"not of {protect.shape[0]} of {protect.shape[2]} x {protect.shape[1]}"
+            )
+        self._protect = protect
+
+    def level(self, source_frame: int) -> float | np.ndarray:
+        """How much of a new mouth may show, 0 to 1: one number, or float32 (H, W)."""
+        if self._protect is None:
+            return 1.0
+        return 1 - self._protect[min(source_frame, len(self._protect) - 1)].astype(np.float32).clip(0, 1)
+
+
+class _Mouth:
+    """One speaker's faces: decoded, in the footage's colours, laid into a frame."""
+
+    def __init__(self, lips: LipTrack, settings: BlendSettings) -> None:
+        self._lips = lips
+        self._settings = settings
+        self._matrices = align.track_matrices(lips.track, lips.resolution)[list(lips.timeline.source_index)]
+        self._strength = lips.strength
+        self._paste = MouthPaste(lips.resolution, settings.edge)
+        self._keep = keep_mask(lips.resolution)
+        self._ring = colour.ring(lips.resolution)
+        self._last: tuple[int, colour.Correction] | None = None
+
+    def faces(self, frames: dict[int, np.ndarray]) -> dict[int, torch.Tensor]:
+        """Output frames with a mouth -> their faces, (3, h, w) in [-1, 1]."""
+        slots = self._lips.slots
+        shown = {i: frame for i, frame in frames.items() if i < len(slots) and slots[i] >= 0}
+        if not shown:
+            return {}
+        crops = np.stack([align.crop(frame, self._matrices[i], self._lips.resolution) for i, frame in shown.items()])
+        faces = self._decoded(slots[list(shown)])
+        if self._settings.color_match:
+            faces = [self._matched(i, face, seen) for i, face, seen in zip(shown, faces, crops, strict=True)]
+        if self._settings.mode == "box":
+            faces = list(blend.regenerated(torch.stack(faces), crops, self._keep))
+        return dict(zip(shown, faces, strict=True))
+
+    def paste(self, frame: np.ndarray, face: torch.Tensor, i: int, level: float | np.ndarray) -> np.ndarray:
+        """Lay the face of output frame `i` into it, as far as `level` and its own strength let it show."""
+        level = level * float(self._strength[i])
+        if self._settings.mode == "mouth":
+            return self._paste.paste(frame, face, self._matrices[i], level)
+        return blend.mixed(frame, blend.paste_box(frame, face, self._matrices[i]), level)
+
+    def _decoded(self, slots: np.ndarray) -> list[torch.Tensor]:
+        lips = self._lips
+        if lips.crops is None:
+            return list(lips.codec.decode(lips.latents[slots].float() / LATENT_SCALE))
+        faces = lips.crops[slots].movedim(-1, 1).float() * 2 - 1
+        if self._settings.mode == "box":
+            faces = F.interpolate(faces, (lips.resolution, lips.resolution), mode="bicubic", antialias=True)
+        return list(faces)
+
+    def _matched(self, i: int, face: torch.Tensor, crop: np.ndarray) -> torch.Tensor:
+        """The face in the footage's colours; the correction begins anew where frames without a mouth came between."""
+        before = self._last[1] if self._last is not None and self._last[0] == i - 1 else None
+        correction = colour.measure(face, crop, self._ring).after(before)
+        self._last = (i, correction)
+        return correction.apply(face)

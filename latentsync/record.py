@@ -1,0 +1,240 @@
+"""The run record: which model, which inputs, which settings, whose consent, how it went and what came out.
+
+Names are written, never folders; the format is that of docs/record.schema.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from itertools import chain
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from . import __version__, verify
+from .errors import MediaError
+from .media import FrameSource, ImageBatch, VideoFile
+from .work import finish
+
+if TYPE_CHECKING:
+    from .composite import BlendSettings
+    from .types import LipTrack
+
+RECORD_VERSION = 1
+ROUTE = "local"
+MARK = "AI-modified"
+BLOCK_BYTES = 1 << 22
+LIBRARIES = ("torch", "av", "cv2", "diffusers", "mediapipe", "whisper")
+
+Outcome = Literal["done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file or a tensor that went in or came out.
+
+    role: what it was used as: video, audio, unet ...
+    name: without its folder.
+    size_bytes, sha256: of the file, or of the tensor's values.
+    """
+
+    role: str
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCounts:
+    """Output frames: all, those with new lips, those that stayed the source's."""
+
+    total: int
+    lips: int
+    untouched: int
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """What is known of a run so far; it is completed while the run goes on and written when it ends.
+
+    settings: by name, whatever JSON can hold.
+    seconds: by stage.
+    notes: retries, remarks on the source, and the like.
+    """
+
+    outcome: Outcome = "done"
+    reason: str = ""
+    model_version: str = ""
+    model_files: list[Item] = field(default_factory=list[Item])
+    inputs: list[Item] = field(default_factory=list[Item])
+    output: Item | None = None
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    seed: int | None = None
+    frames: FrameCounts | None = None
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    consent: str = ""
+    notes: list[str] = field(default_factory=list[str])
+
+    def describe(self, speakers: Sequence[LipTrack], settings: BlendSettings) -> None:
+        """Add what the lips of one or more speakers say of the run; files are hashed, large weights only once."""
+        self.settings |= asdict(settings)
+        self.frames = _counted(speakers)
+        self.inputs.append(of_source(speakers[0].track.source))
+        self.inputs.extend(of_tensor("audio", "waveform", lips.waveform.samples) for lips in speakers)
+        origins = [lips.origin for lips in speakers if lips.origin is not None]
+        for number, origin in enumerate(origins, start=1):
+            name = "sampler" if len(origins) == 1 else f"sampler {number}"
+            self.settings[name] = asdict(origin.settings)
+            self.seconds[name] = origin.seconds
+        if origins:
+            self.model_version, self.seed = origins[0].version, origins[0].settings.seed
+            self.model_files = [of_weights(path) for path in dict.fromkeys(chain(*(each.files for each in origins)))]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as its schema has it."""
+        return {
+            "record": RECORD_VERSION,
+            "written_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "mark": MARK,
+            "route": ROUTE,
+            **asdict(self),
+            "software": software(),
+        }
+
+
+class Recorder:
+    """Writes a run's record beside its output when the block ends, however it ends.
+
+    Args:
+        output: the finished video; the record is `NAME.json` beside it.
+        record: to complete inside the block.
+        cancelled: exceptions that mean that the user stopped the run.
+
+    Raises:
+        MediaError: the record cannot be written.
+    """
+
+    def __init__(
+        self, output: Path, record: RunRecord, cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+    ) -> None:
+        self.path = output.with_suffix(".json")
+        self.record = record
+        self._output = output
+        self._cancelled = cancelled
+
+    def __enter__(self) -> Recorder:
+        self._began = monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.record.seconds["this run"] = round(monotonic() - self._began, 3)
+        if error is None:
+            self.record.output = of_file("output", self._output)
+        else:
+            self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"
+            self.record.reason = _without_folders(str(error) or type(error).__name__)
+        self._write()
+
+    def _write(self) -> None:
+        part = self.path.with_name(f".{self.path.name}.part")
+        try:
+            part.write_text(json.dumps(self.record.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
+            part.replace(self.path)
+        except OSError as cause:
+            raise MediaError(
+                f"{self.path}: the record cannot be written ({cause.strerror}); check the folder"
+            ) from cause
+
+
+def _counted(speakers: Sequence[LipTrack]) -> FrameCounts:
+    total = max(len(lips.slots) for lips in speakers)
+    shown = np.zeros(total, bool)
+    for lips in speakers:
+        shown[: len(lips.slots)] |= lips.slots >= 0
+    return FrameCounts(total, int(shown.sum()), int((~shown).sum()))
+
+
+def tags(record: RunRecord) -> dict[str, str]:
+    """The record in short, as tags of the video."""
+    settings = record.settings | ({} if record.seed is None else {"seed": record.seed})
+    said = {
+        MARK: "yes",
+        "comment": f"Lips made with LatentSync {record.model_version}".rstrip() + f", {MARK}",
+        "latentsync": json.dumps({"version": __version__, "model": record.model_version, **settings}),
+    }
+    return said | ({"consent": record.consent} if record.consent else {})
+
+
+def of_file(role: str, path: Path) -> Item:
+    """A file as the record names it.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+        return Item(role, path.name, path.stat().st_size, digest.hexdigest())
+    except OSError as cause:
+        raise MediaError(
+            f"{path}: cannot be read for the record ({cause.strerror}); check that it is still there"
+        ) from cause
+
+
+def of_source(source: FrameSource) -> Item:
+    """The video or the picture batch that a run began with."""
+    if isinstance(source, ImageBatch):
+        return of_tensor("video", source.name, source.images)
+    if isinstance(source, VideoFile):
+        content = source.content
+        return of_file("video", content) if isinstance(content, Path) else of_bytes("video", source.name, content)
+    raise MediaError(f"{source.name}: no record can be made of such a source; leave the record off")
+
+
+def of_weights(path: Path) -> Item:
+    """A file of the model; the hash of a large one is remembered beside it."""
+    return Item("model", path.name, path.stat().st_size, finish(verify.sha256(path)))
+
+
+def of_bytes(role: str, name: str, data: bytes) -> Item:
+    """A file held in memory as the record names it."""
+    return Item(role, name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def of_tensor(role: str, name: str, values: torch.Tensor) -> Item:
+    """A tensor's values, slice by slice along its first dimension, as the record names them."""
+    digest = hashlib.sha256()
+    for part in values:
+        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+    return Item(role, name, values.numel() * values.element_size(), digest.hexdigest())
+
+
+def software() -> Mapping[str, str]:
+    """Versions of what the run ran on: of the libraries, those that it loaded."""
+    loaded = {name: sys.modules[name] for name in LIBRARIES if name in sys.modules}
+    versions = {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
+    return {"latentsync-nodes": __version__, "python": platform.python_version(), **versions}
+
+
+def _without_folders(text: str) -> str:
+    """A message with the names of its files alone."""
+    return " ".join(_name_alone(word) for word in text.split(" "))
+
+
+def _name_alone(word: str) -> str:
+    is_path = word.startswith("/") or word[1:3] in (":\\", ":/")
+    return word.replace("\\", "/").rsplit("/", 1)[-1] if is_path else word

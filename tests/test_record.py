@@ -1,0 +1,92 @@
+"""The record says what happened, in the form that its schema promises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+
+from latentsync.errors import MediaError
+from latentsync.record import FrameCounts, Item, Recorder, RunRecord, of_bytes, of_file, of_tensor, tags
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "record.schema.json").read_text(encoding="utf-8"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record, refused if it is not as the schema has it."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(record)
+    return record
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_a_whole_run_is_written_down(tmp_path: Path) -> None:
+    video = tmp_path / "测试 ü x.mp4"
+    record = RunRecord(
+        model_version="1.6",
+        seed=7,
+        consent="signed by Ada",
+        frames=FrameCounts(10, 8, 2),
+        settings={"blend": "mouth"},
+        model_files=[Item("model", "unet.pt", 5, "0" * 64)],
+    )
+    with Recorder(video, record):
+        video.write_bytes(b"a video")
+    written = read(video.with_suffix(".json"))
+    assert written["outcome"] == "done"
+    assert written["output"]["sha256"] == hashlib.sha256(b"a video").hexdigest()
+    assert (written["output"]["name"], written["output"]["size_bytes"]) == (video.name, 7)
+    assert (written["consent"], written["seed"], written["frames"]["untouched"]) == ("signed by Ada", 7, 2)
+    assert written["software"]["torch"].startswith("2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([video.name, video.with_suffix(".json").name])
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(MediaError("/secret/folder/clip.mp4: is damaged"), "failed"), (KeyboardInterrupt(), "cancelled")],
+)
+def test_a_run_that_fails_says_why_and_names_no_folder(tmp_path: Path, error: BaseException, outcome: str) -> None:
+    with pytest.raises(type(error)), Recorder(tmp_path / "out.mp4", RunRecord()):
+        raise error
+    written = read(tmp_path / "out.json")
+    assert written["outcome"] == outcome
+    assert written["output"] is None
+    assert "secret" not in json.dumps(written)
+    assert written["reason"] in ("clip.mp4: is damaged", "KeyboardInterrupt")
+
+
+def test_a_record_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out.json").mkdir()
+    with (
+        pytest.raises(MediaError, match=r"out.json: the record cannot be written"),
+        Recorder(tmp_path / "out.mp4", RunRecord()),
+    ):
+        (tmp_path / "out.mp4").write_bytes(b"x")
+
+
+def test_hashes_are_of_the_contents(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    digest = hashlib.sha256(b"sound").hexdigest()
+    assert of_file("audio", tmp_path / "a.wav") == Item("audio", "a.wav", 5, digest)
+    assert of_bytes("audio", "a.wav", b"sound") == Item("audio", "a.wav", 5, digest)
+    values = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    assert of_tensor("video", "batch", values).sha256 == hashlib.sha256(values.numpy().tobytes()).hexdigest()
+    with pytest.raises(MediaError, match=r"b\.wav: cannot be read"):
+        of_file("audio", tmp_path / "b.wav")
+
+
+def test_the_tags_say_that_it_was_made() -> None:
+    said = tags(RunRecord(model_version="1.5", seed=3, consent="yes, in writing", settings={"crf": 18}))
+    assert said["AI-modified"] == "yes"
+    assert "LatentSync 1.5" in said["comment"]
+    assert json.loads(said["latentsync"])["seed"] == 3
+    assert said["consent"] == "yes, in writing"
+    assert "consent" not in tags(RunRecord())
