@@ -72,11 +72,8 @@ def composite(
         frames = dict(enumerate(islice(sources, DECODE_FRAMES), start=first))
         faces = [mouth.faces(frames) for mouth in mouths]
         for i, frame in frames.items():
-            made = frame
-            for mouth, shown in zip(mouths, faces, strict=True):
-                if i in shown:
-                    made = mouth.paste(made, shown[i], i, guard.level(timeline.source_index[i]))
-            yield Composite(made, frame)
+            spoken = [(mouth, shown[i]) for mouth, shown in zip(mouths, faces, strict=True) if i in shown]
+            yield Composite(_laid_in(frame, spoken, i, guard.level(timeline.source_index[i])), frame)
 
 
 def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
@@ -103,6 +100,14 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
                 f"speakers must be sampled with one rate and length: {own!r} is not the beginning of {longest!r}"
             )
     return longest
+
+
+def _laid_in(
+    frame: np.ndarray, spoken: Sequence[tuple[_Mouth, torch.Tensor]], i: int, level: float | np.ndarray
+) -> np.ndarray:
+    for mouth, face in spoken:
+        frame = mouth.paste(frame, face, i, level)
+    return frame
 
 
 def decoded_crops(lips: LipTrack) -> Iterator[np.ndarray]:

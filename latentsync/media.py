@@ -19,6 +19,7 @@ import torch
 from .decoding import Reader, decoded, display_matrix, shown_size, to_rgb
 from .errors import AudioError, LatentSyncError, MediaError, UsageError
 from .frame_index import FrameIndex, index_frames
+from .pixels import BT709, Colour
 from .types import Waveform
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class FrameSource(Protocol):
     name: what errors call it.
     rate: frames per second; the mean where the clock varies.
     height, width: displayed size in pixels.
+    colour: what the numbers of its pixels mean.
     """
 
     @property
@@ -48,6 +50,8 @@ class FrameSource(Protocol):
     def height(self) -> int: ...
     @property
     def width(self) -> int: ...
+    @property
+    def colour(self) -> Colour: ...
     @property
     def duration_seconds(self) -> Fraction: ...
 
@@ -97,6 +101,7 @@ class VideoFile:
                 raise MediaError(f"{self.name}: not one of its {len(index.pts)} frames can be decoded; export it again")
             self._matrix = display_matrix(picture)
             self.height, self.width = shown_size(picture, self._matrix)
+            self.colour = Colour.said(picture.color_primaries, picture.color_trc, picture.colorspace)
             self._is_interlaced = picture.interlaced_frame
         self._index = index
         self._shown = _part(index, start_seconds, duration_seconds, self.name)
@@ -171,6 +176,7 @@ class ImageBatch:
     """
 
     name = "the image batch"
+    colour = BT709
 
     def __init__(self, images: torch.Tensor, rate: Fraction) -> None:
         if images.ndim != 4 or images.shape[3] not in (3, 4) or 0 in images.shape or not images.is_floating_point():

@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from .errors import UsageError
+
+UNSPECIFIED = 2  # of ITU-T H.273, for primaries, transfer and matrix alike
+
+MATRICES = {1: "ITU709", 5: "ITU601", 6: "ITU601", 9: "BT2020"}
+"""Matrix of ITU-T H.273 -> PyAV's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """What the numbers of a video's pixels mean, as numbers of ITU-T H.273.
+
+    primaries, transfer: carried from the source, since they describe its red, green and blue.
+    matrix: how they become luma and chroma.
+    """
+
+    primaries: int = 1
+    transfer: int = 1
+    matrix: int = 1
+
+    @classmethod
+    def said(cls, primaries: int, transfer: int, matrix: int) -> Colour:
+        """Of a source that may say nothing of each, or name a matrix that cannot be written: BT.709 stands in."""
+        usual = cls()
+        return cls(
+            usual.primaries if primaries == UNSPECIFIED else primaries,
+            usual.transfer if transfer == UNSPECIFIED else transfer,
+            matrix if matrix in MATRICES else usual.matrix,
+        )
+
+    def __post_init__(self) -> None:
+        if self.matrix not in MATRICES:
+            raise UsageError(f"colours can be written with the matrices {sorted(MATRICES)} of H.273, not {self.matrix}")
+
+
+BT709 = Colour()
 
 
 def white(frame: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -144,7 +145,7 @@ class Recorder:
             self.record.output = of_file("output", self._output)
         else:
             self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"
-            self.record.reason = _without_folders(str(error) or type(error).__name__)
+            self.record.reason = _without_folders(str(error) or type(error).__name__, self._output.parent)
         self._write()
 
     def _write(self) -> None:
@@ -230,8 +231,9 @@ def software() -> Mapping[str, str]:
     return {"latentsync-nodes": __version__, "python": platform.python_version(), **versions}
 
 
-def _without_folders(text: str) -> str:
-    """A message with the names of its files alone."""
+def _without_folders(text: str, known: Path) -> str:
+    """A message with the names of its files alone; the `known` folder is found whatever characters it has."""
+    text = text.replace(str(known) + os.sep, "")
     return " ".join(_name_alone(word) for word in text.split(" "))
 
 

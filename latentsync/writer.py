@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ import torch
 
 from .errors import AudioError, MediaError, UsageError
 from .formats import H264, LAYOUTS, Format, SoundCodec
-from .pixels import to_bytes
+from .pixels import BT709, MATRICES, Colour, to_bytes
 from .types import Waveform
 
 if TYPE_CHECKING:
@@ -32,29 +31,8 @@ if TYPE_CHECKING:
 
 LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 RGB_MATRIX = 0  # ITU-T H.273: the pixels are red, green and blue
+UNORDERED_FRAMES = 2  # too few to be stored out of order; x265 then gives decoding times that mean nothing
 PIECE_SAMPLES = 1024  # of sound, given to the encoder at once
-MATRICES = {1: "ITU709", 5: "ITU601", 6: "ITU601", 9: "BT2020"}
-"""Matrix of ITU-T H.273 -> PyAV's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Colour:
-    """What the numbers of a video's pixels mean, as numbers of ITU-T H.273.
-
-    primaries, transfer: carried from the source, since they describe its red, green and blue.
-    matrix: how they become luma and chroma.
-    """
-
-    primaries: int = 1
-    transfer: int = 1
-    matrix: int = 1
-
-    def __post_init__(self) -> None:
-        if self.matrix not in MATRICES:
-            raise UsageError(f"colours can be written with the matrices {sorted(MATRICES)} of H.273, not {self.matrix}")
-
-
-BT709 = Colour()
 
 
 class VideoWriter:
@@ -156,11 +134,17 @@ class VideoWriter:
         with self._cleaning_up():
             if self.frame_count == 0:
                 raise MediaError(f"{self.path.name}: no frame was written, so there is no video")
-            self._mux(self._video.encode(None))
+            self._mux(self._last_pictures())
             if self._sound is not None:
                 self._mux(self._sound.rest())
             self._container.close()
             self._temporary.replace(self.path)
+
+    def _last_pictures(self) -> Iterator[Packet[VideoStream]]:
+        for packet in self._video.encode(None):
+            if self.frame_count <= UNORDERED_FRAMES:
+                packet.dts = packet.pts
+            yield packet
 
     def _mux(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:

@@ -130,6 +130,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
             crf=crf,
             waveform=_heard(tracks, timeline, audio),
             tags={**cls._tags(), **record.tags(facts)},
+            colour=source.colour,
         )
         made = composite(tracks, settings, protection(protect))
         with recorder, writer:

@@ -63,6 +63,14 @@ def test_a_run_that_fails_says_why_and_names_no_folder(tmp_path: Path, error: Ba
     assert written["reason"] in ("clip.mp4: is damaged", "KeyboardInterrupt")
 
 
+def test_a_folder_with_spaces_is_not_named(tmp_path: Path) -> None:
+    folder = tmp_path / "a secret folder"
+    folder.mkdir()
+    with pytest.raises(MediaError), Recorder(folder / "out.mp4", RunRecord()):
+        raise MediaError(f"{folder / 'out.mp4'}: cannot be written")
+    assert read(folder / "out.json")["reason"] == "out.mp4: cannot be written"
+
+
 def test_a_record_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out.json").mkdir()
     with (

@@ -16,8 +16,9 @@ from skimage.data import astronaut
 from latentsync.errors import AudioError, MediaError, UsageError
 from latentsync.formats import H264, Format, available, named, of_suffix
 from latentsync.media import VideoFile, read_sound
+from latentsync.pixels import Colour, to_bytes
 from latentsync.types import Waveform
-from latentsync.writer import Colour, VideoWriter
+from latentsync.writer import VideoWriter
 
 NTSC = Fraction(30000, 1001)
 AAC_FRAME_SAMPLES = 1024
@@ -241,9 +242,8 @@ def test_every_format_is_read_back(tmp_path: Path, form: Format, size: tuple[int
     video, heard = VideoFile(path), read_sound(path)
     assert (video.frame_count, video.rate, video.height, video.width) == (40, NTSC, *size)
     for number, frame in enumerate(video.read(range(40))):
-        assert abs(frame.astype(int) - picture(number, *size)).mean() < 2, (
-            "nearer to it than to the next, 4 levels away"
-        )
+        off = abs(to_bytes(frame).astype(int) - picture(number, *size)).mean()
+        assert off < 2, "nearer to it than to the next, 4 levels away"
     # lossy sound ends with a whole frame of its codec (AAC's has 1024 samples); the others end to the sample
     lossy = AAC_FRAME_SAMPLES / 44100 if form.sound.bits_per_second else 0
     assert abs(heard.duration_seconds - waveform.duration_seconds) <= lossy
@@ -254,6 +254,15 @@ def test_every_format_is_read_back(tmp_path: Path, form: Format, size: tuple[int
         assert (context.color_primaries, context.color_trc) == (1, 1)
         assert context.colorspace == (0 if form.encoder == "ffv1" else 1)
     assert {name: written.get(name) for name in tags} == tags
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("form", available(), ids=str)
+def test_a_clip_of_few_frames_is_whole(tmp_path: Path, form: Format, count: int) -> None:
+    """Ten times, since x265's decoding times of so few are whatever memory held."""
+    for _ in range(10):
+        path = write(tmp_path / f"out{form.suffix}", form, [picture(i) for i in range(count)])
+        assert VideoFile(path).frame_count == count
 
 
 @pytest.mark.parametrize(
@@ -330,6 +339,22 @@ def test_colours_of_the_source_are_carried(tmp_path: Path) -> None:
         luma = np.asarray(next(container.decode(video=0)).planes[0])[0]
     red, green, blue = picture(5)[0, 0] / 255
     assert luma == pytest.approx(16 + 219 * (0.2627 * red + 0.6780 * green + 0.0593 * blue), abs=1)
+
+
+@pytest.mark.parametrize(
+    "colour", [Colour(), Colour(6, 6, 6), Colour(5, 6, 5), Colour(9, 16, 9)], ids=["HD", "NTSC", "PAL", "HDR"]
+)
+def test_a_video_read_and_written_keeps_its_colours(tmp_path: Path, colour: Colour) -> None:
+    first = VideoFile(write(tmp_path / "a.mp4", H264, [picture(5)], colour=colour, crf=1))
+    assert first.colour == colour
+    again = VideoFile(write(tmp_path / "b.mp4", H264, first.read([0]), colour=first.colour, crf=1))
+    assert again.colour == colour
+    assert abs(next(again.read([0])).astype(int) - picture(5)).max() <= 4, "two roundings to 8 bits of luma and chroma"
+
+
+def test_what_a_source_does_not_say_of_its_colours_is_taken_for_hd() -> None:
+    assert Colour.said(2, 2, 2) == Colour()
+    assert Colour.said(9, 16, 0) == Colour(9, 16, 1), "pixels that are RGB have primaries, and need a matrix"
 
 
 def test_the_default_quality_costs_no_more_than_one_plain_encode(tmp_path: Path) -> None:

@@ -103,4 +103,5 @@ def writer(lips: LipTrack, options: argparse.Namespace, tags: dict[str, str]) ->
         crf=options.crf,
         waveform=lips.waveform,
         tags=tags,
+        colour=source.colour,
     )

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from latentsync.face.detect import LEFT_BROW, MESH_POINTS, NOSE, RIGHT_BROW, Face
+from latentsync.pixels import BT709, Colour
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,7 @@ class Clip:
     frames: np.ndarray
     name: str = "clip"
     rate: Fraction = Fraction(25)
+    colour: Colour = BT709
 
     @property
     def frame_count(self) -> int:
