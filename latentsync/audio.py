@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .mel import HOP_SAMPLES, MEL_RATE, log_mel
+from .mel import HOP_SAMPLES, log_mel
 from .models.whisper import MEL_BINS, SEGMENT_MELS, WhisperEncoder
-from .spec import AUDIO_POSITIONS
+from .spec import AUDIO_POSITIONS, MEL_RATE
 from .types import Segments
 
 STATE_RATE = MEL_RATE // 2  # positions per second: the encoder halves

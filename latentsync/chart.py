@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .mel import MEL_RATE
 from .sound import SAMPLE_RATE, Heard
+from .spec import MEL_RATE
 from .speech import TALLEST_DB, Speech
 
 if TYPE_CHECKING:

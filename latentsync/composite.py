@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .errors import UsageError
+from .errors import UsageError, check_choice
 from .face import align, blend, colour
 from .face.mask import keep_mask
 from .face.mouth import Edge, MouthPaste
@@ -37,6 +37,9 @@ class BlendSettings:
     mode: BlendMode = "mouth"
     edge: Edge = field(default_factory=Edge)
     color_match: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("blend", self.mode, get_args(BlendMode))
 
 
 class Composite(NamedTuple):

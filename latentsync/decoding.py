@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import chain
 from math import ceil
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .errors import MediaError
 from .frame_index import FrameIndex
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -137,8 +139,12 @@ class Reader:
         return at if self._index.pts[at : at + 1] == [frame.pts] else None
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """The pictures that follow; what cannot be decoded is left out."""
+@overload
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]: ...
+@overload
+def decoded(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]: ...
+def decoded(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[VideoFrame | AudioFrame]:
+    """The pictures, or the pieces of sound, that follow; what cannot be decoded is left out."""
     from av.error import InvalidDataError
 
     for packet in container.demux(stream):
@@ -146,7 +152,7 @@ def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
             frames = packet.decode()
         except InvalidDataError:
             continue
-        yield from frames
+        yield from cast("list[VideoFrame | AudioFrame]", frames)  # a stream of either kind holds no subtitles
 
 
 def to_rgb(stored: VideoFrame, matrix: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ A message says what was given, what was needed and what to do. The command line 
 with status 1 (2 for `UsageError`); ComfyUI shows it at the node.
 """
 
+from collections.abc import Sequence
+
 
 class LatentSyncError(Exception):
     """Base of every error that the package raises on purpose."""
@@ -35,3 +37,9 @@ class AudioError(LatentSyncError):
 
 class FaceError(LatentSyncError):
     """No face can be worked on."""
+
+
+def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
+    """Raises UsageError where `value` is none of `choices`."""
+    if value not in choices:
+        raise UsageError(f"{field} must be one of {', '.join(choices)}, not {value!r}")

@@ -264,25 +264,25 @@ def _has_decoder(stream: AudioStream) -> bool:
 
 def _in_time(container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
     """The pieces of a sound track as float32 (channels, samples), with silence for those that are lost."""
-    from av.error import InvalidDataError
-
     start, count = None, 0
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except InvalidDataError:
-            continue
-        for frame in frames:
-            piece = _to_float(frame.to_ndarray(), frame)
-            if frame.pts is not None and frame.time_base is not None:
-                at = frame.pts * frame.time_base * frame.sample_rate
-                start = at - count if start is None else start
-                lost = round(at - start) - count
-                if lost > GAP_SECONDS * frame.sample_rate:
-                    yield np.zeros((len(piece), lost), np.float32)
-                    count += lost
-            yield piece
-            count += piece.shape[1]
+    for frame in decoded(container, stream):
+        piece = _to_float(frame.to_ndarray(), frame)
+        at = _first_sample(frame)
+        if start is None and at is not None:
+            start = at - count
+        lost = 0 if start is None or at is None else round(at - start) - count
+        if lost > GAP_SECONDS * frame.sample_rate:
+            yield np.zeros((len(piece), lost), np.float32)
+            count += lost
+        yield piece
+        count += piece.shape[1]
+
+
+def _first_sample(frame: AudioFrame) -> Fraction | None:
+    """Where a piece of sound begins, in samples, if its container says so."""
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return frame.pts * frame.time_base * frame.sample_rate
 
 
 def _to_float(samples: np.ndarray, frame: AudioFrame) -> np.ndarray:

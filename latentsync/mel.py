@@ -14,8 +14,8 @@ from torch import Tensor
 from .errors import DependencyError
 from .models.whisper import MEL_BINS, SEGMENT_MELS
 from .sound import SAMPLE_RATE
+from .spec import MEL_RATE
 
-MEL_RATE = 100  # mel frames per second
 HOP_SAMPLES = SAMPLE_RATE // MEL_RATE
 FFT_SAMPLES = 400
 DYNAMIC_RANGE = 8.0  # of log10 of power: 80 dB

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .mel import MEL_RATE, QUIETEST, blocks, peak
+from .mel import QUIETEST, blocks, peak
+from .spec import MEL_RATE
 
 FIRST_BIN = 4  # of the mel bins: about 150 Hz; below it is hum
 BINS_PER_BAND = 4

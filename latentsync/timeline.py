@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from .errors import UsageError
+from .errors import UsageError, check_choice
 from .spec import WINDOW_FRAMES
 
 if TYPE_CHECKING:
@@ -71,7 +71,12 @@ def frames_in(duration_seconds: Fraction, rate: Fraction) -> int:
 
 
 def output_rate(source_rate: Fraction, choice: RateChoice = "auto") -> Fraction:
-    """Frames per second of the output: the source's, the model's 25, or the source's where the model bears it."""
+    """Frames per second of the output: the source's, the model's 25, or the source's where the model bears it.
+
+    Raises:
+        UsageError: no such choice.
+    """
+    check_choice("fps", choice, get_args(RateChoice))
     slowest, fastest = NEAR_MODEL_RATE
     keeps = choice == "source" or (choice == "auto" and slowest <= source_rate <= fastest)
     return source_rate if keeps else MODEL_RATE
@@ -87,7 +92,11 @@ def lay_out(
         length: "ping-pong", "loop" and "hold" last as long as the sound: a longer source is cut, a shorter one is
             played forwards and backwards (as upstream does), over again, or rests on its last frame. "video" lasts
             as long as the source, and frames after the sound keep it. "shortest" ends with whichever ends first.
+
+    Raises:
+        UsageError: no such length.
     """
+    check_choice("length", length, get_args(Length))
     held, heard = frames_in(source.duration_seconds, rate), frames_in(sound_seconds, rate)
     count = {"video": held, "shortest": min(held, heard)}.get(length, heard)
     position = POSITIONS.get(length, hold)

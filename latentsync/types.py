@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 import torch
 
-from .errors import AudioError, FaceError, UsageError
+from .errors import AudioError, FaceError, UsageError, check_choice
 from .fade import strengths
-from .spec import AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE
+from .spec import AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE, MEL_RATE
 from .timeline import Timeline
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ Segments = Literal["overlapping", "upstream"]
 
 Silence = Literal["as is", "keep source", "close mouth"]
 """What becomes of frames in which nobody speaks."""
-
-
-SPEECH_RATE = 100  # of the speech gate, per second
 
 
 Smoothing = Literal["zero-lag", "upstream"]
@@ -92,6 +89,8 @@ class HearingSettings:
     segments: Segments = "overlapping"
 
     def __post_init__(self) -> None:
+        check_choice("silence", self.silence, get_args(Silence))
+        check_choice("segments", self.segments, get_args(Segments))
         if not 1.0 <= self.threshold_db <= 20.0:
             raise UsageError(f"the speech threshold must be from 1 to 20 dB, not {self.threshold_db}")
         if not 0.0 <= self.hang_seconds <= 5.0:
@@ -127,7 +126,7 @@ class AudioFeatures:
         if self.spoken is None:
             return np.ones(timeline.frame_count, dtype=bool)
         until = np.concatenate(([0], np.cumsum(self.spoken)))
-        edges = [frame * SPEECH_RATE / timeline.rate for frame in range(timeline.frame_count + 1)]
+        edges = [frame * MEL_RATE / timeline.rate for frame in range(timeline.frame_count + 1)]
         first = np.minimum([floor(edge) for edge in edges[:-1]], len(self.spoken))
         end = np.minimum([ceil(edge) for edge in edges[1:]], len(self.spoken))
         return until[end] > until[first]
@@ -153,6 +152,7 @@ class FaceTrack:
     smoothing: Smoothing = "upstream"
 
     def __post_init__(self) -> None:
+        check_choice("smoothing", self.smoothing, get_args(Smoothing))
         if self.points.shape != (self.source.frame_count, 3, 2):
             raise FaceError(
                 f"{self.source.name}: a face track needs points of shape ({self.source.frame_count}, 3, 2), "
@@ -182,7 +182,7 @@ class FaceTrack:
 class SamplerSettings:
     """How the lips are sampled.
 
-    seed: of the one noise frame of the clip.
+    seed: of the one noise frame of the clip, 0 to 2^64 - 1.
     steps: denoising steps, 1 to 1000.
     guidance: strength of the audio; 1 is off (and half the work).
     step_cache: the whole UNet runs every so many steps; 1 runs it in each.
@@ -194,6 +194,8 @@ class SamplerSettings:
     step_cache: int = 3
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f"a seed must be from 0 to {2**64 - 1}, not {self.seed}")
         if not 1 <= self.steps <= 1000:
             raise UsageError(f"steps must be from 1 to 1000, not {self.steps}")
         if not 1.0 <= self.guidance <= 10.0:

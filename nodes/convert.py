@@ -31,13 +31,30 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
     """A VIDEO (streamed from its file) or an IMAGE batch of `fps` frames per second."""
     if isinstance(source, torch.Tensor):
         return ImageBatch(source, exact_rate(fps))
-    reason = _why_not_streamed(source)
+    reason = why_not_streamed(source)
     if reason is not None:
         log.info("The video is held in memory frame by frame: %s", reason)
         components = source.get_components()
         return ImageBatch(components.images, Fraction(components.frame_rate))
-    start, duration = map(_exact_seconds, _trim_window(source))
+    start, duration = map(_exact_seconds, trim_window(source))
     return VideoFile(source.get_stream_source(), start_seconds=start, duration_seconds=duration or None)
+
+
+def why_not_streamed(video: VideoInput) -> str | None:
+    """What keeps a VIDEO from being read from its file; None if nothing does."""
+    if type(video).get_stream_source is VideoInput.get_stream_source:
+        return "it was made of images and has no file"
+    if _has_pending_edits(video):
+        return "its frames were edited since it was read"
+    if _hides_its_trim(video):
+        return "this ComfyUI does not say which part of its file it shows"
+    return None
+
+
+def trim_window(video: VideoInput) -> tuple[float, float]:
+    """Start and duration in seconds; a duration of 0 is all the rest."""
+    window = getattr(video, "get_active_trim_window", None)  # ComfyUI 0.23 and newer
+    return (0.0, 0.0) if window is None else window()
 
 
 def exact_rate(fps: float) -> Fraction:
@@ -67,15 +84,9 @@ def image(frame: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(to_floats(frame))
 
 
-def _why_not_streamed(video: VideoInput) -> str | None:
-    """What keeps a VIDEO from being read from its file; None if nothing does."""
-    if type(video).get_stream_source is VideoInput.get_stream_source:
-        return "it was made of images and has no file"
-    if _has_pending_edits(video):
-        return "its frames were edited since it was read"
-    if _hides_its_trim(video):
-        return "this ComfyUI does not say which part of its file it shows"
-    return None
+def picture(drawn: Image) -> torch.Tensor:
+    """A drawing as an IMAGE batch of one."""
+    return image(np.array(drawn))[None]
 
 
 def _has_pending_edits(video: VideoInput) -> bool:
@@ -88,17 +99,6 @@ def _hides_its_trim(video: VideoInput) -> bool:
     if hasattr(video, "get_active_trim_window"):
         return False
     return video.get_duration() != VideoFromFile(video.get_stream_source()).get_duration()
-
-
-def picture(drawn: Image) -> torch.Tensor:
-    """A drawing as an IMAGE batch of one."""
-    return image(np.array(drawn))[None]
-
-
-def _trim_window(video: VideoInput) -> tuple[float, float]:
-    """Start and duration in seconds; a duration of 0 is all the rest."""
-    window = getattr(video, "get_active_trim_window", None)  # ComfyUI 0.23 and newer
-    return (0.0, 0.0) if window is None else window()
 
 
 def _exact_seconds(seconds: float) -> Fraction:

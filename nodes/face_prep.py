@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
+from ..latentsync.face.choose import ORDERS
+from ..latentsync.face.follow import FollowSettings
+from ..latentsync.types import Smoothing
 from . import convert, runtime
-from .people_cache import PeopleCache, content_key
+from .people_cache import Found, content_key, shared_cache
 from .sockets import CATEGORY, FaceLandmarks, Faces
 
 if TYPE_CHECKING:
@@ -20,13 +24,12 @@ if TYPE_CHECKING:
     from ..latentsync.face.people import People
     from ..latentsync.media import FrameSource
 
-FOUND = PeopleCache()  # one for the process: node classes are locked, and every Face Prep must see it
-
 
 class LatentSyncFacePrep(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
+        defaults = FollowSettings()
         return io.Schema(
             node_id="LatentSyncFacePrep",
             display_name="LatentSync Face Prep",
@@ -51,8 +54,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "face",
-                    options=["largest", "leftmost", "rightmost", "most central", "most frames"],
-                    default="largest",
+                    options=list(ORDERS),
+                    default=ORDERS[0],
                     tooltip="Whose lips move, one choice for the whole clip. Largest: whose face fills most of "
                     "the picture over the clip. The positions are averages over the clip.",
                 ),
@@ -74,7 +77,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "max_gap",
-                    default=8,
+                    default=defaults.max_gap_frames,
                     min=0,
                     max=250,
                     tooltip="So many frames in a row without the face are bridged. Longer gaps stay as they are in the "
@@ -82,16 +85,17 @@ class LatentSyncFacePrep(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "max_yaw",
-                    default=60.0,
+                    default=defaults.max_yaw_degrees,
                     min=1.0,
                     max=90.0,
                     step=1.0,
-                    tooltip="Degrees. While the head is turned further than this, its frames stay as they are.",
+                    tooltip="Degrees. A head turned further than this counts as a frame without the face: bridged if "
+                    "it is brief (max_gap), else left as it is.",
                 ),
                 io.Combo.Input(
                     "smoothing",
-                    options=["zero-lag", "upstream"],
-                    default="zero-lag",
+                    options=list(get_args(Smoothing)),
+                    default=defaults.smoothing,
                     tooltip="How the crop is steadied. Zero-lag: the least jitter, without trailing behind the head. "
                     "Upstream: LatentSync's own filter, for results like those of the official program.",
                 ),
@@ -131,22 +135,22 @@ class LatentSyncFacePrep(io.ComfyNode):
         landmarks: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.face import choose, report
-        from ..latentsync.face.follow import FollowSettings, follow
+        from ..latentsync.face.follow import follow
 
         settings = FollowSettings(max_gap, max_yaw, smoothing)
-        people = _people(source, fps, min_confidence, landmarks)
+        people, remarks = _found(source, fps, min_confidence, landmarks)
         reference = None if reference_face is None else _look(reference_face, min_confidence)
         person = choose.choose(people, face, face_index, reference)
         track = follow(people, person, settings)
         preview = _preview(people)
-        said = "\n".join([report.text(people, person, track), *track.source.remarks()])
+        said = "\n".join([report.text(people, report.Chosen(person, track, settings)), *remarks])
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(said).as_dict()}
         return io.NodeOutput(track, preview, said, ui=shown)
 
 
-def _people(
+def _found(
     source: VideoInput | torch.Tensor, fps: float, min_confidence: float, landmarks: Mapping[str, Any] | None
-) -> People:
+) -> Found:
     """Everybody in the source, found once for all Face Preps that look at it in the same way."""
     from ..latentsync.face.landmarks import GivenFaces, from_comfyui
     from ..latentsync.face.people import gather
@@ -155,16 +159,18 @@ def _people(
     frames = convert.frame_source(source, fps)
     if landmarks is not None:
         given = GivenFaces(from_comfyui(landmarks, frames))
-        return gather(frames, runtime.tracked(scan(frames, given), frames.frame_count))
-    return FOUND.people((content_key(source), min_confidence), frames, lambda: _detected(frames, min_confidence))
+        people = gather(frames, runtime.tracked(scan(frames, given), frames.frame_count))
+        return Found(people, tuple(frames.remarks()))
+    key = content_key(source), min_confidence
+    return shared_cache().found(key, frames, lambda: _detected(frames, min_confidence))
 
 
 def _detected(frames: FrameSource, min_confidence: float) -> People:
     from ..latentsync.face.people import gather
     from ..latentsync.face.track import scan
 
-    with _detector(min_confidence) as detector:
-        return gather(frames, runtime.tracked(scan(frames, detector), frames.frame_count))
+    with _detector(min_confidence) as detector, closing(scan(frames, detector)) as scanned:
+        return gather(frames, runtime.tracked(scanned, frames.frame_count))
 
 
 def _detector(min_confidence: float) -> Any:  # noqa: ANN401 - imported late

@@ -5,14 +5,16 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from comfy_api.input_impl import VideoFromFile
+import torch
+
+from . import convert
 
 if TYPE_CHECKING:
-    import torch
     from comfy_api.input import VideoInput
 
     from ..latentsync.face.people import People, Person
@@ -21,27 +23,48 @@ if TYPE_CHECKING:
 KEPT = 4  # sources; a minute of one face takes some 200 KB
 
 
+class Found(NamedTuple):
+    """Who is in a source, and what was remarked on it while it was searched."""
+
+    people: People
+    remarks: tuple[str, ...]
+
+
 class PeopleCache:
     """The latest few searches by what was searched, and how. Thread-safe, and keeps no source alive."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._kept: OrderedDict[Hashable, tuple[tuple[Person, ...], tuple[int, ...]]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
 
-    def people(self, key: Hashable, source: FrameSource, search: Callable[[], People]) -> People:
-        """What is kept under `key`, as of `source`, or the result of `search`, kept from now on."""
+    def found(self, key: Hashable, source: FrameSource, search: Callable[[], People]) -> Found:
+        """What is kept under `key`, as of `source`, or the result of `search` in it, kept from now on."""
         from ..latentsync.face.people import People
 
         with self._lock:
-            if key in self._kept:
+            kept = self._kept.get(key)
+            if kept is not None:
                 self._kept.move_to_end(key)
-                return People(source, *self._kept[key])
-        found = search()
+                return Found(People(source, kept.persons, kept.cuts), kept.remarks)
+        people = search()
+        found = Found(people, tuple(source.remarks()))
         with self._lock:
-            self._kept[key] = found.persons, found.cuts
+            self._kept[key] = _Kept(people.persons, people.cuts, found.remarks)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
+
+
+class _Kept(NamedTuple):
+    persons: tuple[Person, ...]
+    cuts: tuple[int, ...]
+    remarks: tuple[str, ...]
+
+
+@cache
+def shared_cache() -> PeopleCache:
+    """The one of this process: ComfyUI makes a node anew for every run, and every Face Prep must see it."""
+    return PeopleCache()
 
 
 def content_key(source: VideoInput | torch.Tensor) -> Hashable:
@@ -50,12 +73,13 @@ def content_key(source: VideoInput | torch.Tensor) -> Hashable:
     A file goes by path, size and time of change, with the part of it that is shown. Pictures in memory go by
     the object, which ComfyUI hands to every node: hashing a minute of them takes longer than finding its faces.
     """
-    stream = source.get_stream_source() if isinstance(source, VideoFromFile) else None
+    if isinstance(source, torch.Tensor) or convert.why_not_streamed(source) is not None:
+        return _Living(source)
+    stream = source.get_stream_source()
     if not isinstance(stream, str | Path):
         return _Living(source)
-    window = getattr(source, "get_active_trim_window", lambda: None)()
     stat = Path(stream).stat()
-    return str(stream), stat.st_size, stat.st_mtime_ns, window
+    return str(stream), stat.st_size, stat.st_mtime_ns, convert.trim_window(source)
 
 
 class _Living:

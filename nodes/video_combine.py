@@ -150,8 +150,13 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
 def _heard(tracks: list[LipTrack], timeline: Timeline, audio: Mapping[str, Any] | None) -> Waveform:
     from ..latentsync.mix import mixed
+    from ..latentsync.sound import check_samples
 
-    return mixed([track.waveform for track in tracks]) if audio is None else timeline.fit(convert.waveform(audio))
+    if audio is None:
+        return mixed([track.waveform for track in tracks])
+    heard = convert.waveform(audio)
+    check_samples(heard, "the audio to be heard")
+    return timeline.fit(heard)
 
 
 def _with_alpha(frame: np.ndarray, alpha: torch.Tensor) -> np.ndarray:

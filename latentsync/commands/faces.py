@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from ..spec import FACE_LANDMARKER, MODELS
 from .progress import shown
 
 if TYPE_CHECKING:
-    from ..face.people import People, Person
+    from ..face.people import People
+    from ..face.report import Chosen
     from ..media import FrameSource
     from ..types import FaceTrack
 
@@ -39,10 +41,10 @@ def run(options: argparse.Namespace) -> None:
     if options.output is not None and options.output.suffix.lower() != ".png":
         raise UsageError(f"the crops are written as PNG: give -o a name that ends in .png, not {options.output.name!r}")
     people = search(VideoFile(options.video), options)
-    found = choose(people, options) if people.persons else (None, None)
+    chosen = choose(people, options) if people.persons else None
     if options.output is not None and people.persons:
         options.output.write_bytes(report.sheet(list(report.crops(people, MODELS["1.5"].resolution))))
-    said = json.dumps(report.table(people, *found), indent=2) if options.json else report.text(people, *found)
+    said = json.dumps(report.table(people, chosen), indent=2) if options.json else report.text(people, chosen)
     sys.stdout.write(said + "\n")
 
 
@@ -73,7 +75,7 @@ def add_flags(job: argparse.ArgumentParser) -> None:
 
 def find_track(source: FrameSource, options: argparse.Namespace) -> FaceTrack:
     """The chosen face of a source, by the flags."""
-    return choose(search(source, options), options)[1]
+    return choose(search(source, options), options).track
 
 
 def search(source: FrameSource, options: argparse.Namespace) -> People:
@@ -86,14 +88,18 @@ def search(source: FrameSource, options: argparse.Namespace) -> People:
     if options.landmarks is not None:
         faces = landmarks.from_comfyui(landmarks.read_json(options.landmarks), source)
         return gather(source, shown(scan(source, landmarks.GivenFaces(faces)), "faces", source.frame_count))
-    with FaceDetector(_landmarker(options), options.min_confidence) as detector:
-        return gather(source, shown(scan(source, detector), "faces", source.frame_count))
+    with (
+        FaceDetector(_landmarker(options), options.min_confidence) as detector,
+        closing(scan(source, detector)) as scanned,
+    ):
+        return gather(source, shown(scanned, "faces", source.frame_count))
 
 
-def choose(people: People, options: argparse.Namespace) -> tuple[Person, FaceTrack]:
+def choose(people: People, options: argparse.Namespace) -> Chosen:
     """The chosen person and the track of their face, by the flags."""
     from ..face import choose as chooser
     from ..face.follow import FollowSettings, follow
+    from ..face.report import Chosen
 
     settings = FollowSettings(options.max_gap, options.max_yaw, options.smoothing)
     reference = None
@@ -104,7 +110,7 @@ def choose(people: People, options: argparse.Namespace) -> tuple[Person, FaceTra
         with FaceDetector(_landmarker(options), options.min_confidence) as detector:
             reference = chooser.reference_look(next(VideoFile(options.reference_face).read([0])), detector)
     person = chooser.choose(people, options.face, options.face_index, reference)
-    return person, follow(people, person, settings)
+    return Chosen(person, follow(people, person, settings), settings)
 
 
 def _landmarker(options: argparse.Namespace) -> Path:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..types import FaceTrack, Smoothing
 
 OUTSIDE = 127  # grey of crop pixels that lie outside the frame
+TEMPLATE = ((17.0, 20.0), (58.0, 20.0), (37.5, 40.0))  # left brow, right brow, nose
+TEMPLATE_SIZE = (75, 100)  # width and height of the crop, in the same units
 CARRY = 0.2  # of the previous frame's nose shift
 
 
@@ -48,7 +50,9 @@ def matrices(
     maps = np.full((len(points), 2, 3), np.nan)
     present = np.isfinite(points.sum(axis=(1, 2)))
     exact = smoothing == "zero-lag"
-    maps[present], shifts = fit(points[present] if exact else np.rint(points[present]), template(resolution))
+    given = points[present] if exact else np.rint(points[present])
+    _check_apart(given, np.flatnonzero(present))
+    maps[present], shifts = fit(given, template(resolution))
     carry = 0.0 if exact else CARRY
     shift = np.zeros(2)
     for place, frame in enumerate(np.flatnonzero(present)):
@@ -59,8 +63,11 @@ def matrices(
 
 
 def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
-    """`matrices` of a track: float64 (source frames, 2, 3)."""
-    return matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
+    """`matrices` of a track: float64 (source frames, 2, 3); errors name its source."""
+    try:
+        return matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
+    except FaceError as error:
+        raise FaceError(f"{track.source.name}, {error}") from error
 
 
 def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
@@ -90,12 +97,13 @@ def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
 
 def template(resolution: int) -> np.ndarray:
     """Where left brow, right brow and nose belong: float64 (3, 2), pixels of the crop before it is made square."""
-    return np.array([[17.0, 20.0], [58.0, 20.0], [37.5, 40.0]]) * _unit_px(resolution)
+    return np.array(TEMPLATE) * _unit_px(resolution)
 
 
 def crop_size(resolution: int) -> tuple[int, int]:
     """Width and height in pixels of the crop before it is made square: 210 x 280 for 256, 420 x 560 for 512."""
-    return int(75 * _unit_px(resolution)), int(100 * _unit_px(resolution))
+    width, height = TEMPLATE_SIZE
+    return int(width * _unit_px(resolution)), int(height * _unit_px(resolution))
 
 
 def _unit_px(resolution: int) -> float:
@@ -105,6 +113,7 @@ def _unit_px(resolution: int) -> float:
 def fit(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least-squares similarities (N, 2, 3) from points (N, 3, 2) to the target (3, 2), and what the nose misses (N, 2).
 
+    Points of one face must not all be the same.
     Umeyama's method without reflections; scale is the ratio of deviations. The miss is in deviations, not pixels.
     """
     start, start_deviation, start_mean = _normalised(points)
@@ -122,6 +131,14 @@ def _normalised(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     mean = points.mean(axis=1)
     centred = points - mean[:, None]
     deviation = centred.std(axis=(1, 2), ddof=1)
-    if (deviation == 0).any():
-        raise FaceError("a face is too small to align: its brows and nose fall on one pixel. Use a larger picture.")
     return centred / deviation[:, None, None], deviation, mean
+
+
+def _check_apart(points: np.ndarray, frames: np.ndarray) -> None:
+    """Raises FaceError where the points (N, 3, 2) of a frame, of `frames` (N,), are all the same."""
+    wrong = np.flatnonzero((points == points[:, :1]).all(axis=(1, 2)))
+    if len(wrong):
+        raise FaceError(
+            f"frame {frames[wrong[0]]}: the face is too small to align, its brows and nose fall on one pixel. "
+            "Use a larger picture, or choose another face."
+        )

@@ -8,6 +8,7 @@ enlarged crop of each: every face fills the same part of the picture that the me
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import product
@@ -147,12 +148,15 @@ class FaceDetector:
             raise UsageError(f"min_confidence must be above 0 and at most 1, not {min_confidence}")
         self._mediapipe = _mediapipe()
         self._min_confidence = min_confidence
+        self._graphs = ExitStack()
         try:
             # As bytes: MediaPipe opens no path with characters outside the system's code page.
             stored = model.read_bytes()
-            self._boxes = self._open_boxes(ZipFile(BytesIO(stored)).read(BOX_DETECTOR), min_confidence)
-            self._mesh = self._open_mesh(stored, min_confidence)
+            boxes = self._open_boxes(ZipFile(BytesIO(stored)).read(BOX_DETECTOR), min_confidence)
+            self._boxes = self._graphs.enter_context(closing(boxes))
+            self._mesh = self._graphs.enter_context(closing(self._open_mesh(stored, min_confidence)))
         except (OSError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
+            self.close()
             raise WeightsError(
                 f"{model}: no readable face landmarker ({error}). It is {FACE_LANDMARKER.size_bytes:,} bytes from "
                 f"{FACE_LANDMARKER.url}; put it there, or wire landmarks of your own."
@@ -180,8 +184,7 @@ class FaceDetector:
 
     def close(self) -> None:
         """Free MediaPipe's graphs. Left to the interpreter's exit, MediaPipe prints a traceback."""
-        self._boxes.close()
-        self._mesh.close()
+        self._graphs.close()
 
     def __enter__(self) -> FaceDetector:
         return self

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from ..errors import FaceError, UsageError
+from ..errors import FaceError, UsageError, check_choice
 from ..types import FaceTrack, Smoothing
 from .smooth import zero_lag
 
@@ -22,7 +22,7 @@ class FollowSettings:
     """How a face is followed.
 
     max_gap_frames: so many frames in a row without the face are bridged by interpolation; longer gaps are left alone.
-    max_yaw_degrees: a head turned further is as good as away, up to 90.
+    max_yaw_degrees: a head turned further is as good as away, up to 90: bridged if briefly, else left alone.
     smoothing: "zero-lag", or "upstream", LatentSync's own causal filter.
     """
 
@@ -35,8 +35,7 @@ class FollowSettings:
             raise UsageError(f"max_gap must be at least 0 frames, not {self.max_gap_frames}")
         if not 0 < self.max_yaw_degrees <= 90:
             raise UsageError(f"max_yaw must be above 0 and at most 90 degrees, not {self.max_yaw_degrees}")
-        if self.smoothing not in ("zero-lag", "upstream"):
-            raise UsageError(f"smoothing must be zero-lag or upstream, not {self.smoothing!r}")
+        check_choice("smoothing", self.smoothing, get_args(Smoothing))
 
 
 def follow(people: People, person: Person, settings: FollowSettings | None = None) -> FaceTrack:
@@ -46,20 +45,25 @@ def follow(people: People, person: Person, settings: FollowSettings | None = Non
         FaceError: the head is turned beyond the limit in every frame.
     """
     settings = settings or FollowSettings()
-    facing = np.abs(person.yaws) <= settings.max_yaw_degrees
-    if not facing.any():
+    forward = facing(person, settings)
+    if not forward.any():
         raise FaceError(
             f"{people.source.name}: the face is turned by more than {settings.max_yaw_degrees:g} degrees in all "
-            f"{len(facing)} frames that show it. Raise max_yaw, or choose another face."
+            f"{len(forward)} frames that show it. Raise max_yaw, or choose another face."
         )
     points = np.full((people.source.frame_count, 3, 2), np.nan)
-    points[person.frames[facing]] = person.points[facing]
+    points[person.frames[forward]] = person.points[forward]
     for first, stop in _shots(people):
         _bridge(points[first:stop], settings.max_gap_frames)
         if settings.smoothing == "zero-lag":
             for run in runs(_present(points[first:stop])):
                 points[first:stop][run.start : run.stop] = zero_lag(points[first:stop][run.start : run.stop])
     return FaceTrack(people.source, points, people.cuts, settings.smoothing)
+
+
+def facing(person: Person, settings: FollowSettings) -> np.ndarray:
+    """bool, one for each frame that shows the person: whether the head is turned no further than the limit."""
+    return np.abs(person.yaws) <= settings.max_yaw_degrees
 
 
 def runs(flags: np.ndarray) -> Iterator[range]:

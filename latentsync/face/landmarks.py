@@ -76,9 +76,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FaceError(f"{path}: no readable landmarks ({error})") from error
+        raise FaceError(f"{path}: no readable landmarks ({error}); check the path, or store them again") from error
     if not isinstance(stored, dict):
-        raise FaceError(f"{path}: landmarks must be a JSON object with frames and image_size")
+        raise FaceError(f"{path}: landmarks must be a JSON object with frames and image_size; store them again")
     return cast("dict[str, Any]", stored)
 
 
@@ -88,10 +88,14 @@ def _parts(landmarks: Mapping[str, Any]) -> tuple[list[list[Any]], tuple[float, 
         height, width = (float(side) for side in landmarks["image_size"])
     except (KeyError, TypeError, ValueError) as error:
         raise FaceError(
-            f'landmarks must be {{"frames": [[face, ...], ...], "image_size": (height, width)}} ({error!r})'
+            f'landmarks must be {{"frames": [[face, ...], ...], "image_size": (height, width)}} ({error!r}): '
+            "wire FACE_LANDMARKS as ComfyUI's own node makes them"
         ) from error
     if not frames or min(height, width) <= 0:
-        raise FaceError(f"landmarks of {len(frames)} frames of {width:g} x {height:g} pixels are none")
+        raise FaceError(
+            f"landmarks of {len(frames)} frames of {width:g} x {height:g} pixels are none: "
+            "take them from the frames of the source"
+        )
     return frames, (height, width)
 
 
@@ -112,6 +116,9 @@ def _face(entry: Any, scale: np.ndarray, frame: int) -> Face:  # noqa: ANN401 - 
         raise FaceError(f"landmarks, frame {frame}: each face must be a mapping with landmarks_xy")
     try:
         given = torch.as_tensor(cast("Mapping[str, Any]", entry)["landmarks_xy"], dtype=torch.float64)
-        return Face(Face(given.cpu().numpy()).landmarks * scale, float(entry.get("score", 1.0)))
+        face = Face(Face(given.cpu().numpy()).landmarks * scale, float(entry.get("score", 1.0)))
     except (TypeError, ValueError, FaceError) as error:
         raise FaceError(f"landmarks, frame {frame}: {error}") from error
+    if (face.points == face.points[0]).all():
+        raise FaceError(f"landmarks, frame {frame}: brows and nose of a face are on one pixel; leave such a face out")
+    return face

@@ -11,12 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..pixels import to_bytes
-from .align import fit
+from .align import TEMPLATE, TEMPLATE_SIZE, fit
 from .warp import footprint, is_empty, opencv, to_crop, within
 
 PATCH = (12, 16)  # rows and columns of a look
 SAMPLED = 4  # pixels sampled each way for one of the patch
-UNITS_ACROSS = 75  # of the alignment's template, across the patch
 TINT_UNIT = 10.0  # levels of colour difference that weigh as much as having nothing in common
 
 
@@ -29,7 +28,7 @@ def look(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
     """
     rows, columns = PATCH
     size = columns * SAMPLED, rows * SAMPLED
-    target = np.array([[17.0, 20.0], [58.0, 20.0], [37.5, 40.0]]) * size[0] / UNITS_ACROSS
+    target = np.array(TEMPLATE) * size[0] / TEMPLATE_SIZE[0]
     matrix = fit(points[None], target)[0][0]
     box = footprint(matrix, size, (frame.shape[0], frame.shape[1]))
     if is_empty(box):

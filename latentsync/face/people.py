@@ -120,7 +120,7 @@ def gather(source: FrameSource, scanned: Iterable[Scanned]) -> People:
     joined = [seen for seen in _joined(tracks) if _lasting(seen, source.frame_count)]
     joined.sort(key=lambda seen: (seen.rows[0, 0], seen.rows[0, 7]))
     persons = tuple(_person(number, seen) for number, seen in enumerate(joined, start=1))
-    return People(source, persons, cuts(np.stack(thumbnails).astype(np.float32)))
+    return People(source, persons, cuts(np.stack(thumbnails)))
 
 
 def _joined(tracks: Sequence[_Seen]) -> list[_Seen]:

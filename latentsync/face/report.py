@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import align
-from .follow import runs
+from .follow import facing, runs
 from .warp import opencv
 
 if TYPE_CHECKING:
     from ..types import FaceTrack
+    from .follow import FollowSettings
     from .people import People, Person
 
 
-def text(people: People, chosen: Person | None = None, track: FaceTrack | None = None) -> str:
+class Chosen(NamedTuple):
+    """Whose lips move, the track of their face, and how it was followed."""
+
+    person: Person
+    track: FaceTrack
+    settings: FollowSettings
+
+
+def text(people: People, chosen: Chosen | None = None) -> str:
     """A few lines: the clip, each person, and what of the chosen one's track is bridged and left alone."""
     source = people.source
     count = len(people.persons)
     lines = [f"{source.name}: {source.frame_count} frames, {len(people.cuts) + 1} shot(s), {count} face(s)"]
-    lines += [_line(person, person is chosen, source.frame_count) for person in people.persons]
-    if chosen is not None and track is not None:
-        lines += _lips(chosen, track)
+    mine = None if chosen is None else chosen.person
+    lines += [_line(person, person is mine, source.frame_count) for person in people.persons]
+    if chosen is not None:
+        lines += _lips(chosen)
     return "\n".join(lines)
 
 
-def table(people: People, chosen: Person | None = None, track: FaceTrack | None = None) -> dict[str, Any]:
+def table(people: People, chosen: Chosen | None = None) -> dict[str, Any]:
     """The same as JSON-ready values; frame ranges are half-open."""
     source = people.source
     result: dict[str, Any] = {
@@ -37,9 +47,9 @@ def table(people: People, chosen: Person | None = None, track: FaceTrack | None 
         "cuts": list(people.cuts),
         "faces": [_entry(person) for person in people.persons],
     }
-    if chosen is not None and track is not None:
-        result["chosen"] = chosen.number
-        result["lips"] = {"frames": int(track.present.sum()), **_gaps(chosen, track)}
+    if chosen is not None:
+        result["chosen"] = chosen.person.number
+        result["lips"] = {"frames": int(chosen.track.present.sum()), **_gaps(chosen)}
     return result
 
 
@@ -73,18 +83,20 @@ def _line(person: Person, is_chosen: bool, frame_count: int) -> str:
     )
 
 
-def _lips(chosen: Person, track: FaceTrack) -> list[str]:
-    present, total = int(track.present.sum()), track.source.frame_count
-    gaps = _gaps(chosen, track)
+def _lips(chosen: Chosen) -> list[str]:
+    present, total = int(chosen.track.present.sum()), chosen.track.source.frame_count
+    gaps = _gaps(chosen)
     lines = [f"  face in {present} of {total} frames"]
     lines += [f"  bridged: {_ranges(gaps['bridged'])}"] if gaps["bridged"] else []
     lines += [f"  left as they are: {_ranges(gaps['left'])}"] if gaps["left"] else []
     return lines
 
 
-def _gaps(chosen: Person, track: FaceTrack) -> dict[str, list[list[int]]]:
+def _gaps(chosen: Chosen) -> dict[str, list[list[int]]]:
+    """Frames without the face, or with one that is turned too far: those that got lips all the same, and the rest."""
+    person, track, settings = chosen
     seen = np.zeros(track.source.frame_count, bool)
-    seen[chosen.frames] = True
+    seen[person.frames[facing(person, settings)]] = True
     return {"bridged": _pairs(track.present & ~seen), "left": _pairs(~track.present)}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..pixels import white
@@ -26,16 +28,16 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
     """Of two thumbnails, in levels of 255."""
-    return float(np.abs(a - b).mean())
+    return float(np.abs(np.subtract(a, b, dtype=np.float32)).mean())
 
 
 def cuts(thumbnails: np.ndarray) -> tuple[int, ...]:
     """Frames that begin a new shot, the first not counted.
 
     Args:
-        thumbnails: (frames, 8, 8, 3).
+        thumbnails: (frames, 8, 8, 3), uint8 or float32; of an hour uint8 are 17 MB, and no more is held.
     """
-    steps = np.abs(np.diff(thumbnails, axis=0)).mean(axis=(1, 2, 3))
+    steps = np.fromiter((difference(a, b) for a, b in pairwise(thumbnails)), np.float64)
     jumps = [i + 1 for i in range(len(steps)) if steps[i] >= CUT_LEVELS and _stands_out(steps, i)]
     found: list[int] = []
     resumed = 0
@@ -63,11 +65,11 @@ def _return(thumbnails: np.ndarray, jump: int, jumps: list[int]) -> int | None:
 
 
 def _flat(thumbnails: np.ndarray) -> bool:
-    return float(thumbnails.std(axis=(1, 2)).max()) < FLAT_LEVELS
+    return float(thumbnails.std(axis=(1, 2), dtype=np.float32).max()) < FLAT_LEVELS
 
 
 def _covered(thumbnails: np.ndarray, before: np.ndarray) -> bool:
-    kept = (np.abs(thumbnails - before).mean(axis=-1) < CUT_LEVELS / 2).mean(axis=(1, 2))
+    kept = (np.abs(np.subtract(thumbnails, before, dtype=np.float32)).mean(axis=-1) < CUT_LEVELS / 2).mean(axis=(1, 2))
     return float(kept.min()) >= COVERED_SHARE
 
 

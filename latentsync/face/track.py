@@ -7,7 +7,7 @@ A link needs the place and the look to agree. Where they do not (two people cros
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -74,10 +74,10 @@ class _Glanced(NamedTuple):
     candidates: tuple[Candidate, ...]
 
 
-def scan(source: FrameSource, finder: Finder) -> Iterator[Scanned]:
+def scan(source: FrameSource, finder: Finder) -> Generator[Scanned, None, None]:
     """The faces of each source frame in turn, linked over time.
 
-    Another thread decodes the next frames and glances at them meanwhile.
+    Another thread decodes the next frames and glances at them meanwhile: close the generator before the finder.
     """
     active: list[_Track] = []
     count = 0

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from latentsync.errors import FaceError
-from latentsync.face.align import crop, crop_size, matrices, template
+from latentsync.face.align import crop, crop_size, matrices, template, track_matrices
+from latentsync.types import FaceTrack
 from tests.face import golden
-from tests.face.clip import decoded
+from tests.face.clip import black, decoded
 
 CASE = golden.CASES[0]
 
@@ -81,8 +82,11 @@ def test_a_float_frame_gives_the_same_crop() -> None:
 def test_what_cannot_be_aligned_is_said() -> None:
     with pytest.raises(FaceError, match=r"\(frames, 3, 2\)"):
         matrices(np.zeros((4, 2)), 256)
-    with pytest.raises(FaceError, match="too small"):
-        matrices(np.full((1, 3, 2), 40.0), 256)
+    with pytest.raises(FaceError, match="frame 2: the face is too small"):
+        matrices(np.concatenate([golden.points(CASE)[:2], np.full((1, 3, 2), 40.0)]), 256)
+    track = FaceTrack(black(1), np.full((1, 3, 2), 40.0))
+    with pytest.raises(FaceError, match="clip, frame 0: the face is too small"):
+        track_matrices(track, 256)
     with pytest.raises(FaceError, match="no face"):
         crop(golden.frame(CASE, 0), np.full((2, 3), np.nan), 256)
 

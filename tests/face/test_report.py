@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,10 +14,11 @@ import pytest
 
 from latentsync.__main__ import main
 from latentsync.face import report
+from latentsync.face.align import crop, matrices
 from latentsync.face.choose import choose, reference_look
 from latentsync.face.detect import FaceDetector
-from latentsync.face.follow import follow
-from latentsync.face.people import People
+from latentsync.face.follow import FollowSettings, follow
+from latentsync.face.people import People, Person
 from latentsync.writer import VideoWriter
 from tests.face.clip import Clip, black
 from tests.face.stage import SIDE_PX, actor, blanked, found, staged
@@ -46,11 +49,27 @@ def video(pair: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_lists_people_and_what_is_left_alone(people: People) -> None:
     chosen = choose(people, "leftmost")
-    said = report.text(people, chosen, follow(people, chosen)).splitlines()
+    said = report.text(people, followed(people, chosen)).splitlines()
     assert said[0] == "clip: 30 frames, 1 shot(s), 2 face(s)"
     assert said[1].startswith("  1 (chosen): 18 of 30 frames (0-7, 20-29), ")
     assert said[2].startswith("  2: 30 of 30 frames (0-29), ")
     assert said[3:] == ["  face in 18 of 30 frames", "  left as they are: 8-19"]
+
+
+def test_frames_of_a_head_turned_too_far_are_reported(people: People) -> None:
+    chosen = choose(people, "rightmost")
+    yaws = np.where(np.isin(chosen.frames, [10, 11]), 80.0, 0.0)
+    turned = replace(chosen, yaws=yaws)
+    assert report.text(people, followed(people, turned)).splitlines()[3:] == [
+        "  face in 30 of 30 frames",
+        "  bridged: 10-11",
+    ]
+    assert report.table(people, followed(people, turned, max_gap_frames=1))["lips"]["left"] == [[10, 12]]
+
+
+def followed(people: People, person: Person, **settings: Any) -> report.Chosen:
+    how = FollowSettings(**settings)
+    return report.Chosen(person, follow(people, person, how), how)
 
 
 def test_nobody_is_reported_too(detector: FaceDetector) -> None:
@@ -59,11 +78,25 @@ def test_nobody_is_reported_too(detector: FaceDetector) -> None:
 
 def test_everybody_is_shown_with_a_number(people: People) -> None:
     crops = list(report.crops(people, 256))
-    assert [crop.shape for crop in crops] == [(256, 256, 3)] * 2
+    assert [numbered.shape for numbered in crops] == [(256, 256, 3)] * 2
     decoded = cv2.imdecode(np.frombuffer(report.sheet(crops), np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(decoded[..., ::-1], np.hstack(crops))
-    for crop, white in zip(crops, (True, True), strict=True):
-        assert (crop[:45, :45] == 255).all(axis=-1).any() == white, "the number is white"
+    bare = [numberless(people, person) for person in people.persons]
+    for numbered, plain in zip(crops, bare, strict=True):
+        changed = (numbered != plain).any(axis=-1)
+        assert changed[:60, :60].any(), "a number in the upper left corner"
+        assert not changed[60:].any()
+        assert not changed[:, 60:].any()
+    pixels = [int((numbered != plain).any(axis=-1).sum()) for numbered, plain in zip(crops, bare, strict=True)]
+    assert pixels[0] < pixels[1], "a 1 is thinner than a 2"
+
+
+def numberless(people: People, person: Person) -> np.ndarray:
+    """The crop that `report.crops` numbers."""
+    best = report._best(person)
+    at = int(np.flatnonzero(person.frames == best)[0])
+    matrix = matrices(person.points[at : at + 1], 256, (), "zero-lag")[0]
+    return crop(next(people.source.read([best])), matrix, 256).transpose(1, 2, 0)
 
 
 def test_a_picture_of_the_person_chooses_them(people: People, pair: Clip, detector: FaceDetector) -> None:
