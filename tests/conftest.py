@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from latentsync.face.detect import FaceDetector
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -23,3 +26,10 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED.name}/ (real footage and recorded results) beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def detector(shared: Path) -> Iterator[FaceDetector]:
+    """MediaPipe's detector, opened once."""
+    with FaceDetector(shared / "models/face_landmarker.task") as opened:
+        yield opened

@@ -27,16 +27,24 @@ def quick(name: str) -> Graph:
     return changed(load(name), "LatentSyncSampler", steps=2)
 
 
+def nodes(graph: Graph, class_type: str) -> list[str]:
+    """The ids of the nodes of a class, in order."""
+    return [key for key, value in graph.items() if value["class_type"] == class_type]
+
+
 def node(graph: Graph, class_type: str) -> str:
     """The id of the one node of a class."""
-    (found,) = [key for key, value in graph.items() if value["class_type"] == class_type]
+    (found,) = nodes(graph, class_type)
     return found
 
 
 def changed(graph: Graph, class_type: str, **inputs: Any) -> Graph:
-    """A copy in which the one node of a class has other inputs."""
+    """A copy in which every node of a class, of which there is at least one, has other inputs."""
     graph = copy.deepcopy(graph)
-    graph[node(graph, class_type)]["inputs"].update(inputs)
+    found = nodes(graph, class_type)
+    assert found
+    for key in found:
+        graph[key]["inputs"].update(inputs)
     return graph
 
 
@@ -47,9 +55,9 @@ def with_landmarks(graph: Graph, file: str) -> Graph:
     return graph
 
 
-def the_video(paths: list[Path]) -> Path:
+def the_video(paths: list[Path], suffix: str = ".mp4") -> Path:
     """The one video among the files that a prompt's nodes reported; pictures are shown by other nodes too."""
-    (found,) = [path for path in paths if path.suffix == ".mp4"]
+    (found,) = [path for path in paths if path.suffix == suffix]
     return found
 
 
