@@ -8,9 +8,8 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -29,7 +28,7 @@ def fetch(files: Sequence[WeightFile], folders: Folders) -> Work[None]:
     """Download files to where they belong.
 
     Raises:
-        WeightsError: the disk is too small, the network fails, or what came is not the published file.
+        WeightsError: the disk is too small or read-only, the network fails, or what came is not the published file.
     """
     places = {file: destination(file, folders) for file in files}
     check_room(places)
@@ -42,21 +41,25 @@ def fetch_one(file: WeightFile, place: Path) -> Work[None]:
 
     Killed at any moment, it leaves nothing wrong under the name.
     """
+    with _naming(place.parent):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(place):
+            if not place.is_file():
+                yield from _bring(file, place)
+
+
+def _bring(file: WeightFile, place: Path) -> Work[None]:
     part = part_of(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(place):
-        if place.is_file():
-            return
-        yield from _transfer(file, part)
-        digest = yield from verify.compute(part)
-        if digest != file.sha256:
-            part.unlink()
-            raise WeightsError(
-                f"{address(file)}: what came is not {file.name}: its sha256 begins with {digest[:12]}, not with "
-                f"{file.sha256[:12]}. It was deleted. Try again, or another mirror."
-            )
-        part.replace(place)
-        verify.remember(place, digest)
+    yield from _transfer(file, part)
+    digest = yield from verify.compute(part)
+    if digest != file.sha256:
+        part.unlink()
+        raise WeightsError(
+            f"{address(file)}: what came is not {file.name}: its sha256 begins with {digest[:12]}, not with "
+            f"{file.sha256[:12]}. It was deleted. {_advice(file)}"
+        )
+    part.replace(place)
+    verify.remember(place, digest)
 
 
 def check_room(places: dict[WeightFile, Path]) -> None:
@@ -85,24 +88,27 @@ def address(file: WeightFile) -> str:
     """Where a file comes from: the hub, or the mirror that HF_ENDPOINT names."""
     from huggingface_hub import constants
 
-    return constants.ENDPOINT + file.url.removeprefix(HUB) if file.url.startswith(f"{HUB}/") else file.url
+    return constants.ENDPOINT + file.url.removeprefix(HUB) if _of_hub(file) else file.url
 
 
 class _Part(io.BufferedWriter):
-    """The file that a download grows; refuses what was not asked for, and everything once it is given up."""
+    """What has come of a file; refuses more than was asked for, and everything once it is given up."""
 
-    def __init__(self, path: Path, limit_bytes: int) -> None:
+    def __init__(self, path: Path, file: WeightFile) -> None:
         super().__init__(io.FileIO(path, "ab"))
-        self.limit_bytes = limit_bytes
+        self.file = file
         self.given_up = False
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.given_up:
             raise InterruptedError("the download was cancelled")
-        if self.tell() + len(data) > self.limit_bytes:
+        if self.tell() + len(data) > self.file.size_bytes:
             self.seek(0)
             self.truncate()
-            raise WeightsError(f"the server sends more than the {self.limit_bytes:,} bytes of this file")
+            raise WeightsError(
+                f"{address(self.file)}: the server sends more than the {self.file.size_bytes:,} bytes of this file. "
+                f"What came was deleted. {_advice(self.file)}"
+            )
         return super().write(data)
 
 
@@ -112,7 +118,8 @@ def _transfer(file: WeightFile, part: Path) -> Work[None]:
         part.unlink()
     if _size(part) == file.size_bytes:
         return
-    with _telling(file), _Part(part, file.size_bytes) as growing:
+    growing = _Part(part, file)
+    with _telling(file), growing:
         growing.seek(0, os.SEEK_END)
         came = _in_background(lambda: _get(file, growing))
         try:
@@ -134,8 +141,7 @@ def _get(file: WeightFile, growing: _Part) -> None:
         enable_progress_bars,
     )
 
-    ours = file.url.startswith(f"{HUB}/")
-    headers = build_hf_headers(library_name="latentsync-nodes", library_version=__version__) if ours else None
+    headers = build_hf_headers(library_name="latentsync-nodes", library_version=__version__) if _of_hub(file) else None
     silent = are_progress_bars_disabled(BAR)
     if not silent:
         disable_progress_bars(BAR)
@@ -163,18 +169,15 @@ def _in_background(run: Callable[[], None]) -> Future[None]:
 
 def _over(came: Future[None]) -> bool:
     """Wait a moment; raises what went wrong."""
-    try:
-        came.result(STEP_SECONDS)
-    except NotYet:
-        if came.done():
-            raise
+    if came not in wait([came], STEP_SECONDS).done:
         return False
+    came.result()
     return True
 
 
 @contextmanager
 def _telling(file: WeightFile) -> Generator[None, None, None]:
-    """Turns whatever the network or the disk raises into one sentence."""
+    """Turns whatever the network or a full disk raises into one sentence."""
     try:
         import huggingface_hub.errors as hub_errors
     except ImportError as error:
@@ -183,6 +186,8 @@ def _telling(file: WeightFile) -> Generator[None, None, None]:
         ) from error
     try:
         yield
+    except WeightsError:
+        raise
     except hub_errors.OfflineModeIsEnabled as error:
         raise WeightsError(
             f"{file.name}: not downloaded: HF_HUB_OFFLINE is set. Unset it, or get the file by hand from {file.url}"
@@ -198,9 +203,28 @@ def _telling(file: WeightFile) -> Generator[None, None, None]:
 def _failed(file: WeightFile, error: Exception) -> WeightsError:
     answer = getattr(getattr(error, "response", None), "status_code", None)
     why = f"the server answered {answer}" if answer else (str(error).splitlines() or [type(error).__name__])[0]
-    return WeightsError(
-        f"{address(file)}: {why}. Try again (what came is kept), set HF_ENDPOINT to a mirror, or get it by hand."
-    )
+    return WeightsError(f"{address(file)}: {why}. What came is kept. {_advice(file)}")
+
+
+def _advice(file: WeightFile) -> str:
+    mirror = "set HF_ENDPOINT to a mirror, " if _of_hub(file) else ""
+    return f"Try again, {mirror}or get it by hand."
+
+
+def _of_hub(file: WeightFile) -> bool:
+    return file.url.startswith(f"{HUB}/")
+
+
+@contextmanager
+def _naming(folder: Path) -> Generator[None, None, None]:
+    """Turns whatever a folder refuses into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise WeightsError(
+            f"{folder}: cannot be written to ({error}). Allow it, "
+            "or name another models folder (--models, or extra_model_paths.yaml in ComfyUI)."
+        ) from error
 
 
 @contextmanager
@@ -216,8 +240,11 @@ def _alone(place: Path) -> Generator[None, None, None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        try:
+            with suppress(OSError):  # Windows keeps an open file; an empty one that stays does no harm
+                Path(lock.lock_file).unlink()
+        finally:
+            lock.release()
 
 
 def _existing(place: Path) -> Path:

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
 import pytest
@@ -75,7 +77,7 @@ def test_a_cut_is_resumed(served: Served, tmp_path: Path) -> None:
 def test_a_later_try_goes_on_where_the_first_ended(served: Served, tmp_path: Path) -> None:
     served.cuts["/tiny.pt"] = [300_000] + 6 * [0]
     place = tmp_path / "tiny.pt"
-    with pytest.raises(WeightsError, match=r"tiny.pt: .*Try again \(what came is kept\)"):
+    with pytest.raises(WeightsError, match=r"tiny.pt: .*What came is kept. Try again"):
         finish(fetch.fetch_one(published(served), place))
     kept = fetch.part_of(place).stat().st_size
     assert not place.exists()
@@ -108,6 +110,14 @@ def test_another_file_never_gets_the_name(served: Served, tmp_path: Path, conten
     assert not (tmp_path / "tiny.pt").exists()
 
 
+def test_what_is_too_long_is_told_as_deleted(served: Served, tmp_path: Path) -> None:
+    served.files["/tiny.pt"] = CONTENT + b"more"
+    with pytest.raises(WeightsError, match="What came was deleted") as raised:
+        finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+    assert "kept" not in str(raised.value)
+    assert fetch.part_of(tmp_path / "tiny.pt").stat().st_size == 0
+
+
 def test_a_wrong_part_is_deleted_and_the_next_try_is_right(served: Served, tmp_path: Path) -> None:
     fetch.part_of(tmp_path / "tiny.pt").write_bytes(b"x" * 1000)
     with pytest.raises(WeightsError, match="It was deleted"):
@@ -125,7 +135,17 @@ def test_a_file_that_is_not_there(served: Served, tmp_path: Path) -> None:
 
 def test_no_server(served: Served, tmp_path: Path) -> None:
     file = WeightFile("latentsync/tiny.pt", "http://127.0.0.1:1/tiny.pt", 10, "", "MIT")
-    with pytest.raises(WeightsError, match=r"127.0.0.1:1/tiny.pt: .*by hand"):
+    with pytest.raises(WeightsError, match=r"127.0.0.1:1/tiny.pt: .*by hand") as raised:
+        finish(fetch.fetch_one(file, tmp_path / "tiny.pt"))
+    assert "HF_ENDPOINT" not in str(raised.value), "mirrors are the hub's"
+
+
+def test_a_mirror_that_fails_is_named_with_its_setting(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", served.url)
+    file = WeightFile("latentsync/tiny.pt", f"{HUB}/none.pt", 10, "", "MIT")
+    with pytest.raises(WeightsError, match=rf"{served.url}/none.pt: .*set HF_ENDPOINT to a mirror"):
         finish(fetch.fetch_one(file, tmp_path / "tiny.pt"))
 
 
@@ -167,6 +187,58 @@ def test_two_downloads_of_one_file_do_not_meet(served: Served, tmp_path: Path) -
     with pytest.raises(WeightsError, match="another program"):
         finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     first.close()
+
+
+def test_a_lock_that_cannot_be_deleted_is_released_all_the_same(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows deletes no open file."""
+    unlink = Path.unlink
+
+    def refusing(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".lock":
+            raise PermissionError(13, "in use", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    place = tmp_path / "tiny.pt"
+    for _ in range(2):
+        finish(fetch.fetch_one(published(served), place))
+        assert place.read_bytes() == CONTENT
+        place.rename(tmp_path / "moved.pt")
+
+
+@pytest.mark.parametrize(
+    ("blocked", "said"),
+    [
+        pytest.param("latentsync", "latentsync: cannot be written to .*File exists", id="its folder is a file"),
+        pytest.param("latentsync/.tiny.pt.lock/x", "latentsync: cannot be written to .*lock", id="no lock"),
+        pytest.param("latentsync/tiny.pt.part/x", "latentsync: cannot be written to .*part", id="no part"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to(served: Served, tmp_path: Path, blocked: str, said: str) -> None:
+    """Root may write anywhere, so something stands in the way instead of a right that is missing."""
+    path = tmp_path / blocked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(WeightsError, match=said) as raised:
+        finish(fetch.fetch_one(published(served), tmp_path / "latentsync" / "tiny.pt"))
+    assert "--models" in str(raised.value)
+    assert served.requests == []
+
+
+class EndsMeanwhile(Future[None]):
+    """Done in the very moment in which waiting for it has taken too long."""
+
+    def result(self, timeout: float | None = None) -> None:
+        if timeout is not None:
+            self.set_result(None)
+            raise NotYet
+        return super().result()
+
+
+def test_a_download_may_end_at_any_moment() -> None:
+    assert fetch._over(EndsMeanwhile()) is False
 
 
 KILLED = """
