@@ -19,17 +19,23 @@ from .verify import sha256
 from .work import Work, finish
 
 KINDS = ("latentsync", "vae")
-DEFAULT_FOLDER = Path("~/.cache/latentsync")
+BEST_CARD_BYTES = 18_000_000_000  # of memory that 1.6's authors ask for
 SMALLEST_FIRST: tuple[Version, ...] = ("1.5", "1.6")
 BEST_FIRST: tuple[Version, ...] = ("1.6", "1.5")
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where to look: `kinds` by name, in order (a download goes into the first), `trees` to the bottom, by hash."""
+    """Where to look.
+
+    kinds: folders by name, in order; a download goes into the first.
+    trees: folders that are looked through to the bottom, by hash.
+    models: the one that holds every kind, as the command line's does; None in ComfyUI, where each may lie anywhere.
+    """
 
     kinds: Mapping[str, Sequence[Path]]
     trees: Sequence[Path] = ()
+    models: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +57,12 @@ class ModelFiles:
 
 def folders_in(models: Path) -> Folders:
     """The folders of one models folder that is laid out as ComfyUI's."""
-    return Folders({kind: (models / kind,) for kind in KINDS}, (models,))
+    return Folders({kind: (models / kind,) for kind in KINDS}, (models,), models)
 
 
 def preference(card_bytes: int | None) -> tuple[Version, ...]:
     """The versions in the order to take them, for a card with so much memory (None: no card)."""
-    return BEST_FIRST if card_bytes is not None and card_bytes >= MODELS["1.6"].card_bytes else SMALLEST_FIRST
+    return BEST_FIRST if card_bytes is not None and card_bytes >= BEST_CARD_BYTES else SMALLEST_FIRST
 
 
 def locate(
@@ -82,11 +88,12 @@ def locate(
         WeightsError: naming every missing file with its folder, size and address; or a file that is another one.
         UsageError: the UNet is an unknown file and `version` is not said.
     """
-    published = MODELS[version or at_hand(folders, prefer)].unet
-    wanted = [*([] if unet else [published]), WHISPER, *([VAE] if needs_vae else [])]
+    likely = version or at_hand(folders, prefer)
+    wanted = networks_of(likely, unet, needs_vae=needs_vae)
     found = yield from find_all(wanted, folders)
     if len(found) < len(wanted):
-        raise missing_files([file for file in wanted if file not in found], folders)
+        raise missing_files([file for file in wanted if file not in found], folders, likely)
+    published = MODELS[likely].unet
     chosen = unet or found[published]
     spec = yield from spec_of(chosen, version)
     others = {file: path for file, path in found.items() if file != published}
@@ -95,9 +102,14 @@ def locate(
     return ModelFiles(spec, chosen, others)
 
 
-def files_of(version: Version) -> tuple[WeightFile, ...]:
-    """Everything that a run of a version may need."""
-    return MODELS[version].unet, WHISPER, VAE, FACE_LANDMARKER
+def networks_of(version: Version, unet: Path | None = None, *, needs_vae: bool = True) -> tuple[WeightFile, ...]:
+    """The published files that a model is loaded from, beside a UNet that is given and a VAE that is not looked for."""
+    return (*([] if unet else [MODELS[version].unet]), WHISPER, *([VAE] if needs_vae else []))
+
+
+def files_of(version: Version, unet: Path | None = None, *, needs_vae: bool = True) -> tuple[WeightFile, ...]:
+    """Everything that a run of a version may need: its networks, and the finder of faces."""
+    return (*networks_of(version, unet, needs_vae=needs_vae), FACE_LANDMARKER)
 
 
 def at_hand(folders: Folders, prefer: Sequence[Version] = BEST_FIRST) -> Version:
@@ -110,7 +122,7 @@ def require(file: WeightFile, folders: Folders) -> Path:
     """The place of one small file, or a WeightsError that says where to get it."""
     path = finish(find(file, folders))
     if path is None:
-        raise missing_files([file], folders)
+        raise missing_files([file], folders, at_hand(folders))
     finish(check(file, path))
     return path
 
@@ -151,16 +163,17 @@ def spec_of(unet: Path, version: Version | None) -> Work[ModelSpec]:
         UsageError: nobody knows it, and no version is said.
     """
     known = yield from identify(unet)
-    if known is None and version is None:
+    meant = known or version
+    if meant is None:
         raise UsageError(
             f"{unet}: nobody knows this file, and weights cannot tell 1.5 from 1.6: say which version it is of."
         )
-    if known is not None and version not in (None, known):
+    if version not in (None, meant):
         raise WeightsError(
-            f"{unet}: holds the weights of {known}, not of {version}: choose version {known} (or auto), "
+            f"{unet}: holds the weights of {meant}, not of {version}: choose version {meant} (or auto), "
             f"or another file. Weights of the other version give a blurred mouth."
         )
-    return MODELS[known or version or "1.5"]
+    return MODELS[meant]
 
 
 def identify(path: Path) -> Work[Version | None]:
@@ -199,8 +212,8 @@ def check(file: WeightFile, path: Path) -> Work[None]:
             raise _corrupt(path, alike[0], digest)
 
 
-def missing_files(files: Sequence[WeightFile], folders: Folders) -> WeightsError:
-    """One error that lists every missing file with its folder, size and address."""
+def missing_files(files: Sequence[WeightFile], folders: Folders, version: Version) -> WeightsError:
+    """One error that lists every missing file with its folder, size and address, and says how to fetch a version's."""
     listed = [*files]
     if FACE_LANDMARKER not in listed and not _glimpse(FACE_LANDMARKER, folders):
         listed.append(FACE_LANDMARKER)
@@ -208,11 +221,15 @@ def missing_files(files: Sequence[WeightFile], folders: Folders) -> WeightsError
     for file in listed:
         place = destination(file, folders)
         lines.append(f"  {place.name} ({file.size_bytes / 1e6:,.0f} MB) into {place.parent}\n    from {file.url}")
-    lines.append(
-        "Switch on download_missing in Load Model, or run `python -m latentsync download VERSION`, "
-        "or put them there by hand."
-    )
+    lines.append(f"{_fetching(folders, version)}, or put them there by hand.")
     return WeightsError("\n".join(lines))
+
+
+def _fetching(folders: Folders, version: Version) -> str:
+    """What makes a version's missing files come."""
+    if folders.models is None:
+        return "Switch on download_missing in Load Model"
+    return f'Run `python -m latentsync download {version} --models "{folders.models}"`'
 
 
 def _places(file: WeightFile, folders: Folders) -> Iterator[Path]:

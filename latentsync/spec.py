@@ -19,7 +19,6 @@ MEL_RATE = 100  # mel frames per second that Whisper hears; also how finely spee
 AUDIO_WIDTH = 384  # Whisper tiny's state
 AUDIO_STATES = 5  # states kept per position: the embedding and each of the four blocks
 AUDIO_POSITIONS = 10  # positions that one frame hears: c-4 .. c+5
-AUDIO_TOKENS = AUDIO_POSITIONS * AUDIO_STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +46,10 @@ class WeightFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A released LatentSync model.
-
-    `resolution` is the side of the square crop in pixels; `card_bytes` the memory of a card that holds it in fp16.
-    """
+    """A released LatentSync model; `resolution` is the side of the square crop in pixels."""
 
     version: Version
     resolution: int
-    card_bytes: int
     unet: WeightFile
 
 
@@ -74,7 +69,6 @@ MODELS: dict[Version, ModelSpec] = {
     "1.5": ModelSpec(
         version="1.5",
         resolution=256,
-        card_bytes=8_000_000_000,  # its authors' figure
         unet=WeightFile(
             path="latentsync/1.5/latentsync_unet.pt",
             also=("latentsync/1.5/latentsync_unet.safetensors",),
@@ -87,7 +81,6 @@ MODELS: dict[Version, ModelSpec] = {
     "1.6": ModelSpec(
         version="1.6",
         resolution=512,
-        card_bytes=18_000_000_000,  # its authors' figure
         unet=WeightFile(
             path="latentsync/1.6/latentsync_unet.pt",
             also=("latentsync/1.6/latentsync_unet.safetensors",),

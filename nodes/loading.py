@@ -108,7 +108,7 @@ def _files(
 ) -> Work[hub.ModelFiles]:
     folders, prefer = model_folders(), hub.preference(_card_bytes(device))
     if download_missing:
-        wanted = hub.files_of(version or hub.at_hand(folders, prefer))
+        wanted = hub.files_of(version or hub.at_hand(folders, prefer), unet, needs_vae=needs_vae)
         found = yield from hub.find_all(wanted, folders)
         yield from fetch.fetch([file for file in wanted if file not in found], folders)
     return (yield from hub.locate(folders, version, unet, prefer=prefer, needs_vae=needs_vae))

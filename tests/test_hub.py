@@ -169,7 +169,23 @@ def test_everything_missing_is_listed_in_one_error(tmp_path: Path, published: Pu
     for file in (published.models["1.6"].unet, published.whisper, published.vae, published.landmarker):
         place = tmp_path / file.path
         assert f"{place.name} ({file.size_bytes / 1e6:,.0f} MB) into {place.parent}\n    from {file.url}" in said
-    assert "download_missing" in said
+    assert f'Run `python -m latentsync download 1.6 --models "{tmp_path}"`, or put them there by hand.' in said
+
+
+def test_comfyui_is_told_of_its_own_way_to_fetch(tmp_path: Path, published: Published) -> None:
+    with pytest.raises(WeightsError, match="Switch on download_missing in Load Model, or put") as raised:
+        finish(hub.locate(dataclasses.replace(hub.folders_in(tmp_path), models=None)))
+    assert "python -m" not in str(raised.value)
+
+
+def test_only_what_a_run_needs_is_named(tmp_path: Path, published: Published) -> None:
+    """What Load Model fetches is what `locate` asks for, and the finder of faces."""
+    whisper, vae, landmarker = published.whisper, published.vae, published.landmarker
+    unet, own = published.models["1.6"].unet, tmp_path / "tuned.safetensors"
+    assert hub.files_of("1.6") == (unet, whisper, vae, landmarker)
+    assert hub.files_of("1.6", own) == (whisper, vae, landmarker)
+    assert hub.files_of("1.6", own, needs_vae=False) == (whisper, landmarker)
+    assert hub.networks_of("1.6", needs_vae=False) == (unet, whisper)
 
 
 def test_a_wired_vae_is_not_looked_for(models: Path, published: Published) -> None:
@@ -298,7 +314,8 @@ def test_the_landmarker_is_found_and_checked(models: Path, published: Published)
         hub.require(published.landmarker, folders)
     place.unlink()
     moved.unlink()
-    with pytest.raises(WeightsError, match=r"1 model file is missing"):
+    put_unet(models, "1.5")
+    with pytest.raises(WeightsError, match=r"1 model file is missing(?s:.*)download 1.5 --models"):
         hub.require(published.landmarker, folders)
 
 

@@ -78,7 +78,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument(
         "--models",
         type=Path,
-        default=hub.DEFAULT_FOLDER.expanduser(),
+        default=Path("~/.cache/latentsync").expanduser(),
         help="models folder to look in, laid out as ComfyUI's (latentsync/, vae/)",
     )
     job.add_argument("--json", action="store_true", help="one JSON object instead of text")

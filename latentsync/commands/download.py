@@ -20,7 +20,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument(
         "--models",
         type=Path,
-        default=hub.DEFAULT_FOLDER.expanduser(),
+        default=Path("~/.cache/latentsync").expanduser(),
         help="models folder to fetch into, laid out as ComfyUI's (latentsync/, vae/)",
     )
 

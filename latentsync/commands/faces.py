@@ -53,7 +53,7 @@ def add_models_flag(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--models",
         type=Path,
-        default=hub.DEFAULT_FOLDER.expanduser(),
+        default=Path("~/.cache/latentsync").expanduser(),
         help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
     )
 
