@@ -13,9 +13,9 @@ TORCH_STAMP := $(VENV)/.torch
 STAMP := $(VENV)/.installed-$(COMFYUI_VERSION)
 export COMFYUI_VERSION
 
-# MediaPipe's model, where a copy lies beside the repository, also serves the command line.
+# MediaPipe's model, where a copy lies beside the repository, also serves the command line: it looks into models/.
 SHARED_LANDMARKER := ../shared/models/face_landmarker.task
-LANDMARKER := $(HOME)/.cache/latentsync/latentsync/face_landmarker.task
+LANDMARKER := models/latentsync/face_landmarker.task
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo serve test lint clean

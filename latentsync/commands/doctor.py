@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .. import __version__, hub
 from ..errors import LatentSyncError
 from ..spec import MODELS, WeightFile
+from . import models_folder
 from .progress import followed
 
 if TYPE_CHECKING:
@@ -75,12 +76,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     job.set_defaults(command=doctor)
     job.add_argument("--version", choices=sorted(MODELS), help="look for this one; otherwise what this machine takes")
-    job.add_argument(
-        "--models",
-        type=Path,
-        default=Path("~/.cache/latentsync").expanduser(),
-        help="models folder to look in, laid out as ComfyUI's (latentsync/, vae/)",
-    )
+    models_folder.add_flag(job)
     job.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from .. import hub
 from ..spec import MODELS
+from . import models_folder
 from .progress import followed
 
 
@@ -17,12 +17,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job = add("download", help="fetch the weights of a version", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     job.set_defaults(command=download)
     job.add_argument("version", choices=sorted(MODELS), help="model version: 1.6 (512 pixels) or 1.5 (256)")
-    job.add_argument(
-        "--models",
-        type=Path,
-        default=Path("~/.cache/latentsync").expanduser(),
-        help="models folder to fetch into, laid out as ComfyUI's (latentsync/, vae/)",
-    )
+    models_folder.add_flag(job)
 
 
 def download(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .. import hub
 from ..errors import UsageError
 from ..spec import FACE_LANDMARKER, MODELS
+from . import models_folder
 from .progress import shown
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument("video", type=Path, help="the video to search")
     job.add_argument("--json", action="store_true", help="print JSON; its frame ranges are half-open")
     job.add_argument("-o", "--output", type=Path, help="also write a numbered crop of every face to this PNG")
-    add_models_flag(job)
+    models_folder.add_flag(job)
     add_flags(job)
 
 
@@ -46,16 +47,6 @@ def run(options: argparse.Namespace) -> None:
         options.output.write_bytes(report.sheet(list(report.crops(people, MODELS["1.5"].resolution))))
     said = json.dumps(report.table(people, chosen), indent=2) if options.json else report.text(people, chosen)
     sys.stdout.write(said + "\n")
-
-
-def add_models_flag(job: argparse.ArgumentParser) -> None:
-    """Where the weights are."""
-    job.add_argument(
-        "--models",
-        type=Path,
-        default=Path("~/.cache/latentsync").expanduser(),
-        help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
-    )
 
 
 def add_flags(job: argparse.ArgumentParser) -> None:

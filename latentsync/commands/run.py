@@ -16,7 +16,7 @@ from .. import hub
 from ..spec import MODELS
 from ..timeline import Length, RateChoice
 from ..types import HearingSettings, SamplerSettings, Segments, Silence
-from . import faces, output
+from . import faces, models_folder, output
 from .device import card_bytes, chosen_device
 from .progress import followed, shown
 
@@ -59,7 +59,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument(
         "--version", choices=sorted(MODELS), help="model version; otherwise 1.6 where the card holds it, else 1.5"
     )
-    faces.add_models_flag(job)
+    models_folder.add_flag(job)
     job.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
     job.add_argument("--guidance", type=float, default=defaults.guidance, help="strength of the audio, 1 to 3")
     job.add_argument("--seed", type=int, default=defaults.seed, help="seed of the noise")
