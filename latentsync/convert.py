@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from . import checkpoint, marks, verify
 from .checkpoint import Checkpoint
-from .errors import UsageError, WeightsError
+from .errors import StorageError, UsageError, WeightsError
 from .models.unet import UNet, UNetConfig
 from .spec import MODELS, Version
 from .work import Step, Work
@@ -33,29 +34,41 @@ def convert(source: Path, target: Path, version: Version, dtype: torch.dtype) ->
 
     Raises:
         WeightsError: the source is not that network, or has weights that the precision cannot hold.
-        UsageError: the target is there, or is no .safetensors.
+        UsageError: the target is there, is no .safetensors, or has no folder.
+        StorageError: the target's folder has no room, or cannot be written to.
     """
-    _check_target(source, target)
+    read = check(source, target, dtype)
     digest = yield from verify.sha256(source)
-    read = checkpoint.read(source)
-    with checkpoint.naming(source):
-        config = UNetConfig.from_shapes(read.shapes)
-    checkpoint.check_shapes(read.shapes, checkpoint.meta_shapes(lambda: UNet(config)), source)
     part = target.with_name(f"{target.name}.part")
     try:
         yield from _write(read, part, dtype, _marks_of(read, version, digest))
         part.replace(target)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written ({error}): choose another place with -o") from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def _check_target(source: Path, target: Path) -> None:
+def check(source: Path, target: Path, dtype: torch.dtype) -> Checkpoint:
+    """Refuse what cannot be converted, before anybody hashes 5 GB; returns what was read. Raises as `convert`."""
     if target.suffix != checkpoint.SAFETENSORS:
         raise UsageError(f"{target}: what is written is a .safetensors file: choose such a name")
     if target.exists():
         raise UsageError(f"{target}: is there already: delete it, or choose another name with -o")
-    if not source.is_file():
-        raise WeightsError(f"{source}: there is no such file.")
+    folder = target.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"the folder {folder} does not exist: make it, or choose another name with -o")
+    read = checkpoint.read(source)
+    with checkpoint.naming(source):
+        config = UNetConfig.from_shapes(read.shapes)
+    checkpoint.check_shapes(read.shapes, checkpoint.meta_shapes(lambda: UNet(config)), source)
+    needed, free = _bytes_of(read, dtype), shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{folder}: {needed / 1e6:,.0f} MB are needed there, and {free / 1e6:,.0f} MB are free: make room, "
+            "or choose another place with -o"
+        )
+    return read
 
 
 def _marks_of(read: Checkpoint, version: Version, digest: str) -> dict[str, str]:
@@ -71,7 +84,7 @@ def _marks_of(read: Checkpoint, version: Version, digest: str) -> dict[str, str]
 def _write(read: Checkpoint, part: Path, dtype: torch.dtype, told: Mapping[str, str]) -> Work[None]:
     """The safetensors format (length of the header, header, tensors), tensor by tensor: little memory, and steps."""
     header = _header(read.tensors, dtype, told)
-    total, done = sum(tensor.numel() for tensor in read.tensors.values()) * dtype.itemsize, 0
+    total, done = _bytes_of(read, dtype), 0
     with part.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for key in sorted(read.tensors):
@@ -80,6 +93,11 @@ def _write(read: Checkpoint, part: Path, dtype: torch.dtype, told: Mapping[str, 
                 raise WeightsError(f"{read.path}: {key} has values that {NAMES[dtype]} cannot hold: use bf16.")
             done += file.write(cast.flatten().view(torch.uint8).numpy().data)
             yield Step(f"writing {part.stem}", done, total)
+
+
+def _bytes_of(read: Checkpoint, dtype: torch.dtype) -> int:
+    """What the tensors take in that precision."""
+    return sum(tensor.numel() for tensor in read.tensors.values()) * dtype.itemsize
 
 
 def _header(tensors: Mapping[str, Tensor], dtype: torch.dtype, told: Mapping[str, str]) -> bytes:

@@ -28,7 +28,7 @@ class MediaError(LatentSyncError):
 
 
 class StorageError(LatentSyncError):
-    """A folder cannot hold what a job must put aside."""
+    """A folder cannot hold what a job must write or put aside."""
 
 
 class AudioError(LatentSyncError):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from latentsync import checkpoint, hub, marks, synthetic
 from latentsync.convert import NAMES, convert
-from latentsync.errors import UsageError, WeightsError
+from latentsync.errors import StorageError, UsageError, WeightsError
 from latentsync.work import Step, finish
 from tests import parity
 
@@ -105,6 +105,16 @@ def test_values_that_fp16_cannot_hold_are_refused(source: Path, tmp_path: Path) 
     finish(convert(large, target, "1.5", torch.bfloat16))
 
 
+def test_a_disk_that_fills_up_meanwhile(source: Path, tmp_path: Path) -> None:
+    """What is written to goes nowhere, as on a full disk."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    (tmp_path / "unet.safetensors.part").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"unet.safetensors: cannot be written \(.*No space left"):
+        finish(convert(source, tmp_path / "unet.safetensors", "1.5", torch.float16))
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_unet_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "whisper.pt"
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, source)
@@ -113,7 +123,12 @@ def test_what_is_no_unet_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("out.pt", "choose such a name"), ("there.safetensors", "is there already")]
+    ("name", "said"),
+    [
+        ("out.pt", "choose such a name"),
+        ("there.safetensors", "is there already"),
+        ("no/unet.safetensors", "the folder .* does not exist: make it"),
+    ],
 )
 def test_a_target_that_cannot_be(source: Path, tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "there.safetensors").write_bytes(b"mine")

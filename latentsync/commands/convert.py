@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import hub
-from ..errors import WeightsError
 from ..spec import MODELS
 from .progress import followed
 
@@ -33,8 +32,8 @@ def convert(options: argparse.Namespace) -> None:
 
     source: Path = options.file
     target: Path = options.output or source.with_suffix(".safetensors")
-    if not source.is_file():
-        raise WeightsError(f"{source}: there is no such file.")
+    dtype = conversion.PRECISIONS[options.precision]
+    conversion.check(source, target, dtype)
     version = followed(hub.spec_of(source, options.version)).version
-    followed(conversion.convert(source, target, version, conversion.PRECISIONS[options.precision]))
+    followed(conversion.convert(source, target, version, dtype))
     sys.stdout.write(f"{target}: {version}, {options.precision}, {target.stat().st_size / 1e6:,.0f} MB\n")
