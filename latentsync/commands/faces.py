@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import hub
-from ..errors import UsageError
+from ..errors import StorageError, UsageError
 from ..spec import FACE_LANDMARKER, MODELS
-from . import models_folder
+from . import models_folder, output
 from .progress import shown
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
     job = add("faces", help="list the faces of a video", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    job.set_defaults(command=run)
+    job.set_defaults(command=faces)
     job.add_argument("video", type=Path, help="the video to search")
     job.add_argument("--json", action="store_true", help="print JSON; its frame ranges are half-open")
     job.add_argument("-o", "--output", type=Path, help="also write a numbered crop of every face to this PNG")
@@ -34,19 +34,38 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     add_flags(job)
 
 
-def run(options: argparse.Namespace) -> None:
+def faces(options: argparse.Namespace) -> None:
     """Print who is in a video, and what would become of the chosen face."""
     from ..face import report
     from ..media import VideoFile
 
-    if options.output is not None and options.output.suffix.lower() != ".png":
-        raise UsageError(f"the crops are written as PNG: give -o a name that ends in .png, not {options.output.name!r}")
+    if options.output is not None:
+        _check_output(options)
     people = search(VideoFile(options.video), options)
     chosen = choose(people, options) if people.persons else None
-    if options.output is not None and people.persons:
-        options.output.write_bytes(report.sheet(list(report.crops(people, MODELS["1.5"].resolution))))
+    if options.output is not None:
+        _write_crops(people, options.output)
     said = json.dumps(report.table(people, chosen), indent=2) if options.json else report.text(people, chosen)
     sys.stdout.write(said + "\n")
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    if options.output.suffix.lower() != ".png":
+        raise UsageError(f"the crops are written as PNG: give -o a name that ends in .png, not {options.output.name!r}")
+    output.check_place(options.output, [options.video, options.reference_face, options.landmarks])
+
+
+def _write_crops(people: People, path: Path) -> None:
+    from ..face import report
+
+    if not people.persons:
+        sys.stderr.write(f"note: nobody was found, so no picture was written to {path}\n")
+        return
+    picture = report.sheet(list(report.crops(people, MODELS["1.5"].resolution)))
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error}): choose another place with -o") from error
 
 
 def add_flags(job: argparse.ArgumentParser) -> None:
@@ -77,8 +96,8 @@ def search(source: FrameSource, options: argparse.Namespace) -> People:
     from ..face.track import scan
 
     if options.landmarks is not None:
-        faces = landmarks.from_comfyui(landmarks.read_json(options.landmarks), source)
-        return gather(source, shown(scan(source, landmarks.GivenFaces(faces)), "faces", source.frame_count))
+        given = landmarks.GivenFaces(landmarks.from_comfyui(landmarks.read_json(options.landmarks), source))
+        return gather(source, shown(scan(source, given), "faces", source.frame_count))
     with (
         FaceDetector(_landmarker(options), options.min_confidence) as detector,
         closing(scan(source, detector)) as scanned,

@@ -81,13 +81,17 @@ def check(options: argparse.Namespace, inputs: Sequence[Path | None]) -> None:
     """Raises UsageError for an output that cannot be written, or that would replace an input."""
     blend_settings(options)
     form_of(options)
-    folder = options.output.resolve().parent
+    for path in [options.output, *([options.output.with_suffix(".json")] if options.record else [])]:
+        check_place(path, inputs)
+
+
+def check_place(path: Path, inputs: Sequence[Path | None]) -> None:
+    """Raises UsageError for a file to write that has no folder, or that would replace an input."""
+    folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"the folder {folder} does not exist: make it, or choose another output")
-    written = [options.output, *([options.output.with_suffix(".json")] if options.record else [])]
-    for path in written:
-        if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
-            raise UsageError(f"{path} is one of the inputs: choose another output")
+    if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
+        raise UsageError(f"{path} is one of the inputs: choose another output")
 
 
 def writer(lips: LipTrack, options: argparse.Namespace, tags: dict[str, str]) -> VideoWriter:
