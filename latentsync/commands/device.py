@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import DependencyError
+
 if TYPE_CHECKING:
     import torch
 
 
 def chosen_device() -> torch.device:
-    """The accelerator, if there is one and it works."""
+    """The accelerator, if there is one and it works.
+
+    Raises:
+        DependencyError: torch is older than 2.6, and does not know what an accelerator is.
+    """
     import torch
 
+    if not hasattr(torch, "accelerator"):
+        raise DependencyError(f"torch {torch.__version__} is too old: the command line needs torch 2.6 or newer")
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found or torch.device("cpu")
 

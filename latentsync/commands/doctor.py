@@ -50,20 +50,24 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that doctor knows. `memory_bytes` is the card's; None without one."""
+    """Everything that doctor knows. `memory_bytes` is the card's; None without one.
+
+    device: None where torch is broken or finds that none can be used; `device_problem` says why.
+    """
 
     latentsync: str
     python: str
     libraries: tuple[Library, ...]
     device: str | None
     memory_bytes: int | None
+    device_problem: str | None
     version: Version
     files: tuple[FoundFile, ...]
 
     @property
     def problems(self) -> list[str]:
         """What would make a run fail."""
-        told = [each.problem for each in (*self.libraries, *self.files)]
+        told = [*(each.problem for each in self.libraries), self.device_problem, *(each.problem for each in self.files)]
         return [problem for problem in told if problem is not None]
 
 
@@ -95,7 +99,7 @@ def doctor(options: argparse.Namespace) -> None:
 def examine(folders: hub.Folders, version: Version | None) -> Report:
     """Import, find and verify everything that a run needs."""
     libraries = tuple(_library(name) for name in LIBRARIES)
-    device, memory = _device() if libraries[0].version else (None, None)
+    device, memory, device_problem = _device() if libraries[0].version else (None, None, None)
     chosen = version or hub.at_hand(folders, hub.preference(memory))
     return Report(
         latentsync=__version__,
@@ -103,6 +107,7 @@ def examine(folders: hub.Folders, version: Version | None) -> Report:
         libraries=libraries,
         device=device,
         memory_bytes=memory,
+        device_problem=device_problem,
         version=chosen,
         files=tuple(_file(file, folders, version) for file in hub.files_of(chosen)),
     )
@@ -111,15 +116,19 @@ def examine(folders: hub.Folders, version: Version | None) -> Report:
 def _library(name: str) -> Library:
     try:
         return Library(name, str(resolve_name(name).__version__))
-    except (ImportError, OSError) as error:
+    except Exception as error:  # broken installs raise anything: RuntimeError (numpy), TypeError (protobuf), ...
         return Library(name, None, f"{name} cannot be imported ({error}): pip install -r requirements.txt")
 
 
-def _device() -> tuple[str, int | None]:
+def _device() -> tuple[str | None, int | None, str | None]:
+    """Its name, its memory in bytes, and what is wrong with it."""
     from .device import card_bytes, chosen_device
 
-    device = chosen_device()
-    return str(device), card_bytes(device)
+    try:
+        device = chosen_device()
+        return str(device), card_bytes(device), None
+    except Exception as error:  # drivers break in as many ways as libraries
+        return None, None, f"no device can be used: {error}"
 
 
 def _file(file: WeightFile, folders: hub.Folders, version: Version | None) -> FoundFile:
@@ -132,7 +141,7 @@ def _file(file: WeightFile, folders: hub.Folders, version: Version | None) -> Fo
             place = hub.destination(file, folders)
             return told(MISSING, place, f"{place} is missing: {file.size_bytes / 1e6:,.0f} MB from {file.url}")
         followed(_checked(file, place, version))
-    except LatentSyncError as error:
+    except Exception as error:  # unreadable files, and broken libraries that look into them
         return told(WRONG, hub.destination(file, folders), str(error))
     return told(FOUND, place)
 

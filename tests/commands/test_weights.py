@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,46 @@ def test_doctor_names_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatc
     assert report.libraries[1].version is None
     assert "no_such_library cannot be imported" in report.problems[0]
     assert "pip install -r requirements.txt" in report.problems[0]
+
+
+def test_doctor_reports_whatever_a_broken_library_raises(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "brokenbinary.py").write_text("raise RuntimeError('compiled for another numpy')", encoding="utf-8")
+    (tmp_path / "leftover").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "brokenbinary", "leftover"))
+    monkeypatch.delattr(torch, "accelerator")
+    (tmp_path / "latentsync").mkdir()
+    (tmp_path / "latentsync" / "face_landmarker.task").write_bytes(b"")
+    monkeypatch.setattr(hub, "check", lambda *_: torch.no_such_thing)
+    assert main(["doctor", "--models", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    for problem in (
+        "brokenbinary cannot be imported (compiled for another numpy)",
+        "leftover cannot be imported (",
+        "no device can be used: torch ",
+        "has no attribute 'no_such_thing'",
+    ):
+        assert problem in said
+
+
+def test_convert_refuses_a_bad_target_before_it_hashes_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(path: Path) -> None:
+        raise AssertionError(f"{path} is hashed")
+
+    synthetic.write_models(tmp_path)
+    monkeypatch.setattr(hub, "spec_of", lambda path, _: too_late(path))
+    source = str(tmp_path / "latentsync" / "1.5" / "latentsync_unet.safetensors")
+    assert main(["convert", source, "-o", str(tmp_path / "no" / "half.safetensors")]) == 2
+    assert f"the folder {tmp_path / 'no'} does not exist" in capsys.readouterr().err
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert main(["convert", source, "-o", str(tmp_path / "half.safetensors")]) == 1
+    assert f"latentsync: {tmp_path}: " in (said := capsys.readouterr().err)
+    assert "MB are needed there, and 0 MB are free: make room" in said
 
 
 def test_convert_writes_beside_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
