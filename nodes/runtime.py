@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management as mm
@@ -113,7 +113,7 @@ def temp_folder() -> Path:
 
 def unet_files() -> list[str]:
     """Names of the UNet files in `models/latentsync`, for a combo."""
-    return [name for name in folder_paths.get_filename_list("latentsync") if not name.startswith("whisper")]
+    return [name for name in folder_paths.get_filename_list("latentsync") if PurePath(name).parts[0] != "whisper"]
 
 
 def tracked(items: Iterable[T], total: int, preview: Callable[[T], Any] | None = None) -> Iterator[T]:

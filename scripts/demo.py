@@ -16,7 +16,7 @@ from typing import Any
 
 from latentsync import hub
 from latentsync.commands.progress import followed
-from latentsync.errors import WeightsError
+from latentsync.errors import LatentSyncError, WeightsError
 from latentsync.spec import FACE_LANDMARKER
 from latentsync.synthetic import write_models
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI, Graph
@@ -73,9 +73,9 @@ def serve(weights: str | None) -> None:
 
 
 def prepare_weights(version: str | None) -> Path:
-    """The base directory to run in: the one with real weights, else one with untrained weights, and say so.
+    """The base directory to run in: the one with real weights, else one with untrained weights, and say why.
 
-    version: fetch these real weights first.
+    version: fetch these real weights first, and take nothing else.
     """
     models = REAL_BASE / "models"
     if version is not None:
@@ -84,12 +84,13 @@ def prepare_weights(version: str | None) -> Path:
     try:
         followed(hub.locate(hub.folders_in(models), version))
         return REAL_BASE
-    except WeightsError:
+    except WeightsError as error:
+        if version is not None:
+            raise
         write_models(SYNTHETIC_BASE / "models")
         print(
-            "WARNING: no LatentSync weights on this machine, so the demo uses untrained ones: everything runs, but the "
-            "mouth will be noise.\nFor a real result: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6, "
-            f"or put the files into {models}."
+            f"{error}\nWARNING: so the demo uses untrained weights: everything runs, but the mouth will be noise. "
+            "For a real result: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6."
         )
         return SYNTHETIC_BASE
 
@@ -172,7 +173,7 @@ def main() -> int:
             serve(arguments.weights)
         else:
             print(demo(arguments.weights))
-    except (ComfyUIError, subprocess.CalledProcessError) as error:
+    except (ComfyUIError, LatentSyncError, subprocess.CalledProcessError) as error:
         print(f"The demo failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
