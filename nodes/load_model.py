@@ -53,7 +53,8 @@ class LatentSyncLoadModel(io.ComfyNode):
                     "download_missing",
                     default=False,
                     tooltip="Fetches the files that are not there: up to 5.5 GB, from Hugging Face "
-                    "(or the mirror that HF_ENDPOINT names). Each is checked before it is used.",
+                    "(or the mirror that HF_ENDPOINT names), MediaPipe's 4 MB from Google. "
+                    "Each is checked before it is used.",
                 ),
                 io.Vae.Input(
                     "vae",
