@@ -1,0 +1,97 @@
+"""A ComfyUI whose weights lie elsewhere, by extra_model_paths.yaml, and whose downloads come from a server of ours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from latentsync.spec import HUB, VAE, WHISPER
+from latentsync.synthetic import write_models
+from scripts.comfyui import ComfyUI, ExecutionFailedError
+from tests.comfyui.test_errors import put_aside
+from tests.comfyui.test_weights import full_size_vae, loading, said
+from tests.file_server import Served, serving
+
+PUBLISHED = "1.5/latentsync_unet.safetensors"
+TUNED = "whisper_tuned_unet.safetensors"
+
+YAML = """
+elsewhere:
+    base_path: {folder}
+    latentsync: talking heads
+    vae: vae
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All weights, a UNet of the user's own among them; the latentsync folder has a name of its own."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    write_models(folder)
+    (folder / "latentsync").rename(folder / "talking heads")
+    shutil.copyfile(folder / "talking heads" / PUBLISHED, folder / "talking heads" / TUNED)
+    save_file(full_size_vae(), folder / "vae" / "wired.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """A mirror of the hub that holds nothing, and remembers what it was asked for."""
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def comfyui(elsewhere: Path, served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+    base = tmp_path_factory.mktemp("base")
+    paths = base / "paths.yaml"
+    paths.write_text(YAML.format(folder=elsewhere), encoding="utf-8")
+    server = ComfyUI(base, arguments=["--extra-model-paths-config", str(paths)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", served.url)
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def missing(comfyui: ComfyUI, seed: str, **inputs: object) -> str:
+    """What Load Model says, told to fetch what is not there, with a VAE wired."""
+    graph = loading(seed, download_missing=True, vae=["vae", 0], **inputs)
+    graph["vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "wired.safetensors"}}
+    with pytest.raises(ExecutionFailedError) as caught:
+        comfyui.run(graph)
+    return caught.value.exception_message
+
+
+def test_weights_are_found_in_the_folders_of_extra_model_paths(comfyui: ComfyUI) -> None:
+    assert not [path for path in comfyui.models.rglob("*") if path.is_file()]
+    assert "LoadedModel(1.5, 256 px" in said(comfyui, loading("elsewhere"))
+
+
+def test_every_unet_is_offered_and_whisper_is_none(comfyui: ComfyUI) -> None:
+    offered = comfyui.object_info("LatentSyncLoadModel")["LatentSyncLoadModel"]["input"]["required"]["unet"][1][
+        "options"
+    ]
+    assert offered == ["auto", PUBLISHED, TUNED]
+
+
+def test_only_what_is_needed_is_fetched(comfyui: ComfyUI, elsewhere: Path, served: Served, shared: Path) -> None:
+    """The published UNet and the VAE are missing, and neither is asked for beside the user's own."""
+    heads = elsewhere / "talking heads"
+    shutil.copyfile(shared / "models" / "face_landmarker.task", heads / "face_landmarker.task")
+    with (
+        put_aside(heads / PUBLISHED),
+        put_aside(elsewhere / VAE.path),
+        put_aside(heads / WHISPER.path.partition("/")[2]),
+    ):
+        told = missing(comfyui, "only Whisper", unet=TUNED)
+        address = WHISPER.url.replace(HUB, served.url)
+        assert f"{address}: the server answered 404" in told
+        assert [path for path, _ in served.requests] == [address.removeprefix(served.url)]
