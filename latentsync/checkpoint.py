@@ -188,10 +188,12 @@ def meta_shapes(factory: Callable[[], nn.Module]) -> Shapes:
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """The shape of each tensor, by key."""
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
 def as_checkpoint(source: Path | Checkpoint) -> Checkpoint:
+    """What was read of a file, read now if need be; raises as `read`."""
     return source if isinstance(source, Checkpoint) else read(source)
 
 

@@ -52,6 +52,11 @@ class Reader:
         self._next = 0
 
     def picture(self, i: int) -> VideoFrame:
+        """The picture at position `i` of the index, or the last good one before it.
+
+        Raises:
+            MediaError: no picture of the stream can be decoded.
+        """
         at = i
         found = self._find(at)
         while found is None and (key := self._index.key_before(at)) > 0:

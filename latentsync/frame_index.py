@@ -42,6 +42,7 @@ class FrameIndex:
     is_constant: bool
 
     def seconds_between(self, first: int, stop: int) -> Fraction:
+        """How long the frames `first` up to, without, `stop` are shown."""
         until = self.end if stop == len(self.pts) else self.pts[stop]
         return (until - self.pts[first]) * self.tick
 
@@ -62,6 +63,7 @@ class FrameIndex:
         return 1 if self.tick * self.rate < Fraction(1, 4) else 0
 
     def key_before(self, i: int) -> int:
+        """The last position up to and with `i` from which decoding can begin; the first of all if none is."""
         return self.keys[max(bisect_right(self.keys, i) - 1, 0)]
 
 

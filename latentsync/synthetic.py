@@ -36,15 +36,18 @@ BUFFERS = ("pos_encoder.pe", "encoder.positional_embedding")  # sinusoidal table
 
 
 def unet() -> UNet:
+    """A UNet of the official layout, but narrow: in and out as `models.unet.UNet`, float32."""
     return checkpoint.load_unet(_held("unet", _unet_weights()))
 
 
 def whisper() -> WhisperEncoder:
+    """An encoder of Whisper tiny's own size: in and out as `models.whisper.WhisperEncoder`, float32."""
     weights = _filled(checkpoint.meta_shapes(_whisper_encoder), _whisper_encoder)
     return checkpoint.load_whisper(_held("whisper", weights, {"dims": WHISPER_DIMS}))
 
 
 def vae() -> DiffusersCodec:
+    """A VAE of Stable Diffusion 1.x's layout, but narrow: 4 latent channels, 8 pixels per latent each way, float32."""
     return checkpoint.load_vae(_held("vae", _vae_weights()))
 
 

@@ -133,6 +133,8 @@ class Attention(nn.Module):
 
 
 class GatedGelu(nn.Module):
+    """Half of a projection gated by the GELU of the other (arXiv 2002.05202). (..., width in) -> (..., width)."""
+
     def __init__(self, width_in: int, width: int, kit: Kit) -> None:
         super().__init__()
         self.proj = kit.ops.Linear(width_in, 2 * width)
@@ -143,6 +145,8 @@ class GatedGelu(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """The transformers' MLP, four widths wide inside. (..., width) -> (..., width)."""
+
     def __init__(self, width: int, kit: Kit) -> None:
         super().__init__()
         inner = MLP_WIDTHS * width
@@ -173,6 +177,8 @@ class SpatialBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
+    """Stable Diffusion's transformer over one frame's pixels, as a residual. x: (batch * frames, width, h, w)."""
+
     def __init__(self, width: int, kit: Kit) -> None:
         super().__init__()
         self.norm = kit.norm(width, TRANSFORMER_EPS)
@@ -221,6 +227,8 @@ class TemporalAttention(Attention):
 
 
 class MotionBlock(nn.Module):
+    """Two temporal attentions and an MLP, each as a residual. x: (pixels, frames, width)."""
+
     def __init__(self, width: int, kit: Kit) -> None:
         super().__init__()
         self.attention_blocks = nn.ModuleList(TemporalAttention(width, kit) for _ in range(2))
@@ -235,6 +243,8 @@ class MotionBlock(nn.Module):
 
 
 class MotionTransformer(nn.Module):
+    """AnimateDiff's transformer over a clip's frames at each pixel, as a residual. x: (batch * frames, width, h, w)."""
+
     def __init__(self, width: int, kit: Kit) -> None:
         super().__init__()
         self.norm = kit.norm(width, TRANSFORMER_EPS)
@@ -264,6 +274,8 @@ class MotionModule(nn.Module):
 
 
 class Downsample(nn.Module):
+    """Halves height and width with a strided convolution. x: (batch * frames, width, h, w)."""
+
     def __init__(self, width: int, kit: Kit) -> None:
         super().__init__()
         self.conv = kit.ops.Conv2d(width, width, 3, stride=2, padding=1)
@@ -273,6 +285,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """Doubles height and width by repeating pixels, then a convolution. x: (batch * frames, width, h, w)."""
+
     def __init__(self, width: int, kit: Kit) -> None:
         super().__init__()
         self.conv = kit.ops.Conv2d(width, width, 3, padding=1)

@@ -140,6 +140,7 @@ class UNet(nn.Module):
 
 
 def down_blocks(config: UNetConfig, kit: Kit) -> list[DownBlock]:
+    """From the outside in; the innermost has neither attention nor a downsampling."""
     widths = config.channels
     last = len(widths) - 1
     return [
@@ -184,6 +185,14 @@ class Block(nn.Module):
 
 
 class DownBlock(Block):
+    """Layers whose every state is a skip for the mirrored up block; all but the innermost block then halve the picture.
+
+    Args:
+        layers: width in and width of each.
+        attends: whether the layers have attention.
+        resamples: whether a downsampling follows.
+    """
+
     def __init__(self, layers: Sequence[tuple[int, int]], kit: Kit, *, attends: bool, resamples: bool) -> None:
         super().__init__(layers, kit, attends=attends)
         self.downsamplers = nn.ModuleList(Downsample(layers[-1][1], kit) for _ in range(resamples))
@@ -200,6 +209,14 @@ class DownBlock(Block):
 
 
 class UpBlock(Block):
+    """Layers that each take the state before and one skip; all but the outermost block then double the picture.
+
+    Args:
+        layers: width in (with the skip's) and width of each.
+        attends: whether the layers have attention.
+        resamples: whether an upsampling follows.
+    """
+
     def __init__(self, layers: Sequence[tuple[int, int]], kit: Kit, *, attends: bool, resamples: bool) -> None:
         super().__init__(layers, kit, attends=attends)
         self.upsamplers = nn.ModuleList(Upsample(layers[-1][1], kit) for _ in range(resamples))

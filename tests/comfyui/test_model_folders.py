@@ -18,6 +18,7 @@ from tests.file_server import Served, serving
 
 PUBLISHED = "1.5/latentsync_unet.safetensors"
 TUNED = "whisper_tuned_unet.safetensors"
+OWN = "own.safetensors"
 
 YAML = """
 elsewhere:
@@ -29,11 +30,12 @@ elsewhere:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All weights, a UNet of the user's own among them; the latentsync folder has a name of its own."""
+    """All weights, UNets of the user's own among them; the latentsync folder has a name of its own."""
     folder = tmp_path_factory.mktemp("elsewhere")
     write_models(folder)
     (folder / "latentsync").rename(folder / "talking heads")
-    shutil.copyfile(folder / "talking heads" / PUBLISHED, folder / "talking heads" / TUNED)
+    for name in (TUNED, OWN):
+        shutil.copyfile(folder / "talking heads" / PUBLISHED, folder / "talking heads" / name)
     save_file(full_size_vae(), folder / "vae" / "wired.safetensors")
     return folder
 
@@ -79,7 +81,7 @@ def test_every_unet_is_offered_and_whisper_is_none(comfyui: ComfyUI) -> None:
     offered = comfyui.object_info("LatentSyncLoadModel")["LatentSyncLoadModel"]["input"]["required"]["unet"][1][
         "options"
     ]
-    assert offered == ["auto", PUBLISHED, TUNED]
+    assert offered == ["auto", PUBLISHED, OWN, TUNED]
 
 
 def test_only_what_is_needed_is_fetched(comfyui: ComfyUI, elsewhere: Path, served: Served, shared: Path) -> None:
@@ -91,7 +93,7 @@ def test_only_what_is_needed_is_fetched(comfyui: ComfyUI, elsewhere: Path, serve
         put_aside(elsewhere / VAE.path),
         put_aside(heads / WHISPER.path.partition("/")[2]),
     ):
-        told = missing(comfyui, "only Whisper", unet=TUNED)
+        told = missing(comfyui, "only Whisper", unet=OWN)
         address = WHISPER.url.replace(HUB, served.url)
         assert f"{address}: the server answered 404" in told
         assert [path for path, _ in served.requests] == [address.removeprefix(served.url)]
