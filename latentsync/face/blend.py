@@ -6,7 +6,9 @@ import torch.nn.functional as F
 
 from ..pixels import white
 from .align import crop_size
-from .warp import footprint, is_empty, opencv, to_frame, within
+from .warp import Box, footprint, is_empty, opencv, strips, to_frame, within
+
+FINE_EDGE_PX = 8  # an edge so wide is blurred at its own size; a wider one made smaller is off by less than a level
 
 
 def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.ndarray) -> np.ndarray:
@@ -30,11 +32,12 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
     pasted = frame.copy()
     if is_empty(box):
         return pasted
-    under = pasted[box]
-    local = within(matrix, box)
-    over = to_frame(crop, local, under.shape[:2], outside=brightest / 2).clip(0, brightest)
-    inside = to_frame(np.ones((height, width), np.float32), local, under.shape[:2], outside=0)
-    pasted[box] = _blend(under, over, inside)
+    cover, weight = _cover_and_weight(box, matrix, (width, height))
+    for strip in strips(box):
+        rows = slice(strip[0].start - box[0].start, strip[0].stop - box[0].start)
+        under = pasted[strip]
+        over = to_frame(crop, within(matrix, strip), under.shape[:2], outside=brightest / 2)
+        under[:] = _blend(under, over.clip(0, brightest, out=over), cover[rows], weight[rows])
     return pasted
 
 
@@ -77,22 +80,41 @@ def unsquared(face: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).cpu().numpy())
 
 
-def _blend(under: np.ndarray, over: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """`over` on `under`, both (h, w, 3), by the soft edge of the crop's cover `inside`, (h, w) in [0, 1]."""
+def _blend(under: np.ndarray, over: np.ndarray, cover: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """`over` on `under`, both (h, w, 3), by the crop's cover and its blend weight, (h, w) in [0, 1] each."""
     cv2 = opencv()
-    cover = cv2.erode(inside, np.ones((2, 2), np.uint8))
-    weight = _softened(cover)
-    opacity = (weight * cover)[..., None]
-    blended = opacity * over + (1 - weight)[..., None] * under.astype(np.float32, copy=False)
-    return blended.astype(under.dtype)
+    base = under.astype(np.float32)
+    over = cv2.multiply(over, cv2.merge([weight * cover] * 3), dst=over)
+    base = cv2.multiply(base, cv2.merge([1 - weight] * 3), dst=base)
+    return cv2.add(over, base, dst=over).astype(under.dtype)
 
 
-def _softened(cover: np.ndarray) -> np.ndarray:
-    """Blend weight (h, w): the cover shrunk by a twentieth of its side, and blurred as far."""
+def _cover_and_weight(box: Box, matrix: np.ndarray, crop_px: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (h, w) of the box: how far the crop covers each pixel, and its blend weight.
+
+    The weight is the cover shrunk by a twentieth of its side, and blurred as far. The cover is worked out in 255
+    levels, since it is 0 or 1 but for its outline.
+    """
     cv2 = opencv()
-    edge_px = int(cover.sum(dtype=np.float64) ** 0.5) // 20
+    width, height = crop_px
+    size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
+    inside = to_frame(np.full((height, width), 255, np.uint8), within(matrix, box), size, outside=0)
+    levels = cv2.erode(inside, np.ones((2, 2), np.uint8))
+    cover = levels * np.float32(1 / 255)
+    edge_px = int((cv2.sumElems(levels)[0] / 255) ** 0.5) // 20
     if edge_px == 0:
-        return cover
-    shrunk = cv2.erode(cover, np.ones((2 * edge_px, 2 * edge_px), np.uint8))
-    sigma_px = 0.3 * (edge_px - 1) + 0.8
-    return cv2.GaussianBlur(shrunk, (2 * edge_px + 1, 2 * edge_px + 1), sigma_px)
+        return cover, cover
+    return cover, _blurred(cv2.erode(levels, np.ones((2 * edge_px, 2 * edge_px), np.uint8)), edge_px)
+
+
+def _blurred(levels: np.ndarray, edge_px: int) -> np.ndarray:
+    """float32 (h, w) in [0, 1] of uint8 (h, w) blurred as far as `edge_px`, a wide blur at a fraction of the size."""
+    cv2 = opencv()
+    times = max(edge_px // FINE_EDGE_PX, 1)
+    height, width = levels.shape
+    small = cv2.resize(levels, (-(-width // times), -(-height // times)), interpolation=cv2.INTER_AREA)
+    small = small * np.float32(1 / 255)
+    reach_px = round(edge_px / times)
+    variance = (0.3 * (edge_px - 1) + 0.8) ** 2 - (times**2 - 1) / 4  # less what averaging and interpolating blur
+    blurred = cv2.GaussianBlur(small, (2 * reach_px + 1, 2 * reach_px + 1), variance**0.5 / times)
+    return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)

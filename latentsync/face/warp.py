@@ -3,6 +3,7 @@
 Every matrix maps frame pixels to crop pixels, with pixel centres at whole numbers.
 """
 
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..errors import DependencyError, FaceError
 Box = tuple[slice, slice]
 
 MARGIN_PX = 4  # bilinear neighbours, rounding, and the zeros that erosion and blur must see around the crop
+STRIP_ROWS = 64
 
 
 def footprint(matrix: np.ndarray, crop_size: tuple[int, int], frame_size: tuple[int, int]) -> Box:
@@ -43,6 +45,13 @@ def footprint(matrix: np.ndarray, crop_size: tuple[int, int], frame_size: tuple[
 def is_empty(box: Box) -> bool:
     """Whether a box holds no pixel."""
     return any(side.start >= side.stop for side in box)
+
+
+def strips(box: Box) -> Iterator[Box]:
+    """A box cut into strips of a few rows, whose pixels stay in the processor's cache while they are worked on."""
+    rows, columns = box
+    for first in range(rows.start, rows.stop, STRIP_ROWS):
+        yield slice(first, min(first + STRIP_ROWS, rows.stop)), columns
 
 
 def within(matrix: np.ndarray, box: Box) -> np.ndarray:
