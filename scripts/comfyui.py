@@ -154,6 +154,12 @@ class ComfyUI:
             self._process.wait()
 
     @property
+    def pid(self) -> int:
+        """The server's process id, while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def input(self) -> Path:
         return self.base / "input"
 
