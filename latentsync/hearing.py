@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,9 @@ from . import audio, mel, speech
 from .errors import AudioError
 from .models.whisper import WhisperEncoder
 from .sound import Heard
-from .spec import AUDIO_STATES, AUDIO_WIDTH
 from .speech import Speech
+from .store import TensorStore
 from .types import AudioFeatures, HearingSettings, Waveform
-
-KEPT = torch.float16  # 192 KB a second; what the UNet computes in on a GPU, and 2**-11 of a state on a CPU
 
 
 class Listened(NamedTuple):
@@ -57,26 +56,31 @@ def steps(heard: Heard, settings: HearingSettings) -> int:
 
 
 def remember(
-    listened: Iterable[Listened], heard: Heard, waveform: Waveform, settings: HearingSettings
+    listened: Iterable[Listened],
+    heard: Heard,
+    waveform: Waveform,
+    settings: HearingSettings,
+    folder: Path | None = None,
 ) -> tuple[AudioFeatures, Speech]:
-    """Run the listening to its end and keep what it found.
+    """Run the listening to its end and keep what it found; states in half precision, 192 KB a second.
 
     Args:
         waveform: the sound of the finished video.
+        folder: for the states of a long recording; None is the system's folder for temporary files.
 
     Raises:
         AudioError: frames without speech are to keep the source, and there is no other.
     """
     margin = audio.BEFORE + audio.AFTER if settings.segments == "overlapping" else 0
-    kept = torch.empty(heard.sample_count // mel.HOP_SAMPLES // 2 + margin, AUDIO_STATES, AUDIO_WIDTH, dtype=KEPT)
-    count, found = 0, None
-    for step in listened:
-        found = step.speech or found
-        if step.states is not None:
-            kept[count : count + len(step.states)] = step.states
-            count += len(step.states)
-    if found is None or count != len(kept):
-        raise AudioError(f"{count} of {len(kept)} audio states were made: the listening was not run to its end")
+    expected, count, found = heard.sample_count // mel.HOP_SAMPLES // 2 + margin, 0, None
+    with TensorStore(f"what is heard in {float(heard.duration_seconds):.0f} s of sound", expected, folder) as store:
+        for step in listened:
+            found = step.speech or found
+            if step.states is not None:
+                count = store.append(step.states).stop
+        kept = store.finished()
+    if found is None or count != expected:
+        raise AudioError(f"{count} of {expected} audio states were made: the listening was not run to its end")
     spoken = found.spoken if settings.silence == "keep source" else None
     first = -audio.BEFORE if settings.segments == "overlapping" else 0
     return AudioFeatures(kept, waveform, first, spoken), found

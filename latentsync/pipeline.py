@@ -14,8 +14,8 @@ from . import audio, sampling
 from .errors import FaceError
 from .face import align
 from .face.mask import keep_mask
-from .latents import LatentStore
 from .spec import LATENT_STRIDE
+from .store import TensorStore
 from .timeline import Timeline, windows
 from .types import AudioFeatures, Codec, FaceTrack, LipTrack, SamplerSettings, Waveform
 
@@ -89,7 +89,7 @@ def collect(
         StorageError: the folder has no room.
     """
     slots = np.full(timeline.frame_count, -1, dtype=np.int64)
-    with LatentStore(timeline.frame_count, folder) as store:
+    with TensorStore(f"the latents of {timeline.frame_count} frames", timeline.frame_count, folder) as store:
         for sampled in samples:
             if sampled.step == sampled.steps:
                 slots[sampled.window.start : sampled.window.stop] = store.append(sampled.latents[0].movedim(1, 0))

@@ -102,5 +102,5 @@ class LatentSyncAudioEmbed(io.ComfyNode):
         heard = sound.hear(given, driving, Fraction(offset_ms, 1000))
         listened = hearing.listen(heard, model.encoder(), settings)
         steps = runtime.tracked(listened, hearing.steps(heard, settings))
-        embeds, speech = hearing.remember(steps, heard, given, settings)
+        embeds, speech = hearing.remember(steps, heard, given, settings, runtime.temp_folder())
         return io.NodeOutput(embeds, ui=ui.PreviewImage(convert.picture(chart.draw(speech, heard)), cls=cls))

@@ -1,4 +1,4 @@
-"""Where a clip's latents are kept: in memory while they are few, beyond that in a file that has no name."""
+"""Where the latents and the audio states of a clip are kept: in memory while few, else in a file without a name."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ import torch
 
 from .errors import StorageError
 
-MEMORY_BYTES = 256 * 2**20  # of latents held in memory
+MEMORY_BYTES = 256 * 2**20  # of one clip's latents, or of its states, held in memory
 
 
-class LatentStore:
-    """Gathers the latents of a clip, window by window. Used as a context manager.
+class TensorStore:
+    """Gathers rows of one shape, some at a time, in half precision. Used as a context manager.
 
     The file is opened without a name where the system can do that, and vanishes with the last tensor that shows it,
     even if the process is killed: nothing to clean up, and nothing that two jobs could share.
 
     Args:
-        most: how many latents there may be at most.
+        contents: what errors call the rows.
+        most: how many there may be at most.
         folder: for the file, if they need one; None is the system's folder for temporary files.
     """
 
-    def __init__(self, most: int, folder: Path | None = None) -> None:
+    def __init__(self, contents: str, most: int, folder: Path | None = None) -> None:
+        self._contents = contents
         self._most = most
         self._folder = folder
         self._memory: torch.Tensor | None = None
@@ -34,19 +36,19 @@ class LatentStore:
         self._shape: tuple[int, ...] = ()
         self._count = 0
 
-    def append(self, latents: torch.Tensor) -> range:
-        """Keep some more, (n, channels, r, r) of any dtype; they become fp16.
+    def append(self, rows: torch.Tensor) -> range:
+        """Keep some more, (n, ...) of any floating dtype; they become fp16.
 
         Returns:
-            the slots that they lie in.
+            where they lie among all.
 
         Raises:
             StorageError: the folder cannot be written, or is full.
         """
         if self._count == 0:
-            self._open(latents.shape[1:])
-        slots = range(self._count, self._count + len(latents))
-        halves = latents.to("cpu", torch.float16)
+            self._open(rows.shape[1:])
+        slots = range(self._count, self._count + len(rows))
+        halves = rows.to("cpu", torch.float16)
         if self._file is not None:
             self._write(self._file, halves)
         elif self._memory is not None:
@@ -55,7 +57,7 @@ class LatentStore:
         return slots
 
     def finished(self) -> torch.Tensor:
-        """All of them, fp16 (count, channels, r, r); from a file they come page by page, as they are read."""
+        """All of them, fp16 (count, ...); from a file they come page by page, as they are read."""
         if self._memory is not None:
             return self._memory[: self._count]
         if self._file is None:
@@ -63,7 +65,7 @@ class LatentStore:
         mapped = np.memmap(self._file, np.float16, mode="c", shape=(self._count, *self._shape))
         return torch.from_numpy(np.asarray(mapped))
 
-    def __enter__(self) -> LatentStore:
+    def __enter__(self) -> TensorStore:
         return self
 
     def __exit__(
@@ -93,6 +95,6 @@ class LatentStore:
         where = self._folder or "the system's folder for temporary files"
         needed = self._most * int(np.prod(self._shape)) * torch.float16.itemsize
         return StorageError(
-            f"{where}: cannot hold the latents of {self._most} frames ({cause.strerror or cause}); "
+            f"{where}: cannot hold {self._contents} ({cause.strerror or cause}); "
             f"it needs {needed / 2**20:.0f} MB of free space and the right to write"
         )

@@ -1,0 +1,172 @@
+"""Listening, measured: the seams between Whisper's segments, the gate at pauses, and hours of sound.
+
+Usage: python -m benchmarks.hearing seams SOUND.wav      (a 5-minute clip of it, shifted by 7 s)
+       python -m benchmarks.hearing pauses SOUND.wav ... (pauses of 0.2, 0.5 and 2 s over noise)
+       python -m benchmarks.hearing hours 10             (speech-like sound; Linux: memory is read from /proc)
+
+Whisper's weights are untrained: seams come of the segments, whatever the weights are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from time import monotonic
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.loading import resident_bytes
+from latentsync import audio, hearing, mel, sound, speech, synthetic
+from latentsync.media import read_sound
+from latentsync.types import HearingSettings, Segments, Waveform
+from tests.golden import procedural
+
+CLIP_SECONDS, SHIFT_SECONDS, SEGMENT_SECONDS = 300, 7, 30
+NEAR_CUT_SECONDS = 1  # on either side of where one segment gives way to the next
+PAUSES_SECONDS = (0.2, 0.5, 2.0)
+NOISES_DB = (30, 20, 10)  # below the voice
+LOUD = 0.1  # of the recording's loudest 10 ms: what must be heard
+TICK = 160  # samples: 10 ms
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name, run, help_text in (("seams", seams, "a recording"), ("pauses", pauses, "recordings of speech")):
+        command = commands.add_parser(name)
+        command.add_argument("sounds", type=Path, nargs="+", help=help_text)
+        command.set_defaults(run=run)
+    command = commands.add_parser("hours")
+    command.add_argument("hours", type=float)
+    command.set_defaults(run=hours)
+    options = parser.parse_args()
+    options.run(options)
+
+
+def seams(options: argparse.Namespace) -> None:
+    """How far a shift moves each state, near the cuts and in the middle; and the steps between neighbours."""
+    once = mono(options.sounds[0])
+    samples = once.repeat(CLIP_SECONDS * sound.SAMPLE_RATE // len(once) + 1)[: CLIP_SECONDS * sound.SAMPLE_RATE]
+    print(
+        "| segments | moved by the shift: mid-segment | near a cut | step between neighbours: mid-segment | at a cut |"
+    )
+    print("|---|---|---|---|---|")
+    for segments in get_args(Segments):
+        here, later = states(samples, segments), states(samples[SHIFT_SECONDS * sound.SAMPLE_RATE :], segments)
+        shift = SHIFT_SECONDS * audio.STATE_RATE
+        moved = size(here[shift:] - later)
+        steps = size(here.diff(dim=0))
+        cut = near_cuts(len(moved), shift) | near_cuts(len(moved), 0)
+        cells = (moved[~cut].max(), moved[cut].max(), *(steps[at].max() for at in (~at_cuts(steps), at_cuts(steps))))
+        print(f"| {segments} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+
+
+def states(samples: Tensor, segments: Segments) -> Tensor:
+    """(positions, 5, 384), 50 a second, without the silence around the recording."""
+    power = torch.cat(list(mel.powers([samples])), dim=1)
+    made = torch.cat(list(audio.embed([power], synthetic.whisper(), mel.peak(power), segments)))
+    return made if segments == "upstream" else made[audio.BEFORE : -audio.AFTER]
+
+
+def size(differences: Tensor) -> np.ndarray:
+    """Of each position's states, the Euclidean length."""
+    return differences.flatten(1).norm(dim=1).numpy()
+
+
+def near_cuts(count: int, shift: int) -> np.ndarray:
+    """bool (count,): within a second of a cut, of a recording that begins `shift` positions before."""
+    segment, reach = SEGMENT_SECONDS * audio.STATE_RATE, NEAR_CUT_SECONDS * audio.STATE_RATE
+    place = np.arange(count) + shift
+    return (place >= segment - reach) & ((place + reach) % segment < 2 * reach)
+
+
+def at_cuts(steps: np.ndarray) -> np.ndarray:
+    """bool: the step from the last position of a segment to the first of the next."""
+    return (np.arange(len(steps)) + 1) % (SEGMENT_SECONDS * audio.STATE_RATE) == 0
+
+
+def pauses(options: argparse.Namespace) -> None:
+    """Of a pause put into the middle, how much is gated; and how much of the word after it is cut."""
+    defaults = HearingSettings()
+    print(f"threshold {defaults.threshold_db} dB, hang {defaults.hang_seconds} s\n")
+    print(
+        "| recording | pause, s | noise, dB below | of it gated, % | owed, % | speech open, % | word start cut, ms |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for path in options.sounds:
+        for seconds in PAUSES_SECONDS:
+            for decibels in NOISES_DB:
+                cells = paused(mono(path), seconds, decibels, defaults)
+                print(f"| {path.stem} | {seconds} | {decibels} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |")
+
+
+def paused(voice: Tensor, seconds: float, decibels: int, settings: HearingSettings) -> tuple[float, ...]:
+    middle = loud_instant(voice)
+    silence = torch.zeros(round(seconds * sound.SAMPLE_RATE))
+    clean = torch.cat((voice[:middle], silence, voice[middle:]))
+    level = voice.square().mean().sqrt() * 10 ** (-decibels / 20)
+    noisy = clean + torch.randn(len(clean), generator=torch.Generator().manual_seed(0)) * level
+    spoken = gated(noisy, settings)
+    begins, ends = middle // TICK, (middle + len(silence)) // TICK
+    pause = spoken[begins:ends]
+    owed = max(0, len(pause) - round(100 * settings.hang_seconds) - speech.LEAD_MELS) / len(pause)
+    loud = loudness(clean)[: len(spoken)] > LOUD
+    cut = int(np.argmax(spoken[ends:])) * 10 if spoken[ends:].any() else len(spoken[ends:]) * 10
+    return 100 * (1 - pause.mean()), 100 * owed, 100 * spoken[loud].mean(), cut
+
+
+def loud_instant(voice: Tensor) -> int:
+    """A sample in the middle third from which on the voice is loud at once: whatever is cut of it is a word's start."""
+    loud = loudness(voice)
+    third = len(loud) // 3
+    return (third + int(np.argmax(loud[third : 2 * third]))) * TICK
+
+
+def loudness(samples: Tensor) -> np.ndarray:
+    """Of each 10 ms, as a share of the loudest."""
+    ticks = samples[: len(samples) // TICK * TICK].view(-1, TICK).square().mean(dim=1).sqrt()
+    return (ticks / ticks.max()).numpy()
+
+
+def gated(samples: Tensor, settings: HearingSettings) -> np.ndarray:
+    known = speech.whole(speech.survey(mel.powers([samples])))
+    levels = torch.cat(list(speech.levels(mel.powers([samples]), known)))
+    return speech.gate(levels, settings.threshold_db, settings.hang_seconds).spoken
+
+
+def mono(path: Path) -> Tensor:
+    """A recording at 16 kHz."""
+    return torch.cat(list(sound.hear(read_sound(path))))
+
+
+def hours(options: argparse.Namespace) -> None:
+    """Listen to so many hours; anonymous memory, so that the states' own file does not count."""
+    minute = torch.from_numpy(procedural.speech(60.0))
+    waveform = Waveform(minute.repeat(round(60 * options.hours))[None], sound.SAMPLE_RATE)
+    heard, settings = sound.hear(waveform), HearingSettings()
+    total, encoder = hearing.steps(heard, settings), synthetic.whisper()
+    at_first, began = resident_bytes("RssAnon"), monotonic()
+    print("| heard | seconds | memory beyond the recording, MB |\n|---|---|---|")
+
+    def told() -> object:
+        for number, step in enumerate(hearing.listen(heard, encoder, settings), start=1):
+            yield step
+            if number % max(total // 10, 1) == 0:
+                grown = (resident_bytes("RssAnon") - at_first) / 1e6
+                print(f"| {number / total:.0%} of the steps | {monotonic() - began:.0f} | {grown:.0f} |", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        features, _ = hearing.remember(told(), heard, waveform, settings, Path(folder))
+    took = monotonic() - began
+    lasts = float(waveform.duration_seconds)
+    print(
+        f"\n{len(features.states)} positions; {took:.0f} s for {lasts:.0f} s of sound: {lasts / took:.1f} x real time"
+    )
+
+
+if __name__ == "__main__":
+    main()
