@@ -93,9 +93,7 @@ def pauses(options: argparse.Namespace) -> None:
     """Of a pause put into the middle, how much is gated; and how much of the word after it is cut."""
     defaults = HearingSettings()
     print(f"threshold {defaults.threshold_db} dB, hang {defaults.hang_seconds} s\n")
-    print(
-        "| recording | pause, s | noise, dB below | of it gated, % | owed, % | speech open, % | word start cut, ms |"
-    )
+    print("| recording | pause, s | noise, dB below | of it gated, % | owed, % | speech open, % | word start cut, ms |")
     print("|---|---|---|---|---|---|---|")
     for path in options.sounds:
         for seconds in PAUSES_SECONDS:

@@ -74,7 +74,7 @@ class VideoWriter:
         if rate <= 0 or height <= 0 or width <= 0 or not 0 <= crf <= 51:
             raise UsageError(f"cannot write {width} x {height} at {rate} fps with crf {crf}: all positive, crf 0 to 51")
         if waveform is not None:
-            _check_sound(waveform, form.sound)
+            check_sound(waveform, form.sound)
         self.path = path
         self.frame_count = 0
         self._rate = rate
@@ -246,7 +246,8 @@ def _add_sound(container: OutputContainer, waveform: Waveform, codec: SoundCodec
     return stream
 
 
-def _check_sound(waveform: Waveform, codec: SoundCodec) -> None:
+def check_sound(waveform: Waveform, codec: SoundCodec) -> None:
+    """Raises AudioError for sound that a codec cannot hold."""
     channels = waveform.samples.shape[0]
     if channels not in codec.channels:
         raise AudioError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import wave
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from latentsync.__main__ import main
+from latentsync.commands import faces
 from latentsync.media import VideoFile, read_sound
 from latentsync.synthetic import write_models
 from latentsync.writer import VideoWriter
@@ -230,3 +232,45 @@ def test_the_source_is_never_overwritten(sample: Sample, capsys: pytest.CaptureF
     assert synthetic(sample, sample.video) == 2
     assert "one of the inputs" in refusal(capsys)
     assert sample.video.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "said"),
+    [
+        (["--threshold-db", "50"], 2, "threshold must be from 1 to 20 dB"),
+        (["--hang-ms", "-1"], 2, "hang time"),
+        (["--offset-ms", "-900000"], 1, "use a smaller one"),
+        (["--vocals", "nowhere.wav"], 1, "nowhere.wav: there is no such file"),
+        (["--max-yaw", "100"], 2, "max_yaw must be"),
+        (["--face-index", "-1"], 2, "--face-index counts from 0"),
+        (["--reference-face", "nobody.png"], 1, "nobody.png: there is no such file"),
+        (["--seed", str(2**64)], 2, "a seed must be from 0 to"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_what_cannot_be_is_refused_before_the_long_work(
+    sample: Sample,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: list[str],
+    status: int,
+    said: str,
+) -> None:
+    def too_late(*_: object) -> None:
+        raise AssertionError("the search for faces has begun")
+
+    monkeypatch.setattr(faces, "search", too_late)
+    assert synthetic(sample, tmp_path / "out.mp4", *wrong) == status
+    assert said in capsys.readouterr().err
+
+
+def test_sound_that_the_format_cannot_hold_is_refused_before_the_long_work(
+    sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faces, "search", lambda *_: pytest.fail("the search for faces has begun"))
+    with wave.open(str(tmp_path / "seven.wav"), "wb") as sound:
+        sound.setparams((7, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(bytes(7 * 2 * 16000))
+    assert synthetic(replace(sample, audio=tmp_path / "seven.wav"), tmp_path / "out.mp4") == 1
+    assert "aac holds 1, 2, 3, 4, 5, 6, 8 channels, not 7" in capsys.readouterr().err

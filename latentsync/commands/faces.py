@@ -8,19 +8,32 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from .. import hub
 from ..errors import StorageError, UsageError
+from ..face.choose import ORDERS, reference_look
+from ..face.choose import choose as choose_person
+from ..face.follow import FollowSettings, follow
 from ..spec import FACE_LANDMARKER, MODELS
+from ..types import Smoothing
 from . import models_folder, output
 from .progress import shown
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..face.people import People
     from ..face.report import Chosen
     from ..media import FrameSource
     from ..types import FaceTrack
+
+
+class Choice(NamedTuple):
+    """How the chosen face is followed, and the look that people are sorted by, if by one."""
+
+    settings: FollowSettings
+    reference: np.ndarray | None
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -41,8 +54,9 @@ def faces(options: argparse.Namespace) -> None:
 
     if options.output is not None:
         _check_output(options)
+    choice = read_choice(options)
     people = search(VideoFile(options.video), options)
-    chosen = choose(people, options) if people.persons else None
+    chosen = choose(people, options, choice) if people.persons else None
     if options.output is not None:
         _write_crops(people, options.output)
     said = json.dumps(report.table(people, chosen), indent=2) if options.json else report.text(people, chosen)
@@ -70,22 +84,30 @@ def _write_crops(people: People, path: Path) -> None:
 
 def add_flags(job: argparse.ArgumentParser) -> None:
     """The flags that decide whose face is found and how it is followed."""
-    orders = ("largest", "leftmost", "rightmost", "most central", "most frames")
-    job.add_argument("--face", choices=orders, default=orders[0], help="whose lips: the order of people")
+    defaults = FollowSettings()
+    job.add_argument("--face", choices=ORDERS, default=ORDERS[0], help="whose lips: the order of people")
     job.add_argument("--face-index", type=int, default=0, help="0 takes the first of that order, 1 the second")
     job.add_argument("--reference-face", type=Path, help="a picture of the person: the most similar face is taken")
     job.add_argument("--min-confidence", type=float, default=0.5, help="how sure the face detector must be, 0 to 1")
-    job.add_argument("--max-gap", type=int, default=8, help="frames without the face that are bridged")
-    job.add_argument("--max-yaw", type=float, default=60.0, help="degrees; a head turned further is left as it is")
     job.add_argument(
-        "--smoothing", choices=("zero-lag", "upstream"), default="zero-lag", help="how the crop is steadied"
+        "--max-gap", type=int, default=defaults.max_gap_frames, help="frames without the face that are bridged"
+    )
+    job.add_argument(
+        "--max-yaw",
+        type=float,
+        default=defaults.max_yaw_degrees,
+        help="degrees; a head turned further is as good as away",
+    )
+    job.add_argument(
+        "--smoothing", choices=get_args(Smoothing), default=defaults.smoothing, help="how the crop is steadied"
     )
     job.add_argument("--landmarks", type=Path, help="face landmarks (JSON, as ComfyUI's FACE_LANDMARKS) to use instead")
 
 
 def find_track(source: FrameSource, options: argparse.Namespace) -> FaceTrack:
     """The chosen face of a source, by the flags."""
-    return choose(search(source, options), options).track
+    choice = read_choice(options)
+    return choose(search(source, options), options, choice).track
 
 
 def search(source: FrameSource, options: argparse.Namespace) -> People:
@@ -105,22 +127,32 @@ def search(source: FrameSource, options: argparse.Namespace) -> People:
         return gather(source, shown(scanned, "faces", source.frame_count))
 
 
-def choose(people: People, options: argparse.Namespace) -> Chosen:
-    """The chosen person and the track of their face, by the flags."""
-    from ..face import choose as chooser
-    from ..face.follow import FollowSettings, follow
-    from ..face.report import Chosen
+def read_choice(options: argparse.Namespace) -> Choice:
+    """What the flags say of the choice, refused here where it cannot be: the search may take long.
+
+    Raises:
+        UsageError: a number out of range.
+        FaceError: no face in the reference picture.
+    """
+    from ..face.detect import FaceDetector
+    from ..media import VideoFile
 
     settings = FollowSettings(options.max_gap, options.max_yaw, options.smoothing)
-    reference = None
-    if options.reference_face is not None:
-        from ..face.detect import FaceDetector
-        from ..media import VideoFile
+    if options.face_index < 0:
+        raise UsageError(f"--face-index counts from 0, so it cannot be {options.face_index}")
+    if options.reference_face is None:
+        return Choice(settings, None)
+    picture = next(VideoFile(options.reference_face).read([0]))
+    with FaceDetector(_landmarker(options), options.min_confidence) as detector:
+        return Choice(settings, reference_look(picture, detector))
 
-        with FaceDetector(_landmarker(options), options.min_confidence) as detector:
-            reference = chooser.reference_look(next(VideoFile(options.reference_face).read([0])), detector)
-    person = chooser.choose(people, options.face, options.face_index, reference)
-    return Chosen(person, follow(people, person, settings), settings)
+
+def choose(people: People, options: argparse.Namespace, choice: Choice) -> Chosen:
+    """The chosen person and the track of their face."""
+    from ..face.report import Chosen
+
+    person = choose_person(people, options.face, options.face_index, choice.reference)
+    return Chosen(person, follow(people, person, choice.settings), choice.settings)
 
 
 def _landmarker(options: argparse.Namespace) -> Path:

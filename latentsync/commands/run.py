@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..models.whisper import WhisperEncoder
     from ..record import RunRecord
     from ..sampling import Denoiser
+    from ..sound import Heard
     from ..types import AudioFeatures, Codec, LipTrack, Waveform
 
 SYNTHETIC_WARNING = (
@@ -131,11 +132,14 @@ def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack
     from ..media import VideoFile, read_sound
     from ..timeline import lay_out, output_rate
     from ..types import Origin
+    from ..writer import check_sound
 
     source, sound = VideoFile(options.video), read_sound(options.audio)
+    check_sound(sound, output.form_of(options).sound)
+    hearing, heard = _hearing(options), _heard(sound, options)
     models = _synthetic_models() if options.synthetic else _load_models(options)
     track = faces.find_track(source, options)
-    features = _listen(sound, models.encoder, options)
+    features = _listen(heard, sound, models.encoder, hearing)
     timeline = lay_out(source, sound.duration_seconds, output_rate(source.rate, options.fps), options.length)
     began = monotonic()
     samples = pipeline.sample(
@@ -164,13 +168,22 @@ def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> No
     sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them as in the source\n")
 
 
-def _listen(audio: Waveform, encoder: WhisperEncoder, options: argparse.Namespace) -> AudioFeatures:
-    from .. import hearing, sound
-    from ..media import read_sound
+def _hearing(options: argparse.Namespace) -> HearingSettings:
+    return HearingSettings(options.silence, options.threshold_db, options.hang_ms / 1000, options.segments)
 
-    settings = HearingSettings(options.silence, options.threshold_db, options.hang_ms / 1000, options.segments)
+
+def _heard(audio: Waveform, options: argparse.Namespace) -> Heard:
+    """What drives the lips; a recording that cannot is refused here, before the long work begins."""
+    from ..media import read_sound
+    from ..sound import hear
+
     vocals = None if options.vocals is None else read_sound(options.vocals)
-    heard = sound.hear(audio, vocals, Fraction(options.offset_ms, 1000))
+    return hear(audio, vocals, Fraction(options.offset_ms, 1000))
+
+
+def _listen(heard: Heard, audio: Waveform, encoder: WhisperEncoder, settings: HearingSettings) -> AudioFeatures:
+    from .. import hearing
+
     listened = shown(hearing.listen(heard, encoder, settings), "audio", hearing.steps(heard, settings))
     return hearing.remember(listened, heard, audio, settings)[0]
 
