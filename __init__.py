@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .nodes import LatentSyncExtension
 
-WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint() -> LatentSyncExtension:

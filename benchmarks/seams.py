@@ -3,7 +3,7 @@
 The measure is the mean square, in levels, of the steps that laying in adds between neighbouring pixels of a thin band
 along the mask's edge. Untrained lips are noise, which is the worst case: nothing at the edge fits.
 
-Usage: python -m benchmarks.seams VIDEO --model face_landmarker.task [--frames 16] [--picture OUT.png]
+Usage: python -m benchmarks.seams VIDEO --model face_landmarker.task [--frames 16] [--picture OUT.jpg]
 
 The picture shows the mouths of scikit-image's astronaut (NASA, public domain), laid in 12 % too bright, both ways.
 """
