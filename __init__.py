@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from .nodes import LatentSyncExtension
 
 
-
 async def comfy_entrypoint() -> LatentSyncExtension:
     """The extension, imported here and not above so that tools which import this file need no ComfyUI."""
     from .nodes import LatentSyncExtension
