@@ -26,8 +26,9 @@ from benchmarks.media import loop_sound, loop_video
 from benchmarks.stand_in import PoolingCodec, predict_nothing
 from latentsync import pipeline
 from latentsync.composite import BlendSettings, composite
-from latentsync.face import align, blend, landmarks
+from latentsync.face import align, colour, landmarks
 from latentsync.face.detect import Face
+from latentsync.face.mouth import MouthPaste
 from latentsync.media import VideoFile, read_sound
 from latentsync.spec import AUDIO_STATES, AUDIO_WIDTH
 from latentsync.timeline import lay_out
@@ -83,10 +84,11 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
     features = AudioFeatures(torch.zeros(int(50 * source.duration_seconds), AUDIO_STATES, AUDIO_WIDTH), sound)
     noise = torch.zeros(1, 4, 1, 32, 32)
     codec, settings = PoolingCodec(), SamplerSettings(steps=1, guidance=1)
-    read, crop, paste = VideoFile.read, align.crop, blend.paste_box
+    read, crop, paste, matched = VideoFile.read, align.crop, MouthPaste.paste, colour.measure
     VideoFile.read = lambda *given: _timed_each(read(*given), "decode, twice", spent)
     align.crop = _timed(crop, "crop, twice", spent)
-    blend.paste_box = _timed(paste, "blend", spent)
+    MouthPaste.paste = _timed(paste, "blend", spent)
+    colour.measure = _timed(matched, "match colours", spent)
     start = time.perf_counter()
     samples = pipeline.sample(predict_nothing, codec, track, features, timeline, settings, noise)
     lips = pipeline.collect(samples, track, timeline, sound, codec)
@@ -98,7 +100,7 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
         ending = time.perf_counter()
     spent["encode"] += time.perf_counter() - ending
     whole = time.perf_counter() - start
-    VideoFile.read, align.crop, blend.paste_box = read, crop, paste
+    VideoFile.read, align.crop, MouthPaste.paste, colour.measure = read, crop, paste, matched
     return {**spent, "everything but the networks": whole}
 
 

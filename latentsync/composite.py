@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, NamedTuple, get_args
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .ahead import ahead
 from .errors import UsageError, check_choice
 from .face import align, blend, colour
 from .face.mask import keep_mask
@@ -70,13 +72,13 @@ def composite(
     source = speakers[0].track.source
     guard = _Guard(protect, source.frame_count, (source.height, source.width))
     mouths = [_Mouth(lips, settings) for lips in speakers]
-    sources = source.read(timeline.source_index)
-    for first in range(0, timeline.frame_count, DECODE_FRAMES):
-        frames = dict(enumerate(islice(sources, DECODE_FRAMES), start=first))
-        faces = [mouth.faces(frames) for mouth in mouths]
-        for i, frame in frames.items():
-            spoken = [(mouth, shown[i]) for mouth, shown in zip(mouths, faces, strict=True) if i in shown]
-            yield Composite(_laid_in(frame, spoken, i, guard.level(timeline.source_index[i])), frame)
+    with closing(ahead(source.read(timeline.source_index))) as sources:
+        for first in range(0, timeline.frame_count, DECODE_FRAMES):
+            frames = dict(enumerate(islice(sources, DECODE_FRAMES), start=first))
+            faces = [mouth.faces(frames) for mouth in mouths]
+            for i, frame in frames.items():
+                spoken = [(mouth, shown[i]) for mouth, shown in zip(mouths, faces, strict=True) if i in shown]
+                yield Composite(_laid_in(frame, spoken, i, guard.level(timeline.source_index[i])), frame)
 
 
 def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:

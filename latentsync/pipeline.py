@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from . import audio, sampling
+from .ahead import ahead
 from .errors import FaceError
 from .face import align
 from .face.mask import keep_mask
@@ -58,16 +60,22 @@ def sample(
     """
     resolution = noise.shape[-1] * LATENT_STRIDE
     keep = torch.from_numpy(keep_mask(resolution))
-    matrices = align.track_matrices(track, resolution)
     chosen = plan(track, features, timeline)
+    with closing(ahead(_crops(track, chosen, timeline, resolution))) as crops:
+        for window, pictures in zip(chosen, crops, strict=True):
+            conditioning = sampling.condition(torch.from_numpy(pictures), keep, codec).to(noise.device, dtype)
+            heard = audio.windows(features.states, window, timeline.rate, features.first)[None].to(conditioning)
+            for step, latents in enumerate(sampling.denoise(unet, noise, conditioning, heard, settings), start=1):
+                yield Sampled(window, step, settings.steps, latents)
+
+
+def _crops(track: FaceTrack, chosen: Sequence[range], timeline: Timeline, resolution: int) -> Iterator[np.ndarray]:
+    """The crops of each window: uint8 (frames, 3, R, R)."""
+    matrices = align.track_matrices(track, resolution)
     indices = [timeline.source_index[i] for window in chosen for i in window]
-    frames = iter(zip(indices, track.source.read(indices), strict=True))
+    frames = zip(indices, track.source.read(indices), strict=True)
     for window in chosen:
-        crops = np.stack([align.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window))])
-        conditioning = sampling.condition(torch.from_numpy(crops), keep, codec).to(noise.device, dtype)
-        heard = audio.windows(features.states, window, timeline.rate, features.first)[None].to(conditioning)
-        for step, latents in enumerate(sampling.denoise(unet, noise, conditioning, heard, settings), start=1):
-            yield Sampled(window, step, settings.steps, latents)
+        yield np.stack([align.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window))])
 
 
 def collect(

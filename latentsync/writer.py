@@ -259,15 +259,18 @@ def check_sound(waveform: Waveform, codec: SoundCodec) -> None:
 
 
 def _picture(frame: np.ndarray, pixels: str, colour: Colour) -> VideoFrame:
-    """A frame as the encoder takes it: of more than 8 bits where both the frame and the encoder have them."""
+    """A frame as the encoder takes it: of more than 8 bits where both the frame and the encoder have them.
+
+    It may look at the array's own memory, which must not change any more.
+    """
     import av
 
     layout = "rgba" if frame.shape[2] == 4 else "rgb"
     target = av.VideoFormat(pixels)
     if frame.dtype == np.uint8 or max(component.bits for component in target.components) <= 8:
-        given = av.VideoFrame.from_ndarray(to_bytes(frame), format="rgba" if layout == "rgba" else "rgb24")
+        given = av.VideoFrame.from_numpy_buffer(to_bytes(frame), format="rgba" if layout == "rgba" else "rgb24")
     else:
-        given = av.VideoFrame.from_ndarray(_to_words(frame), format="rgba64le" if layout == "rgba" else "rgb48le")
+        given = av.VideoFrame.from_numpy_buffer(_to_words(frame), format="rgba64le" if layout == "rgba" else "rgb48le")
     if target.is_rgb:
         return given.reformat(format=pixels)
     return given.reformat(format=pixels, dst_colorspace=MATRICES[colour.matrix], dst_color_range="MPEG")

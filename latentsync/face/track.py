@@ -6,14 +6,14 @@ A link needs the place and the look to agree. Where they do not (two people cros
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..ahead import ahead
 from .detect import Box, Candidate, Face, Finder, area
 from .look import distance, look
 from .shots import CUT_LEVELS, difference, thumbnail
@@ -21,7 +21,6 @@ from .shots import CUT_LEVELS, difference, thumbnail
 if TYPE_CHECKING:
     from ..media import FrameSource
 
-AHEAD_FRAMES = 4  # decoded before they are needed
 THOROUGH_FRAMES = 25  # small newcomers are looked for every so many frames: tiles take as long as ten meshes
 PATIENCE_FRAMES = 6  # without its face, after which a track is no longer looked for
 REACH = 0.6  # of a face's side: how far it may have moved since it was seen
@@ -79,10 +78,15 @@ def scan(source: FrameSource, finder: Finder) -> Generator[Scanned, None, None]:
 
     Another thread decodes the next frames and glances at them meanwhile: close the generator before the finder.
     """
+    with closing(ahead(_glances(source, finder))) as glances:
+        yield from _followed(glances, finder)
+
+
+def _followed(glances: Iterator[_Glanced], finder: Finder) -> Iterator[Scanned]:
     active: list[_Track] = []
     count = 0
     last: np.ndarray | None = None
-    for index, (frame, small, glanced) in enumerate(_ahead(_glances(source, finder))):
+    for index, (frame, small, glanced) in enumerate(glances):
         if last is None or difference(small, last) >= CUT_LEVELS:
             active = []
         last = small
@@ -97,18 +101,6 @@ def scan(source: FrameSource, finder: Finder) -> Generator[Scanned, None, None]:
 def _glances(source: FrameSource, finder: Finder) -> Iterator[_Glanced]:
     for frame in source.read(range(source.frame_count)):
         yield _Glanced(frame, thumbnail(frame), finder.glance(frame))
-
-
-def _ahead(items: Iterator[_Glanced]) -> Iterator[_Glanced]:
-    """The same items, the next few of them made in another thread."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque(reader.submit(next, items, None) for _ in range(AHEAD_FRAMES))
-        try:
-            while (item := waiting.popleft().result()) is not None:
-                waiting.append(reader.submit(next, items, None))
-                yield item
-        finally:
-            reader.shutdown(cancel_futures=True)
 
 
 def _linked(
