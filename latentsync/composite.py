@@ -78,7 +78,8 @@ def composite(
             faces = [mouth.faces(frames) for mouth in mouths]
             for i, frame in frames.items():
                 spoken = [(mouth, shown[i]) for mouth, shown in zip(mouths, faces, strict=True) if i in shown]
-                yield Composite(_laid_in(frame, spoken, i, guard.level(timeline.source_index[i])), frame)
+                level = guard.level(timeline.source_index[i]) if spoken else 0.0
+                yield Composite(_laid_in(frame, spoken, i, level), frame)
 
 
 def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
@@ -93,12 +94,7 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
     first = speakers[0].track.source
     for lips in speakers:
         source, own = lips.track.source, lips.timeline
-        if (source.name, source.frame_count, source.height, source.width) != (
-            first.name,
-            first.frame_count,
-            first.height,
-            first.width,
-        ):
+        if source.identity != first.identity:
             raise UsageError(f"speakers must be of one source, but {source!r} is not {first!r}: wire both to one video")
         if own.rate != longest.rate or own.source_index != longest.source_index[: own.frame_count]:
             raise UsageError(
@@ -130,10 +126,10 @@ class _Guard:
     """What of each frame may change."""
 
     def __init__(self, protect: np.ndarray | None, frame_count: int, size: tuple[int, int]) -> None:
-        if protect is not None and (protect.shape[0] not in (1, frame_count) or protect.shape[1:] != size):
+        if protect is not None and protect.shape not in ((1, *size), (frame_count, *size)):
             raise UsageError(
-                f"the protecting mask must be of 1 or {frame_count} pictures of {size[1]} x {size[0]}, as the source, "
-                f"not of {protect.shape[0]} of {protect.shape[2]} x {protect.shape[1]}"
+                f"the protecting mask must be of 1 or {frame_count} pictures of {size[1]} x {size[0]}, as the source: "
+                f"({frame_count}, {size[0]}, {size[1]}), not {protect.shape}"
             )
         self._protect = protect
 
@@ -155,6 +151,7 @@ class _Mouth:
         self._paste = MouthPaste(lips.resolution, settings.edge)
         self._keep = keep_mask(lips.resolution)
         self._ring = colour.ring(lips.resolution)
+        self._goes_on = _goes_on(lips)
         self._last: tuple[int, colour.Correction] | None = None
 
     def faces(self, frames: dict[int, np.ndarray]) -> dict[int, torch.Tensor]:
@@ -188,8 +185,16 @@ class _Mouth:
         return list(faces)
 
     def _matched(self, i: int, face: torch.Tensor, crop: np.ndarray) -> torch.Tensor:
-        """The face in the footage's colours; the correction begins anew where frames without a mouth came between."""
-        before = self._last[1] if self._last is not None and self._last[0] == i - 1 else None
+        """The face in the footage's colours; the correction begins anew after frames without a mouth, and at cuts."""
+        steady = self._last is not None and self._last[0] == i - 1 and self._goes_on[i]
+        before = self._last[1] if self._last is not None and steady else None
         correction = colour.measure(face, crop, self._ring).after(before)
         self._last = (i, correction)
         return correction.apply(face)
+
+
+def _goes_on(lips: LipTrack) -> np.ndarray:
+    """bool (output frames,): whether a frame shows what follows, or came before, the one before it, in one shot."""
+    shown = np.array(lips.timeline.source_index)
+    shots = lips.track.shots[shown]
+    return np.concatenate([[False], (np.abs(np.diff(shown)) <= 1) & (np.diff(shots) == 0)])

@@ -19,12 +19,14 @@ class SoundCodec:
     encoder: FFmpeg's name.
     rates: samples per second that it knows; empty: any.
     channels: numbers of channels that it knows.
+    sample_format: FFmpeg's name, where the encoder's first is not the best.
     bits_per_second: per channel, at most `bits_per_sample` times the rate; 0 for encoders that lose nothing.
     """
 
     encoder: str
     rates: tuple[int, ...] = ()
     channels: tuple[int, ...] = tuple(LAYOUTS)
+    sample_format: str = ""
     bits_per_second: int = 0
     bits_per_sample: int = 6
 
@@ -44,7 +46,7 @@ AAC = SoundCodec(
 )
 OPUS = SoundCodec("libopus", rates=(8000, 12000, 16000, 24000, 48000), channels=(1, 2, 6), bits_per_second=96_000)
 PCM = SoundCodec("pcm_s24le")
-FLAC = SoundCodec("flac")
+FLAC = SoundCodec("flac", sample_format="s32")  # of which it keeps 24 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Format:
     deep_pixels, deep_alpha_pixels: of frames with more than 8 bits, where the format follows the source.
     sound: how sound is encoded.
     has_crf: whether quality is set by crf.
-    is_playable: whether browsers play it.
+    is_playable: whether browsers play it, at even sizes.
     options: of the encoder.
     tag: the codec's name in the container, where players need a certain one.
     """

@@ -6,7 +6,7 @@ picture however it is reached: forwards, backwards, or out of the blue.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
@@ -38,6 +38,7 @@ class FrameSource(Protocol):
     rate: frames per second; the mean where the clock varies.
     height, width: displayed size in pixels.
     colour: what the numbers of its pixels mean.
+    identity: equal for two sources of the same pixels, as far as that is known without looking at them.
     """
 
     @property
@@ -52,6 +53,8 @@ class FrameSource(Protocol):
     def width(self) -> int: ...
     @property
     def colour(self) -> Colour: ...
+    @property
+    def identity(self) -> Hashable: ...
     @property
     def duration_seconds(self) -> Fraction: ...
 
@@ -112,6 +115,10 @@ class VideoFile:
     def content(self) -> Path | bytes:
         """The file, or its bytes where it is held in memory."""
         return self._source
+
+    @property
+    def identity(self) -> Hashable:
+        return self._source, self._shown
 
     @property
     def frame_count(self) -> int:
@@ -189,6 +196,10 @@ class ImageBatch:
         self.images = images
         self.rate = rate
         self.frame_count, self.height, self.width = images.shape[:3]
+
+    @property
+    def identity(self) -> Hashable:
+        return self.images.data_ptr(), self.images.shape, self.images.stride(), self.rate
 
     @property
     def alpha(self) -> torch.Tensor | None:

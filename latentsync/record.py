@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import chain
@@ -18,6 +20,7 @@ from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -29,12 +32,15 @@ from .work import finish
 
 if TYPE_CHECKING:
     from .composite import BlendSettings
-    from .types import LipTrack
+    from .types import LipTrack, Origin
 
 RECORD_VERSION = 1
 ROUTE = "local"
 MARK = "AI-modified"
 BLOCK_BYTES = 1 << 22
+FOLDERS = re.compile(r"""(?<![\w.])([A-Za-z]:)?[/\\](?=\S)([^\s/\\'"]+[/\\])*""")
+"""The folders that a path in a sentence begins with, up to a space or a quotation mark."""
+
 LIBRARIES = ("torch", "av", "cv2", "diffusers", "mediapipe", "whisper")
 
 Outcome = Literal["done", "failed", "cancelled"]
@@ -87,19 +93,23 @@ class RunRecord:
     notes: list[str] = field(default_factory=list[str])
 
     def describe(self, speakers: Sequence[LipTrack], settings: BlendSettings) -> None:
-        """Add what the lips of one or more speakers say of the run; files are hashed, large weights only once."""
+        """Add what the lips of one or more speakers say of the run, and how they are laid in."""
         self.settings |= asdict(settings)
         self.frames = _counted(speakers)
-        self.inputs.append(of_source(speakers[0].track.source))
-        self.inputs.extend(of_tensor("audio", "waveform", lips.waveform.samples) for lips in speakers)
-        origins = [lips.origin for lips in speakers if lips.origin is not None]
+        origins = _origins(speakers)
         for number, origin in enumerate(origins, start=1):
             name = "sampler" if len(origins) == 1 else f"sampler {number}"
             self.settings[name] = asdict(origin.settings)
             self.seconds[name] = origin.seconds
         if origins:
             self.model_version, self.seed = origins[0].version, origins[0].settings.seed
-            self.model_files = [of_weights(path) for path in dict.fromkeys(chain(*(each.files for each in origins)))]
+
+    def identify(self, speakers: Sequence[LipTrack]) -> None:
+        """Add the hashes of what went in; those of large weights are made only once."""
+        self.inputs.append(of_source(speakers[0].track.source))
+        self.inputs.extend(of_tensor("audio", "waveform", lips.waveform.samples) for lips in speakers)
+        files = dict.fromkeys(chain(*(origin.files for origin in _origins(speakers))))
+        self.model_files = [of_weights(path) for path in files]
 
     def to_json(self) -> dict[str, Any]:
         """The record as its schema has it."""
@@ -117,18 +127,18 @@ class Recorder:
     """Writes a run's record beside its output when the block ends, however it ends.
 
     Args:
-        output: the finished video; the record is `NAME.json` beside it.
+        output: the finished video; the record is `NAME.json` beside it. Where a video of that name is there already
+            and the run fails, the video keeps its own record, and this one is `NAME.failed.json`.
         record: to complete inside the block.
         cancelled: exceptions that mean that the user stopped the run.
 
     Raises:
-        MediaError: the record cannot be written.
+        MediaError: the record of a finished run cannot be written. A failed run's own error is not hidden by that.
     """
 
     def __init__(
         self, output: Path, record: RunRecord, cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
     ) -> None:
-        self.path = output.with_suffix(".json")
         self.record = record
         self._output = output
         self._cancelled = cancelled
@@ -146,17 +156,22 @@ class Recorder:
         else:
             self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"
             self.record.reason = _without_folders(str(error) or type(error).__name__, self._output.parent)
-        self._write()
+        with nullcontext() if error is None else suppress(MediaError):
+            self._write(self._output.with_suffix(".failed.json" if error and self._output.exists() else ".json"))
 
-    def _write(self) -> None:
-        part = self.path.with_name(f".{self.path.name}.part")
+    def _write(self, path: Path) -> None:
+        part = path.with_name(f".{path.stem}.{uuid4().hex[:12]}.part{path.suffix}")
         try:
-            part.write_text(json.dumps(self.record.to_json(), indent=2, ensure_ascii=False), encoding="utf-8")
-            part.replace(self.path)
+            part.write_text(json.dumps(self.record.to_json(), indent=2), encoding="utf-8")
+            part.replace(path)
         except OSError as cause:
-            raise MediaError(
-                f"{self.path}: the record cannot be written ({cause.strerror}); check the folder"
-            ) from cause
+            raise MediaError(f"{path}: the record cannot be written ({cause.strerror}); check the folder") from cause
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _origins(speakers: Sequence[LipTrack]) -> list[Origin]:
+    return [lips.origin for lips in speakers if lips.origin is not None]
 
 
 def _counted(speakers: Sequence[LipTrack]) -> FrameCounts:
@@ -232,11 +247,7 @@ def software() -> Mapping[str, str]:
 
 
 def _without_folders(text: str, known: Path) -> str:
-    """A message with the names of its files alone; the `known` folder is found whatever characters it has."""
-    text = text.replace(str(known) + os.sep, "")
-    return " ".join(_name_alone(word) for word in text.split(" "))
-
-
-def _name_alone(word: str) -> str:
-    is_path = word.startswith("/") or word[1:3] in (":\\", ":/")
-    return word.replace("\\", "/").rsplit("/", 1)[-1] if is_path else word
+    """A message with the names of its files alone; `known` folders are found whatever characters they have."""
+    for folder in (known, Path.cwd(), Path.home()):
+        text = text.replace(str(folder) + os.sep, "")
+    return FOLDERS.sub("", text)

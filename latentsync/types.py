@@ -248,7 +248,7 @@ class LipTrack:
             raise UsageError(f"lip latents must be (slots, {LATENT_CHANNELS}, r, r), not {tuple(self.latents.shape)}")
         if self.slots.shape != (self.timeline.frame_count,):
             raise UsageError(f"{self.timeline.frame_count} output frames need as many slots, not {self.slots.shape}")
-        if self.crops is not None and (self.crops.ndim != 4 or len(self.crops) != len(self.latents)):
+        if self.crops is not None and (self.crops.shape[::3] != (len(self.latents), 3) or self.crops.ndim != 4):
             raise UsageError(
                 f"{len(self.latents)} crops were taken out and as many must come back, (crops, height, width, 3), "
                 f"not {tuple(self.crops.shape)}"

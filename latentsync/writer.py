@@ -241,6 +241,8 @@ def _set_colour(stream: VideoStream, colour: Colour) -> None:
 def _add_sound(container: OutputContainer, waveform: Waveform, codec: SoundCodec) -> AudioStream:
     channels, rate = waveform.samples.shape[0], codec.rate_for(waveform.rate)
     stream = cast("AudioStream", container.add_stream(codec.encoder, rate=rate, layout=LAYOUTS[channels]))
+    if codec.sample_format:
+        stream.codec_context.format = codec.sample_format
     if codec.bits_per_second:
         stream.bit_rate = codec.bit_rate(channels, rate)
     return stream

@@ -38,9 +38,13 @@ class LatentSyncCropsOut(io.ComfyNode):
         import torch
 
         from ..latentsync.composite import decoded_crops
+        from ..latentsync.face.align import crop_size
 
-        crops = runtime.tracked(decoded_crops(lips), len(lips.latents))
-        return io.NodeOutput(torch.stack([convert.image(crop) for crop in crops]))
+        width, height = crop_size(lips.resolution)
+        images = torch.empty(len(lips.latents), height, width, 3)
+        for i, crop in enumerate(runtime.tracked(decoded_crops(lips), len(lips.latents))):
+            images[i] = convert.image(crop)
+        return io.NodeOutput(images)
 
 
 class LatentSyncCropsIn(io.ComfyNode):

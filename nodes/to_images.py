@@ -28,7 +28,7 @@ class LatentSyncToImages(io.ComfyNode):
             display_name="LatentSync To Images",
             category=CATEGORY,
             description="Puts the lips back and gives the frames as IMAGE, for other nodes. All frames are held in "
-            "memory (25 MB each at 1080p): for a long video use Video Combine.",
+            "memory (33 MB each at 1080p, the mask included): for a long video use Video Combine.",
             search_aliases=["lip sync images", "lip sync frames"],
             inputs=[lips_input(), *blend_inputs(), protect_input()],
             outputs=[

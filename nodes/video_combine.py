@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
-from ..latentsync.formats import H264, available, named
+from ..latentsync.formats import available, named
 from . import convert, runtime
 from .blend_inputs import alpha_of, blend_inputs, blend_settings, lips_input, protect_input, protection, speakers
 from .sockets import CATEGORY
@@ -24,7 +24,8 @@ from .sockets import CATEGORY
 if TYPE_CHECKING:
     import torch
 
-    from ..latentsync.composite import BlendMode
+    from ..latentsync.composite import BlendMode, Composite
+    from ..latentsync.formats import Format
     from ..latentsync.timeline import Timeline
     from ..latentsync.types import LipTrack, Waveform
 
@@ -46,12 +47,12 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     "filename_prefix",
                     default="video/LatentSync",
                     tooltip="Name of the file in ComfyUI's output folder; a counter is added. "
-                    "May contain %date:yyyy-MM-dd% and the like.",
+                    "May contain %year%, %month%, %day%, %hour%, %minute%, %second%, %width% and %height%.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=[form.name for form in available()],
-                    default=H264.name,
+                    default=available()[0].name,
                     tooltip="Container and codec. h264 and vp9 play in browsers; ProRes and FFV1 are for editing. "
                     "ProRes 4444, VP9 and FFV1 keep alpha; FFV1 loses nothing. Sound is AAC, Opus, PCM or FLAC.",
                 ),
@@ -106,21 +107,43 @@ class LatentSyncVideoCombine(io.ComfyNode):
         audio: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync import record
-        from ..latentsync.composite import composite, shared_timeline
-        from ..latentsync.writer import VideoWriter
+        from ..latentsync.composite import composite
 
         tracks, form = speakers(lips), named(format)
-        settings, timeline = blend_settings(blend, feather, grow, color_match), shared_timeline(tracks)
-        source, alpha = tracks[0].track.source, alpha_of(tracks[0]) if form.alpha_pixels else None
+        source = tracks[0].track.source
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), source.width, source.height
         )
         path = Path(folder) / f"{name}_{counter:05}_{form.suffix}"
-        facts = record.RunRecord(consent=consent)
-        if save_record:
+        facts = record.RunRecord(consent=consent, settings={"format": form.name, "crf": crf})
+        cancelled = (mm.InterruptProcessingException,)
+        with record.Recorder(path, facts, cancelled) if save_record else nullcontext():
+            settings = blend_settings(blend, feather, grow, color_match)
             facts.describe(tracks, settings)
-        facts.settings |= {"format": form.name, "crf": crf}
-        recorder = record.Recorder(path, facts, (mm.InterruptProcessingException,)) if save_record else nullcontext()
+            if save_record:
+                facts.identify(tracks)
+            made = composite(tracks, settings, protection(protect))
+            cls._write(path, made, tracks, form, crf, audio, record.tags(facts))
+            facts.notes.extend(source.remarks())
+        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+        return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
+
+    @classmethod
+    def _write(
+        cls,
+        path: Path,
+        made: Iterator[Composite],
+        tracks: list[LipTrack],
+        form: Format,
+        crf: int,
+        audio: Mapping[str, Any] | None,
+        tags: dict[str, str],
+    ) -> None:
+        from ..latentsync.composite import shared_timeline
+        from ..latentsync.writer import VideoWriter
+
+        source, timeline = tracks[0].track.source, shared_timeline(tracks)
+        alpha = alpha_of(tracks[0]) if form.alpha_pixels else None
         writer = VideoWriter(
             path,
             rate=timeline.rate,
@@ -129,15 +152,12 @@ class LatentSyncVideoCombine(io.ComfyNode):
             form=form,
             crf=crf,
             waveform=_heard(tracks, timeline, audio),
-            tags={**cls._tags(), **record.tags(facts)},
+            tags={**cls._tags(), **tags},
             colour=source.colour,
         )
-        made = composite(tracks, settings, protection(protect))
-        with recorder, writer:
+        with writer:
             for i, (frame, _) in enumerate(runtime.tracked(made, timeline.frame_count)):
                 writer.write(frame if alpha is None else _with_alpha(frame, alpha[timeline.source_index[i]]))
-        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
-        return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
 
     @classmethod
     def _tags(cls) -> dict[str, str]:

@@ -29,6 +29,7 @@ from latentsync.models.layers import sinusoid_table
 from latentsync.models.unet import UNet
 from latentsync.models.vae import DiffusersCodec
 from latentsync.models.whisper import WhisperEncoder
+from latentsync.pixels import BT709
 from latentsync.sound import SAMPLE_RATE
 from latentsync.synthetic import WHISPER_DIMS
 from latentsync.timeline import MODEL_RATE, Timeline, ping_pong
@@ -176,11 +177,16 @@ class Clip:
 
     name = "the procedural clip"
     rate = MODEL_RATE
+    colour = BT709
 
     def __init__(self, case: Case) -> None:
         self.height, self.width, self.scale = case["height"], case["width"], case["scale"]
         self.frame_count = case.get("source_frames") or case["frames"]
         self.duration_seconds = self.frame_count / self.rate
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        return self.height, self.width, self.frame_count
 
     def index_at(self, seconds: Fraction) -> int:
         return min(int(seconds * self.rate), self.frame_count - 1)

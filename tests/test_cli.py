@@ -234,6 +234,16 @@ def test_the_source_is_never_overwritten(sample: Sample, capsys: pytest.CaptureF
     assert sample.video.read_bytes() == before
 
 
+@pytest.mark.parametrize("flag", ["--vocals", "--reference-face"])
+def test_no_other_input_is_overwritten(
+    sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    (tmp_path / "take.mp4").write_bytes(sample.video.read_bytes())
+    assert synthetic(sample, tmp_path / "take.mp4", flag, tmp_path / "take.mp4") == 2
+    assert "one of the inputs" in refusal(capsys)
+    assert (tmp_path / "take.mp4").read_bytes() == sample.video.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("wrong", "status", "said"),
     [

@@ -12,7 +12,9 @@ import torch
 from latentsync import synthetic
 from latentsync.composite import BlendSettings, composite, decoded_crops, shared_timeline
 from latentsync.errors import UsageError
-from latentsync.face.align import crop_size, matrices
+from latentsync.face.align import crop, crop_size, matrices
+from latentsync.face.mouth import Edge
+from latentsync.spec import LATENT_SCALE
 from latentsync.timeline import Timeline
 from latentsync.types import FaceTrack, LipTrack, Waveform
 from tests.face import golden, seams
@@ -100,6 +102,10 @@ def test_what_does_not_fit_is_named(clip: Clip) -> None:
     other = Clip(clip.frames[:, :-2], name="another clip")
     with pytest.raises(UsageError, match="one source"):
         shared_timeline([speaker(clip, 0), speaker(other, 0)])
+    with pytest.raises(UsageError, match="one source"):
+        shared_timeline([speaker(clip, 0), speaker(Clip(clip.frames.copy()), 0)])
+    with pytest.raises(UsageError, match=r"\(6, 360, 960\), not \(360, 960\)"):
+        next(composite([speaker(clip, 0)], SETTINGS, np.zeros((360, 960), np.float32)))
     slower = replace(speaker(clip, 0), timeline=Timeline(Fraction(24), tuple(range(FRAMES))))
     with pytest.raises(UsageError, match="one rate and length"):
         shared_timeline([speaker(clip, 0), slower])
@@ -109,3 +115,48 @@ def test_what_does_not_fit_is_named(clip: Clip) -> None:
         next(composite([speaker(clip, 0)], SETTINGS, np.zeros((2, 3, 4), np.float32)))
     with pytest.raises(UsageError, match="5 crops were taken out"):
         replace(speaker(clip, 0), crops=torch.zeros(2, 8, 8, 3))
+
+
+class Tinted:
+    """A codec whose faces are the source's own crops in other colours: of frame i, as the latents say, `tints[i]`."""
+
+    def __init__(self, clip: Clip, tints: list[float]) -> None:
+        maps = matrices(points(0), 256)
+        self.crops = [torch.from_numpy(crop(frame, maps[i], 256)) for i, frame in enumerate(clip.frames)]
+        self.tints = tints
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        frames = (latents[:, 0, 0, 0] * LATENT_SCALE).round().int().tolist()
+        return torch.stack([self.crops[i] / 127.5 - 1 + self.tints[i] for i in frames])
+
+
+def tinted(clip: Clip, tints: list[float], cuts: tuple[int, ...] = ()) -> LipTrack:
+    numbers = torch.arange(float(FRAMES))[:, None, None, None].expand(-1, 4, 32, 32).half()
+    track = FaceTrack(clip, points(0), cuts)
+    timeline = Timeline(Fraction(25), tuple(range(FRAMES)))
+    sound = Waveform(torch.zeros(1, 16000), 16000)
+    return LipTrack(track, timeline, numbers, np.arange(FRAMES), sound, Tinted(clip, tints))
+
+
+def cast(clip: Clip, lips: LipTrack, *, color_match: bool) -> list[float]:
+    """How many levels each frame's mouth is off the source's, on average."""
+    made = composite([lips], BlendSettings(edge=Edge(feather=0), color_match=color_match))
+    return [float((frame.astype(float) - source)[allowed(clip, 0, i)].mean()) for i, (frame, source) in enumerate(made)]
+
+
+def test_a_cast_is_taken_off_and_a_neutral_face_stays(clip: Clip) -> None:
+    red = [0.1] * FRAMES  # 13 levels
+    assert min(cast(clip, tinted(clip, red), color_match=False)) > 8
+    assert max(map(abs, cast(clip, tinted(clip, red), color_match=True))) < 2
+    neutral = (cast(clip, tinted(clip, [0.0] * FRAMES), color_match=match) for match in (True, False))
+    np.testing.assert_allclose(*neutral, atol=0.5)
+
+
+def test_a_cut_begins_the_correction_anew(clip: Clip) -> None:
+    """The cast is of the first shot alone: carried over, it would tint the second the other way."""
+    tints = [0.1] * 3 + [0.0] * 3
+    assert abs(cast(clip, tinted(clip, tints, cuts=(3,)), color_match=True)[3]) < 2
+    assert abs(cast(clip, tinted(clip, tints), color_match=True)[3]) > 4, "it is carried on within a shot"

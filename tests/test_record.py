@@ -63,6 +63,37 @@ def test_a_run_that_fails_says_why_and_names_no_folder(tmp_path: Path, error: Ba
     assert written["reason"] in ("clip.mp4: is damaged", "KeyboardInterrupt")
 
 
+def test_a_failed_run_leaves_an_older_video_its_record(tmp_path: Path) -> None:
+    video = tmp_path / "out.mp4"
+    with Recorder(video, RunRecord(consent="signed by Ada")):
+        video.write_bytes(b"a video")
+    with pytest.raises(MediaError), Recorder(video, RunRecord()):
+        raise MediaError("the disk is full")
+    assert read(tmp_path / "out.json")["consent"] == "signed by Ada"
+    assert read(tmp_path / "out.failed.json")["reason"] == "the disk is full"
+
+
+def test_a_record_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "out.json").mkdir()
+    with pytest.raises(MediaError, match="the disk is full"), Recorder(tmp_path / "out.mp4", RunRecord()):
+        raise MediaError("the disk is full")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"], "no temporary file"
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("'/home/ann/x.mp4' is damaged", "'x.mp4' is damaged"),
+        ("put it into C:\\Users\\ann\\models\\x.pt (5 MB)", "put it into x.pt (5 MB)"),
+        ("at 24 / 25 of 3/4 it is 1920x1080", "at 24 / 25 of 3/4 it is 1920x1080"),
+    ],
+)
+def test_no_folder_is_in_a_reason(tmp_path: Path, said: str, written: str) -> None:
+    with pytest.raises(MediaError), Recorder(tmp_path / "out.mp4", RunRecord()):
+        raise MediaError(said)
+    assert read(tmp_path / "out.json")["reason"] == written
+
+
 def test_a_folder_with_spaces_is_not_named(tmp_path: Path) -> None:
     folder = tmp_path / "a secret folder"
     folder.mkdir()

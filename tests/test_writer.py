@@ -278,7 +278,7 @@ def test_players_can_begin_before_the_whole_file_is_there(tmp_path: Path, form: 
 def test_ffv1_loses_nothing(tmp_path: Path, dtype: type, channels: int) -> None:
     full = np.iinfo(dtype).max
     frames = np.random.default_rng(0).integers(0, full, (3, 48, 65, channels), dtype=dtype, endpoint=True)
-    waveform = Waveform(torch.randint(-(2**15), 2**15, (2, 22050)) / 2**15, 22050)
+    waveform = Waveform(torch.randint(-(2**23), 2**23, (2, 22050)) / 2**23, 22050)  # 24 bits
     path = write(tmp_path / "out.mkv", named("mkv ffv1 lossless"), frames, waveform=waveform)
     pixels = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}[
         np.dtype(dtype).itemsize, channels

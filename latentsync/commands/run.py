@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> None:
     """Give a video new speech and write it; with --record, write down how it went, however it ends."""
     from ..record import Recorder, RunRecord
 
-    output.check(options, [options.video, options.audio, options.landmarks])
+    output.check(options, [options.video, options.audio, options.vocals, options.landmarks, options.reference_face])
     settings = SamplerSettings(options.seed, options.steps, options.guidance, options.step_cache)
     record = RunRecord(consent=options.consent, seed=options.seed)
     with Recorder(options.output, record) if options.record else nullcontext():
@@ -155,8 +155,9 @@ def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> No
     from ..record import tags
 
     blend, source = output.blend_settings(options), lips.track.source
+    record.describe([lips], blend)
     if options.record:
-        record.describe([lips], blend)
+        record.identify([lips])
     record.settings |= {"format": output.form_of(options).name, "crf": options.crf}
     with output.writer(lips, options, tags(record)) as writer:
         for made in shown(composite([lips], blend), "video", lips.timeline.frame_count):

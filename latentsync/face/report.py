@@ -60,12 +60,12 @@ def crops(people: People, side_px: int) -> Iterator[np.ndarray]:
     """
     best = {person.number: _best(person) for person in people.persons}
     wanted = sorted(set(best.values()))
-    frames = dict(zip(wanted, people.source.read(wanted), strict=True))
-    for person in people.persons:
-        at = int(np.flatnonzero(person.frames == best[person.number])[0])
-        matrix = align.matrices(person.points[at : at + 1], side_px, (), "zero-lag")[0]
-        crop = align.crop(frames[best[person.number]], matrix, side_px).transpose(1, 2, 0)
-        yield _numbered(np.ascontiguousarray(crop), person.number)
+    found: dict[int, np.ndarray] = {}
+    for index, frame in zip(wanted, people.source.read(wanted), strict=True):
+        for person in people.persons:
+            if best[person.number] == index:
+                found[person.number] = _numbered(_crop(person, index, frame, side_px), person.number)
+    yield from (found[person.number] for person in people.persons)
 
 
 def sheet(pictures: list[np.ndarray]) -> bytes:
@@ -133,6 +133,13 @@ def _best(person: Person) -> int:
     """The frame with the largest face that looks into the camera and that the detector is sure of."""
     worth = person.sides_px * np.cos(np.radians(person.yaws)) * person.scores
     return int(person.frames[int(np.argmax(worth))])
+
+
+def _crop(person: Person, index: int, frame: np.ndarray, side_px: int) -> np.ndarray:
+    """uint8 (side, side, 3) of a frame that shows the person."""
+    at = int(np.flatnonzero(person.frames == index)[0])
+    matrix = align.matrices(person.points[at : at + 1], side_px, (), "zero-lag")[0]
+    return np.ascontiguousarray(align.crop(frame, matrix, side_px).transpose(1, 2, 0))
 
 
 def _numbered(crop: np.ndarray, number: int) -> np.ndarray:

@@ -24,6 +24,10 @@ class Clip:
     colour: Colour = BT709
 
     @property
+    def identity(self) -> int:
+        return id(self.frames)
+
+    @property
     def frame_count(self) -> int:
         return len(self.frames)
 
