@@ -74,13 +74,7 @@ def test_to_images_changes_the_mouth_alone_to_the_bit(comfyui: ComfyUI, sample: 
     graph = one_step("lipsync_images", sample)
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
     graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    for name, link in (("made", [images, 0]), ("given", [parts, 0]), ("mask", ["grey", 0])):
-        graph[f"some {name}"] = {
-            "class_type": "ImageFromBatch",
-            "inputs": {"image": link, "batch_index": 7, "length": 3},
-        }
-        saved = {"images": [f"some {name}", 0], "filename_prefix": f"exact/{name}"}
-        graph[f"save {name}"] = {"class_type": "SaveImage", "inputs": saved}
+    save(graph, "exact", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=7, length=3)
     comfyui.run(graph)
     made, given, mask = (pictures(comfyui.output / "exact", name) for name in ("made", "given", "mask"))
     source = VideoFile(sample.video)
@@ -94,6 +88,23 @@ def test_to_images_changes_the_mouth_alone_to_the_bit(comfyui: ComfyUI, sample: 
         # PNG has 8 bits: a float that differs by less than a level is changed, and looks the same
         assert not (changed & (mask[i][..., 0] == 0)).any()
         assert set(np.unique(mask[i])) == {0, 255}
+
+
+def test_a_gap_is_the_source_to_the_bit_in_to_images(comfyui: ComfyUI, sample: Sample) -> None:
+    """Frames 20 to 39 show no face: more than are bridged."""
+    landmarks = json.loads(sample.landmarks.read_text(encoding="utf-8"))
+    landmarks["frames"][20:40] = [[]] * 20
+    (comfyui.input / "gap.json").write_text(json.dumps(landmarks), encoding="utf-8")
+    graph = graphs.changed(one_step("lipsync_images", sample), "LatentSyncDemoLandmarks", file="gap.json")
+    images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
+    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=19, length=3)
+    comfyui.run(graph)
+    made, given, mask = (pictures(comfyui.output / "gap", name) for name in ("made", "given", "mask"))
+    assert (made[0] != given[0]).any()
+    for i in (1, 2):
+        np.testing.assert_array_equal(made[i], given[i])
+        assert mask[i].max() == 0, "the mask is of the floats themselves: not a bit differs"
 
 
 def test_two_speakers_in_one_pass(comfyui: ComfyUI, sample: Sample, shared: Path, detector: FaceDetector) -> None:
@@ -117,6 +128,15 @@ def test_two_speakers_in_one_pass(comfyui: ComfyUI, sample: Sample, shared: Path
         assert not (changed & ~mouths[0] & ~mouths[1]).any()
     left, right = (read_sound(voice).samples for voice in voices)
     assert torch.equal(read_sound(path).samples, left + right)
+
+
+def save(graph: graphs.Graph, folder: str, links: dict[str, list[object]], first: int, length: int) -> None:
+    """Have some pictures of each batch saved under its name."""
+    for name, link in links.items():
+        some = {"image": link, "batch_index": first, "length": length}
+        graph[f"some {name}"] = {"class_type": "ImageFromBatch", "inputs": some}
+        saved = {"images": [f"some {name}", 0], "filename_prefix": f"{folder}/{name}"}
+        graph[f"save {name}"] = {"class_type": "SaveImage", "inputs": saved}
 
 
 def pictures(folder: Path, name: str) -> list[np.ndarray]:

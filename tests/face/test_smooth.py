@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from latentsync.face import align
 from latentsync.face.detect import FaceDetector
 from latentsync.face.follow import FollowSettings, follow
 from latentsync.face.smooth import zero_lag
-from tests.face.clip import Clip
-from tests.face.stage import found, head
+from latentsync.media import VideoFile
+from tests.face.stage import found
 
 
 def test_motion_is_kept() -> None:
@@ -41,9 +42,9 @@ def test_short_runs_keep_their_length(count: int) -> None:
     np.testing.assert_allclose(zero_lag(at), at, atol=1e-9)
 
 
-@pytest.mark.parametrize("clip", ["demo1", "demo2"])
+@pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
 def test_the_crop_of_a_real_head_jitters_half_as_much(shared: Path, detector: FaceDetector, clip: str) -> None:
-    people = found(Clip(head(shared, clip, 60)), detector)
+    people = found(VideoFile(shared / f"media/{clip}_video.mp4", duration_seconds=Fraction(2)), detector)
     crops = {
         smoothing: _corners(follow(people, people.persons[0], FollowSettings(smoothing=smoothing)))
         for smoothing in ("upstream", "zero-lag")
