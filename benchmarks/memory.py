@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 
 from benchmarks.media import loop_sound, loop_video
@@ -49,8 +50,10 @@ class Run:
 
 def main() -> None:
     options = _options()
-    runs = [_measure(options, route, minutes) for route in options.route for minutes in options.minutes]
-    _save(options.out, runs)
+    runs: list[Run] = []
+    for route, minutes in product(options.route, options.minutes):
+        runs.append(_measure(options, route, minutes))
+        _save(options.out, runs)  # each may take half an hour: none is to be lost with a later one
     sys.stdout.write("| route | networks | clip | took | peak resident |\n|---|---|---|---|---|\n")
     for run in runs:
         took, peak = f"{run.seconds[-1]:.0f} s", f"{run.peak_mb:.0f} MB"

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failed, 2 bad usage.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -45,4 +46,5 @@ def _fail(error: object, status: int) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the process leaves no half file either
     sys.exit(main())

@@ -193,7 +193,8 @@ def of_suffix(suffix: str) -> Format:
         if form.suffix == suffix.lower():
             return form
     endings = ", ".join(dict.fromkeys(form.suffix for form in offered))
-    raise UsageError(f"no video can be written under a name that ends in {suffix!r}: use one of {endings}")
+    given = f"that ends in {suffix!r}" if suffix else "without a suffix"
+    raise UsageError(f"no video can be written under a name {given}: use one of {endings}")
 
 
 def _has(encoder: str) -> bool:

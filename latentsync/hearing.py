@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,8 @@ def remember(
         raise AudioError(f"{count} of {expected} audio states were made: the listening was not run to its end")
     spoken = found.spoken if settings.silence == "keep source" else None
     first = -audio.BEFORE if settings.segments == "overlapping" else 0
-    return AudioFeatures(kept, waveform, first, spoken), found
+    made_with = {**asdict(settings), "vocals": heard.source is not waveform, "later_by_samples": heard.shift_samples}
+    return AudioFeatures(kept, waveform, first, spoken, made_with), found
 
 
 def _closed(found: Speech) -> np.ndarray:

@@ -11,8 +11,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import chain
@@ -98,16 +98,17 @@ class RunRecord:
         self.frames = _counted(speakers)
         origins = _origins(speakers)
         for number, origin in enumerate(origins, start=1):
-            name = "sampler" if len(origins) == 1 else f"sampler {number}"
-            self.settings[name] = asdict(origin.settings)
+            name = "lips" if len(origins) == 1 else f"lips {number}"
+            self.settings[name] = {"model_version": origin.version, "seed": origin.seed, **origin.settings}
             self.seconds[name] = origin.seconds
         if origins:
-            self.model_version, self.seed = origins[0].version, origins[0].settings.seed
+            self.model_version = ", ".join(dict.fromkeys(origin.version for origin in origins))
+            self.seed = origins[0].seed
 
-    def identify(self, speakers: Sequence[LipTrack]) -> None:
-        """Add the hashes of what went in; those of large weights are made only once."""
+    def identify(self, speakers: Sequence[LipTrack], others: Iterable[Item]) -> None:
+        """Add the hashes of what went in: the source, `others`, and the model; of large weights they are remembered."""
         self.inputs.append(of_source(speakers[0].track.source))
-        self.inputs.extend(of_tensor("audio", "waveform", lips.waveform.samples) for lips in speakers)
+        self.inputs.extend(others)
         files = dict.fromkeys(chain(*(origin.files for origin in _origins(speakers))))
         self.model_files = [of_weights(path) for path in files]
 
@@ -170,6 +171,16 @@ class Recorder:
             part.unlink(missing_ok=True)
 
 
+@contextmanager
+def _reading(path: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError as cause:
+        raise MediaError(
+            f"{path}: cannot be read for the record ({cause.strerror}); check that it is still there"
+        ) from cause
+
+
 def _origins(speakers: Sequence[LipTrack]) -> list[Origin]:
     return [lips.origin for lips in speakers if lips.origin is not None]
 
@@ -200,15 +211,10 @@ def of_file(role: str, path: Path) -> Item:
         MediaError: it cannot be read.
     """
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                digest.update(block)
+    with _reading(path), path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
         return Item(role, path.name, path.stat().st_size, digest.hexdigest())
-    except OSError as cause:
-        raise MediaError(
-            f"{path}: cannot be read for the record ({cause.strerror}); check that it is still there"
-        ) from cause
 
 
 def of_source(source: FrameSource) -> Item:
@@ -223,7 +229,8 @@ def of_source(source: FrameSource) -> Item:
 
 def of_weights(path: Path) -> Item:
     """A file of the model; the hash of a large one is remembered beside it."""
-    return Item("model", path.name, path.stat().st_size, finish(verify.sha256(path)))
+    with _reading(path):
+        return Item("model", path.name, path.stat().st_size, finish(verify.sha256(path)))
 
 
 def of_bytes(role: str, name: str, data: bytes) -> Item:
@@ -235,7 +242,7 @@ def of_tensor(role: str, name: str, values: torch.Tensor) -> Item:
     """A tensor's values, slice by slice along its first dimension, as the record names them."""
     digest = hashlib.sha256()
     for part in values:
-        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(part.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return Item(role, name, values.numel() * values.element_size(), digest.hexdigest())
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
@@ -28,6 +29,9 @@ Silence = Literal["as is", "keep source", "close mouth"]
 
 
 Smoothing = Literal["zero-lag", "upstream"]
+
+Settings = Mapping[str, object]
+"""What something was made with, by name: for the run record."""
 
 
 class Codec(Protocol):
@@ -105,12 +109,14 @@ class AudioFeatures:
     waveform: the sound of the finished video, untouched.
     first: position of states[0]; negative where there are states of before the sound.
     spoken: bool (n,), 100 a second: whether the lips follow; elsewhere the source's frames stay. None: everywhere.
+    made_with: how it was listened to.
     """
 
     states: torch.Tensor
     waveform: Waveform
     first: int = 0
     spoken: np.ndarray | None = None
+    made_with: Settings = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:
         if self.states.ndim != 3 or self.states.shape[1:] != (AUDIO_STATES, AUDIO_WIDTH):
@@ -144,12 +150,14 @@ class FaceTrack:
         NaN in frames without the face.
     cuts: frames that begin a new shot, the first not counted.
     smoothing: "zero-lag" if the points are steady already, "upstream" if LatentSync's filter is to steady the crop.
+    made_with: whose face it is, and how it was followed.
     """
 
     source: FrameSource
     points: np.ndarray
     cuts: tuple[int, ...] = ()
     smoothing: Smoothing = "upstream"
+    made_with: Settings = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
@@ -210,13 +218,15 @@ class Origin:
 
     version: of the model.
     files: of the model.
-    settings: of the sampler.
+    seed: of the noise.
+    settings: by stage.
     seconds: that the sampling took.
     """
 
     version: str
     files: tuple[Path, ...]
-    settings: SamplerSettings
+    seed: int
+    settings: Mapping[str, Settings]
     seconds: float
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -142,6 +143,8 @@ class LatentSyncFacePrep(io.ComfyNode):
         reference = None if reference_face is None else _look(reference_face, min_confidence)
         person = choose.choose(people, face, face_index, reference)
         track = follow(people, person, settings)
+        choice = {"face": face, "face_index": face_index, "min_confidence": min_confidence}
+        track = replace(track, made_with={**track.made_with, **choice})
         preview = _preview(people)
         said = "\n".join([report.text(people, report.Chosen(person, track, settings)), *remarks])
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(said).as_dict()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -121,5 +121,11 @@ class LatentSyncSampler(io.ComfyNode):
         lips = pipeline.collect(
             runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec, runtime.temp_folder()
         )
-        origin = Origin(model.spec.version, model.files, settings, round(monotonic() - began, 3))
+        made_with = {
+            "faces": faces.made_with,
+            "audio": embeds.made_with,
+            "sampler": asdict(settings),
+            "timeline": {"fps": fps, "length": LENGTHS[length]},
+        }
+        origin = Origin(model.spec.version, model.files, seed, made_with, round(monotonic() - began, 3))
         return io.NodeOutput(replace(lips, origin=origin))

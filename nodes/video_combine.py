@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..latentsync.composite import BlendMode, Composite
     from ..latentsync.formats import Format
-    from ..latentsync.timeline import Timeline
+    from ..latentsync.record import Item
     from ..latentsync.types import LipTrack, Waveform
 
 
@@ -120,10 +120,11 @@ class LatentSyncVideoCombine(io.ComfyNode):
         with record.Recorder(path, facts, cancelled) if save_record else nullcontext():
             settings = blend_settings(blend, feather, grow, color_match)
             facts.describe(tracks, settings)
+            heard = _heard(tracks, audio)
             if save_record:
-                facts.identify(tracks)
+                facts.identify(tracks, _given(tracks, heard, protect))
             made = composite(tracks, settings, protection(protect))
-            cls._write(path, made, tracks, form, crf, audio, record.tags(facts))
+            cls._write(path, made, tracks, form, crf, heard, record.tags(facts))
             facts.notes.extend(source.remarks())
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
@@ -136,7 +137,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
         tracks: list[LipTrack],
         form: Format,
         crf: int,
-        audio: Mapping[str, Any] | None,
+        heard: Waveform,
         tags: dict[str, str],
     ) -> None:
         from ..latentsync.composite import shared_timeline
@@ -151,7 +152,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
             width=source.width,
             form=form,
             crf=crf,
-            waveform=_heard(tracks, timeline, audio),
+            waveform=heard,
             tags={**cls._tags(), **tags},
             colour=source.colour,
         )
@@ -168,7 +169,9 @@ class LatentSyncVideoCombine(io.ComfyNode):
         return {key: json.dumps(value) for key, value in graph.items() if value is not None}
 
 
-def _heard(tracks: list[LipTrack], timeline: Timeline, audio: Mapping[str, Any] | None) -> Waveform:
+def _heard(tracks: list[LipTrack], audio: Mapping[str, Any] | None) -> Waveform:
+    """The sound of the video: what is wired, or the speech of everybody."""
+    from ..latentsync.composite import shared_timeline
     from ..latentsync.mix import mixed
     from ..latentsync.sound import check_samples
 
@@ -176,7 +179,19 @@ def _heard(tracks: list[LipTrack], timeline: Timeline, audio: Mapping[str, Any] 
         return mixed([track.waveform for track in tracks])
     heard = convert.waveform(audio)
     check_samples(heard, "the audio to be heard")
-    return timeline.fit(heard)
+    return shared_timeline(tracks).fit(heard)
+
+
+def _given(tracks: list[LipTrack], heard: Waveform, protect: torch.Tensor | None) -> Iterator[Item]:
+    """What went in besides the video, as the record names it."""
+    from ..latentsync.record import of_tensor
+
+    yield of_tensor("audio", "the sound of the video", heard.samples)
+    if protect is not None:
+        yield of_tensor("protect", "the protecting mask", protect)
+    for track in tracks:
+        if track.crops is not None:
+            yield of_tensor("crops", "the restored faces", track.crops)
 
 
 def _with_alpha(frame: np.ndarray, alpha: torch.Tensor) -> np.ndarray:

@@ -88,11 +88,20 @@ def prepare_weights(version: str | None) -> Path:
         if version is not None:
             raise
         write_models(SYNTHETIC_BASE / "models")
+        place_landmarker(SYNTHETIC_BASE / "models")
         print(
-            f"{error}\nWARNING: so the demo uses untrained weights: everything runs, but the mouth will be noise. "
-            "For a real result: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6."
+            "WARNING: the demo uses untrained weights: everything runs, but the mouth will be noise. "
+            f"For a real result: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6.\nThe reason: {error}"
         )
         return SYNTHETIC_BASE
+
+
+def place_landmarker(models: Path) -> None:
+    """Link MediaPipe's model into a models folder, if the checkout has it in its own."""
+    own, link = REPOSITORY / "models" / FACE_LANDMARKER.path, models / FACE_LANDMARKER.path
+    if own.is_file() and not link.is_file():
+        link.unlink(missing_ok=True)
+        link.symlink_to(own.resolve())
 
 
 def prepare_workflow(base: Path, sample: Sample, version: str | None) -> Workflow:

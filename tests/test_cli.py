@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 import wave
 from dataclasses import replace
 from fractions import Fraction
@@ -88,7 +91,13 @@ def test_a_record_is_written_beside_the_output(sample: Sample, tmp_path: Path) -
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
     assert (record["outcome"], record["seed"], record["consent"]) == ("done", 9, "my own face")
     assert record["output"]["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
-    assert record["inputs"][0]["sha256"] == hashlib.sha256(sample.video.read_bytes()).hexdigest()
+    given = {"video": sample.video, "audio": sample.audio, "landmarks": sample.landmarks}
+    assert {item["role"]: (item["name"], item["sha256"]) for item in record["inputs"]} == {
+        role: (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for role, path in given.items()
+    }
+    lips = record["settings"]["lips"]
+    assert (lips["faces"]["face"], lips["audio"]["silence"], lips["sampler"]["steps"]) == ("largest", "as is", 1)
+    assert lips["timeline"] == {"fps": "25", "length": "ping-pong"}
     assert record["frames"] == {"total": 38, "lips": 38, "untouched": 0}
     with av.open(str(output)) as container:
         assert container.metadata["AI-modified"] == "yes"
@@ -284,3 +293,27 @@ def test_sound_that_the_format_cannot_hold_is_refused_before_the_long_work(
         sound.writeframes(bytes(7 * 2 * 16000))
     assert synthetic(replace(sample, audio=tmp_path / "seven.wav"), tmp_path / "out.mp4") == 1
     assert "aac holds 1, 2, 3, 4, 5, 6, 8 channels, not 7" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_leaves_nothing(sample: Sample, tmp_path: Path, how: signal.Signals) -> None:
+    quick = ["--synthetic", "--steps", "1", "--guidance", "1", "--landmarks", str(sample.landmarks)]
+    command = [sys.executable, "-m", "latentsync", "run", str(sample.video), str(sample.audio)]
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "out.mp4"), *quick],
+        cwd=Path(__file__).parents[1],
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = b""
+    while b"video:" not in said or b" 1/38" not in said.split(b"video:", 1)[1]:
+        piece = process.stderr.read1(4096)
+        assert piece, said
+        said += piece
+    process.send_signal(how)
+    said += process.stderr.read()
+    assert process.wait() == 1
+    assert b"latentsync: cancelled" in said
+    assert b"Traceback" not in said
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -152,7 +153,10 @@ def choose(people: People, options: argparse.Namespace, choice: Choice) -> Chose
     from ..face.report import Chosen
 
     person = choose_person(people, options.face, options.face_index, choice.reference)
-    return Chosen(person, follow(people, person, choice.settings), choice.settings)
+    track = follow(people, person, choice.settings)
+    flags = ("face", "face_index", "min_confidence")
+    made_with = {**track.made_with, **{flag: getattr(options, flag) for flag in flags}}
+    return Chosen(person, replace(track, made_with=made_with), choice.settings)
 
 
 def _landmarker(options: argparse.Namespace) -> Path:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..models.whisper import WhisperEncoder
-    from ..record import RunRecord
+    from ..record import Item, RunRecord
     from ..sampling import Denoiser
     from ..sound import Heard
     from ..types import AudioFeatures, Codec, LipTrack, Waveform
@@ -147,7 +147,14 @@ def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack
     )
     total = len(pipeline.plan(track, features, timeline)) * settings.steps
     lips = pipeline.collect(shown(samples, "lips", total), track, timeline, sound, models.codec)
-    return replace(lips, origin=Origin(models.version, models.files, settings, round(monotonic() - began, 3)))
+    made_with = {
+        "faces": track.made_with,
+        "audio": features.made_with,
+        "sampler": asdict(settings),
+        "timeline": {"fps": options.fps, "length": options.length},
+    }
+    seconds = round(monotonic() - began, 3)
+    return replace(lips, origin=Origin(models.version, models.files, settings.seed, made_with, seconds))
 
 
 def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> None:
@@ -157,7 +164,7 @@ def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> No
     blend, source = output.blend_settings(options), lips.track.source
     record.describe([lips], blend)
     if options.record:
-        record.identify([lips])
+        record.identify([lips], _given(options))
     record.settings |= {"format": output.form_of(options).name, "crf": options.crf}
     with output.writer(lips, options, tags(record)) as writer:
         for made in shown(composite([lips], blend), "video", lips.timeline.frame_count):
@@ -165,8 +172,21 @@ def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> No
     for remark in source.remarks():
         sys.stderr.write(f"note: {remark}\n")
         record.notes.append(remark)
-    missed = int((lips.slots < 0).sum())
-    sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {missed} of them as in the source\n")
+    spoken = int((lips.slots >= 0).sum())
+    sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {spoken} of them with new lips\n")
+
+
+def _given(options: argparse.Namespace) -> list[Item]:
+    """The files besides the video, as the record names them."""
+    from ..record import of_file
+
+    given = {
+        "audio": options.audio,
+        "vocals": options.vocals,
+        "landmarks": options.landmarks,
+        "reference face": options.reference_face,
+    }
+    return [of_file(role, path) for role, path in given.items() if path is not None]
 
 
 def _hearing(options: argparse.Namespace) -> HearingSettings:

@@ -37,7 +37,7 @@ def choose(people: People, order: Order = "largest", index: int = 0, reference: 
     if index >= len(persons):
         raise FaceError(
             f"{source.name}: there is no face {index} to choose; {_counted(len(persons))} found, counted from 0. "
-            "Look at the numbered crops and choose a lower face_index."
+            "Look at the numbered crops (Face Prep and the command `faces` show them) and choose a lower face_index."
         )
     if reference is not None:
         return sorted(persons, key=lambda person: _unlikeness(person, reference))[index]

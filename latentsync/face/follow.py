@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, get_args
 
@@ -58,7 +58,7 @@ def follow(people: People, person: Person, settings: FollowSettings | None = Non
         if settings.smoothing == "zero-lag":
             for run in runs(_present(points[first:stop])):
                 points[first:stop][run.start : run.stop] = zero_lag(points[first:stop][run.start : run.stop])
-    return FaceTrack(people.source, points, people.cuts, settings.smoothing)
+    return FaceTrack(people.source, points, people.cuts, settings.smoothing, asdict(settings))
 
 
 def facing(person: Person, settings: FollowSettings) -> np.ndarray:

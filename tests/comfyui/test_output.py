@@ -66,7 +66,14 @@ def test_another_format_with_its_record(comfyui: ComfyUI, sample: Sample, form: 
     assert record["output"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert record["inputs"][0]["sha256"] == hashlib.sha256(sample.video.read_bytes()).hexdigest()
     assert (record["consent"], record["model_version"], record["frames"]["total"]) == ("a test", "1.5", 75)
-    assert record["model_files"][0]["name"].startswith("latentsync_unet")
+    model = {item["name"]: item["sha256"] for item in record["model_files"]}
+    unet = comfyui.models / "latentsync" / "1.5" / "latentsync_unet.pt"
+    assert model[unet.name] == hashlib.sha256(unet.read_bytes()).hexdigest()
+    samples = read_sound(sample.audio).samples
+    heard = {"role": "audio", "name": "the sound of the video", "size_bytes": samples.numel() * 4}
+    assert record["inputs"][1] == {**heard, "sha256": hashlib.sha256(samples.numpy().tobytes()).hexdigest()}
+    assert record["settings"]["lips"]["faces"]["face"] == "largest"
+    assert record["settings"]["lips"]["timeline"] == {"fps": "auto", "length": "ping-pong"}
     assert path.name.startswith("x_")
 
 
