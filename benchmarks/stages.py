@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.media import loop_sound, loop_video
-from benchmarks.stand_in import PoolingCodec, predict_nothing
+from benchmarks.stand_in_nodes.networks import PoolingCodec, predict_nothing
 from latentsync import pipeline
 from latentsync.composite import BlendSettings, composite
 from latentsync.face import align, colour, landmarks

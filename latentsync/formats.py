@@ -62,7 +62,6 @@ class Format:
     deep_pixels, deep_alpha_pixels: of frames with more than 8 bits, where the format follows the source.
     sound: how sound is encoded.
     has_crf: whether quality is set by crf.
-    is_playable: whether browsers play it, at even sizes.
     options: of the encoder.
     tag: the codec's name in the container, where players need a certain one.
     """
@@ -78,7 +77,6 @@ class Format:
     deep_pixels: str = ""
     deep_alpha_pixels: str = ""
     has_crf: bool = False
-    is_playable: bool = False
     options: tuple[tuple[str, str], ...] = ()
     tag: str = ""
 
@@ -107,7 +105,7 @@ class Format:
 QUIET = (("x265-params", "log-level=error"),)
 VP9 = (("deadline", "good"), ("cpu-used", "3"), ("row-mt", "1"))
 
-H264 = Format("mp4 h264", ".mp4", "mp4", "libx264", "yuv420p", "yuv444p", AAC, has_crf=True, is_playable=True)
+H264 = Format("mp4 h264", ".mp4", "mp4", "libx264", "yuv420p", "yuv444p", AAC, has_crf=True)
 FORMATS = (
     H264,
     Format("mp4 h264 10-bit", ".mp4", "mp4", "libx264", "yuv420p10le", "yuv444p10le", AAC, has_crf=True),
@@ -134,7 +132,6 @@ FORMATS = (
         OPUS,
         alpha_pixels="yuva420p",
         has_crf=True,
-        is_playable=True,
         options=VP9,
     ),
     Format("mov prores 422", ".mov", "mov", "prores_ks", "yuv422p10le", "yuv444p10le", PCM),

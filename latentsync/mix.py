@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from .errors import AudioError
+from .sound import MIXED_AT_ONCE, resampled
 from .types import Waveform
 
 
@@ -39,19 +40,9 @@ def at_rate(waveform: Waveform, rate: int) -> Waveform:
     if waveform.rate == rate:
         return waveform
     count = round(waveform.duration_seconds * rate)
-    channels = [_resampled(channel, waveform.rate, rate) for channel in waveform.samples.cpu().float()]
+    split = [channel.split(MIXED_AT_ONCE) for channel in waveform.samples.cpu().float()]
+    channels = [torch.cat(list(resampled(pieces, waveform.rate, rate))) for pieces in split]
     return Waveform(torch.stack([torch.nn.functional.pad(c, (0, count - len(c))) for c in channels]), rate)
-
-
-def _resampled(samples: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
-    """(samples,) -> (samples,), by FFmpeg's resampler."""
-    import av
-
-    frame = av.AudioFrame.from_ndarray(samples[None].contiguous().numpy(), format="fltp", layout="mono")
-    frame.sample_rate = rate
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=new_rate)
-    out = [*resampler.resample(frame), *resampler.resample(None)]
-    return torch.cat([torch.from_numpy(piece.to_ndarray()[0]) for piece in out])
 
 
 def _channels(waveforms: Sequence[Waveform]) -> int:

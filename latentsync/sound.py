@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -43,7 +43,7 @@ class Heard:
 
     def __iter__(self) -> Iterator[Tensor]:
         mono = _mixed(self.source, self.shift_samples)
-        yield from _fitted(_resampled(mono, self.source.rate), self.sample_count)
+        yield from _fitted(resampled(mono, self.source.rate, SAMPLE_RATE), self.sample_count)
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -105,6 +105,21 @@ def check_sound(waveform: Waveform, name: str) -> None:
         raise AudioError(f"{name}: silent throughout the {_lasts(waveform)}. {REMEDY}")
 
 
+def resampled(pieces: Iterable[Tensor], rate: int, new_rate: int) -> Iterator[Tensor]:
+    """Pieces (samples,) of one channel at another rate: by FFmpeg's resampler, as upstream's reader uses."""
+    if rate == new_rate:
+        yield from pieces
+        return
+    import av
+
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=new_rate)
+    frames = (resampler.resample(_frame(piece, rate)) for piece in pieces)
+    for out in chain.from_iterable(frames):
+        yield torch.from_numpy(out.to_ndarray()[0])
+    for out in resampler.resample(None):
+        yield torch.from_numpy(out.to_ndarray()[0])
+
+
 def _mixed(waveform: Waveform, shift: int) -> Iterator[Tensor]:
     """One channel, `shift` samples later: silence first, or the beginning left out. A direct current is taken off."""
     current = float(waveform.samples.mean())
@@ -114,21 +129,6 @@ def _mixed(waveform: Waveform, shift: int) -> Iterator[Tensor]:
         yield torch.zeros(min(shift - first, MIXED_AT_ONCE))
     for piece in waveform.samples[:, max(-shift, 0) :].split(MIXED_AT_ONCE, dim=1):
         yield piece.detach().cpu().float().mean(dim=0) - current
-
-
-def _resampled(pieces: Iterator[Tensor], rate: int) -> Iterator[Tensor]:
-    """FFmpeg's resampler, as upstream's reader uses."""
-    if rate == SAMPLE_RATE:
-        yield from pieces
-        return
-    import av
-
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-    frames = (resampler.resample(_frame(piece, rate)) for piece in pieces)
-    for out in chain.from_iterable(frames):
-        yield torch.from_numpy(out.to_ndarray()[0])
-    for out in resampler.resample(None):
-        yield torch.from_numpy(out.to_ndarray()[0])
 
 
 def _frame(piece: Tensor, rate: int) -> AudioFrame:

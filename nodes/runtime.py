@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -116,17 +116,12 @@ def unet_files() -> list[str]:
     return [name for name in folder_paths.get_filename_list("latentsync") if PurePath(name).parts[0] != "whisper"]
 
 
-def tracked(items: Iterable[T], total: int, preview: Callable[[T], Any] | None = None) -> Iterator[T]:
-    """Pass `items` on, moving the node's progress bar and looking for a cancel at each.
-
-    Args:
-        preview: makes a picture (PIL) to show in the node, or None for none.
-    """
+def tracked(items: Iterable[T], total: int) -> Iterator[T]:
+    """Pass `items` on, moving the node's progress bar and looking for a cancel at each."""
     bar = comfy.utils.ProgressBar(total)
     for done, item in enumerate(items, start=1):
         mm.throw_exception_if_processing_interrupted()
-        picture = preview(item) if preview else None
-        bar.update_absolute(done, total, ("JPEG", picture, 512) if picture else None)
+        bar.update_absolute(done, total)
         yield item
 
 

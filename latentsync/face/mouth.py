@@ -93,13 +93,6 @@ class MouthPaste:
         pasted[laid.box] = _blended(under, over, laid.weight * shown)
         return pasted
 
-    def weight_in(self, matrix: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
-        """The mask in a frame of `frame_size` height and width: float32 (H, W), 0 where nothing changes."""
-        laid = self._lay(matrix, frame_size)
-        whole = np.zeros(frame_size, np.float32)
-        whole[laid.box] = laid.weight
-        return whole
-
     def _lay(self, matrix: np.ndarray, frame_size: tuple[int, int]) -> _Laid:
         held = self._laid
         if held is not None and held.frame_size == frame_size and _is_still(held.matrix, matrix, self._crop_size):

@@ -61,9 +61,10 @@ def test_full_strength_shows_the_face_itself() -> None:
     frame, matrix = frame_of(np.uint8), matrix_at()
     paste = MouthPaste(256, Edge())
     pasted = paste.paste(frame, torch.full((3, 256, 256), 0.5), matrix)
-    whole = paste.weight_in(matrix, frame.shape[:2]) == 1
+    laid = paste._lay(matrix, frame.shape[:2])
+    whole = laid.weight == 1
     assert whole.any()
-    assert set(np.unique(pasted[whole])) == {191}, "(0.5 + 1) / 2 * 255"
+    assert set(np.unique(pasted[laid.box][whole])) == {191}, "(0.5 + 1) / 2 * 255"
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 2])
