@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.media import loop_sound, loop_video
-from benchmarks.stand_in_nodes.networks import PoolingCodec, predict_nothing
+from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
 from latentsync import pipeline
 from latentsync.composite import BlendSettings, composite
 from latentsync.face import align, colour, landmarks
@@ -90,7 +90,7 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
     MouthPaste.paste = _timed(paste, "blend", spent)
     colour.measure = _timed(matched, "match colours", spent)
     start = time.perf_counter()
-    samples = pipeline.sample(predict_nothing, codec, track, features, timeline, settings, noise)
+    samples = pipeline.sample(Deaf(), codec, track, features, timeline, settings, noise)
     lips = pipeline.collect(samples, track, timeline, sound, codec)
     size = {"height": source.height, "width": source.width}
     with VideoWriter(folder / "out.mp4", rate=timeline.rate, crf=CRF, waveform=lips.waveform, **size) as writer:

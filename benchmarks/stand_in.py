@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from benchmarks.stand_in_nodes.networks import PoolingCodec, predict_nothing
+from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
 from latentsync import __main__
 from latentsync.commands import run
 
 
 def main(arguments: list[str]) -> int:
     synthetic = run._synthetic_models
-    run._synthetic_models = lambda: replace(synthetic(), unet=predict_nothing, codec=PoolingCodec())
+    run._synthetic_models = lambda: replace(synthetic(), unet=Deaf(), codec=PoolingCodec())
     return __main__.main(arguments)
 
 

@@ -27,6 +27,10 @@ class MediaError(LatentSyncError):
     """A video or picture cannot be read or written."""
 
 
+class RoomError(LatentSyncError):
+    """Even the smallest piece of work needs more memory than there is."""
+
+
 class StorageError(LatentSyncError):
     """A folder cannot hold what a job must write or put aside."""
 

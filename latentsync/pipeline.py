@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +16,13 @@ from .ahead import ahead
 from .errors import FaceError
 from .face import align
 from .face.mask import keep_mask
+from .room import Room
 from .spec import LATENT_STRIDE
 from .store import TensorStore
 from .timeline import Timeline, windows
 from .types import AudioFeatures, Codec, FaceTrack, LipTrack, SamplerSettings, Waveform
+
+PASSES = 2  # of a guided window: without its audio and with it
 
 
 class Sampled(NamedTuple):
@@ -49,24 +52,46 @@ def sample(
     settings: SamplerSettings,
     noise: torch.Tensor,
     dtype: torch.dtype = torch.float32,
+    room: Room | None = None,
 ) -> Iterator[Sampled]:
-    """Regenerate the mouths of a clip, one window after the other.
+    """Regenerate the mouths of a clip, one batch of windows after the other.
 
     Args:
         noise: float32 (1, 4, 1, R/8, R/8), repeated over every frame of the clip; sampling runs on its device.
         dtype: what the UNet computes in; the sampler's own arithmetic stays in the noise's.
+        room: for how many clips at once, a guided window being two; by default one window.
+
     Yields:
         every step of every window; windows are independent of one another.
+
+    Raises:
+        RoomError: there is no room for one clip.
     """
+    room = clips_at_once(PASSES) if room is None else room
     resolution = noise.shape[-1] * LATENT_STRIDE
     keep = torch.from_numpy(keep_mask(resolution))
     chosen = plan(track, features, timeline)
     with closing(ahead(_crops(track, chosen, timeline, resolution))) as crops:
-        for window, pictures in zip(chosen, crops, strict=True):
-            conditioning = sampling.condition(torch.from_numpy(pictures), keep, codec).to(noise.device, dtype)
-            heard = audio.windows(features.states, window, timeline.rate, features.first)[None].to(conditioning)
-            for step, latents in enumerate(sampling.denoise(unet, noise, conditioning, heard, settings), start=1):
-                yield Sampled(window, step, settings.steps, latents)
+        for batch in _batches(chosen, lambda: room.most // (PASSES if settings.guidance > 1 else 1)):
+            pictures = [torch.from_numpy(own) for own in islice(crops, len(batch))]
+            conditioning = torch.cat([sampling.condition(own, keep, codec) for own in pictures])
+            heard = torch.stack([audio.windows(features.states, own, timeline.rate, features.first) for own in batch])
+            given = conditioning.to(noise.device, dtype), heard.to(noise.device, dtype)
+            for step, latents in enumerate(sampling.denoise(unet, noise, *given, settings, room), start=1):
+                for window, own in zip(batch, latents.split(1), strict=True):
+                    yield Sampled(window, step, settings.steps, own)
+
+
+def clips_at_once(most: int) -> Room:
+    """Room for `most` clips in the UNet."""
+    return Room(most, "clips in the UNet", "choose version 1.5 or precision fp8, or close what else uses the memory")
+
+
+def _batches(chosen: Sequence[range], most: Callable[[], int]) -> Iterator[list[range]]:
+    """Consecutive windows of one length, as many together as there is room for by then, at least one."""
+    for _, alike in groupby(chosen, key=len):
+        while batch := list(islice(alike, max(most(), 1))):
+            yield batch
 
 
 def _crops(track: FaceTrack, chosen: Sequence[range], timeline: Timeline, resolution: int) -> Iterator[np.ndarray]:

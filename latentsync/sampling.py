@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .models.layers import Heard
+from .room import Room
 from .spec import LATENT_CHANNELS, LATENT_SCALE, LATENT_STRIDE
 from .types import Codec, SamplerSettings
 
-Denoiser = Callable[..., tuple[Tensor, Tensor]]  # (x, timestep, audio, deep) -> (noise, deep), as `UNet.forward`
+
+class Denoiser(Protocol):
+    """What the sampler needs of a network: see `models.unet.UNet`."""
+
+    def hear(self, audio: Tensor) -> Heard: ...
+
+    def __call__(
+        self, x: Tensor, timestep: float, heard: Heard | None, deep: Tensor | None = None, *, guided: bool = False
+    ) -> tuple[Tensor, Tensor]: ...
+
 
 TRAIN_STEPS = 1000
 BETAS = (0.00085, 0.012)  # Stable Diffusion 1.x: linear in the square root
@@ -19,35 +31,65 @@ BETAS = (0.00085, 0.012)  # Stable Diffusion 1.x: linear in the square root
 
 @torch.no_grad()
 def denoise(
-    unet: Denoiser, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings
+    unet: Denoiser, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings, room: Room
 ) -> Iterator[Tensor]:
-    """Samples the latents of one window: DDIM with eta 0 (arXiv 2010.02502), guided by the audio.
+    """Samples the latents of a batch of windows: DDIM with eta 0 (arXiv 2010.02502), guided by the audio.
 
     Args:
         unet: computes in the dtype and on the device of the conditioning and the audio.
         noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
-        conditioning: (1, 9, frames, r, r), see `condition`.
-        audio: (1, frames, 50, 384).
+        conditioning: (windows, 9, frames, r, r), see `condition`.
+        audio: (windows, frames, 50, 384).
         settings: steps, guidance and step cache; the seed is in the noise.
+        room: for so many clips at once; a guided window is two.
 
     Yields:
-        The latents (1, 4, frames, r, r) after every step; the last are the result.
+        The latents (windows, 4, frames, r, r) after every step; the last are the result.
+
+    Raises:
+        RoomError: there is no room for one clip.
     """
     guided = settings.guidance > 1
-    if guided:
-        audio = torch.cat([torch.zeros_like(audio), audio])
-    latents = noise.expand(-1, -1, conditioning.shape[2], -1, -1)
+    heard = unet.hear(audio)
+    latents = noise.expand(len(conditioning), -1, conditioning.shape[2], -1, -1)
     deep = None
     for step, (timestep, alpha, alpha_next) in enumerate(schedule(settings.steps)):
         if step % settings.step_cache == 0:
             deep = None
-        x = torch.cat([latents.to(conditioning), conditioning], dim=1).expand(len(audio), -1, -1, -1, -1)
-        predicted, deep = unet(x, timestep, audio, deep)
+        x = torch.cat([latents.to(conditioning), conditioning], dim=1)
+        predicted, deep = predict(unet, x, timestep, heard, deep, guided=guided, room=room)
         if guided:
-            silent, heard = predicted.chunk(2)
-            predicted = silent + settings.guidance * (heard - silent)
+            silent, aware = predicted.chunk(2)
+            predicted = silent + settings.guidance * (aware - silent)
         latents = ddim_step(latents, predicted.to(latents), alpha, alpha_next)
         yield latents
+
+
+def predict(
+    unet: Denoiser, x: Tensor, timestep: float, heard: Heard, deep: Tensor | None, *, guided: bool, room: Room
+) -> tuple[Tensor, Tensor]:
+    """What `unet` returns for a batch of windows (guided: all without audio, then all with it), in one call or more."""
+
+    def work(most: int) -> tuple[Tensor, Tensor]:
+        if most >= len(x) * (1 + guided):
+            return unet(x, timestep, heard, deep, guided=guided)
+        passes = [None, heard] if guided else [heard]
+        states = [None] * len(passes) if deep is None else deep.chunk(len(passes))
+        calls = [
+            unet(x[start : start + most], timestep, sound and _of(sound, rows), None if state is None else state[rows])
+            for sound, state in zip(passes, states, strict=True)
+            for start in range(0, len(x), most)
+            for rows in [slice(start * x.shape[2], (start + most) * x.shape[2])]
+        ]
+        noises, deeps = zip(*calls, strict=True)
+        return torch.cat(noises), torch.cat(deeps)
+
+    return room.run(work)
+
+
+def _of(heard: Heard, rows: slice) -> Heard:
+    """The audio of some of a batch's frames."""
+    return [(key[rows], value[rows]) for key, value in heard]
 
 
 def ddim_step(latents: Tensor, predicted: Tensor, alpha: float, alpha_next: float) -> Tensor:

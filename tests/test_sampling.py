@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from latentsync import sampling
+from latentsync.errors import RoomError
+from latentsync.models.layers import Heard
+from latentsync.pipeline import clips_at_once
 from latentsync.spec import LATENT_SCALE
 from latentsync.types import SamplerSettings
 from tests import parity
@@ -53,31 +56,56 @@ def test_noise_is_torchs_for_the_seed() -> None:
 
 
 class Recorder:
-    """A denoiser that predicts a constant and remembers how it was called."""
+    """A denoiser that remembers how it was called.
 
-    def __init__(self) -> None:
+    It predicts what it was called with: ones, times the mean of the audio that it hears.
+
+    Args:
+        holds: more clips than that at once are more than its memory has room for.
+    """
+
+    def __init__(self, holds: int = 100) -> None:
+        self.holds = holds
         self.whole: list[bool] = []
-        self.batches: list[int] = []
-        self.audio: list[torch.Tensor] = []
+        self.clips: list[int] = []
+        self.heard: list[Heard | None] = []
+
+    def hear(self, audio: torch.Tensor) -> Heard:
+        return [(audio.flatten(0, 1), audio.flatten(0, 1))]
 
     def __call__(
-        self, x: torch.Tensor, timestep: int, audio: torch.Tensor, deep: torch.Tensor | None
+        self,
+        x: torch.Tensor,
+        timestep: float,
+        heard: Heard | None,
+        deep: torch.Tensor | None = None,
+        *,
+        guided: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        clips, frames = len(x) * (1 + guided), x.shape[2]
+        if clips > self.holds:
+            raise torch.OutOfMemoryError("out of memory. Tried to allocate 1.00 GiB.")
         self.whole.append(deep is None)
-        self.batches.append(len(x))
-        self.audio.append(audio)
-        return torch.ones_like(x[:, :4]), torch.zeros(1)
+        self.clips.append(clips)
+        self.heard.append(heard)
+        sound = torch.zeros(0) if heard is None else heard[0][0].unflatten(0, (-1, frames)).mean(dim=(1, 2, 3))
+        level = torch.cat([torch.zeros(clips - len(sound)), sound])
+        state = torch.full((clips * frames, 1), float(timestep)) if deep is None else deep
+        return level[:, None, None, None, None] * torch.ones_like(x[:1, :4]), state
 
 
-def run(settings: SamplerSettings) -> tuple[Recorder, list[torch.Tensor]]:
-    unet = Recorder()
-    noise, conditioning = parity.normal(1, 1, 4, 1, 2, 2), parity.normal(2, 1, 9, 3, 2, 2)
-    return unet, list(sampling.denoise(unet, noise, conditioning, parity.normal(3, 1, 3, 50, 384), settings))
+def run(
+    settings: SamplerSettings, windows: int = 1, unet: Recorder | None = None, most: int = 100
+) -> tuple[Recorder, list[torch.Tensor]]:
+    unet = unet or Recorder()
+    noise, conditioning = parity.normal(1, 1, 4, 1, 2, 2), parity.normal(2, windows, 9, 3, 2, 2)
+    heard = parity.normal(3, windows, 3, 50, 384)
+    return unet, list(sampling.denoise(unet, noise, conditioning, heard, settings, clips_at_once(most)))
 
 
 def test_every_step_is_yielded() -> None:
-    _, latents = run(SamplerSettings(steps=5))
-    assert [step.shape for step in latents] == [(1, 4, 3, 2, 2)] * 5
+    _, latents = run(SamplerSettings(steps=5), windows=2)
+    assert [step.shape for step in latents] == [(2, 4, 3, 2, 2)] * 5
 
 
 @pytest.mark.parametrize(("interval", "whole"), [(1, [True] * 7), (3, [True, False, False, True, False, False, True])])
@@ -86,24 +114,48 @@ def test_the_whole_network_runs_at_the_interval(interval: int, whole: list[bool]
     assert unet.whole == whole
 
 
-@pytest.mark.parametrize(("guidance", "batch"), [(1.0, 1), (1.5, 2)])
-def test_guidance_of_one_runs_once(guidance: float, batch: int) -> None:
+@pytest.mark.parametrize(("guidance", "clips"), [(1.0, 1), (1.5, 2)])
+def test_guidance_of_one_runs_once(guidance: float, clips: int) -> None:
     unet, _ = run(SamplerSettings(steps=2, guidance=guidance))
-    assert unet.batches == [batch] * 2
+    assert unet.clips == [clips] * 2
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_the_result_is_the_same_in_any_number_of_calls(windows: int, most: int) -> None:
+    settings = SamplerSettings(steps=4, guidance=2.0, step_cache=2)
+    _, at_once = run(settings, windows)
+    _, apart = run(settings, windows, most=most)
+    assert all(torch.equal(one, other) for one, other in zip(at_once, apart, strict=True))
 
 
 def test_guidance_hears_silence_first() -> None:
-    unet, _ = run(SamplerSettings(steps=1, guidance=2.0))
-    silent, heard = unet.audio[0]
-    assert not silent.any()
-    assert heard.any()
+    unet, _ = run(SamplerSettings(steps=1, guidance=2.0), most=1)
+    silent, heard = unet.heard
+    assert silent is None
+    assert heard is not None
+
+
+@pytest.mark.parametrize(("holds", "clips"), [(1, [1] * 8), (2, [2, 2] * 2)])
+def test_less_is_done_at_once_when_memory_runs_out(holds: int, clips: list[int]) -> None:
+    settings = SamplerSettings(steps=2, guidance=2.0)
+    _, expected = run(settings, windows=2)
+    unet, latents = run(settings, windows=2, unet=Recorder(holds), most=4)
+    assert unet.clips == clips
+    assert torch.equal(latents[-1], expected[-1])
+
+
+def test_no_room_for_one_clip_is_said_in_a_sentence() -> None:
+    with pytest.raises(RoomError, match=r"out of memory with clips in the UNet one at a time: choose version 1\.5"):
+        run(SamplerSettings(steps=2), unet=Recorder(holds=0))
 
 
 def test_latents_keep_the_precision_of_the_noise() -> None:
     noise = parity.normal(1, 1, 4, 1, 2, 2)
     conditioning = parity.normal(2, 1, 9, 3, 2, 2).half()
     heard = parity.normal(3, 1, 3, 50, 384).half()
-    *_, latents = sampling.denoise(Recorder(), noise, conditioning, heard, SamplerSettings(steps=2))
+    settings = SamplerSettings(steps=2)
+    *_, latents = sampling.denoise(Recorder(), noise, conditioning, heard, settings, clips_at_once(2))
     assert latents.dtype == torch.float32
 
 

@@ -19,6 +19,11 @@ class PoolingCodec:
         return F.interpolate(latents[:, :3], scale_factor=LATENT_STRIDE)
 
 
-def predict_nothing(x: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise of zero: the result is what the schedule makes of the start, scaled to a visible grey."""
-    return x[:, :4] * LATENT_SCALE, x
+class Deaf:
+    """A denoiser that predicts next to nothing: the result is what the schedule makes of the start, a visible grey."""
+
+    def hear(self, audio: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(audio, audio)]
+
+    def __call__(self, x: torch.Tensor, *_: object, guided: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.cat([x[:, :4] * LATENT_SCALE] * (1 + guided)), x

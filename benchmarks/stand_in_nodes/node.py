@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import ComfyExtension, io
 
-from .networks import PoolingCodec, predict_nothing
+from .networks import Deaf, PoolingCodec
 
 
 class StandIn(io.ComfyNode):
@@ -26,7 +26,7 @@ class StandIn(io.ComfyNode):
     def execute(cls, model: Any) -> io.NodeOutput:
         class Cheap(type(model)):
             def denoiser(self) -> Any:
-                return predict_nothing
+                return Deaf()
 
         given = {field.name: getattr(model, field.name) for field in fields(model)}
         return io.NodeOutput(Cheap(**given | {"codec": PoolingCodec()}))

@@ -7,7 +7,7 @@ Modules are nested and named as in the official state dict.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # query, key, value, heads: see `attend`
+Heard = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values of a batch's audio for each spatial transformer in order: (clips * frames, tokens, width) each."""
 
 TIME_WIDTHS = 4  # the time embedding is so many times as wide as the first block
 MLP_WIDTHS = 4
@@ -60,20 +62,26 @@ class Kit:
 class Context:
     """What steers a pass through the layers.
 
-    time: (batch, time width).
-    audio: (batch * frames, tokens, audio width).
+    A guided pass computes every clip twice, without and with its audio. Both are the same up to the first audio
+    attention, so that until then the batch holds each clip once; after it, the silent clips and then the heard ones.
+
+    time: (1, time width), the same for every clip.
+    heard: the audio, see `Heard`; None is silence.
+    frames: of each clip.
+    clips: in the batch, once silent and heard ones have parted.
+    silent: of them, how many (the first) hear nothing.
     """
 
     time: Tensor
-    audio: Tensor
+    heard: Heard | None
+    frames: int
+    clips: int
+    silent: int
 
-    @property
-    def batch(self) -> int:
-        return len(self.time)
-
-    @property
-    def frames(self) -> int:
-        return len(self.audio) // self.batch
+    def parted(self, x: Tensor) -> Tensor:
+        """`x` (clips * frames, ...) with the silent and the heard clips apart: itself where they are already."""
+        missing = self.clips * self.frames - len(x)
+        return torch.cat([x[:missing], x]) if missing else x
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
@@ -92,9 +100,15 @@ def unfold(x: Tensor, batch: int) -> Tensor:
     return x.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
-def norm_over_clip(norm: nn.Module, x: Tensor, batch: int) -> Tensor:
-    """Group norm whose statistics span all frames of a clip. x: (batch * frames, channels, h, w)."""
-    return fold(norm(unfold(x, batch)))
+def norm_over_clip(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
+    """Group norm whose statistics span all frames of a clip. x: (clips * frames, channels, h, w), in either layout."""
+    clips = len(x) // frames
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return fold(norm(unfold(x, clips)))
+    # with channels last a clip's frames already lie one below the other, as one tall picture
+    rows = x.permute(0, 2, 3, 1)
+    tall = rows.reshape(clips, -1, *rows.shape[2:]).permute(0, 3, 1, 2)
+    return norm(tall).permute(0, 2, 3, 1).reshape(rows.shape).permute(0, 3, 1, 2)
 
 
 class ResNet(nn.Module):
@@ -111,14 +125,14 @@ class ResNet(nn.Module):
         self.conv_shortcut = ops.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        hidden = self.conv1(F.silu(norm_over_clip(self.norm1, x, context.batch)))
-        shift = self.time_emb_proj(F.silu(context.time)).repeat_interleave(context.frames, dim=0)
-        hidden = norm_over_clip(self.norm2, hidden + shift[:, :, None, None], context.batch)
-        return self.conv_shortcut(x) + self.conv2(F.silu(hidden))
+        hidden = self.conv1(F.silu(norm_over_clip(self.norm1, x, context.frames), inplace=True))
+        hidden += self.time_emb_proj(F.silu(context.time))[:, :, None, None]
+        hidden = F.silu(norm_over_clip(self.norm2, hidden, context.frames), inplace=True)
+        return self.conv2(hidden).add_(self.conv_shortcut(x))
 
 
 class Attention(nn.Module):
-    """Multi-head attention from (n, tokens, width) to (n, others, source width)."""
+    """Multi-head attention of (n, tokens, width) to themselves, or to (n, others, source width)."""
 
     def __init__(self, width: int, source_width: int, kit: Kit) -> None:
         super().__init__()
@@ -128,8 +142,21 @@ class Attention(nn.Module):
         self.to_v = kit.ops.Linear(source_width, width, bias=False)
         self.to_out = nn.Sequential(kit.ops.Linear(width, width))
 
-    def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        return self.to_out(self.attend(self.to_q(x), self.to_k(source), self.to_v(source), self.heads))
+    def forward(self, x: Tensor, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """`pairs` are keys and values made before; None makes them of `x`."""
+        return self.to_out(self.attend(self.to_q(x), *(pairs or self.pairs(x)), self.heads))
+
+    def pairs(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values: (n, others, width) each."""
+        return self.to_k(source), self.to_v(source)
+
+
+class AudioAttention(Attention):
+    """Pixels attend to the audio of their frame."""
+
+    def silence(self, x: Tensor) -> Tensor:
+        """What audio of zeros gives to every pixel, (1, 1, width): its values are zero, which leaves the bias."""
+        return self.to_out(x.new_zeros(1, 1, x.shape[-1]))
 
 
 class GatedGelu(nn.Module):
@@ -141,7 +168,7 @@ class GatedGelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        return F.gelu(gate).mul_(value)
 
 
 class FeedForward(nn.Module):
@@ -165,15 +192,19 @@ class SpatialBlock(nn.Module):
         self.norm1 = kit.ops.LayerNorm(width)
         self.attn1 = Attention(width, width, kit)
         self.norm2 = kit.ops.LayerNorm(width)
-        self.attn2 = Attention(width, kit.audio_width, kit)
+        self.attn2 = AudioAttention(width, kit.audio_width, kit)
         self.norm3 = kit.ops.LayerNorm(width)
         self.ff = FeedForward(width, kit)
+        self.place = 0  # among the UNet's, in order
 
-    def forward(self, x: Tensor, audio: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        x = x + self.attn1(normed, normed)
-        x = x + self.attn2(self.norm2(x), audio)
-        return x + self.ff(self.norm3(x))
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        x = context.parted(self.attn1(self.norm1(x)).add_(x))
+        quiet = context.silent * context.frames
+        if quiet:
+            x[:quiet] += self.attn2.silence(x)
+        if context.heard is not None:
+            x[quiet:] += self.attn2(self.norm2(x[quiet:]), context.heard[self.place])
+        return self.ff(self.norm3(x)).add_(x)
 
 
 class SpatialTransformer(nn.Module):
@@ -189,8 +220,8 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
-            tokens = block(tokens, context.audio)
-        return x + self.proj_out(tokens.transpose(1, 2).reshape(x.shape))
+            tokens = block(tokens, context)
+        return context.parted(x) + self.proj_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 class PositionTable(nn.Module):
@@ -221,9 +252,8 @@ class TemporalAttention(Attention):
         super().__init__(width, width, kit)
         self.pos_encoder = PositionTable(width, kit.positions)
 
-    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
-        placed = self.pos_encoder(x)
-        return super().forward(placed, placed if source is None else source)
+    def forward(self, x: Tensor, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        return super().forward(self.pos_encoder(x), pairs)
 
 
 class MotionBlock(nn.Module):
@@ -238,8 +268,8 @@ class MotionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
-            x = x + attention(norm(x))
-        return x + self.ff(self.ff_norm(x))
+            x = attention(norm(x)).add_(x)
+        return self.ff(self.ff_norm(x)).add_(x)
 
 
 class MotionTransformer(nn.Module):
@@ -253,13 +283,13 @@ class MotionTransformer(nn.Module):
         self.proj_out = kit.ops.Linear(width, width)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        # (batch * frames, c, h, w) -> (batch, h, w, frames, c): once, for every layer of the block
-        by_pixel = unfold(self.norm(x), context.batch).permute(0, 3, 4, 2, 1)
+        # (clips * frames, c, h, w) -> (clips, h, w, frames, c): once, for every layer of the block
+        by_pixel = unfold(self.norm(x), context.clips).permute(0, 3, 4, 2, 1)
         tokens = self.proj_in(by_pixel.flatten(0, 2))
         for block in self.transformer_blocks:
             tokens = block(tokens)
-        by_pixel = self.proj_out(tokens).view(by_pixel.shape)
-        return x + by_pixel.permute(0, 3, 4, 1, 2).flatten(0, 1)
+        by_frame = self.proj_out(tokens).view(by_pixel.shape).permute(0, 3, 4, 1, 2)
+        return (x.unflatten(0, (context.clips, -1)) + by_frame).flatten(0, 1)
 
 
 class MotionModule(nn.Module):

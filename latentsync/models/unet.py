@@ -21,10 +21,12 @@ from .layers import (
     Attend,
     Context,
     Downsample,
+    Heard,
     Kit,
     MotionModule,
     Ops,
     ResNet,
+    SpatialBlock,
     SpatialTransformer,
     TimeEmbedding,
     Upsample,
@@ -99,29 +101,39 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(up_blocks(config, kit))
         self.conv_norm_out = kit.norm(widths[0], RESNET_EPS)
         self.conv_out = ops.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        for place, block in enumerate(self.spatial_blocks):
+            block.place = place
+
+    def hear(self, audio: Tensor) -> Heard:
+        """What a batch's audio (clips, frames, 50, 384) is to `forward`: the same at every step."""
+        tokens = audio.flatten(0, 1)
+        return [block.attn2.pairs(tokens) for block in self.spatial_blocks]
 
     def forward(
-        self, x: Tensor, timestep: int | Tensor, audio: Tensor, deep: Tensor | None = None
+        self, x: Tensor, timestep: float, heard: Heard | None, deep: Tensor | None = None, *, guided: bool = False
     ) -> tuple[Tensor, Tensor]:
         """One pass, whole or shallow (DeepCache, branch 0: arXiv 2312.00858).
 
         Args:
-            x: (batch, 13, frames, h, w); noisy latents, mask, masked latents, reference latents.
-            timestep: 0 to 999, one for all or (batch,).
-            audio: (batch, frames, 50, 384).
-            deep: what an earlier pass returned; with it only the outermost layers run.
+            x: (clips, 13, frames, h, w); noisy latents, mask, masked latents, reference latents.
+            timestep: 0 to 999.
+            heard: the clips' audio, from `hear`; None is silence (audio of zeros).
+            deep: what an earlier pass over as many clips returned; with it only the outermost layers run.
+            guided: compute each clip twice: first all without audio, then all with it.
 
         Returns:
-            The noise (batch, 4, frames, h, w), and the state that entered the last layer.
+            The noise (clips, or twice as many, 4, frames, h, w), and the state that entered the last layer.
         """
-        times = torch.as_tensor(timestep, device=x.device).expand(len(x))
-        context = Context(self.time_embedding(times, x.dtype), audio.flatten(0, 1))
+        clips = len(x) * (1 + guided)
+        silent = clips if heard is None else clips - len(x)
+        time = self.time_embedding(torch.tensor([timestep], device=x.device), x.dtype)
+        context = Context(time, heard, x.shape[2], clips, silent)
         outer = self.conv_in(fold(x))
         if deep is None:
             deep = self.depths(outer, context)
-        hidden = self.outermost.layer(-1, torch.cat([deep, outer], dim=1), context)
-        hidden = F.silu(norm_over_clip(self.conv_norm_out, hidden, context.batch))
-        return unfold(self.conv_out(hidden), context.batch), deep
+        hidden = self.outermost.layer(-1, torch.cat([deep, context.parted(outer)], dim=1), context)
+        hidden = F.silu(norm_over_clip(self.conv_norm_out, hidden, context.frames), inplace=True)
+        return unfold(self.conv_out(hidden), clips), deep
 
     def depths(self, outer: Tensor, context: Context) -> Tensor:
         """Everything between the first convolution and the last layer."""
@@ -132,6 +144,11 @@ class UNet(nn.Module):
         for block in self.up_blocks[:-1]:
             hidden = block(hidden, skips, context)
         return self.outermost.climb(hidden, skips, context, self.config.layers)
+
+    @property
+    def spatial_blocks(self) -> list[SpatialBlock]:
+        """Of every transformer, in the order of their `place`."""
+        return [module for module in self.modules() if isinstance(module, SpatialBlock)]
 
     @property
     def outermost(self) -> UpBlock:
@@ -230,7 +247,7 @@ class UpBlock(Block):
     def climb(self, x: Tensor, skips: list[Tensor], context: Context, count: int) -> Tensor:
         """The first `count` layers; each takes its skip off the end of `skips`."""
         for index in range(count):
-            x = self.layer(index, torch.cat([x, skips.pop()], dim=1), context)
+            x = self.layer(index, torch.cat([x, context.parted(skips.pop())], dim=1), context)
         return x
 
 

@@ -11,11 +11,11 @@ from torch import nn
 from latentsync import synthetic
 from latentsync.checkpoint import meta_shapes
 from latentsync.errors import WeightsError
-from latentsync.models.layers import Attend, attend, fold, norm_over_clip, unfold
+from latentsync.models.layers import Attend, Heard, attend, fold, norm_over_clip, unfold
 from latentsync.models.unet import UNet, UNetConfig
 from tests import parity
 
-FRAMES, SIDE = 3, 8
+FRAMES, SIDE = 3, 16
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,18 @@ def unet() -> UNet:
 
 
 @pytest.fixture
-def inputs() -> tuple[torch.Tensor, torch.Tensor]:
-    return parity.normal(1, 2, 13, FRAMES, SIDE, SIDE), parity.normal(2, 2, FRAMES, 50, 384)
+def x() -> torch.Tensor:
+    return parity.normal(1, 2, 13, FRAMES, SIDE, SIDE)
+
+
+@pytest.fixture
+def audio() -> torch.Tensor:
+    return parity.normal(2, 2, FRAMES, 50, 384)
+
+
+@pytest.fixture
+def heard(unet: UNet, audio: torch.Tensor) -> Heard:
+    return unet.hear(audio)
 
 
 @pytest.mark.parametrize("layout", ["unet", "unet_tiny"])
@@ -53,7 +63,7 @@ def test_every_weight_is_held_by_a_layer_of_ops() -> None:
     assert {type(module).__name__ for module in holders} == {f"Given{name}" for name in names}
 
 
-def test_attention_is_the_given_one(inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_attention_is_the_given_one(x: torch.Tensor, audio: torch.Tensor) -> None:
     heads_seen: list[int] = []
 
     def counted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
@@ -61,13 +71,13 @@ def test_attention_is_the_given_one(inputs: tuple[torch.Tensor, torch.Tensor]) -
         return attend(query, key, value, heads)
 
     given: Attend = counted
-    UNet(synthetic.UNET, attention=given)(inputs[0], 1, inputs[1])
+    unet = UNet(synthetic.UNET, attention=given)
+    unet(x, 1, unet.hear(audio))
     # 16 spatial transformers and 20 motion modules, two attentions each
     assert heads_seen == [8] * 2 * (16 + 20)
 
 
-def test_shallow_pass_is_the_end_of_the_whole_one(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-    x, heard = inputs
+def test_shallow_pass_is_the_end_of_the_whole_one(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
     whole, deep = unet(x, 500, heard)
     shallow, returned = unet(x, 500, heard, deep)
     assert returned is deep
@@ -75,23 +85,39 @@ def test_shallow_pass_is_the_end_of_the_whole_one(unet: UNet, inputs: tuple[torc
     assert whole.shape == (2, 4, FRAMES, SIDE, SIDE)
 
 
-def test_shallow_pass_takes_the_deep_state_as_it_is(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-    x, heard = inputs
+def test_shallow_pass_takes_the_deep_state_as_it_is(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
     _, deep = unet(x, 500, heard)
     assert not torch.equal(unet(x, 500, heard, torch.zeros_like(deep))[0], unet(x, 500, heard, deep)[0])
 
 
-def test_timesteps_may_differ_within_a_batch(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-    x, heard = inputs
-    both, _ = unet(x, torch.tensor([10, 900]), heard)
-    for i, timestep in enumerate((10, 900)):
-        alone, _ = unet(x[i : i + 1], timestep, heard[i : i + 1])
-        # float32 kernels sum in another order for another batch
-        torch.testing.assert_close(both[i : i + 1], alone, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_guided_pass_is_the_silent_and_the_heard_one(
+    x: torch.Tensor, audio: torch.Tensor, layout: torch.memory_format
+) -> None:
+    unet = synthetic.unet().to(memory_format=layout)
+    heard, nothing = unet.hear(audio), unet.hear(torch.zeros_like(audio))
+    (silent, silent_deep), (aware, aware_deep) = unet(x, 500, nothing), unet(x, 500, heard)
+    both, deep = unet(x, 500, heard, guided=True)
+    shallow, _ = unet(x, 500, heard, deep, guided=True)
+    # float32 kernels sum in another order for another batch
+    torch.testing.assert_close(both, torch.cat([silent, aware]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(deep, torch.cat([silent_deep, aware_deep]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(shallow, both, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(unet(x, 500, None)[0], silent, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(silent, aware, atol=1e-2)
+
+
+def test_windows_of_one_batch_do_not_meet(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:
+    both, _ = unet(x, 500, unet.hear(audio), guided=True)
+    alone, _ = unet(x[:1], 500, unet.hear(audio[:1]), guided=True)
+    # float32 kernels sum in another order for another batch
+    torch.testing.assert_close(both[::2], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_resnet_norms_span_the_frames() -> None:
     """A frame is normalised otherwise beside louder ones: diffusers' motion UNet normalises each alone."""
     norm = nn.GroupNorm(2, 4)
     clip = parity.normal(1, 1, 4, 3, 2, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
-    torch.testing.assert_close(unfold(norm_over_clip(norm, fold(clip), batch=1), batch=1), norm(clip))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        normed = norm_over_clip(norm, fold(clip).contiguous(memory_format=layout), frames=3)
+        torch.testing.assert_close(unfold(normed, batch=1), norm(clip))
