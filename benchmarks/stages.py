@@ -84,11 +84,11 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
     features = AudioFeatures(torch.zeros(int(50 * source.duration_seconds), AUDIO_STATES, AUDIO_WIDTH), sound)
     noise = torch.zeros(1, 4, 1, 32, 32)
     codec, settings = PoolingCodec(), SamplerSettings(steps=1, guidance=1)
-    read, crop, paste, matched = VideoFile.read, align.crop, MouthPaste.paste, colour.measure
+    read, crop, paste, matched = VideoFile.read, align.crop, MouthPaste.paste, colour.Ring.match
     VideoFile.read = lambda *given: _timed_each(read(*given), "decode, twice", spent)
-    align.crop = _timed(crop, "crop, twice", spent)
+    align.crop = _timed(crop, "crop", spent)
     MouthPaste.paste = _timed(paste, "blend", spent)
-    colour.measure = _timed(matched, "match colours", spent)
+    colour.Ring.match = _timed(matched, "match colours", spent)
     start = time.perf_counter()
     samples = pipeline.sample(Deaf(), codec, track, features, timeline, settings, noise)
     lips = pipeline.collect(samples, track, timeline, sound, codec)
@@ -100,7 +100,7 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
         ending = time.perf_counter()
     spent["encode"] += time.perf_counter() - ending
     whole = time.perf_counter() - start
-    VideoFile.read, align.crop, MouthPaste.paste, colour.measure = read, crop, paste, matched
+    VideoFile.read, align.crop, MouthPaste.paste, colour.Ring.match = read, crop, paste, matched
     return {**spent, "everything but the networks": whole}
 
 

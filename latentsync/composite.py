@@ -150,7 +150,7 @@ class _Mouth:
         self._strength = lips.strength
         self._paste = MouthPaste(lips.resolution, settings.edge)
         self._keep = keep_mask(lips.resolution)
-        self._ring = colour.ring(lips.resolution)
+        self._ring = colour.Ring(lips.resolution)
         self._goes_on = _goes_on(lips)
         self._last: tuple[int, colour.Correction] | None = None
 
@@ -160,12 +160,12 @@ class _Mouth:
         shown = {i: frame for i, frame in frames.items() if i < len(slots) and slots[i] >= 0}
         if not shown:
             return {}
-        crops = np.stack([align.crop(frame, self._matrices[i], self._lips.resolution) for i, frame in shown.items()])
         faces = self._decoded(slots[list(shown)])
         if self._settings.color_match:
-            faces = [self._matched(i, face, seen) for i, face, seen in zip(shown, faces, crops, strict=True)]
+            faces = [self._matched(i, face, frame) for face, (i, frame) in zip(faces, shown.items(), strict=True)]
         if self._settings.mode == "box":
-            faces = list(blend.regenerated(torch.stack(faces), crops, self._keep))
+            crops = [align.crop(frame, self._matrices[i], self._lips.resolution) for i, frame in shown.items()]
+            faces = list(blend.regenerated(torch.stack(faces), np.stack(crops), self._keep))
         return dict(zip(shown, faces, strict=True))
 
     def paste(self, frame: np.ndarray, face: torch.Tensor, i: int, level: float | np.ndarray) -> np.ndarray:
@@ -184,11 +184,11 @@ class _Mouth:
             faces = F.interpolate(faces, (lips.resolution, lips.resolution), mode="bicubic", antialias=True)
         return list(faces)
 
-    def _matched(self, i: int, face: torch.Tensor, crop: np.ndarray) -> torch.Tensor:
+    def _matched(self, i: int, face: torch.Tensor, frame: np.ndarray) -> torch.Tensor:
         """The face in the footage's colours; the correction begins anew after frames without a mouth, and at cuts."""
         steady = self._last is not None and self._last[0] == i - 1 and self._goes_on[i]
         before = self._last[1] if self._last is not None and steady else None
-        correction = colour.measure(face, crop, self._ring).after(before)
+        correction = self._ring.match(face, frame, self._matrices[i]).after(before)
         self._last = (i, correction)
         return correction.apply(face)
 

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
+from ..pixels import white
+from .align import crop_size
 from .mask import keep_mask
-from .warp import opencv
+from .warp import inverse, opencv, sampled, transformed
 
 RING_SHARE = 0.08  # of the crop's side: how far around the mask colours are compared
+STRIDE_PX = 2  # between the pixels compared: neighbours tell the same
 CARRY = 0.8  # of the previous frame's correction
 STRONGEST_GAIN = 1.4
 FLAT = 1 / 255  # a spread of colours below a level says nothing
@@ -45,30 +49,47 @@ class Correction:
         return f"Correction(gain {self.gain.tolist()}, offset {self.offset.tolist()})"
 
 
-def ring(resolution: int) -> torch.Tensor:
-    """bool (resolution, resolution): the pixels of a crop close around the part that is made anew."""
-    cv2 = opencv()
-    kept = (keep_mask(resolution) > 0.99).astype(np.uint8)
-    away = cv2.distanceTransform(kept, cv2.DIST_L2, 5)
-    return torch.from_numpy((away > 0) & (away <= RING_SHARE * resolution))
-
-
-def measure(face: torch.Tensor, crop: np.ndarray, around: torch.Tensor) -> Correction:
-    """The correction that gives the ring of a face the mean and the spread of the footage's, channel by channel.
+class Ring:
+    """Pixels of a crop close around the part that is made anew: there face and footage show the same.
 
     Args:
-        face: (3, h, w) in [-1, 1], as decoded; resized for the comparison if it is not (3, R, R).
-        crop: uint8 (3, R, R), the footage's.
-        around: bool (R, R), see `ring`.
+        resolution: side of the square crop in pixels.
     """
-    side = crop.shape[-1]
-    pixels = face.detach().float().cpu()
-    if pixels.shape[1:] != (side, side):
-        pixels = torch.nn.functional.interpolate(pixels[None], (side, side), mode="area")[0]
-    made = pixels[:, around]
-    seen = torch.from_numpy(crop)[:, around].float() / 127.5 - 1
-    made_spread, seen_spread = made.std(dim=1), seen.std(dim=1)
-    tells = (made_spread > FLAT) & (seen_spread > FLAT)
-    gain = torch.where(tells, seen_spread / made_spread.clamp(min=FLAT), torch.ones(3))
-    gain = gain.clamp(1 / STRONGEST_GAIN, STRONGEST_GAIN)
-    return Correction(gain, seen.mean(dim=1) - gain * made.mean(dim=1))
+
+    def __init__(self, resolution: int) -> None:
+        cv2 = opencv()
+        kept = (keep_mask(resolution) > 0.99).astype(np.uint8)
+        away = cv2.distanceTransform(kept, cv2.DIST_L2, 5)
+        close = (away > 0) & (away <= RING_SHARE * resolution)
+        rows, columns = np.nonzero(close[::STRIDE_PX, ::STRIDE_PX])
+        self.rows, self.columns = STRIDE_PX * rows, STRIDE_PX * columns
+        self._side = resolution
+        stretch = np.array(crop_size(resolution)) / resolution
+        self._in_crop = (np.stack([self.columns, self.rows], axis=1) + 0.5) * stretch - 0.5
+
+    def match(self, face: torch.Tensor, frame: np.ndarray, matrix: np.ndarray) -> Correction:
+        """The correction that gives the face's ring the mean and the spread of the footage's, channel by channel.
+
+        Args:
+            face: (3, h, w) in [-1, 1], as decoded; resized for the comparison if it is not (3, R, R).
+            frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
+            matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
+        """
+        places = transformed(self._in_crop, inverse(matrix))
+        inside = ((places >= 0) & (places <= np.array(frame.shape[1::-1]) - 1)).all(axis=1)
+        if not inside.any():
+            return Correction(torch.ones(3), torch.zeros(3))
+        seen = sampled(frame, places[inside]) * (2 / white(frame)) - 1
+        made = self._of(face)[inside]
+        made_spread, seen_spread = made.std(axis=0), seen.std(axis=0)
+        tells = (made_spread > FLAT) & (seen_spread > FLAT)
+        gain = np.where(tells, seen_spread / np.maximum(made_spread, FLAT), np.float32(1))
+        gain = gain.clip(1 / STRONGEST_GAIN, STRONGEST_GAIN)
+        return Correction(torch.from_numpy(gain), torch.from_numpy(seen.mean(axis=0) - gain * made.mean(axis=0)))
+
+    def _of(self, face: torch.Tensor) -> np.ndarray:
+        """The face's colours at the ring: float32 (n, 3)."""
+        pixels = face.detach().float().cpu()
+        if pixels.shape[1:] != (self._side, self._side):
+            pixels = F.interpolate(pixels[None], (self._side, self._side), mode="area")[0]
+        return pixels.numpy()[:, self.rows, self.columns].T

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..pixels import white
 from .align import crop_size
 from .mask import mouth_weight
-from .warp import Box, footprint, is_empty, opencv, to_frame, within
+from .warp import Box, footprint, inverse, is_empty, opencv, to_frame, transformed, within
 
 STILL_PX = 0.02  # a mask that moves less changes no weight by as much as a level
 LARGEST_STEP = 2  # pixels of the face per pixel of the frame, from which it is shrunk before it is laid in
@@ -154,13 +154,6 @@ def _stretched(matrix: np.ndarray, crop_px: tuple[int, int], face_px: tuple[int,
 def _is_still(matrix: np.ndarray, other: np.ndarray, crop_px: tuple[int, int]) -> bool:
     """Whether two maps put the crop's corners at the same places of the frame, but for what cannot be seen."""
     width, height = crop_px
-    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1]], np.float64)
-    back = _inverse(matrix)
-    places, others = corners @ back.T, corners @ _inverse(other).T
+    corners = np.array([[0, 0], [width, 0], [0, height]], np.float64)
+    places, others = transformed(corners, inverse(matrix)), transformed(corners, inverse(other))
     return bool(np.abs(places - others).max() < STILL_PX)
-
-
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """(2, 3), crop pixels to frame pixels."""
-    cv2 = opencv()
-    return cv2.invertAffineTransform(np.asarray(matrix, np.float64))

@@ -75,6 +75,25 @@ def to_frame(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], outs
     return cv2.warpAffine(pixels, matrix, size[::-1], flags=flags, borderValue=(outside,) * 4)
 
 
+def sampled(frame: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The colours of a frame (H, W, 3) at places (n, 2), x and y in pixels inside it: float32 (n, 3), bilinear."""
+    corner = places.min(axis=0).astype(int)
+    last = np.ceil(places.max(axis=0)).astype(int)
+    box = np.ascontiguousarray(frame[corner[1] : last[1] + 1, corner[0] : last[0] + 1])
+    x, y = np.ascontiguousarray((places - corner).T[:, :, None], np.float32)
+    return opencv().remap(box, x, y, opencv().INTER_LINEAR)[:, 0].astype(np.float32)
+
+
+def transformed(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points (n, 2) through a map (2, 3): (n, 2)."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def inverse(matrix: np.ndarray) -> np.ndarray:
+    """The map back, crop pixels to frame pixels: float64 (2, 3)."""
+    return opencv().invertAffineTransform(np.asarray(matrix, np.float64))
+
+
 def resize_lanczos(pixels: np.ndarray, side: int) -> np.ndarray:
     """uint8 (h, w) or (h, w, 3) resized to `side` pixels each way with Lanczos-4."""
     cv2 = opencv()
