@@ -26,6 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except LatentSyncError as error:
         return _fail(error, 1)
+    except (RuntimeError, MemoryError) as error:
+        from .room import is_out_of_memory, room_error
+
+        if not is_out_of_memory(error):
+            raise
+        return _fail(room_error(error), 1)
     except KeyboardInterrupt:
         return _fail("cancelled", 1)
     return 0

@@ -84,7 +84,7 @@ def sample(
 
 def clips_at_once(most: int) -> Room:
     """Room for `most` clips in the UNet."""
-    return Room(most, "clips in the UNet", "choose version 1.5 or precision fp8, or close what else uses the memory")
+    return Room(most, "clips in the UNet")
 
 
 def _batches(chosen: Sequence[range], most: Callable[[], int]) -> Iterator[list[range]]:

@@ -11,6 +11,7 @@ from .errors import RoomError
 
 T = TypeVar("T")
 
+REMEDY = "choose version 1.5 or precision fp8, or close what else uses the memory"
 WORDS = ("out of memory", "allocate memory", "not enough memory")  # of backends that raise a plain RuntimeError
 
 
@@ -19,13 +20,12 @@ class Room:
 
     Args:
         most: at first.
-        what: is worked on, for the error: "windows", "images".
-        remedy: what the user can do when even one at a time is too much.
+        what: is worked on, in the error's words.
     """
 
-    def __init__(self, most: int, what: str, remedy: str) -> None:
+    def __init__(self, most: int, what: str) -> None:
         self.most = most
-        self._what, self._remedy = what, remedy
+        self._what = what
 
     def run(self, work: Callable[[int], T]) -> T:
         """The result of `work(most)`, with less until it succeeds.
@@ -45,7 +45,7 @@ class Room:
 
     def _shrink(self, reason: str) -> None:
         if self.most == 1:
-            raise RoomError(f"out of memory with {self._what} one at a time: {self._remedy} ({reason.splitlines()[0]})")
+            raise RoomError(_sentence(f"with {self._what} one at a time", reason))
         self.most //= 2
 
     def __repr__(self) -> str:
@@ -54,6 +54,16 @@ class Room:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a backend said that it has no memory left."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if isinstance(error, (RoomError, torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
+
+
+def room_error(error: BaseException) -> RoomError:
+    """What is said of a backend's own error, in a sentence; a RoomError has said it."""
+    return RoomError(str(error) if isinstance(error, RoomError) else _sentence("", str(error)))
+
+
+def _sentence(when: str, reason: str) -> str:
+    said = reason.partition("\n")[0]
+    return f"out of memory{when and ' '}{when}: {REMEDY} ({said})"

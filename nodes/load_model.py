@@ -62,6 +62,12 @@ class LatentSyncLoadModel(io.ComfyNode):
                     tooltip="Used instead of sd-vae-ft-mse. It must be a VAE of Stable Diffusion 1.x; "
                     "SDXL's looks the same but gives wrong colours.",
                 ),
+                io.Boolean.Input(
+                    "compile",
+                    default=False,
+                    tooltip="Lets torch.compile make the UNet's layers faster: the first run takes minutes longer, "
+                    "later ones less. Needs Triton on a GPU (triton-windows on Windows).",
+                ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],
         )
@@ -76,7 +82,13 @@ class LatentSyncLoadModel(io.ComfyNode):
     @classmethod
     @override
     def execute(
-        cls, version: str, unet: str, precision: str, download_missing: bool, vae: comfy.sd.VAE | None = None
+        cls,
+        version: str,
+        unet: str,
+        precision: str,
+        download_missing: bool,
+        vae: comfy.sd.VAE | None = None,
+        compile: bool = False,
     ) -> io.NodeOutput:
         model = loading.load_model(
             version=None if version == AUTO else version,
@@ -84,5 +96,6 @@ class LatentSyncLoadModel(io.ComfyNode):
             precision=precision,
             download_missing=download_missing,
             vae=vae,
+            compiled=compile,
         )
         return io.NodeOutput(model)

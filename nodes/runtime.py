@@ -14,9 +14,14 @@ import folder_paths
 import torch
 
 from ..latentsync import hub
-from ..latentsync.spec import LATENT_STRIDE, WINDOW_FRAMES, ModelSpec
+from ..latentsync.errors import RoomError
+from ..latentsync.pipeline import PASSES, clips_at_once
+from ..latentsync.room import Room, is_out_of_memory, room_error
+from ..latentsync.spec import LATENT_STRIDE, MODELS, WINDOW_FRAMES, ModelSpec
 
 if TYPE_CHECKING:
+    from ..latentsync.models.layers import Heard
+    from ..latentsync.models.unet import UNet
     from ..latentsync.models.whisper import WhisperEncoder
     from ..latentsync.sampling import Denoiser
     from ..latentsync.work import Work
@@ -51,11 +56,29 @@ class LoadedModel:
         return self.unet.load_device
 
     def denoiser(self) -> Denoiser:
-        """The UNet, brought to its device."""
+        """The UNet; whenever a batch of windows begins, it is brought to its device."""
+        return PatchedUNet(self)
+
+    def room(self) -> Room:
+        """Room for as many clips in the UNet as the free memory holds, once its weights are where they are to be.
+
+        No more than those of one guided window of 512 pixels, which leave a card nothing to wait for, or, on the
+        processor, of any one window.
+        """
+        if self.device.type == "cpu":
+            return clips_at_once(PASSES)
+        self.load(PASSES)
+        enough = PASSES * (MODELS["1.6"].resolution // self.spec.resolution) ** 2
+        return clips_at_once(min(enough, max(1, int(mm.get_free_memory(self.device) // self._clip_bytes))))
+
+    def load(self, clips: int) -> None:
+        """Bring the UNet to its device, and make room there for the activations of so many clips."""
+        mm.load_models_gpu([self.unet], memory_required=clips * self._clip_bytes)
+
+    @property
+    def _clip_bytes(self) -> int:
         latent = self.spec.resolution // LATENT_STRIDE
-        activations = 2 * WINDOW_FRAMES * latent * latent * WIDEST_CHANNELS * self.dtype.itemsize
-        mm.load_models_gpu([self.unet], memory_required=activations)
-        return self.unet.model
+        return WINDOW_FRAMES * latent * latent * WIDEST_CHANNELS * self.dtype.itemsize
 
     def encoder(self) -> WhisperEncoder:
         """Whisper's encoder, brought to its device."""
@@ -64,6 +87,32 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         return f"LoadedModel({self.spec.version}, {self.spec.resolution} px, {self.dtype} on {self.device})"
+
+
+class PatchedUNet:
+    """ComfyUI's patcher of the UNet as the library's `Denoiser`.
+
+    Between two windows the VAE may have taken its place on the device, so that each begins with its return.
+    """
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self._network: UNet = model.unet.model
+
+    def hear(self, audio: torch.Tensor) -> Heard:
+        self._model.load(PASSES * len(audio))
+        return self._network.hear(audio)
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        timestep: float,
+        heard: Heard | None,
+        deep: torch.Tensor | None = None,
+        *,
+        guided: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._network(x, timestep, heard, deep, guided=guided)
 
 
 class VaeCodec:
@@ -117,12 +166,27 @@ def unet_files() -> list[str]:
 
 
 def tracked(items: Iterable[T], total: int) -> Iterator[T]:
-    """Pass `items` on, moving the node's progress bar and looking for a cancel at each."""
+    """Pass `items` on, moving the node's progress bar and looking for a cancel at each.
+
+    Raises:
+        RoomError: memory ran out; what ComfyUI had loaded was put away first, so that the next prompt begins afresh.
+    """
     bar = comfy.utils.ProgressBar(total)
-    for done, item in enumerate(items, start=1):
-        mm.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total)
-        yield item
+    try:
+        for done, item in enumerate(items, start=1):
+            mm.throw_exception_if_processing_interrupted()
+            bar.update_absolute(done, total)
+            yield item
+    except (RoomError, RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = room_error(error)
+    else:
+        return
+    # only here does the error no longer hold what the failed attempt had on the device
+    mm.unload_all_models()
+    mm.soft_empty_cache()
+    raise reason
 
 
 def finished(work: Work[T]) -> T:

@@ -116,7 +116,9 @@ class LatentSyncSampler(io.ComfyNode):
         rate = output_rate(faces.source.rate, fps)
         timeline = lay_out(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
         noise = draw_noise(seed, model.spec.resolution).to(model.device)
-        samples = pipeline.sample(model.denoiser(), model.codec, faces, embeds, timeline, settings, noise, model.dtype)
+        samples = pipeline.sample(
+            model.denoiser(), model.codec, faces, embeds, timeline, settings, noise, model.dtype, model.room()
+        )
         total = len(pipeline.plan(faces, embeds, timeline)) * steps
         lips = pipeline.collect(
             runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec, runtime.temp_folder()

@@ -19,8 +19,10 @@ from .layers import (
     RESNET_EPS,
     TIME_WIDTHS,
     Attend,
+    Attention,
     Context,
     Downsample,
+    FeedForward,
     Heard,
     Kit,
     MotionModule,
@@ -144,6 +146,12 @@ class UNet(nn.Module):
         for block in self.up_blocks[:-1]:
             hidden = block(hidden, skips, context)
         return self.outermost.climb(hidden, skips, context, self.config.layers)
+
+    def compile_layers(self) -> None:
+        """Let torch.compile replace the code of every layer at its first run."""
+        for module in self.modules():
+            if isinstance(module, (ResNet, Attention, FeedForward)):
+                module.compile()
 
     @property
     def spatial_blocks(self) -> list[SpatialBlock]:

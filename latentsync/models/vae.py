@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ..errors import DependencyError, WeightsError
+from ..room import Room
 from ..spec import LATENT_CHANNELS
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 BLOCKS = 4
-SLICE_IMAGES = 4  # images in the VAE at once: bounds its memory, and gains nothing beyond
+SLICE_IMAGES = 4  # in the VAE at once, at first: bounds its memory, and gains nothing beyond
 
 # sd-vae-ft-mse was published before diffusers renamed the projections of its attention
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -42,6 +43,7 @@ class DiffusersCodec:
 
     def __init__(self, vae: AutoencoderKL) -> None:
         self.vae: Any = vae  # diffusers' own annotations do not hold
+        self._room = Room(SLICE_IMAGES, "images in the VAE")
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class DiffusersCodec:
 
     def _sliced(self, run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         weight = next(self.vae.parameters())
-        return torch.cat([run(part.to(weight)) for part in batch.split(SLICE_IMAGES)])
+        return self._room.run(lambda most: torch.cat([run(part.to(weight)) for part in batch.split(most)]))
 
 
 def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
