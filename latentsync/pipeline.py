@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,13 +34,17 @@ class Sampled(NamedTuple):
     latents: torch.Tensor
 
 
-def plan(track: FaceTrack, features: AudioFeatures, timeline: Timeline) -> list[range]:
-    """Windows of output frames in which the face is there and speaks, none of them across a cut."""
+def plan(track: FaceTrack, features: AudioFeatures, timeline: Timeline, overlap: int = 0) -> list[range]:
+    """Windows of output frames in which the face is there and speaks, none of them across a cut.
+
+    Args:
+        overlap: frames that neighbouring windows share.
+    """
     shown = np.where(track.present, track.shots + 1, 0)[list(timeline.source_index)]
     shown[~features.spoken_in(timeline)] = 0
     if timeline.sound_frames is not None:
         shown[timeline.sound_frames :] = 0
-    return list(windows(shown.tolist()))
+    return list(windows(shown.tolist(), overlap=overlap))
 
 
 def sample(
@@ -70,7 +74,7 @@ def sample(
     room = clips_at_once(PASSES) if room is None else room
     resolution = noise.shape[-1] * LATENT_STRIDE
     keep = torch.from_numpy(keep_mask(resolution))
-    chosen = plan(track, features, timeline)
+    chosen = plan(track, features, timeline, settings.overlap)
     with closing(ahead(_crops(track, chosen, timeline, resolution))) as crops:
         for batch in _batches(chosen, lambda: room.most // (PASSES if settings.guidance > 1 else 1)):
             pictures = [torch.from_numpy(own) for own in islice(crops, len(batch))]
@@ -95,12 +99,21 @@ def _batches(chosen: Sequence[range], most: Callable[[], int]) -> Iterator[list[
 
 
 def _crops(track: FaceTrack, chosen: Sequence[range], timeline: Timeline, resolution: int) -> Iterator[np.ndarray]:
-    """The crops of each window: uint8 (frames, 3, R, R)."""
+    """The crops of each window: uint8 (frames, 3, R, R). A frame that windows share is read once."""
     matrices = align.track_matrices(track, resolution)
-    indices = [timeline.source_index[i] for window in chosen for i in window]
+    shared = [_shared(*pair) for pair in pairwise([range(0), *chosen])]
+    indices = [timeline.source_index[i] for window, held in zip(chosen, shared, strict=True) for i in window[held:]]
     frames = zip(indices, track.source.read(indices), strict=True)
-    for window in chosen:
-        yield np.stack([align.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window))])
+    crops: list[np.ndarray] = []
+    for window, held in zip(chosen, shared, strict=True):
+        added = [align.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window) - held)]
+        crops = crops[len(crops) - held :] + added
+        yield np.stack(crops)
+
+
+def _shared(before: range, window: range) -> int:
+    """How many frames a window begins with that the one before it ends with."""
+    return max(before.stop - window.start, 0)
 
 
 def collect(
@@ -122,10 +135,10 @@ def collect(
         StorageError: the folder has no room.
     """
     slots = np.full(timeline.frame_count, -1, dtype=np.int64)
+    made = ((one.window, one.latents[0].movedim(1, 0).cpu()) for one in samples if one.step == one.steps)
     with TensorStore(f"the latents of {timeline.frame_count} frames", timeline.frame_count, folder) as store:
-        for sampled in samples:
-            if sampled.step == sampled.steps:
-                slots[sampled.window.start : sampled.window.stop] = store.append(sampled.latents[0].movedim(1, 0))
+        for frames, latents in blended(made):
+            slots[frames.start : frames.stop] = store.append(latents)
         latents = store.finished()
     if not len(latents):
         raise FaceError(
@@ -133,3 +146,28 @@ def collect(
             f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
         )
     return LipTrack(track, timeline, latents, slots, timeline.fit(waveform), codec)
+
+
+def blended(made: Iterable[tuple[range, torch.Tensor]]) -> Iterator[tuple[range, torch.Tensor]]:
+    """Each frame's latents once, of windows in order; where two share frames, one passes evenly into the other.
+
+    Args:
+        made: windows and their latents (frames, ...); one is held back at a time.
+    """
+    before, held = range(0), None
+    for window, latents in made:
+        given = latents
+        if held is not None:
+            alone = len(before) - _shared(before, window)
+            yield before[:alone], held[:alone]
+            given = _passing(held[alone:], latents)
+        before, held = window, given
+    if held is not None:
+        yield before, held
+
+
+def _passing(ending: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """Latents whose first frames come evenly out of the ones that end; none of either is left out of a frame."""
+    shared = len(ending)
+    weight = torch.arange(1, shared + 1).view(-1, *[1] * (latents.ndim - 1)) / (shared + 1)
+    return torch.cat([torch.lerp(ending, latents[:shared], weight.to(latents)), latents[shared:]])

@@ -1,4 +1,4 @@
-"""The verbs of diffusion: noise, conditioning, DDIM, guidance. Device and dtype come from the inputs."""
+"""The verbs of diffusion: noise, conditioning, denoising, guidance. Device and dtype come from the inputs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .models.layers import Heard
 from .room import Room
+from .solvers import solver
 from .spec import LATENT_CHANNELS, LATENT_SCALE, LATENT_STRIDE
 from .types import Codec, SamplerSettings
 
@@ -25,22 +26,18 @@ class Denoiser(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
-TRAIN_STEPS = 1000
-BETAS = (0.00085, 0.012)  # Stable Diffusion 1.x: linear in the square root
-
-
 @torch.no_grad()
 def denoise(
     unet: Denoiser, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings, room: Room
 ) -> Iterator[Tensor]:
-    """Samples the latents of a batch of windows: DDIM with eta 0 (arXiv 2010.02502), guided by the audio.
+    """Samples the latents of a batch of windows, guided by the audio.
 
     Args:
         unet: computes in the dtype and on the device of the conditioning and the audio.
         noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
         conditioning: (windows, 9, frames, r, r), see `condition`.
         audio: (windows, frames, 50, 384).
-        settings: steps, guidance and step cache; the seed is in the noise.
+        settings: scheduler, steps, guidance and step cache; the seed is in the noise.
         room: for so many clips at once; a guided window is two.
 
     Yields:
@@ -49,19 +46,21 @@ def denoise(
     Raises:
         RoomError: there is no room for one clip.
     """
-    guided = settings.guidance > 1
+    solving, guided = solver(settings.scheduler, settings.steps), settings.guided_steps
     heard = unet.hear(audio)
-    latents = noise.expand(len(conditioning), -1, conditioning.shape[2], -1, -1)
+    latents = solving.start(noise).expand(len(conditioning), -1, conditioning.shape[2], -1, -1)
     deep = None
-    for step, (timestep, alpha, alpha_next) in enumerate(schedule(settings.steps)):
-        if step % settings.step_cache == 0:
+    for step, timestep in enumerate(solving.timesteps):
+        if step % settings.step_cache == 0 or step == guided.start:
             deep = None
-        x = torch.cat([latents.to(conditioning), conditioning], dim=1)
-        predicted, deep = predict(unet, x, timestep, heard, deep, guided=guided, room=room)
-        if guided:
+        elif deep is not None and step == guided.stop:
+            _, deep = deep.chunk(2)
+        x = torch.cat([solving.scaled(latents, step).to(conditioning), conditioning], dim=1)
+        predicted, deep = predict(unet, x, timestep, heard, deep, guided=step in guided, room=room)
+        if step in guided:
             silent, aware = predicted.chunk(2)
             predicted = silent + settings.guidance * (aware - silent)
-        latents = ddim_step(latents, predicted.to(latents), alpha, alpha_next)
+        latents = solving.step(latents, predicted.to(latents), step)
         yield latents
 
 
@@ -90,31 +89,6 @@ def predict(
 def _of(heard: Heard, rows: slice) -> Heard:
     """The audio of some of a batch's frames."""
     return [(key[rows], value[rows]) for key, value in heard]
-
-
-def ddim_step(latents: Tensor, predicted: Tensor, alpha: float, alpha_next: float) -> Tensor:
-    """Removes the predicted noise, and puts back as much as the next step's level holds."""
-    clean = (latents - (1 - alpha) ** 0.5 * predicted) / alpha**0.5
-    return alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * predicted
-
-
-def schedule(steps: int) -> list[tuple[int, float, float]]:
-    """Per step: the timestep, its cumulative alpha, and that of the step after.
-
-    "Leading" spacing with an offset of one; the last step ends at the first alpha, not at one.
-    """
-    cumulative = alphas().tolist()
-    stride = TRAIN_STEPS // steps
-    # one is added to every timestep; at 1000 steps that would leave the table
-    timesteps = [min(i * stride + 1, TRAIN_STEPS - 1) for i in reversed(range(steps))]
-    return [(t, cumulative[t], cumulative[max(t - stride, 0)]) for t in timesteps]
-
-
-def alphas() -> Tensor:
-    """float32 (1000,): the share of signal left at each training step."""
-    low, high = BETAS
-    betas = torch.linspace(low**0.5, high**0.5, TRAIN_STEPS) ** 2
-    return torch.cumprod(1 - betas, dim=0)
 
 
 def draw_noise(seed: int, resolution: int) -> Tensor:

@@ -124,14 +124,16 @@ POSITIONS: dict[Length, Callable[[int, int], int]] = {"ping-pong": ping_pong, "l
 """How a source plays on that is shorter than its sound; any other length never outlasts it."""
 
 
-def windows(active: Sequence[int], longest: int = WINDOW_FRAMES) -> Iterator[range]:
+def windows(active: Sequence[int], longest: int = WINDOW_FRAMES, overlap: int = 0) -> Iterator[range]:
     """Half-open ranges of consecutive output frames that are sampled together, each of at most `longest` frames.
 
     Args:
         active: per output frame 0 (or False) where nothing is sampled; where it changes, so does the window.
+        overlap: frames that a window has in common with the one before it, less than `longest`.
     """
     for is_active, run in groupby(range(len(active)), key=lambda i: int(active[i])):
         if is_active:
             frames = list(run)
-            for first in range(frames[0], frames[-1] + 1, longest):
-                yield range(first, min(first + longest, frames[-1] + 1))
+            end = frames[-1] + 1
+            for first in range(frames[0], max(frames[0] + 1, end - overlap), longest - overlap):
+                yield range(first, min(first + longest, end))

@@ -14,7 +14,7 @@ import torch
 
 from .errors import AudioError, FaceError, UsageError, check_choice
 from .fade import strengths
-from .spec import AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE, MEL_RATE
+from .spec import AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE, MEL_RATE, MOST_OVERLAP
 from .timeline import Timeline
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ Silence = Literal["as is", "keep source", "close mouth"]
 
 
 Smoothing = Literal["zero-lag", "upstream"]
+
+Scheduler = Literal["ddim", "dpm++ 2m", "euler", "unipc"]
+"""What takes the noise away, step by step."""
 
 Settings = Mapping[str, object]
 """What something was made with, by name: for the run record."""
@@ -194,12 +197,19 @@ class SamplerSettings:
     steps: denoising steps, 1 to 1000.
     guidance: strength of the audio; 1 is off (and half the work).
     step_cache: the whole UNet runs every so many steps; 1 runs it in each.
+    scheduler: ddim is upstream's; the others come to the same with fewer steps.
+    overlap: frames that neighbouring windows share and blend, 0 to 12.
+    guidance_start, guidance_end: shares of the steps, 0 to 1; a step between is guided, any other costs half.
     """
 
     seed: int = 1247
     steps: int = 20
     guidance: float = 1.5
     step_cache: int = 3
+    scheduler: Scheduler = "ddim"
+    overlap: int = 0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -210,6 +220,26 @@ class SamplerSettings:
             raise UsageError(f"guidance must be from 1 to 10 (useful: 1 to 3), not {self.guidance}")
         if not 1 <= self.step_cache <= 10:
             raise UsageError(f"step_cache must be from 1 (off) to 10, not {self.step_cache}")
+        check_choice("scheduler", self.scheduler, get_args(Scheduler))
+        if not 0 <= self.overlap <= MOST_OVERLAP:
+            raise UsageError(f"overlap must be from 0 (off) to {MOST_OVERLAP} frames, not {self.overlap}")
+        if not 0.0 <= self.guidance_start < self.guidance_end <= 1.0:
+            raise UsageError(
+                "guidance_start must be less than guidance_end, both from 0 to 1, "
+                f"not {self.guidance_start} and {self.guidance_end}"
+            )
+        if self.guidance > 1 and not self.guided_steps:
+            raise UsageError(
+                f"guidance from {self.guidance_start} to {self.guidance_end} holds none of {self.steps} steps: "
+                "widen it, take more steps, or set guidance to 1"
+            )
+
+    @property
+    def guided_steps(self) -> range:
+        """The steps, from 0, that guidance is computed in: those whose middle is in its share."""
+        if self.guidance <= 1:
+            return range(0)
+        return range(round(self.guidance_start * self.steps), round(self.guidance_end * self.steps))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The sampler: DDIM as diffusers computes it, the conditioning's channels, the step cache."""
+"""The sampler: what the network is called with and how often, the conditioning's channels."""
 
 from __future__ import annotations
 
@@ -7,43 +7,12 @@ import pytest
 import torch
 
 from latentsync import sampling
-from latentsync.errors import RoomError
+from latentsync.errors import RoomError, UsageError
 from latentsync.models.layers import Heard
 from latentsync.pipeline import clips_at_once
 from latentsync.spec import LATENT_SCALE
 from latentsync.types import SamplerSettings
 from tests import parity
-
-
-@pytest.mark.parametrize("steps", [1, 2, 7, 20, 50, 999])
-def test_ddim_is_diffusers_ddim(steps: int) -> None:
-    from diffusers import DDIMScheduler
-
-    low, high = sampling.BETAS
-    reference = DDIMScheduler(
-        beta_start=low,
-        beta_end=high,
-        beta_schedule="scaled_linear",
-        steps_offset=1,
-        clip_sample=False,
-        set_alpha_to_one=False,
-    )
-    reference.set_timesteps(steps)
-    ours = theirs = parity.normal(1, 1, 4, 2, 3, 3)
-    plan = sampling.schedule(steps)
-    assert [timestep for timestep, _, _ in plan] == reference.timesteps.tolist()
-    for step, (timestep, alpha, alpha_next) in enumerate(plan):
-        predicted = parity.normal(step + 2, 1, 4, 2, 3, 3)
-        ours = sampling.ddim_step(ours, predicted, alpha, alpha_next)
-        theirs = reference.step(predicted, timestep, theirs).prev_sample
-    # float32 arithmetic of the same formula in another order, carried through all steps
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-
-
-def test_a_thousand_steps_stay_in_the_table() -> None:
-    timesteps = [timestep for timestep, _, _ in sampling.schedule(1000)]
-    assert max(timesteps) == 999
-    assert min(timesteps) == 1
 
 
 def test_noise_is_torchs_for_the_seed() -> None:
@@ -127,6 +96,74 @@ def test_the_result_is_the_same_in_any_number_of_calls(windows: int, most: int) 
     _, at_once = run(settings, windows)
     _, apart = run(settings, windows, most=most)
     assert all(torch.equal(one, other) for one, other in zip(at_once, apart, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "clips"),
+    [
+        (0.0, 0.5, [2, 2, 2, 1, 1, 1]),
+        (0.5, 1.0, [1, 1, 1, 2, 2, 2]),
+        (0.3, 0.8, [1, 1, 2, 2, 2, 1]),
+        (0.0, 1.0, [2] * 6),
+    ],
+)
+def test_guidance_runs_in_its_share_of_the_steps(start: float, end: float, clips: list[int]) -> None:
+    unet, _ = run(SamplerSettings(steps=6, guidance=2.0, step_cache=1, guidance_start=start, guidance_end=end))
+    assert unet.clips == clips
+
+
+def test_a_step_outside_the_share_is_a_step_without_guidance() -> None:
+    late = {"steps": 4, "step_cache": 1, "guidance_start": 0.5}
+    _, guided = run(SamplerSettings(guidance=2.0, **late))
+    _, never = run(SamplerSettings(guidance=1.0, **late))
+    assert [torch.equal(one, other) for one, other in zip(guided, never, strict=True)] == [True, True, False, False]
+
+
+def test_the_cache_follows_guidance_out_and_begins_anew_with_it() -> None:
+    share = {"guidance_start": 0.25, "guidance_end": 0.625}
+    unet, _ = run(SamplerSettings(steps=8, guidance=2.0, step_cache=4, **share))
+    assert unet.clips == [1, 1, 2, 2, 2, 1, 1, 1]
+    assert unet.whole == [True, False, True, False, True, False, False, False]
+
+
+class Halves(Recorder):
+    """It also remembers what it carried over, which tells the half without audio from the half with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.carried: list[list[float] | None] = []
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        timestep: float,
+        heard: Heard | None,
+        deep: torch.Tensor | None = None,
+        *,
+        guided: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.carried.append(None if deep is None else deep.flatten().tolist())
+        predicted, _ = super().__call__(x, timestep, heard, deep, guided=guided)
+        clips = len(x) * (1 + guided)
+        return predicted, torch.arange(float(clips)).repeat_interleave(x.shape[2])[:, None] + 10 * (not guided)
+
+
+def test_the_heard_half_of_the_cache_is_what_goes_on() -> None:
+    unet = Halves()
+    run(SamplerSettings(steps=4, guidance=2.0, step_cache=4, guidance_end=0.5), unet=unet)
+    assert unet.carried == [None, [0] * 3 + [1] * 3, [1] * 3, [10] * 3]
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.1)])
+def test_the_share_of_guidance_must_be_one(start: float, end: float) -> None:
+    with pytest.raises(UsageError, match="guidance_start must be less than guidance_end"):
+        SamplerSettings(guidance_start=start, guidance_end=end)
+
+
+def test_guidance_in_no_step_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"0\.4 to 0\.45 holds none of 3 steps: widen it"):
+        SamplerSettings(steps=3, guidance_start=0.4, guidance_end=0.45)
+    assert not SamplerSettings(steps=3, guidance=1.0, guidance_start=0.4, guidance_end=0.45).guided_steps
 
 
 def test_guidance_hears_silence_first() -> None:

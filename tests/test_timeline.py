@@ -123,6 +123,27 @@ def test_windows_cover_the_active_frames_once(active: list[bool], longest: int) 
         assert len(a) == longest or a.stop < b.start, "only the last window of a run is short"
 
 
+@given(st.lists(st.integers(0, 2), max_size=80), st.integers(1, 20), st.data())
+def test_windows_that_overlap_cover_every_active_frame(active: list[int], longest: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, longest - 1))
+    found = list(windows(active, longest, overlap))
+    assert sorted({i for window in found for i in window}) == [i for i, on in enumerate(active) if on]
+    for window in found:
+        assert 1 <= len(window) <= longest
+        assert len({active[i] for i in window}) == 1, "no window goes across a change"
+    for a, b in pairwise(found):
+        assert a.stop < b.stop, "each adds a frame"
+        assert b.start >= a.stop or (a.stop - b.start == overlap and len(a) == longest)
+    assert overlap > 0 or found == list(windows(active, longest))
+
+
+def test_windows_that_overlap_by_hand() -> None:
+    assert list(windows([1] * 33, 16, 4)) == [range(16), range(12, 28), range(24, 33)]
+    assert list(windows([1] * 28, 16, 4)) == [range(16), range(12, 28)], "a third would add nothing"
+    assert list(windows([1] * 3, 16, 4)) == [range(3)]
+    assert list(windows([1] * 17 + [2] * 3, 16, 4)) == [range(16), range(12, 17), range(17, 20)]
+
+
 @pytest.mark.parametrize("rate", [Fraction(0), Fraction(-25)])
 def test_a_rate_must_be_positive(rate: Fraction) -> None:
     with pytest.raises(UsageError, match="positive"):
