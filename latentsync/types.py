@@ -197,7 +197,7 @@ class SamplerSettings:
     steps: denoising steps, 1 to 1000.
     guidance: strength of the audio; 1 is off (and half the work).
     step_cache: the whole UNet runs every so many steps; 1 runs it in each.
-    scheduler: ddim is upstream's; the others come to the same with fewer steps.
+    scheduler: ddim is upstream's; dpm++ 2m and unipc are made for fewer steps.
     overlap: frames that neighbouring windows share and blend, 0 to 12.
     guidance_start, guidance_end: shares of the steps, 0 to 1; a step between is guided, any other costs half.
     """

@@ -86,7 +86,8 @@ def test_the_outputs_suffix_chooses_the_format(sample: Sample, tmp_path: Path, s
 
 def test_a_record_is_written_beside_the_output(sample: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
-    assert synthetic(sample, output, "--steps", 1, "--record", "--consent", "my own face", "--seed", 9) == 0
+    fast = ("--steps", 2, "--scheduler", "unipc", "--overlap", 4, "--guidance-start", 0.5, "--guidance-end", 1)
+    assert synthetic(sample, output, *fast, "--record", "--consent", "my own face", "--seed", 9) == 0
     record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
     assert (record["outcome"], record["seed"], record["consent"]) == ("done", 9, "my own face")
@@ -96,7 +97,9 @@ def test_a_record_is_written_beside_the_output(sample: Sample, tmp_path: Path) -
         role: (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for role, path in given.items()
     }
     lips = record["settings"]["lips"]
-    assert (lips["faces"]["face"], lips["audio"]["silence"], lips["sampler"]["steps"]) == ("largest", "as is", 1)
+    assert (lips["faces"]["face"], lips["audio"]["silence"], lips["sampler"]["steps"]) == ("largest", "as is", 2)
+    assert (lips["sampler"]["scheduler"], lips["sampler"]["overlap"]) == ("unipc", 4)
+    assert (lips["sampler"]["guidance_start"], lips["sampler"]["guidance_end"]) == (0.5, 1.0)
     assert lips["timeline"] == {"fps": "25", "length": "ping-pong"}
     assert record["frames"] == {"total": 38, "lips": 38, "untouched": 0}
     with av.open(str(output)) as container:

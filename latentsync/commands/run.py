@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from .. import hub
 from ..spec import MODELS
 from ..timeline import Length, RateChoice
-from ..types import HearingSettings, SamplerSettings, Segments, Silence
+from ..types import HearingSettings, SamplerSettings, Scheduler, Segments, Silence
 from . import faces, models_folder, output
 from .device import card_bytes, chosen_device
 from .progress import followed, shown
@@ -67,6 +67,22 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument(
         "--step-cache", type=int, default=defaults.step_cache, help="run the whole UNet every so many steps; 1 is off"
     )
+    job.add_argument(
+        "--scheduler",
+        choices=get_args(Scheduler),
+        default=defaults.scheduler,
+        help="how the noise is taken away: ddim is the authors' own; dpm++ 2m and unipc are made for fewer steps",
+    )
+    job.add_argument(
+        "--overlap", type=int, default=defaults.overlap, help="frames that a window of 16 shares with the next, 0 to 12"
+    )
+    for end in ("start", "end"):
+        job.add_argument(
+            f"--guidance-{end}",
+            type=float,
+            default=getattr(defaults, f"guidance_{end}"),
+            help=f"share of the steps at which guidance {end}s, 0 to 1; a step without it takes half the time",
+        )
     _add_hearing(job)
     job.add_argument(
         "--fps",
@@ -121,7 +137,16 @@ def run(options: argparse.Namespace) -> None:
     from ..record import Recorder, RunRecord
 
     output.check(options, [options.video, options.audio, options.vocals, options.landmarks, options.reference_face])
-    settings = SamplerSettings(options.seed, options.steps, options.guidance, options.step_cache)
+    settings = SamplerSettings(
+        options.seed,
+        options.steps,
+        options.guidance,
+        options.step_cache,
+        options.scheduler,
+        options.overlap,
+        options.guidance_start,
+        options.guidance_end,
+    )
     record = RunRecord(consent=options.consent, seed=options.seed)
     with Recorder(options.output, record) if options.record else nullcontext():
         _write(_sampled(settings, options), options, record)
@@ -145,7 +170,7 @@ def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack
     samples = pipeline.sample(
         models.unet, models.codec, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
     )
-    total = len(pipeline.plan(track, features, timeline)) * settings.steps
+    total = len(pipeline.plan(track, features, timeline, settings.overlap)) * settings.steps
     lips = pipeline.collect(shown(samples, "lips", total), track, timeline, sound, models.codec)
     made_with = {
         "faces": track.made_with,

@@ -1,0 +1,141 @@
+"""What each choice of speed changes in the mouth, against 20 exact DDIM steps, and how many passes it takes.
+
+The networks are tiny and untrained, so that anybody can run it: the passes are those of any network, but the PSNR is
+that of noise taken away by a random one. It tells how far two choices are apart, not how either looks.
+
+Usage: python -m benchmarks.choices VIDEO SOUND --model face_landmarker.task [--frames 48]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentsync import hearing, pipeline, sampling, synthetic
+from latentsync.face.choose import choose
+from latentsync.face.detect import FaceDetector
+from latentsync.face.follow import follow
+from latentsync.face.mask import keep_mask
+from latentsync.face.people import gather
+from latentsync.face.track import scan
+from latentsync.media import VideoFile, read_sound
+from latentsync.models.layers import Heard
+from latentsync.sound import hear
+from latentsync.spec import LATENT_SCALE, MODELS
+from latentsync.timeline import Timeline, lay_out
+from latentsync.types import AudioFeatures, FaceTrack, HearingSettings, SamplerSettings
+
+RESOLUTION = MODELS["1.5"].resolution
+EXACT = SamplerSettings(steps=20, step_cache=1)
+
+CHOICES = {
+    **{f"step_cache {n}": SamplerSettings(step_cache=n) for n in (2, 3, 4, 5)},
+    **{
+        f"{scheduler}, {steps} steps": SamplerSettings(steps=steps, step_cache=1, scheduler=scheduler)
+        for scheduler in ("ddim", "dpm++ 2m", "euler", "unipc")
+        for steps in (20, 10, 6)
+        if (scheduler, steps) != (EXACT.scheduler, EXACT.steps)
+    },
+    "guidance 1": SamplerSettings(step_cache=1, guidance=1.0),
+    "guidance_end 0.5": SamplerSettings(step_cache=1, guidance_end=0.5),
+    "another seed": SamplerSettings(seed=EXACT.seed + 1, step_cache=1),
+}
+"""What is compared; another seed, for how far apart two mouths of equal right are."""
+
+
+class Counted:
+    """A denoiser that counts its passes, each of one clip: a guided call is two."""
+
+    def __init__(self, unet: sampling.Denoiser) -> None:
+        self._unet = unet
+        self.whole = self.shallow = 0
+
+    def hear(self, audio: Tensor) -> Heard:
+        return self._unet.hear(audio)
+
+    def __call__(
+        self, x: Tensor, timestep: float, heard: Heard | None, deep: Tensor | None = None, *, guided: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        clips = len(x) * (1 + guided)
+        self.whole += clips if deep is None else 0
+        self.shallow += clips if deep is not None else 0
+        return self._unet(x, timestep, heard, deep, guided=guided)
+
+
+class Clip(NamedTuple):
+    """What is sampled."""
+
+    track: FaceTrack
+    features: AudioFeatures
+    timeline: Timeline
+
+
+def main() -> None:
+    options = _options()
+    clip = _clip(options)
+    windows = len(pipeline.plan(*clip))
+    sys.stdout.write(f"{options.video.name}, {clip.timeline.frame_count} frames, tiny untrained networks\n\n")
+    sys.stdout.write(
+        "| choice | whole passes a window | shallow passes a window | PSNR of the mouth |\n|---|---|---|---|\n"
+    )
+    exact, unet = _mouths(clip, EXACT)
+    sys.stdout.write(f"| 20 exact DDIM steps | {unet.whole / windows:g} | 0 | |\n")
+    for name, settings in CHOICES.items():
+        made, unet = _mouths(clip, settings)
+        counts = f"{unet.whole / windows:g} | {unet.shallow / windows:g}"
+        sys.stdout.write(f"| {name} | {counts} | {_psnr(made, exact):.1f} dB |\n")
+        sys.stdout.flush()
+
+
+def _clip(options: argparse.Namespace) -> Clip:
+    seconds = options.frames / VideoFile(options.video).rate
+    source, sound = VideoFile(options.video, duration_seconds=seconds), read_sound(options.sound).lasting(seconds)
+    with FaceDetector(options.model) as detector:
+        people = gather(source, scan(source, detector))
+    heard, settings = hear(sound, None, Fraction(0)), HearingSettings()
+    listened = hearing.listen(heard, synthetic.whisper(), settings)
+    features, _ = hearing.remember(listened, heard, sound, settings)
+    return Clip(follow(people, choose(people)), features, lay_out(source, sound.duration_seconds, source.rate))
+
+
+def _mouths(clip: Clip, settings: SamplerSettings) -> tuple[Tensor, Counted]:
+    """The regenerated part of every crop, (frames, 3, pixels) in [-1, 1], and the network that made it."""
+    unet, codec = Counted(synthetic.unet()), synthetic.vae()
+    noise = sampling.draw_noise(settings.seed, RESOLUTION)
+    samples = pipeline.sample(unet, codec, *clip, settings, noise)
+    lips = pipeline.collect(samples, clip.track, clip.timeline, clip.features.waveform, codec)
+    mouth = torch.from_numpy(keep_mask(RESOLUTION)) < 1
+    return torch.cat([made[..., mouth] for made in _decoded(lips.latents)]), unet
+
+
+@torch.no_grad()
+def _decoded(latents: Tensor) -> Iterator[Tensor]:
+    codec = synthetic.vae()
+    for some in latents.split(8):
+        yield codec.decode(some.float() / LATENT_SCALE).clamp(-1, 1)
+
+
+def _psnr(made: Tensor, exact: Tensor) -> float:
+    """Decibels, of values that reach from -1 to 1."""
+    error = torch.mean((made - exact).double() ** 2)
+    return float(10 * torch.log10(4 / error))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("sound", type=Path)
+    parser.add_argument("--model", type=Path, required=True, help="face_landmarker.task")
+    parser.add_argument("--frames", type=int, default=48)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
