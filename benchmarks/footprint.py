@@ -3,7 +3,7 @@
 The networks run at full size on torch's meta device, in fp16, through the product's own sampler and codec; every
 operation tells what storage it makes, and each storage is counted once, from then until it dies. What kernels use
 inside (workspaces of convolutions and matrix products), what the allocator rounds up or keeps, and the runtime's own
-few hundred MB are not in it. Attention counts as a fused kernel: its output, and no matrix of scores.
+few hundred MB are not in it. Attention counts as a fused kernel, the VAE's, too: its output, and no matrix of scores.
 
 Usage: python -m benchmarks.footprint [--tiny] [--frames 16] [--json benchmarks/footprint.json]
 
