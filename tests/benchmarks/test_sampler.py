@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import sampler
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 
 
 def test_every_stage_is_measured_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
