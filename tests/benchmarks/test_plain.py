@@ -1,0 +1,56 @@
+"""The plain stages are an independent second writing of the same arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import plain
+from latentsync import sampling, synthetic
+from latentsync.face.mask import keep_mask
+from latentsync.pipeline import clips_at_once
+from latentsync.spec import LATENT_SCALE
+from latentsync.types import SamplerSettings
+from tests import parity
+
+FRAMES, SIDE, RESOLUTION = 5, 16, 64
+
+
+def relative(given: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((given - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_latents_are_those_of_the_product(guidance: float) -> None:
+    unet = synthetic.unet()
+    noise, conditioning = parity.normal(1, 1, 4, 1, SIDE, SIDE), parity.normal(2, 1, 9, FRAMES, SIDE, SIDE)
+    audio = parity.normal(3, 1, FRAMES, 50, 384)
+    settings = SamplerSettings(steps=4, guidance=guidance, step_cache=1)
+    *_, ours = sampling.denoise(unet, noise, conditioning, audio, settings, clips_at_once(2))
+    weights = plain.nested(unet.state_dict())
+    theirs = plain.denoise(weights, noise, conditioning, audio, settings)
+    assert relative(ours, theirs) < 1e-4  # float32 sums in another order, carried through four steps
+    other = plain.denoise(weights, noise, conditioning, audio.flip(1), settings)
+    assert relative(other, theirs) > 1e-2
+
+
+def test_plain_weights_are_the_networks_own() -> None:
+    unet = synthetic.unet()
+    own = plain.nested(unet.state_dict())["down_blocks"]["0"]["resnets"]["0"]["conv1"]["weight"]
+    assert own.data_ptr() == unet.down_blocks[0].resnets[0].conv1.weight.data_ptr()
+
+
+def test_conditioning_is_that_of_the_product() -> None:
+    codec = synthetic.vae()
+    crops = (127 * (1 + parity.normal(4, FRAMES, 3, RESOLUTION, RESOLUTION).tanh())).to(torch.uint8)
+    keep = torch.from_numpy(keep_mask(RESOLUTION))
+    theirs = plain.condition(codec.vae, sampling.as_pixels(crops), keep)
+    # float32 kernels sum in another order for another batch
+    torch.testing.assert_close(sampling.condition(crops, keep, codec), theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_decoding_is_that_of_the_product() -> None:
+    codec, latents = synthetic.vae(), parity.normal(5, FRAMES, 4, 8, 8)
+    ours = codec.decode(latents / LATENT_SCALE)
+    # float32 kernels sum in another order for another batch
+    torch.testing.assert_close(plain.decode(codec.vae, latents), ours, atol=1e-4, rtol=1e-4)
