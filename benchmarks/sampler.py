@@ -45,15 +45,14 @@ class Window(NamedTuple):
     """What is sampled, and the networks that do it.
 
     noise (1, 4, 1, r, r), conditioning (1, 9, frames, r, r), audio (1, frames, 50, 384).
-    weights: for the plain way. rows: our network in torch's usual layout. last: the same, channels last.
+    weights: for the plain way. unet: our network, of the same tensors.
     """
 
     noise: Tensor
     conditioning: Tensor
     audio: Tensor
     weights: plain.Weights
-    rows: UNet
-    last: UNet
+    unet: UNet
 
     @classmethod
     def made(cls, options: argparse.Namespace) -> Window:
@@ -65,14 +64,12 @@ class Window(NamedTuple):
         side, frames = options.side, options.frames
         state = unet_weights(tiny=options.tiny, device=options.device, dtype=options.dtype)
         config = synthetic.UNET if options.tiny else None
-        rows, last = (checkpoint.build(lambda: UNet(config), state, name="untrained UNet") for _ in range(2))
         return cls(
             normal(1, LATENT_CHANNELS, 1, side, side),
             normal(1, 2 * LATENT_CHANNELS + 1, frames, side, side).to(options.dtype),
             normal(1, frames, AUDIO_POSITIONS * AUDIO_STATES, AUDIO_WIDTH).to(options.dtype),
             plain.nested(state),
-            rows,
-            last.to(memory_format=torch.channels_last),
+            checkpoint.build(lambda: UNet(config), state, name="untrained UNet"),
         )
 
 
@@ -122,7 +119,7 @@ def of_sampling(options: argparse.Namespace, window: Window) -> Iterator[Row]:
     exact = SamplerSettings(steps=options.steps, guidance=options.guidance, step_cache=1)
 
     def product(settings: SamplerSettings) -> Tensor:
-        *_, latents = denoise(window.last, *given, settings, clips_at_once(PASSES))
+        *_, latents = denoise(window.unet, *given, settings, clips_at_once(PASSES))
         return latents
 
     meter = Meter(options.device)
@@ -160,24 +157,23 @@ def of_ladder(options: argparse.Namespace, window: Window) -> Iterator[Row]:
 
 def ladder(window: Window) -> dict[str, Work]:
     """Ways to compute one guided step."""
-    audio, rows, last = window.audio, window.rows, window.last
+    audio, unet = window.audio, window.unet
     x = torch.cat([window.noise.expand(-1, -1, audio.shape[1], -1, -1).to(audio), window.conditioning], dim=1)
     zeros, timestep = torch.zeros_like(audio), torch.tensor(TIMESTEP)
-    heard, silence = rows.hear(audio), rows.hear(zeros)
-    _, deep = last(x, TIMESTEP, heard, guided=True)
+    heard, silence = unet.hear(audio), unet.hear(zeros)
+    _, deep = unet(x, TIMESTEP, heard, guided=True)
     both = torch.cat([zeros, audio]), torch.cat([x, x])
     return {
         "plain": lambda: plain.unet(window.weights, both[1], timestep, both[0]),
         "our layers, a call for each pass": lambda: (
-            rows(x, TIMESTEP, rows.hear(zeros)),
-            rows(x, TIMESTEP, rows.hear(audio)),
+            unet(x, TIMESTEP, unet.hear(zeros)),
+            unet(x, TIMESTEP, unet.hear(audio)),
         ),
-        "+ hears once": lambda: (rows(x, TIMESTEP, silence), rows(x, TIMESTEP, heard)),
-        "+ silence folded": lambda: (rows(x, TIMESTEP, None), rows(x, TIMESTEP, heard)),
-        "+ one call, what is common once": lambda: rows(x, TIMESTEP, heard, guided=True),
-        "+ channels last": lambda: last(x, TIMESTEP, heard, guided=True),
-        "of that: a shallow step": lambda: last(x, TIMESTEP, heard, deep, guided=True),
-        "of that: conv_in": lambda: last.conv_in(fold(x)),
+        "+ hears once": lambda: (unet(x, TIMESTEP, silence), unet(x, TIMESTEP, heard)),
+        "+ silence folded": lambda: (unet(x, TIMESTEP, None), unet(x, TIMESTEP, heard)),
+        "+ one call, what is common once": lambda: unet(x, TIMESTEP, heard, guided=True),
+        "of that: a shallow step": lambda: unet(x, TIMESTEP, heard, deep, guided=True),
+        "of that: conv_in": lambda: unet.conv_in(fold(x)),
     }
 
 

@@ -65,8 +65,8 @@ class LatentSyncLoadModel(io.ComfyNode):
                 io.Boolean.Input(
                     "compile",
                     default=False,
-                    tooltip="Lets torch.compile make the UNet's layers faster: the first run takes minutes longer, "
-                    "later ones less. Needs Triton on a GPU (triton-windows on Windows).",
+                    tooltip="Lets torch.compile make the UNet's layers faster. The first run, and the first with another "
+                    "length of window, takes minutes longer. Needs Triton on a GPU (triton-windows on Windows).",
                 ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],

@@ -77,6 +77,7 @@ def load_model(
         codec=codec or VaeCodec(_load_vae(files.vae)),
         dtype=computed,
         files=(files.unet, files.whisper) if vae is not None else (files.unet, files.whisper, files.vae),
+        compiled=compiled,
     )
 
 

@@ -12,9 +12,10 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
+from typing_extensions import override
 
 from ..latentsync import hub
-from ..latentsync.errors import RoomError
+from ..latentsync.errors import DependencyError, RoomError
 from ..latentsync.pipeline import PASSES, clips_at_once
 from ..latentsync.room import Room, is_out_of_memory, room_error
 from ..latentsync.spec import LATENT_STRIDE, MODELS, WINDOW_FRAMES, ModelSpec
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
 NO_MODELS = {"custom_nodes", "datasets", "configs"}  # kinds of folders that hold something else
+WIDTHS_OF_LAYERS = 64  # at most, counting each once for whole windows and once for any other length
 WIDEST_CHANNELS = 3 * 2560  # of activations held at once per latent pixel: GEGLU of the first level, in and out
 
 
@@ -42,6 +44,7 @@ class LoadedModel:
     codec: ComfyUI's VAE behind the library's interface.
     dtype: what the UNet computes in.
     files: that were read.
+    compiled: whether torch.compile makes the UNet's layers faster.
     """
 
     spec: ModelSpec
@@ -50,6 +53,7 @@ class LoadedModel:
     codec: VaeCodec
     dtype: torch.dtype
     files: tuple[Path, ...]
+    compiled: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +61,7 @@ class LoadedModel:
 
     def denoiser(self) -> Denoiser:
         """The UNet; whenever a batch of windows begins, it is brought to its device."""
-        return PatchedUNet(self)
+        return CompiledUNet(self) if self.compiled else PatchedUNet(self)
 
     def room(self) -> Room:
         """Room for as many clips in the UNet as the free memory holds, once its weights are where they are to be.
@@ -113,6 +117,22 @@ class PatchedUNet:
         guided: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return self._network(x, timestep, heard, deep, guided=guided)
+
+
+class CompiledUNet(PatchedUNet):
+    """The same, its layers compiled by torch at their first run."""
+
+    @override
+    def __call__(self, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        from torch import _dynamo as dynamo
+
+        try:
+            # torch compiles a layer's code eight times before it gives up; ours come in more widths than that
+            with dynamo.config.patch(recompile_limit=WIDTHS_OF_LAYERS):
+                return super().__call__(*given, **named)
+        except dynamo.exc.TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise DependencyError(f"torch.compile failed: {reason}. Turn compile off in Load Model.") from error
 
 
 class VaeCodec:

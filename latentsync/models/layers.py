@@ -21,7 +21,8 @@ Heard = Sequence[tuple[Tensor, Tensor]]
 
 TIME_WIDTHS = 4  # the time embedding is so many times as wide as the first block
 MLP_WIDTHS = 4
-MLP_PARTS = 4  # more would lower no peak: other layers hold as much by then
+ATTENTION_WIDTHS = 4  # queries, keys, values and what comes of them
+PART_BYTES = 24 * 2**20  # of what is inside a layer at once; beyond, a processor gets every page anew for each result
 RESNET_EPS = 1e-5
 TRANSFORMER_EPS = 1e-6
 
@@ -102,14 +103,25 @@ def unfold(x: Tensor, batch: int) -> Tensor:
 
 
 def norm_over_clip(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
-    """Group norm whose statistics span all frames of a clip. x: (clips * frames, channels, h, w), in either layout."""
-    clips = len(x) // frames
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        return fold(norm(unfold(x, clips)))
-    # with channels last a clip's frames already lie one below the other, as one tall picture
-    rows = x.permute(0, 2, 3, 1)
-    tall = rows.reshape(clips, -1, *rows.shape[2:]).permute(0, 3, 1, 2)
-    return norm(tall).permute(0, 2, 3, 1).reshape(rows.shape).permute(0, 3, 1, 2)
+    """Group norm whose statistics span all frames of a clip. x: (clips * frames, channels, h, w)."""
+    return fold(norm(unfold(x, len(x) // frames)))
+
+
+def in_parts(work: Callable[..., Tensor], x: Tensor, *others: Tensor, wider: int) -> Tensor:
+    """`work` on some rows (the first dimension) after the others: none of them needs another's.
+
+    Args:
+        x: of the shape that `work` returns; `others` have as many rows.
+        wider: how many times as wide as `x` the work is inside.
+    """
+    count = -(-wider * x.nbytes // PART_BYTES)
+    if count < 2:
+        return work(x, *others)
+    made = torch.empty_like(x)
+    parts = zip(*[tensor.chunk(count) for tensor in (x, *others)], strict=True)
+    for result, part in zip(made.chunk(count), parts, strict=True):
+        result.copy_(work(*part))
+    return made
 
 
 class ResNet(nn.Module):
@@ -133,7 +145,7 @@ class ResNet(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of (n, tokens, width) to themselves, or to (n, others, source width)."""
+    """Multi-head attention of (n, tokens, width) to (n, others, source width)."""
 
     def __init__(self, width: int, source_width: int, kit: Kit) -> None:
         super().__init__()
@@ -143,17 +155,29 @@ class Attention(nn.Module):
         self.to_v = kit.ops.Linear(source_width, width, bias=False)
         self.to_out = nn.Sequential(kit.ops.Linear(width, width))
 
-    def forward(self, x: Tensor, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """`pairs` are keys and values made before; None makes them of `x`."""
-        return self.to_out(self.attend(self.to_q(x), *(pairs or self.pairs(x)), self.heads))
-
     def pairs(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values: (n, others, width) each."""
         return self.to_k(source), self.to_v(source)
 
+    def attended(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.to_out(self.attend(self.to_q(x), key, value, self.heads))
+
+
+class SelfAttention(Attention):
+    """Tokens attend to each other. (n, tokens, width) -> the same."""
+
+    def __init__(self, width: int, kit: Kit) -> None:
+        super().__init__(width, width, kit)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return in_parts(lambda part: self.attended(part, *self.pairs(part)), x, wider=ATTENTION_WIDTHS)
+
 
 class AudioAttention(Attention):
-    """Pixels attend to the audio of their frame."""
+    """Pixels attend to the audio of their frame, whose keys and values were made before."""
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return in_parts(self.attended, x, key, value, wider=ATTENTION_WIDTHS)
 
     def silence(self, x: Tensor) -> Tensor:
         """What audio of zeros gives to every pixel, (1, 1, width): its values are zero, which leaves the bias."""
@@ -182,11 +206,7 @@ class FeedForward(nn.Module):
         self.net = nn.Sequential(GatedGelu(width, inner, kit), nn.Identity(), kit.ops.Linear(inner, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """In parts: the inside is eight times as wide as what comes in, and no token needs another's."""
-        made = torch.empty_like(x)
-        for part, result in zip(x.chunk(MLP_PARTS), made.chunk(MLP_PARTS), strict=True):
-            result.copy_(self.net(part))
-        return made
+        return in_parts(self.net, x, wider=2 * MLP_WIDTHS)
 
 
 class SpatialBlock(nn.Module):
@@ -195,7 +215,7 @@ class SpatialBlock(nn.Module):
     def __init__(self, width: int, kit: Kit) -> None:
         super().__init__()
         self.norm1 = kit.ops.LayerNorm(width)
-        self.attn1 = Attention(width, width, kit)
+        self.attn1 = SelfAttention(width, kit)
         self.norm2 = kit.ops.LayerNorm(width)
         self.attn2 = AudioAttention(width, kit.audio_width, kit)
         self.norm3 = kit.ops.LayerNorm(width)
@@ -208,7 +228,7 @@ class SpatialBlock(nn.Module):
         if quiet:
             x[:quiet] += self.attn2.silence(x)
         if context.heard is not None:
-            x[quiet:] += self.attn2(self.norm2(x[quiet:]), context.heard[self.place])
+            x[quiet:] += self.attn2(self.norm2(x[quiet:]), *context.heard[self.place])
         return self.ff(self.norm3(x)).add_(x)
 
 
@@ -250,15 +270,15 @@ def sinusoid_table(positions: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]
 
 
-class TemporalAttention(Attention):
+class TemporalAttention(SelfAttention):
     """Frames attend to each other at each pixel. x: (pixels, frames, width)."""
 
     def __init__(self, width: int, kit: Kit) -> None:
-        super().__init__(width, width, kit)
+        super().__init__(width, kit)
         self.pos_encoder = PositionTable(width, kit.positions)
 
-    def forward(self, x: Tensor, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        return super().forward(self.pos_encoder(x), pairs)
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.pos_encoder(x))
 
 
 class MotionBlock(nn.Module):

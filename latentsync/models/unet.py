@@ -22,7 +22,7 @@ from .layers import (
     Attention,
     Context,
     Downsample,
-    FeedForward,
+    GatedGelu,
     Heard,
     Kit,
     MotionModule,
@@ -148,9 +148,9 @@ class UNet(nn.Module):
         return self.outermost.climb(hidden, skips, context, self.config.layers)
 
     def compile_layers(self) -> None:
-        """Let torch.compile replace the code of every layer at its first run."""
+        """Let torch.compile replace what every layer computes, at its first run."""
         for module in self.modules():
-            if isinstance(module, (ResNet, Attention, FeedForward)):
+            if isinstance(module, (ResNet, Attention, GatedGelu)):
                 module.compile()
 
     @property

@@ -16,7 +16,11 @@ from scripts.sample_clip import Sample, make_sample
 BASE_NAME = "测试 ü x"
 """A user's folder may hold spaces and any script."""
 
-PACKS = {PACK: REPOSITORY, "latentsync-demo-nodes": REPOSITORY / "scripts" / "demo_nodes"}
+PACKS = {
+    PACK: REPOSITORY,
+    "latentsync-demo-nodes": REPOSITORY / "scripts" / "demo_nodes",
+    "latentsync-test-nodes": REPOSITORY / "tests" / "comfyui" / "narrow_nodes",
+}
 SHARED_LANDMARKER = REPOSITORY.parent / "shared" / "models" / "face_landmarker.task"
 
 

@@ -1,0 +1,84 @@
+"""The node that takes the room away from one stage of a model."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from comfy_api.latest import ComfyExtension, io
+
+STAGES = ["unet", "encode", "decode", "whisper"]
+
+
+def full() -> torch.OutOfMemoryError:
+    return torch.OutOfMemoryError("Allocation on device would exceed allowed memory.")
+
+
+class Narrow(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        model = io.Custom("LATENTSYNC_MODEL")
+        return io.Schema(
+            node_id="LatentSyncTestNarrow",
+            display_name="Test: a stage without room",
+            category="LatentSync/tests",
+            inputs=[
+                model.Input("model"),
+                io.Combo.Input("stage", options=STAGES),
+                io.Int.Input("holds", default=0, tooltip="So many clips or pictures at once; none is never."),
+            ],
+            outputs=[model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, stage: str, holds: int) -> io.NodeOutput:
+        class WithoutRoom(type(model)):
+            def denoiser(self) -> Any:
+                return Denoiser(super().denoiser(), holds) if stage == "unet" else super().denoiser()
+
+            def encoder(self) -> Any:
+                return FullEncoder() if stage == "whisper" else super().encoder()
+
+        given = {field.name: getattr(model, field.name) for field in fields(model)}
+        return io.NodeOutput(WithoutRoom(**given | {"codec": Codec(model.codec, stage, holds)}))
+
+
+class Denoiser:
+    def __init__(self, unet: Any, holds: int) -> None:
+        self.hear, self._unet, self._holds = unet.hear, unet, holds
+
+    def __call__(self, x: torch.Tensor, *given: Any, guided: bool = False) -> Any:
+        if len(x) * (1 + guided) > self._holds:
+            raise full()
+        return self._unet(x, *given, guided=guided)
+
+
+class FullEncoder(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, mels: torch.Tensor) -> torch.Tensor:
+        raise full()
+
+
+class Codec:
+    def __init__(self, codec: Any, stage: str, holds: int) -> None:
+        self._codec, self._stage, self._holds = codec, stage, holds
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return self._codec.encode(self._checked("encode", images))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self._codec.decode(self._checked("decode", latents))
+
+    def _checked(self, stage: str, batch: torch.Tensor) -> torch.Tensor:
+        if stage == self._stage and len(batch) > self._holds:
+            raise full()
+        return batch
+
+
+class Extension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [Narrow]

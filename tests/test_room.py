@@ -1,0 +1,61 @@
+"""Less at once where memory runs out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentsync.errors import RoomError
+from latentsync.room import Room, is_out_of_memory, room_error
+
+
+def test_half_is_tried_and_remembered() -> None:
+    tried: list[int] = []
+
+    def work(most: int) -> str:
+        tried.append(most)
+        if most > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return "made"
+
+    room = Room(8, "pictures")
+    assert [room.run(work), room.run(work)] == ["made", "made"]
+    assert tried == [8, 4, 2, 2]
+    assert room.most == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_backends_way_to_say_it_is_understood(error: Exception) -> None:
+    def work(_: int) -> None:
+        raise error
+
+    assert is_out_of_memory(error)
+    with pytest.raises(RoomError, match=r"^out of memory with pictures one at a time: choose version 1\.5"):
+        Room(2, "pictures").run(work)
+
+
+def test_another_error_is_not_tried_again() -> None:
+    tried: list[int] = []
+
+    def work(most: int) -> None:
+        tried.append(most)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        Room(8, "pictures").run(work)
+    assert tried == [8]
+
+
+def test_what_a_room_said_is_not_said_twice() -> None:
+    with pytest.raises(RoomError) as caught:
+        Room(1, "pictures").run(lambda _: (_ for _ in ()).throw(MemoryError("no more")))
+    assert str(room_error(caught.value)) == str(caught.value)
