@@ -32,7 +32,7 @@ class LatentSyncLoadModel(io.ComfyNode):
                     options=[AUTO, "1.6", "1.5"],
                     default=AUTO,
                     tooltip="1.6 works on 512-pixel faces and is sharper; 1.5 on 256, in less memory and time. "
-                    "auto takes 1.6 if its weights are there and the card has 18 GB, else 1.5; "
+                    "auto takes 1.6 if its weights are there and the card has 10 GB, else 1.5; "
                     "with one of them on disk, that one.",
                 ),
                 io.Combo.Input(
@@ -65,8 +65,9 @@ class LatentSyncLoadModel(io.ComfyNode):
                 io.Boolean.Input(
                     "compile",
                     default=False,
-                    tooltip="Lets torch.compile make the UNet's layers faster. The first run, and the first with another "
-                    "length of window, takes minutes longer. Needs Triton on a GPU (triton-windows on Windows).",
+                    tooltip="Lets torch.compile make the UNet's layers faster. The first run, and the first with "
+                    "another length of window, takes minutes longer. Needs Triton on a GPU (on Windows: "
+                    "triton-windows).",
                 ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],

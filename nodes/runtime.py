@@ -32,7 +32,7 @@ T = TypeVar("T")
 UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
 NO_MODELS = {"custom_nodes", "datasets", "configs"}  # kinds of folders that hold something else
 WIDTHS_OF_LAYERS = 64  # at most, counting each once for whole windows and once for any other length
-WIDEST_CHANNELS = 3 * 2560  # of activations held at once per latent pixel: GEGLU of the first level, in and out
+CLIP_CHANNELS = 7000  # held at once for each latent pixel of a clip: a fifth more than benchmarks/footprint.py counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class LoadedModel:
     @property
     def _clip_bytes(self) -> int:
         latent = self.spec.resolution // LATENT_STRIDE
-        return WINDOW_FRAMES * latent * latent * WIDEST_CHANNELS * self.dtype.itemsize
+        return WINDOW_FRAMES * latent * latent * CLIP_CHANNELS * self.dtype.itemsize
 
     def encoder(self) -> WhisperEncoder:
         """Whisper's encoder, brought to its device."""

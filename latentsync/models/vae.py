@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 BLOCKS = 4
-SLICE_IMAGES = 4  # in the VAE at once, at first: bounds its memory, and gains nothing beyond
+SLICE_IMAGES = 2  # in the VAE at once, at first: bounds its memory, and gains nothing beyond
 
 # sd-vae-ft-mse was published before diffusers renamed the projections of its attention
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
