@@ -28,7 +28,7 @@ class MediaError(LatentSyncError):
 
 
 class RoomError(LatentSyncError):
-    """Even the smallest piece of work needs more memory than there is."""
+    """Memory ran out, and nothing was left to halve."""
 
 
 class StorageError(LatentSyncError):

@@ -19,7 +19,7 @@ from .verify import sha256
 from .work import Work, finish
 
 KINDS = ("latentsync", "vae")
-BEST_CARD_BYTES = 10_000_000_000  # over twice what 1.6 is counted to need (docs/memory.md); no card measured yet
+BEST_CARD_BYTES = 10_000_000_000  # over twice what 1.6 is counted to need (docs/memory.md)
 SMALLEST_FIRST: tuple[Version, ...] = ("1.5", "1.6")
 BEST_FIRST: tuple[Version, ...] = ("1.6", "1.5")
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
 from .errors import RoomError
 
 T = TypeVar("T")
 
-REMEDY = "choose version 1.5 or precision fp8, or close what else uses the memory"
-WORDS = ("out of memory", "allocate memory", "not enough memory")  # of backends that raise a plain RuntimeError
+REMEDY = "close what else uses it, or choose version 1.5 or precision fp8"
+WORDS = ("out of memory", "allocate memory", "alloc_failed", "video memory")
+"""Of backends, which have no error in common: CUDA and MPS, the processor's allocator, cuBLAS and cuDNN, DirectML."""
 
 
 class Room:
@@ -27,34 +26,36 @@ class Room:
         self.most = most
         self._what = what
 
-    def run(self, work: Callable[[int], T]) -> T:
+    def run(self, work: Callable[[int], T], asked: int) -> T:
         """The result of `work(most)`, with less until it succeeds.
+
+        Args:
+            work: does all there is to do, so many at once.
+            asked: how many there are.
 
         Raises:
             RoomError: one at a time is too much.
         """
         while True:
+            at_once = min(self.most, asked)
             try:
-                return work(self.most)
+                return work(at_once)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = str(error)
             # only here is what the failed attempt held free again: the error kept it
-            self._shrink(reason)
-
-    def _shrink(self, reason: str) -> None:
-        if self.most == 1:
-            raise RoomError(_sentence(f"with {self._what} one at a time", reason))
-        self.most //= 2
+            if at_once == 1:
+                raise RoomError(_sentence(f"with {self._what} one at a time", reason))
+            self.most = at_once // 2
 
     def __repr__(self) -> str:
         return f"Room({self.most} {self._what})"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a backend said that it has no memory left."""
-    if isinstance(error, (RoomError, torch.OutOfMemoryError, MemoryError)):
+    """Whether a backend, or a Room, said that there is no memory left."""
+    if isinstance(error, (RoomError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
 
@@ -65,5 +66,6 @@ def room_error(error: BaseException) -> RoomError:
 
 
 def _sentence(when: str, reason: str) -> str:
-    said = reason.partition("\n")[0]
-    return f"out of memory{when and ' '}{when}: {REMEDY} ({said})"
+    """`reason` is cut to its own first sentence: torch's goes on with figures of its allocator."""
+    first = reason.partition("\n")[0].partition(". ")[0]
+    return f"out of memory{when and ' '}{when}: {REMEDY}{first and f' ({first})'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -68,22 +69,29 @@ def predict(
     unet: Denoiser, x: Tensor, timestep: float, heard: Heard, deep: Tensor | None, *, guided: bool, room: Room
 ) -> tuple[Tensor, Tensor]:
     """What `unet` returns for a batch of windows (guided: all without audio, then all with it), in one call or more."""
+    clips = len(x) * (1 + guided)
 
     def work(most: int) -> tuple[Tensor, Tensor]:
-        if most >= len(x) * (1 + guided):
+        if most >= clips:
             return unet(x, timestep, heard, deep, guided=guided)
         passes = [None, heard] if guided else [heard]
         states = [None] * len(passes) if deep is None else deep.chunk(len(passes))
-        calls = [
-            unet(x[start : start + most], timestep, sound and _of(sound, rows), None if state is None else state[rows])
-            for sound, state in zip(passes, states, strict=True)
-            for start in range(0, len(x), most)
-            for rows in [slice(start * x.shape[2], (start + most) * x.shape[2])]
-        ]
-        noises, deeps = zip(*calls, strict=True)
+        made = [_one_pass(unet, x, timestep, *given, most) for given in zip(passes, states, strict=True)]
+        noises, deeps = zip(*chain.from_iterable(made), strict=True)
         return torch.cat(noises), torch.cat(deeps)
 
-    return room.run(work)
+    return room.run(work, clips)
+
+
+def _one_pass(
+    unet: Denoiser, x: Tensor, timestep: float, heard: Heard | None, deep: Tensor | None, most: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `unet` returns for one pass over a batch of windows, `most` of them in each call."""
+    frames = x.shape[2]
+    for first in range(0, len(x), most):
+        rows = slice(first * frames, (first + most) * frames)
+        sound = None if heard is None else _of(heard, rows)
+        yield unet(x[first : first + most], timestep, sound, None if deep is None else deep[rows])
 
 
 def _of(heard: Heard, rows: slice) -> Heard:

@@ -239,7 +239,8 @@ class SamplerSettings:
         """The steps, from 0, that guidance is computed in: those whose middle is in its share."""
         if self.guidance <= 1:
             return range(0)
-        return range(round(self.guidance_start * self.steps), round(self.guidance_end * self.steps))
+        first, end = (ceil(round(share * self.steps, 6) - 0.5) for share in (self.guidance_start, self.guidance_end))
+        return range(first, end)
 
 
 @dataclass(frozen=True, slots=True)

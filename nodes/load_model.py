@@ -65,9 +65,11 @@ class LatentSyncLoadModel(io.ComfyNode):
                 io.Boolean.Input(
                     "compile",
                     default=False,
+                    optional=True,
+                    advanced=True,
                     tooltip="Lets torch.compile make the UNet's layers faster. The first run, and the first with "
-                    "another length of window, takes minutes longer. Needs Triton on a GPU (on Windows: "
-                    "triton-windows).",
+                    "another length or number of windows at once, takes minutes longer. Needs Triton on a GPU "
+                    "(on Windows: triton-windows).",
                 ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],

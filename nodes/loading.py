@@ -72,7 +72,7 @@ def load_model(
         network.compile_layers()
     return LoadedModel(
         spec=files.spec,
-        unet=_patcher(network, device, mm.unet_offload_device()),
+        unet=_patcher(network, device, mm.unet_offload_device(), whole=compiled),
         whisper=_patcher(checkpoint.load_whisper(files.whisper), device, mm.text_encoder_offload_device()),
         codec=codec or VaeCodec(_load_vae(files.vae)),
         dtype=computed,
@@ -143,8 +143,12 @@ def _fine(stored: torch.dtype, computed: torch.dtype) -> torch.dtype:
     return computed if stored.itemsize == 1 else stored
 
 
-def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.device) -> comfy.model_patcher.ModelPatcher:
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+def _patcher(
+    network: torch.nn.Module, device: torch.device, offload: torch.device, *, whole: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """`whole` keeps weights from coming layer by layer, which compiled code cannot follow."""
+    plain = comfy.model_patcher.ModelPatcher
+    patcher = plain if whole else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
     return patcher(network, load_device=device, offload_device=offload)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import comfy.model_management as mm
 import comfy.sd
@@ -21,6 +21,8 @@ from ..latentsync.room import Room, is_out_of_memory, room_error
 from ..latentsync.spec import LATENT_STRIDE, MODELS, WINDOW_FRAMES, ModelSpec
 
 if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
     from ..latentsync.models.layers import Heard
     from ..latentsync.models.unet import UNet
     from ..latentsync.models.whisper import WhisperEncoder
@@ -31,8 +33,8 @@ T = TypeVar("T")
 
 UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
 NO_MODELS = {"custom_nodes", "datasets", "configs"}  # kinds of folders that hold something else
-WIDTHS_OF_LAYERS = 64  # at most, counting each once for whole windows and once for any other length
-CLIP_CHANNELS = 7000  # held at once for each latent pixel of a clip: a fifth more than benchmarks/footprint.py counts
+KINDS_OF_LAYERS = 64  # at most, each width counted once for whole batches and once for any other
+CLIP_CHANNELS = 7000  # held at once for each latent pixel of a clip: more than benchmarks/footprint.py counts of any
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +61,9 @@ class LoadedModel:
     def device(self) -> torch.device:
         return self.unet.load_device
 
-    def denoiser(self) -> Denoiser:
-        """The UNet; whenever a batch of windows begins, it is brought to its device."""
-        return CompiledUNet(self) if self.compiled else PatchedUNet(self)
+    def denoiser(self, room: Room) -> Denoiser:
+        """The UNet, for as many clips at once as there is room for; each batch of windows brings it to its device."""
+        return CompiledUNet(self, room) if self.compiled else PatchedUNet(self, room)
 
     def room(self) -> Room:
         """Room for as many clips in the UNet as the free memory holds, once its weights are where they are to be.
@@ -73,11 +75,13 @@ class LoadedModel:
             return clips_at_once(PASSES)
         self.load(PASSES)
         enough = PASSES * (MODELS["1.6"].resolution // self.spec.resolution) ** 2
-        return clips_at_once(min(enough, max(1, int(mm.get_free_memory(self.device) // self._clip_bytes))))
+        to_come = self.unet.model_size() - self.unet.loaded_size()
+        free = mm.get_free_memory(self.device) - mm.extra_reserved_memory() - to_come
+        return clips_at_once(min(enough, max(1, int(free // self._clip_bytes))))
 
     def load(self, clips: int) -> None:
         """Bring the UNet to its device, and make room there for the activations of so many clips."""
-        mm.load_models_gpu([self.unet], memory_required=clips * self._clip_bytes)
+        _bring(self.unet, clips * self._clip_bytes)
 
     @property
     def _clip_bytes(self) -> int:
@@ -86,7 +90,7 @@ class LoadedModel:
 
     def encoder(self) -> WhisperEncoder:
         """Whisper's encoder, brought to its device."""
-        mm.load_models_gpu([self.whisper])
+        _bring(self.whisper)
         return self.whisper.model
 
     def __repr__(self) -> str:
@@ -99,12 +103,12 @@ class PatchedUNet:
     Between two windows the VAE may have taken its place on the device, so that each begins with its return.
     """
 
-    def __init__(self, model: LoadedModel) -> None:
-        self._model = model
+    def __init__(self, model: LoadedModel, room: Room) -> None:
+        self._model, self._room = model, room
         self._network: UNet = model.unet.model
 
     def hear(self, audio: torch.Tensor) -> Heard:
-        self._model.load(PASSES * len(audio))
+        self._model.load(min(self._room.most, PASSES * len(audio)))
         return self._network.hear(audio)
 
     def __call__(
@@ -127,8 +131,8 @@ class CompiledUNet(PatchedUNet):
         from torch import _dynamo as dynamo
 
         try:
-            # torch compiles a layer's code eight times before it gives up; ours come in more widths than that
-            with dynamo.config.patch(recompile_limit=WIDTHS_OF_LAYERS):
+            # torch compiles a layer's code eight times before it gives up; ours comes in more widths than that
+            with dynamo.config.patch(cache_size_limit=KINDS_OF_LAYERS):
                 return super().__call__(*given, **named)
         except dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0]
@@ -203,7 +207,24 @@ def tracked(items: Iterable[T], total: int) -> Iterator[T]:
         reason = room_error(error)
     else:
         return
-    # only here does the error no longer hold what the failed attempt had on the device
+    _end_without_room(reason)
+
+
+def _bring(patcher: ModelPatcher, memory_required: int = 0) -> None:
+    """Bring a network to its device; raises RoomError as `tracked` does."""
+    try:
+        mm.load_models_gpu([patcher], memory_required=memory_required)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = room_error(error)
+    else:
+        return
+    _end_without_room(reason)
+
+
+def _end_without_room(reason: RoomError) -> NoReturn:
+    """To be called where the backend's error no longer holds what the failed attempt had on the device."""
     mm.unload_all_models()
     mm.soft_empty_cache()
     raise reason

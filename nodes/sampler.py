@@ -154,8 +154,9 @@ class LatentSyncSampler(io.ComfyNode):
         rate = output_rate(faces.source.rate, fps)
         timeline = lay_out(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
         noise = draw_noise(seed, model.spec.resolution).to(model.device)
+        room = model.room()
         samples = pipeline.sample(
-            model.denoiser(), model.codec, faces, embeds, timeline, settings, noise, model.dtype, model.room()
+            model.denoiser(room), model.codec, faces, embeds, timeline, settings, noise, model.dtype, room
         )
         total = len(pipeline.plan(faces, embeds, timeline, overlap)) * steps
         lips = pipeline.collect(

@@ -22,7 +22,8 @@ Heard = Sequence[tuple[Tensor, Tensor]]
 TIME_WIDTHS = 4  # the time embedding is so many times as wide as the first block
 MLP_WIDTHS = 4
 ATTENTION_WIDTHS = 4  # queries, keys, values and what comes of them
-PART_BYTES = 24 * 2**20  # of what is inside a layer at once; beyond, a processor gets every page anew for each result
+CPU_PART_BYTES = 24 * 2**20  # inside a layer at once; beyond, a processor gets every page anew for each result
+CARD_PART_BYTES = 256 * 2**20  # elsewhere each part costs launches, and the way of weights that are not on the card
 RESNET_EPS = 1e-5
 TRANSFORMER_EPS = 1e-6
 
@@ -114,7 +115,8 @@ def in_parts(work: Callable[..., Tensor], x: Tensor, *others: Tensor, wider: int
         x: of the shape that `work` returns; `others` have as many rows.
         wider: how many times as wide as `x` the work is inside.
     """
-    count = -(-wider * x.nbytes // PART_BYTES)
+    most = CPU_PART_BYTES if x.device.type == "cpu" else CARD_PART_BYTES
+    count = -(-wider * x.nbytes // most)
     if count < 2:
         return work(x, *others)
     made = torch.empty_like(x)

@@ -62,7 +62,7 @@ class DiffusersCodec:
 
     def _sliced(self, run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         weight = next(self.vae.parameters())
-        return self._room.run(lambda most: torch.cat([run(part.to(weight)) for part in batch.split(most)]))
+        return self._room.run(lambda most: torch.cat([run(part.to(weight)) for part in batch.split(most)]), len(batch))
 
 
 def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:

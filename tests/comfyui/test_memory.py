@@ -48,7 +48,7 @@ def test_no_room_at_all_is_said_in_a_sentence_and_the_next_run_works(
         comfyui.run(graph_of(sample, stage, stage=stage, holds=0))
     said = caught.value.exception_message.strip()
     assert "out of memory" in said.lower()
-    assert "choose version 1.5 or precision fp8" in said
+    assert "close what else uses it, or choose version 1.5 or precision fp8" in said
     assert "\n" not in said
     assert not list((comfyui.output / "memory").glob(f"{stage}*.mkv"))
     assert len(frames(comfyui, graph_of(sample, f"{stage}-after")))

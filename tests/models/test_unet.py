@@ -11,6 +11,7 @@ from torch import nn
 from latentsync import synthetic
 from latentsync.checkpoint import meta_shapes
 from latentsync.errors import WeightsError
+from latentsync.models import layers
 from latentsync.models.layers import Attend, Heard, attend, fold, norm_over_clip, unfold
 from latentsync.models.unet import UNet, UNetConfig
 from tests import parity
@@ -90,7 +91,11 @@ def test_shallow_pass_takes_the_deep_state_as_it_is(unet: UNet, x: torch.Tensor,
     assert not torch.equal(unet(x, 500, heard, torch.zeros_like(deep))[0], unet(x, 500, heard, deep)[0])
 
 
-def test_a_guided_pass_is_the_silent_and_the_heard_one(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:
+@pytest.mark.parametrize("frames", [1, FRAMES])
+def test_a_guided_pass_is_the_silent_and_the_heard_one(
+    unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int
+) -> None:
+    x, audio = x[:, :, :frames], audio[:, :frames]
     heard, nothing = unet.hear(audio), unet.hear(torch.zeros_like(audio))
     (silent, silent_deep), (aware, aware_deep) = unet(x, 500, nothing), unet(x, 500, heard)
     both, deep = unet(x, 500, heard, guided=True)
@@ -101,6 +106,34 @@ def test_a_guided_pass_is_the_silent_and_the_heard_one(unet: UNet, x: torch.Tens
     torch.testing.assert_close(shallow, both, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(unet(x, 500, None)[0], silent, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(silent, aware, atol=1e-2)
+
+
+@pytest.mark.parametrize("frames", [1, FRAMES])
+def test_layers_that_work_in_parts_give_the_same(
+    unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, heard = x[:, :, :frames], unet.hear(audio[:, :frames])
+    whole, deep = unet(x, 500, heard, guided=True)
+    monkeypatch.setattr(layers, "CPU_PART_BYTES", 50_000)
+    counts: list[int] = []
+    net = unet.up_blocks[-1].attentions[0].transformer_blocks[0].ff.net
+    with net.register_forward_hook(lambda *_: counts.append(1)):
+        in_parts, deep_in_parts = unet(x, 500, heard, guided=True)
+    assert len(counts) > 1
+    # float32 kernels sum in another order for other shapes
+    torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(deep_in_parts, deep, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(unet(x, 500, heard, deep, guided=True)[0], whole, atol=1e-4, rtol=1e-4)
+
+
+def test_every_kind_of_layer_is_compiled_by_choice(x: torch.Tensor, audio: torch.Tensor) -> None:
+    unet = synthetic.unet()
+    expected, _ = unet(x, 500, unet.hear(audio), guided=True)
+    unet.compile_layers()
+    compiled = {type(module).__name__ for module in unet.modules() if module._compiled_call_impl is not None}
+    assert compiled == {"ResNet", "SelfAttention", "AudioAttention", "TemporalAttention", "GatedGelu"}
+    with torch.compiler.set_stance("force_eager"):  # what torch makes of them is torch's own
+        torch.testing.assert_close(unet(x, 500, unet.hear(audio), guided=True)[0], expected)
 
 
 def test_windows_of_one_batch_do_not_meet(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:

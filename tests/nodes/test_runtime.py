@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+
+from latentsync import synthetic
+from latentsync.pipeline import clips_at_once
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +24,7 @@ class Held:
     """Stands for a tensor on the device."""
 
 
-def test_all_is_free_again_when_memory_has_run_out(
-    pack: ModuleType, runtime: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_is_free_again_when_memory_has_run_out(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[Held]] = []
     freed: list[bool] = []
 
@@ -29,14 +32,96 @@ def test_all_is_free_again_when_memory_has_run_out(
         tensor = Held()
         held.append(weakref.ref(tensor))
         yield 1
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMuch more is said.")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
+        )
 
     monkeypatch.setattr(runtime.mm, "unload_all_models", lambda: freed.append(held[0]() is None))
-    with pytest.raises(Exception, match="out of memory: choose") as caught:
+    with pytest.raises(Exception, match="out of memory: close") as caught:
         list(runtime.tracked(work(), 2))
     assert type(caught.value).__name__ == "RoomError"
-    assert str(caught.value).endswith("(CUDA out of memory. Tried to allocate 2.00 GiB.)")
+    assert str(caught.value).endswith("precision fp8 (CUDA out of memory)")
     assert freed == [True], "what the run held went before the models did"
+
+
+class Patcher:
+    """A network of which 1 GB is not on its card yet."""
+
+    def __init__(self, device: str) -> None:
+        self.load_device, self.model = torch.device(device), None
+
+    def model_size(self) -> int:
+        return 3 * GB
+
+    def loaded_size(self) -> int:
+        return 2 * GB
+
+
+GB = 2**30
+
+
+def loaded(runtime: ModuleType, version: str, device: str) -> Any:
+    spec = runtime.MODELS[version]
+    return runtime.LoadedModel(spec, Patcher(device), None, None, torch.float16, ())
+
+
+@pytest.mark.parametrize(
+    ("version", "device", "free_gb", "clips"),
+    [
+        ("1.6", "meta", 24, 2),
+        ("1.6", "meta", 3.2, 1),
+        ("1.6", "meta", 0.5, 1),
+        ("1.5", "meta", 24, 8),
+        ("1.5", "meta", 3.0, 4),
+        ("1.5", "cpu", 24, 2),
+    ],
+)
+def test_as_many_clips_at_once_as_free_memory_holds(
+    runtime: ModuleType, monkeypatch: pytest.MonkeyPatch, version: str, device: str, free_gb: float, clips: int
+) -> None:
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
+    monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: free_gb * GB)
+    monkeypatch.setattr(runtime.mm, "extra_reserved_memory", lambda: 1 * GB)
+    assert loaded(runtime, version, device).room().most == clips
+
+
+def test_every_batch_brings_the_unet_to_its_device(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two of them the VAE may have taken its place."""
+    brought: list[int] = []
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, memory_required: brought.append(memory_required))
+    model = loaded(runtime, "1.6", "meta")
+    model.unet.model = synthetic.unet()
+    unet = model.denoiser(clips_at_once(3))
+    for windows in (1, 2):
+        assert len(unet.hear(torch.zeros(windows, 2, 50, 384))) == 16
+    assert brought[1] == 1.5 * brought[0] > 0, "two clips, then the three that there is room for"
+
+
+def test_a_network_that_does_not_fit_is_said_in_a_sentence(
+    runtime: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    freed: list[bool] = []
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", load)
+    monkeypatch.setattr(runtime.mm, "unload_all_models", lambda: freed.append(True))
+    with pytest.raises(Exception, match=r"^out of memory: close what else uses it"):
+        loaded(runtime, "1.6", "meta").room()
+    assert freed
+
+
+def test_what_torch_cannot_compile_is_named(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fails(*_: object, **__: object) -> None:
+        raise TorchDynamoException("backend='inductor' raised: no working C++ compiler\nmore")
+
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
+    model = replace(loaded(runtime, "1.5", "cpu"), compiled=True)
+    model.unet.model = fails
+    with pytest.raises(Exception, match=r"torch\.compile failed: .*compiler\. Turn compile off in Load Model"):
+        model.denoiser(model.room())(torch.zeros(1), 1, None)
 
 
 def test_other_errors_pass_as_they_are(runtime: ModuleType) -> None:

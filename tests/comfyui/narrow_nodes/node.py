@@ -12,7 +12,7 @@ STAGES = ["unet", "encode", "decode", "whisper"]
 
 
 def full() -> torch.OutOfMemoryError:
-    return torch.OutOfMemoryError("Allocation on device would exceed allowed memory.")
+    return torch.OutOfMemoryError("Allocation on device would exceed allowed memory. (out of memory)")
 
 
 class Narrow(io.ComfyNode):
@@ -34,8 +34,9 @@ class Narrow(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, stage: str, holds: int) -> io.NodeOutput:
         class WithoutRoom(type(model)):
-            def denoiser(self) -> Any:
-                return Denoiser(super().denoiser(), holds) if stage == "unet" else super().denoiser()
+            def denoiser(self, room: Any) -> Any:
+                unet = super().denoiser(room)
+                return Denoiser(unet, holds) if stage == "unet" else unet
 
             def encoder(self) -> Any:
                 return FullEncoder() if stage == "whisper" else super().encoder()
