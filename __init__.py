@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .nodes import LatentSyncExtension
 
+WEB_DIRECTORY = "./web"
+"""Where ComfyUI's page finds the help of each node; it holds no script."""
+
 
 async def comfy_entrypoint() -> LatentSyncExtension:
     """The extension, imported here and not above so that tools which import this file need no ComfyUI."""

@@ -26,8 +26,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
             node_id="LatentSyncAudioEmbed",
             display_name="LatentSync Audio Embed",
             category=CATEGORY,
-            description="Listens to the speech, and draws where it hears some: shaded in the picture. The finished "
-            "video lasts as long as the sound.",
+            description="Listens to the speech, and draws where it hears some: shaded in the picture. By default "
+            "the finished video lasts as long as the sound.",
             search_aliases=["lip sync audio", "whisper embedding", "speech", "vocals", "silence"],
             inputs=[
                 Model.Input("model", tooltip="From Load Model."),
