@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKFLOWS = REPOSITORY / "workflows"
@@ -59,6 +61,20 @@ def the_video(paths: list[Path], suffix: str = ".mp4") -> Path:
     """The one video among the files that a prompt's nodes reported; pictures are shown by other nodes too."""
     (found,) = [path for path in paths if path.suffix == suffix]
     return found
+
+
+def save(graph: Graph, folder: str, links: dict[str, list[object]], first: int, length: int) -> None:
+    """Have some pictures of each batch saved under its name."""
+    for name, link in links.items():
+        some = {"image": link, "batch_index": first, "length": length}
+        graph[f"some {name}"] = {"class_type": "ImageFromBatch", "inputs": some}
+        saved = {"images": [f"some {name}", 0], "filename_prefix": f"{folder}/{name}"}
+        graph[f"save {name}"] = {"class_type": "SaveImage", "inputs": saved}
+
+
+def pictures(folder: Path, name: str) -> list[np.ndarray]:
+    """Those that `save` had saved."""
+    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob(f"{name}_*.png"))]
 
 
 class Probe(NamedTuple):

@@ -43,9 +43,36 @@ def test_vocals_gate_the_lips_and_the_node_shows_where(comfyui: ComfyUI, graph: 
     shaded = (np.asarray(picture)[120] == (0xD8, 0xF0, 0xD8)).all(axis=-1)
     assert shaded[:150].mean() > 0.5, "the curve is drawn over the shade"
     assert not shaded[round(1.2 / 3 * 1024) : round(1.9 / 3 * 1024)].any()
+    assert windows(comfyui, graph, prompt_id) < 5, "75 frames are five windows"
+
+
+def test_a_pause_of_two_seconds_is_the_source_to_the_bit(comfyui: ComfyUI, sample: Sample) -> None:
+    """Frames 12.5 to 62.5 are silent; speech opens a little early, and stays open for a while after."""
+    recording = written(comfyui.input / "pause.wav", (0.5, True), (2.0, False), (0.5, True))
+    graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    graph = graphs.changed(graph, "LoadAudio", audio=recording.name)
+    graph = graphs.changed(graph, "LatentSyncAudioEmbed", silence="keep source")
+    # the clip lasts 2 s, and is played backwards after that: what is shown at frame 50 is frame 49
+    images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
+    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    graphs.save(graph, "pause", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=0, length=50)
+    prompt_id = comfyui.queue(graph)
+    comfyui.wait(prompt_id)
+    made, given, mask = (graphs.pictures(comfyui.output / "pause", name) for name in ("made", "given", "mask"))
+    assert len(made) == len(given) == len(mask) == 50
+    assert (made[5] != given[5]).any()
+    for i in range(30, 50):
+        np.testing.assert_array_equal(made[i], given[i])
+        assert mask[i].max() == 0, "the mask is of the floats themselves: not a bit differs"
+    assert windows(comfyui, graph, prompt_id) <= 3, "75 frames are five windows"
+
+
+def windows(comfyui: ComfyUI, graph: graphs.Graph, prompt_id: str) -> int:
+    """How many windows the Sampler ran, of one step each."""
     sampler = graphs.node(graph, "LatentSyncSampler")
     states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
-    assert [state[sampler]["max"] for state in states if sampler in state][-1] < 5, "75 frames are five windows"
+    return [state[sampler]["max"] for state in states if sampler in state][-1]
 
 
 def test_an_offset_beyond_the_recording_is_refused(comfyui: ComfyUI, graph: graphs.Graph) -> None:

@@ -12,7 +12,6 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from latentsync.face.align import track_matrices
 from latentsync.face.choose import choose
@@ -82,9 +81,9 @@ def test_to_images_changes_the_mouth_alone_to_the_bit(comfyui: ComfyUI, sample: 
     graph = one_step("lipsync_images", sample)
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
     graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    save(graph, "exact", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=7, length=3)
+    graphs.save(graph, "exact", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=7, length=3)
     comfyui.run(graph)
-    made, given, mask = (pictures(comfyui.output / "exact", name) for name in ("made", "given", "mask"))
+    made, given, mask = (graphs.pictures(comfyui.output / "exact", name) for name in ("made", "given", "mask"))
     source = VideoFile(sample.video)
     faces = GivenFaces(from_comfyui(read_json(sample.landmarks), source))
     people = gather(source, scan(source, faces))
@@ -106,9 +105,9 @@ def test_a_gap_is_the_source_to_the_bit_in_to_images(comfyui: ComfyUI, sample: S
     graph = graphs.changed(one_step("lipsync_images", sample), "LatentSyncDemoLandmarks", file="gap.json")
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
     graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=19, length=3)
+    graphs.save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=19, length=3)
     comfyui.run(graph)
-    made, given, mask = (pictures(comfyui.output / "gap", name) for name in ("made", "given", "mask"))
+    made, given, mask = (graphs.pictures(comfyui.output / "gap", name) for name in ("made", "given", "mask"))
     assert (made[0] != given[0]).any()
     for i in (1, 2):
         np.testing.assert_array_equal(made[i], given[i])
@@ -136,19 +135,6 @@ def test_two_speakers_in_one_pass(comfyui: ComfyUI, sample: Sample, shared: Path
         assert not (changed & ~mouths[0] & ~mouths[1]).any()
     left, right = (read_sound(voice).samples for voice in voices)
     assert torch.equal(read_sound(path).samples, left + right)
-
-
-def save(graph: graphs.Graph, folder: str, links: dict[str, list[object]], first: int, length: int) -> None:
-    """Have some pictures of each batch saved under its name."""
-    for name, link in links.items():
-        some = {"image": link, "batch_index": first, "length": length}
-        graph[f"some {name}"] = {"class_type": "ImageFromBatch", "inputs": some}
-        saved = {"images": [f"some {name}", 0], "filename_prefix": f"{folder}/{name}"}
-        graph[f"save {name}"] = {"class_type": "SaveImage", "inputs": saved}
-
-
-def pictures(folder: Path, name: str) -> list[np.ndarray]:
-    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob(f"{name}_*.png"))]
 
 
 def two_people(folder: Path, shared: Path) -> Path:
