@@ -34,7 +34,7 @@ T = TypeVar("T")
 UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
 NO_MODELS = {"custom_nodes", "datasets", "configs"}  # kinds of folders that hold something else
 KINDS_OF_LAYERS = 64  # at most, each width counted once for whole batches and once for any other
-CLIP_CHANNELS = 7000  # held at once for each latent pixel of a clip: more than benchmarks/footprint.py counts of any
+CLIP_CHANNELS = 8200  # held at once for each latent pixel of a clip: more than benchmarks/footprint.py counts of any
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,7 @@ def loaded(runtime: ModuleType, version: str, device: str) -> Any:
         ("1.6", "meta", 3.2, 1),
         ("1.6", "meta", 0.5, 1),
         ("1.5", "meta", 24, 8),
-        ("1.5", "meta", 3.0, 4),
+        ("1.5", "meta", 3.1, 4),
         ("1.5", "cpu", 24, 2),
     ],
 )
