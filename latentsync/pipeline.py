@@ -82,8 +82,8 @@ def sample(
             heard = torch.stack([audio.windows(features.states, own, timeline.rate, features.first) for own in batch])
             given = conditioning.to(noise.device, dtype), heard.to(noise.device, dtype)
             for step, latents in enumerate(sampling.denoise(unet, noise, *given, settings, room), start=1):
-                for window, own in zip(batch, latents.split(1), strict=True):
-                    yield Sampled(window, step, settings.steps, own)
+                each = zip(batch, latents.split(1), strict=True)
+                yield from (Sampled(window, step, settings.steps, own) for window, own in each)
 
 
 def clips_at_once(most: int) -> Room:
