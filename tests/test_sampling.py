@@ -27,7 +27,7 @@ def test_noise_is_torchs_for_the_seed() -> None:
 class Recorder:
     """A denoiser that remembers how it was called.
 
-    It predicts what it was called with: ones, times the mean of the audio that it hears.
+    It predicts what it was called with: ones, times the first number of the audio that it hears.
 
     Args:
         holds: more clips than that at once are more than its memory has room for.
@@ -57,7 +57,7 @@ class Recorder:
         self.whole.append(deep is None)
         self.clips.append(clips)
         self.heard.append(heard)
-        sound = torch.zeros(0) if heard is None else heard[0][0].unflatten(0, (-1, frames)).mean(dim=(1, 2, 3))
+        sound = torch.zeros(0) if heard is None else heard[0][0].unflatten(0, (-1, frames))[:, 0, 0, 0]
         level = torch.cat([torch.zeros(clips - len(sound)), sound])
         state = torch.full((clips * frames, 1), float(timestep)) if deep is None else deep
         return level[:, None, None, None, None] * torch.ones_like(x[:1, :4]), state
