@@ -316,7 +316,7 @@ def test_a_run_that_is_ended_leaves_nothing(sample: Sample, tmp_path: Path, how:
         said += piece
     process.send_signal(how)
     said += process.stderr.read()
-    assert process.wait() == 1
+    assert process.wait() == 1, said
     assert b"latentsync: cancelled" in said
     assert b"Traceback" not in said
     assert list(tmp_path.iterdir()) == []
