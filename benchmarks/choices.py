@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -113,14 +112,7 @@ def _mouths(clip: Clip, settings: SamplerSettings) -> tuple[Tensor, Counted]:
     samples = pipeline.sample(unet, codec, *clip, settings, noise)
     lips = pipeline.collect(samples, clip.track, clip.timeline, clip.features.waveform, codec)
     mouth = torch.from_numpy(keep_mask(RESOLUTION)) < 1
-    return torch.cat([made[..., mouth] for made in _decoded(lips.latents)]), unet
-
-
-@torch.no_grad()
-def _decoded(latents: Tensor) -> Iterator[Tensor]:
-    codec = synthetic.vae()
-    for some in latents.split(8):
-        yield codec.decode(some.float() / LATENT_SCALE).clamp(-1, 1)
+    return codec.decode(lips.latents.float() / LATENT_SCALE).clamp(-1, 1)[..., mouth], unet
 
 
 def _psnr(made: Tensor, exact: Tensor) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
@@ -259,6 +259,26 @@ class Origin:
     seed: int
     settings: Mapping[str, Settings]
     seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        version: str,
+        files: tuple[Path, ...],
+        track: FaceTrack,
+        features: AudioFeatures,
+        sampler: SamplerSettings,
+        timeline: Settings,
+        seconds: float,
+    ) -> Origin:
+        """From what was sampled and how; `timeline` is what was asked of it."""
+        settings: dict[str, Settings] = {
+            "faces": track.made_with,
+            "audio": features.made_with,
+            "sampler": asdict(sampler),
+            "timeline": timeline,
+        }
+        return cls(version, files, sampler.seed, settings, round(seconds, 3))
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,9 +67,9 @@ class LatentSyncLoadModel(io.ComfyNode):
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Lets torch.compile make the UNet's layers faster. The first run, and the first with "
-                    "another length or number of windows at once, takes minutes longer. Needs Triton on a GPU "
-                    "(on Windows: triton-windows).",
+                    tooltip="Has torch.compile write the UNet's layers anew, for speed (the gain is not measured). "
+                    "The first run, and the first with another length or number of windows at once, takes minutes "
+                    "longer. Needs Triton on a GPU (on Windows: triton-windows).",
                 ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],

@@ -55,7 +55,7 @@ def load_model(
         precision: "auto", or a key of PRECISIONS.
         download_missing: fetch the files that are not there.
         vae: to use instead of the one on disk.
-        compiled: let torch.compile make the UNet's layers faster.
+        compiled: have torch.compile write the UNet's layers anew.
     """
     device = mm.get_torch_device()
     codec = VaeCodec(checked_vae(vae)) if vae is not None else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.sd
@@ -21,8 +22,6 @@ from ..latentsync.room import Room, is_out_of_memory, room_error
 from ..latentsync.spec import LATENT_STRIDE, MODELS, WINDOW_FRAMES, ModelSpec
 
 if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
-
     from ..latentsync.models.layers import Heard
     from ..latentsync.models.unet import UNet
     from ..latentsync.models.whisper import WhisperEncoder
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+END: Any = object()  # of what is iterated over
 UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
 NO_MODELS = {"custom_nodes", "datasets", "configs"}  # kinds of folders that hold something else
 KINDS_OF_LAYERS = 64  # at most, each width counted once for whole batches and once for any other
@@ -46,7 +46,7 @@ class LoadedModel:
     codec: ComfyUI's VAE behind the library's interface.
     dtype: what the UNet computes in.
     files: that were read.
-    compiled: whether torch.compile makes the UNet's layers faster.
+    compiled: whether torch.compile writes the UNet's layers anew.
     """
 
     spec: ModelSpec
@@ -81,7 +81,7 @@ class LoadedModel:
 
     def load(self, clips: int) -> None:
         """Bring the UNet to its device, and make room there for the activations of so many clips."""
-        _bring(self.unet, clips * self._clip_bytes)
+        with_room(lambda: mm.load_models_gpu([self.unet], memory_required=clips * self._clip_bytes))
 
     @property
     def _clip_bytes(self) -> int:
@@ -90,7 +90,7 @@ class LoadedModel:
 
     def encoder(self) -> WhisperEncoder:
         """Whisper's encoder, brought to its device."""
-        _bring(self.whisper)
+        with_room(lambda: mm.load_models_gpu([self.whisper]))
         return self.whisper.model
 
     def __repr__(self) -> str:
@@ -111,16 +111,8 @@ class PatchedUNet:
         self._model.load(min(self._room.most, PASSES * len(audio)))
         return self._network.hear(audio)
 
-    def __call__(
-        self,
-        x: torch.Tensor,
-        timestep: float,
-        heard: Heard | None,
-        deep: torch.Tensor | None = None,
-        *,
-        guided: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._network(x, timestep, heard, deep, guided=guided)
+    def __call__(self, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - the UNet's
+        return self._network(*given, **named)
 
 
 class CompiledUNet(PatchedUNet):
@@ -193,38 +185,31 @@ def tracked(items: Iterable[T], total: int) -> Iterator[T]:
     """Pass `items` on, moving the node's progress bar and looking for a cancel at each.
 
     Raises:
+        RoomError: memory ran out, see `with_room`.
+    """
+    bar, made = comfy.utils.ProgressBar(total), iter(items)
+    for done in count(1):
+        item = with_room(lambda: next(made, END))
+        if item is END:
+            return
+        mm.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+        yield item
+
+
+def with_room(work: Callable[[], T]) -> T:
+    """What `work` gives.
+
+    Raises:
         RoomError: memory ran out; what ComfyUI had loaded was put away first, so that the next prompt begins afresh.
     """
-    bar = comfy.utils.ProgressBar(total)
     try:
-        for done, item in enumerate(items, start=1):
-            mm.throw_exception_if_processing_interrupted()
-            bar.update_absolute(done, total)
-            yield item
+        return work()
     except (RoomError, RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         reason = room_error(error)
-    else:
-        return
-    _end_without_room(reason)
-
-
-def _bring(patcher: ModelPatcher, memory_required: int = 0) -> None:
-    """Bring a network to its device; raises RoomError as `tracked` does."""
-    try:
-        mm.load_models_gpu([patcher], memory_required=memory_required)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = room_error(error)
-    else:
-        return
-    _end_without_room(reason)
-
-
-def _end_without_room(reason: RoomError) -> NoReturn:
-    """To be called where the backend's error no longer holds what the failed attempt had on the device."""
+    # only here does the error no longer hold what the failed attempt had on the device
     mm.unload_all_models()
     mm.soft_empty_cache()
     raise reason

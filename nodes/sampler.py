@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from comfy_api.latest import io
 from typing_extensions import override
 
+from ..latentsync.spec import MOST_OVERLAP
+from ..latentsync.types import Scheduler
 from . import runtime
 from .sockets import CATEGORY, Embeds, Faces, Lips, Model
 
 if TYPE_CHECKING:
     from ..latentsync.timeline import Length, RateChoice
-    from ..latentsync.types import AudioFeatures, FaceTrack, Scheduler
+    from ..latentsync.types import AudioFeatures, FaceTrack
     from .runtime import LoadedModel
 
 STEP_CACHE_OFF = "off"
@@ -90,7 +92,7 @@ class LatentSyncSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=["ddim", "dpm++ 2m", "euler", "unipc"],
+                    options=list(get_args(Scheduler)),
                     default="ddim",
                     tooltip="How the noise is taken away. ddim is the authors' own; dpm++ 2m and unipc are made for "
                     "fewer steps: set steps to 10 with them.",
@@ -99,7 +101,7 @@ class LatentSyncSampler(io.ComfyNode):
                     "overlap",
                     default=0,
                     min=0,
-                    max=12,
+                    max=MOST_OVERLAP,
                     tooltip="Frames that one window of 16 shares with the next, blended, for clips where a jump shows "
                     "every 16 frames. 4 takes a third longer, 8 twice as long.",
                 ),
@@ -162,11 +164,6 @@ class LatentSyncSampler(io.ComfyNode):
         lips = pipeline.collect(
             runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec, runtime.temp_folder()
         )
-        made_with = {
-            "faces": faces.made_with,
-            "audio": embeds.made_with,
-            "sampler": asdict(settings),
-            "timeline": {"fps": fps, "length": LENGTHS[length]},
-        }
-        origin = Origin(model.spec.version, model.files, seed, made_with, round(monotonic() - began, 3))
+        asked = {"fps": fps, "length": LENGTHS[length]}
+        origin = Origin.of(model.spec.version, model.files, faces, embeds, settings, asked, monotonic() - began)
         return io.NodeOutput(replace(lips, origin=origin))

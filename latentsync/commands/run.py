@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
@@ -172,14 +172,9 @@ def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack
     )
     total = len(pipeline.plan(track, features, timeline, settings.overlap)) * settings.steps
     lips = pipeline.collect(shown(samples, "lips", total), track, timeline, sound, models.codec)
-    made_with = {
-        "faces": track.made_with,
-        "audio": features.made_with,
-        "sampler": asdict(settings),
-        "timeline": {"fps": options.fps, "length": options.length},
-    }
-    seconds = round(monotonic() - began, 3)
-    return replace(lips, origin=Origin(models.version, models.files, settings.seed, made_with, seconds))
+    asked = {"fps": options.fps, "length": options.length}
+    origin = Origin.of(models.version, models.files, track, features, settings, asked, monotonic() - began)
+    return replace(lips, origin=origin)
 
 
 def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> None:

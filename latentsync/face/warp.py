@@ -35,7 +35,7 @@ def footprint(matrix: np.ndarray, crop_size: tuple[int, int], frame_size: tuple[
     corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
     if not np.isfinite(matrix).all() or np.linalg.det(matrix[:, :2]) == 0:
         raise FaceError(f"no face can be cut out with the matrix {matrix.tolist()}: the frame has none, or it is a dot")
-    in_frame = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    in_frame = transformed(corners, inverse(matrix))
     limit = np.array(frame_size[::-1])
     first = np.clip(np.floor(in_frame.min(axis=0)) - MARGIN_PX, 0, limit).astype(int)
     last = np.clip(np.ceil(in_frame.max(axis=0)) + MARGIN_PX + 1, 0, limit).astype(int)
