@@ -113,7 +113,7 @@ def _through_comfyui(base: Path, options: argparse.Namespace, run: Run) -> None:
 
 def _graph(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     """The VIDEO workflow, at one step, with the model's stand-in between."""
-    stored = (REPOSITORY / "tests" / "workflows" / "lipsync_video.json").read_text(encoding="utf-8")
+    stored = (REPOSITORY / "api" / "lipsync_video.json").read_text(encoding="utf-8")
     graph = json.loads(stored)
     model = next(key for key, node in graph.items() if node["class_type"] == "LatentSyncLoadModel")
     for node in graph.values():

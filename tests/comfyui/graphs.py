@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import wave
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,11 @@ import av
 import numpy as np
 from PIL import Image
 
+from tests.golden import procedural
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKFLOWS = REPOSITORY / "workflows"
-API_WORKFLOWS = REPOSITORY / "tests" / "workflows"
+API_WORKFLOWS = REPOSITORY / "api"
 
 Graph = dict[str, dict[str, Any]]
 
@@ -55,6 +58,25 @@ def with_landmarks(graph: Graph, file: str) -> Graph:
     graph = changed(graph, "LatentSyncFacePrep", landmarks=["landmarks", 0])
     graph["landmarks"] = {"class_type": "LatentSyncDemoLandmarks", "inputs": {"file": file}}
     return graph
+
+
+def needed(graph: Graph) -> Graph:
+    """The nodes that an output node of ours asks for, itself included."""
+    waiting, kept = nodes(graph, "LatentSyncVideoCombine"), {}
+    while waiting:
+        key = waiting.pop()
+        kept[key] = graph[key]
+        waiting += [value[0] for value in graph[key]["inputs"].values() if isinstance(value, list)]
+    return kept
+
+
+def write_speech(path: Path, *parts: tuple[float, bool]) -> Path:
+    """A recording that speaks, or does not, for so many seconds after one another."""
+    samples = np.concatenate([procedural.speech(seconds) * speaks for seconds, speaks in parts])
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
 
 
 def the_video(paths: list[Path], suffix: str = ".mp4") -> Path:

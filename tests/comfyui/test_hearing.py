@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import wave
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +9,6 @@ from PIL import Image
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.comfyui import graphs
-from tests.golden import procedural
 
 
 @pytest.fixture
@@ -21,18 +17,9 @@ def graph(sample: Sample) -> graphs.Graph:
     return graphs.changed(graph, "LatentSyncSampler", steps=1)
 
 
-def written(path: Path, *parts: tuple[float, bool]) -> Path:
-    """A recording that speaks, or does not, for so many seconds after one another."""
-    samples = np.concatenate([procedural.speech(seconds) * speaks for seconds, speaks in parts])
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, 16000, 0, "NONE", ""))
-        sound.writeframes((samples * 32767).astype("<i2").tobytes())
-    return path
-
-
 def test_vocals_gate_the_lips_and_the_node_shows_where(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     """The audio speaks throughout, the vocals pause for 1.6 s: fewer windows are sampled than there are."""
-    written(comfyui.input / "vocals.wav", (0.6, True), (1.6, False), (0.8, True))
+    graphs.write_speech(comfyui.input / "vocals.wav", (0.6, True), (1.6, False), (0.8, True))
     graph["vocals"] = {"class_type": "LoadAudio", "inputs": {"audio": "vocals.wav"}}
     graph = graphs.changed(graph, "LatentSyncAudioEmbed", vocals=["vocals", 0], silence="keep source")
     prompt_id = comfyui.queue(graph)
@@ -48,7 +35,7 @@ def test_vocals_gate_the_lips_and_the_node_shows_where(comfyui: ComfyUI, graph: 
 
 def test_a_pause_of_two_seconds_is_the_source_to_the_bit(comfyui: ComfyUI, sample: Sample) -> None:
     """Frames 12.5 to 62.5 are silent; speech opens a little early, and stays open for a while after."""
-    recording = written(comfyui.input / "pause.wav", (0.5, True), (2.0, False), (0.5, True))
+    recording = graphs.write_speech(comfyui.input / "pause.wav", (0.5, True), (2.0, False), (0.5, True))
     graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
     graph = graphs.changed(graph, "LoadAudio", audio=recording.name)

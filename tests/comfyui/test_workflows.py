@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from latentsync.media import VideoFile
-from scripts.comfyui import ComfyUI
+from latentsync.media import VideoFile, read_sound
+from scripts.comfyui import PACK, ComfyUI
 from scripts.sample_clip import Sample
 from scripts.workflow import to_api
 from tests.comfyui import graphs
 
 AAC_FRAME_SECONDS = 1024 / 44100  # a decoder may hand out the last frame whole
+SOURCE_FRAMES = 50
+THUMBNAIL_BYTES = 60_000  # they travel with every install
 
 
 @pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
@@ -46,6 +51,54 @@ def test_the_images_workflow_changes_only_the_face(comfyui: ComfyUI, sample: Sam
     difference = np.abs(first - original).mean(axis=-1)
     assert np.median(difference) <= 2, "h264 of an untouched picture differs by a level or two"
     assert difference.max() > 30, "untrained lips are noise: the mouth must have changed"
+
+
+def test_the_image_to_video_workflow_speaks(comfyui: ComfyUI, sample: Sample) -> None:
+    """Wan's 10 GB are not at hand: RepeatImageBatch, a core node that makes frames of a picture, takes their place."""
+    first = next(iter(VideoFile(sample.video).read([0])))
+    Image.fromarray(first).save(comfyui.input / "a picture.png")
+    graph = graphs.with_landmarks(graphs.quick("lipsync_image_to_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LoadImage", image="a picture.png")
+    decode = graphs.node(graph, "VAEDecode")
+    picture = [graphs.node(graph, "LoadImage"), 0]
+    graph[decode] = {"class_type": "RepeatImageBatch", "inputs": {"image": picture, "amount": SOURCE_FRAMES}}
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graphs.needed(graph))))
+    made = graphs.probe(path)
+    assert (made.width, made.height, made.rate) == (first.shape[1], first.shape[0], Fraction(24))
+    assert made.frames == 24 * 3, "the frames go forwards and backwards for as long as the recording lasts"
+
+
+def test_the_song_workflow_moves_lips_by_the_voice_alone(comfyui: ComfyUI, sample: Sample) -> None:
+    """With another voice the lips differ; the song that is heard stays the same."""
+    graph = graphs.with_landmarks(graphs.quick("lipsync_song"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
+    _, voice = graphs.nodes(graph, "LoadAudio")
+    made = []
+    for name in (sample.audio.name, "a pause.wav"):
+        graphs.write_speech(comfyui.input / "a pause.wav", (0.5, True), (2.5, False))
+        graph[voice]["inputs"]["audio"] = name
+        made.append(graphs.the_video(comfyui.outputs(comfyui.run(graph)), ".mkv"))
+    last = [next(iter(VideoFile(path).read([70]))) for path in made]
+    assert (last[0] != last[1]).any(), "the voice is silent there in the second run"
+    assert torch.equal(*(read_sound(path).samples for path in made))
+
+
+def test_the_long_video_workflow_keeps_the_videos_length(comfyui: ComfyUI, sample: Sample) -> None:
+    """fp8 weights, and a sound track that is longer than the video."""
+    graph = graphs.with_landmarks(graphs.quick("lipsync_long_video"), sample.landmarks.name)
+    made = graphs.probe(graphs.the_video(comfyui.outputs(comfyui.run(graph))))
+    assert made.frames == SOURCE_FRAMES
+    assert made.audio_seconds == pytest.approx(2.0, abs=AAC_FRAME_SECONDS)
+
+
+@pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_template_has_its_picture(comfyui: ComfyUI, path: Path) -> None:
+    """The page asks for a .jpg beside each template that the server offers."""
+    assert path.stem in comfyui.get("/api/workflow_templates").json()[PACK]
+    answer = comfyui.get(f"/api/workflow_templates/{PACK}/{path.stem}.jpg")
+    picture = Image.open(BytesIO(answer.content))
+    assert (picture.format, picture.width >= 400) == ("JPEG", True)
+    assert len(answer.content) < THUMBNAIL_BYTES
 
 
 def test_detection_runs_in_comfyui(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:

@@ -1,0 +1,218 @@
+"""Lip-sync through a ComfyUI of your own: upload, queue, watch the progress, fetch the result.
+
+The fields are those of hosted LatentSync routes (video, audio, guidance_scale, seed, loop_mode), so that a caller of
+those can switch to a machine of their own. It needs aiohttp, which ComfyUI's Python has.
+
+Usage: python client.py VIDEO AUDIO -o OUT.mp4 [--guidance_scale 1.5] [--seed 7] [--loop_mode loop]
+       python client.py --request FIELDS.json -o OUT.mp4
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+
+GRAPH = Path(__file__).with_name("lipsync_video.json")
+LENGTHS = {"pingpong": "audio, ping-pong", "loop": "audio, loop"}
+"""loop_mode -> the Sampler's `length`: what happens where the audio is longer than the video."""
+
+SEEDS = 2**32
+BLOCK_BYTES = 1 << 20
+FAILED = ("execution_error", "execution_interrupted")
+UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=30)
+
+Graph = dict[str, dict[str, Any]]
+
+
+class ApiError(Exception):
+    """ComfyUI refused the request, or the run failed; in a sentence."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What hosted LatentSync routes take."""
+
+    video: str
+    """A file here, or an http(s) address."""
+    audio: str
+    """As `video`."""
+    guidance_scale: float = 1.5
+    seed: int | None = None
+    """None draws one."""
+    loop_mode: str = "pingpong"
+    """pingpong or loop: where the audio is longer than the video."""
+
+    def __post_init__(self) -> None:
+        if not self.video or not self.audio:
+            raise ApiError("a request needs both video and audio")
+        if self.loop_mode not in LENGTHS:
+            raise ApiError(f"loop_mode is {self.loop_mode!r}; it can be {' or '.join(LENGTHS)}")
+
+
+class Client:
+    """One caller of one ComfyUI.
+
+    server: its address, http://127.0.0.1:8188 for example.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+        self.session = session
+        self.server = server.rstrip("/")
+        self.id = uuid.uuid4().hex
+
+    async def lip_sync(self, request: Request, graph: Graph, into: Path) -> None:
+        """Run a request and put the video at `into`; Ctrl-C ends the run on the server too."""
+        video, audio = await self.upload(request.video), await self.upload(request.audio)
+        async with self.session.ws_connect(f"{self.server}/ws", params={"clientId": self.id}, max_msg_size=0) as events:
+            prompt_id = await self.queue(filled(graph, request, video, audio))
+            try:
+                async for line in progress(events, prompt_id, graph):
+                    print(line, file=sys.stderr, flush=True)
+            except asyncio.CancelledError:
+                await self.cancel(prompt_id)
+                raise
+        await self.fetch(await self.result(prompt_id), into)
+
+    async def upload(self, given: str) -> str:
+        """Put a file, or what lies at an address, into ComfyUI's input folder: its name there."""
+        if not given.startswith(("http://", "https://")):
+            path = Path(given)
+            if not path.is_file():
+                raise ApiError(f"{path}: there is no such file")
+            with path.open("rb") as file:
+                return await self._upload(path.name, file)
+        async with self.session.get(given) as answer:
+            if answer.status != 200:
+                raise ApiError(f"{given}: the server answers {answer.status} {answer.reason}")
+            return await self._upload(Path(unquote(urlsplit(given).path)).name or "download", answer.content)
+
+    async def _upload(self, name: str, content: BinaryIO | aiohttp.StreamReader) -> str:
+        form = aiohttp.FormData()
+        form.add_field("image", content, filename=f"{self.id[:8]}_{name}", content_type="application/octet-stream")
+        async with self.session.post(f"{self.server}/upload/image", data=form) as answer:
+            if answer.status != 200:
+                raise ApiError(f"{name}: ComfyUI did not take it: {answer.status} {answer.reason}")
+            return (await answer.json())["name"]
+
+    async def queue(self, graph: Graph) -> str:
+        """Put a graph into ComfyUI's queue: the id of the prompt."""
+        body = {"prompt": graph, "client_id": self.id}
+        async with self.session.post(f"{self.server}/prompt", json=body) as answer:
+            told = await answer.json()
+        if "prompt_id" in told:
+            return told["prompt_id"]
+        reports = (error for node in told.get("node_errors", {}).values() for error in node["errors"])
+        details = [f"{error['message']}: {error['details']}" for error in reports]
+        raise ApiError("; ".join(details) or str(told.get("error", told)))
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, and end it if it runs."""
+        await self.session.post(f"{self.server}/queue", json={"delete": [prompt_id]})
+        await self.session.post(f"{self.server}/interrupt", json={"prompt_id": prompt_id})
+
+    async def result(self, prompt_id: str) -> dict[str, str]:
+        """The video of a finished prompt, as ComfyUI names it: filename, subfolder, type."""
+        async with self.session.get(f"{self.server}/history/{prompt_id}") as answer:
+            outputs = (await answer.json())[prompt_id]["outputs"].values()
+        files = [file for output in outputs for file in output.get("images", []) if file["filename"].endswith(".mp4")]
+        if not files:
+            raise ApiError("the run ended without a video")
+        return files[-1]
+
+    async def fetch(self, file: dict[str, str], into: Path) -> None:
+        """Download a file of ComfyUI's; it gets its name when it is whole."""
+        part = into.with_name(f"{into.name}.part")
+        async with self.session.get(f"{self.server}/view", params=file) as answer:
+            answer.raise_for_status()
+            with part.open("wb") as target:
+                async for block in answer.content.iter_chunked(BLOCK_BYTES):
+                    target.write(block)
+        part.replace(into)
+
+
+def filled(graph: Graph, request: Request, video: str, audio: str) -> Graph:
+    """The graph with a request in it; `video` and `audio` are names in ComfyUI's input folder."""
+    seed = random.randrange(SEEDS) if request.seed is None else request.seed
+    sampler = {"seed": seed, "guidance": request.guidance_scale, "length": LENGTHS[request.loop_mode]}
+    values = {"LoadVideo": {"file": video}, "LoadAudio": {"audio": audio}, "LatentSyncSampler": sampler}
+    return {
+        key: {**node, "inputs": {**node["inputs"], **values.get(node["class_type"], {})}} for key, node in graph.items()
+    }
+
+
+async def progress(events: aiohttp.ClientWebSocketResponse, prompt_id: str, graph: Graph) -> AsyncIterator[str]:
+    """What a prompt does, line by line, until it is done."""
+    async for message in events:
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            continue
+        event = json.loads(message.data)
+        data = event.get("data", {})
+        if data.get("prompt_id") != prompt_id:
+            continue
+        if event["type"] == "execution_success":
+            return
+        if event["type"] in FAILED:
+            raise ApiError(data.get("exception_message", "the run was cancelled").strip())
+        if event["type"] == "progress":
+            yield f"{graph[data['node']]['class_type']}: {data['value']} of {data['max']}"
+    raise ApiError("ComfyUI closed the connection")
+
+
+def parsed() -> tuple[argparse.Namespace, Request]:
+    parser = argparse.ArgumentParser(description="Lip-sync a video through a ComfyUI with LatentSync Nodes.")
+    parser.add_argument("video", nargs="?", help="a file, or an http(s) address")
+    parser.add_argument("audio", nargs="?", help="a file, or an http(s) address")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="where the mp4 goes")
+    parser.add_argument("--request", type=Path, help="a JSON file with the fields; those of the command line win")
+    parser.add_argument("--guidance_scale", type=float, help="how strictly the lips follow (default: 1.5)")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same lips (default: a new one)")
+    parser.add_argument("--loop_mode", choices=LENGTHS, help="where the audio is longer (default: pingpong)")
+    parser.add_argument("--server", default="http://127.0.0.1:8188", help="ComfyUI's address (default: %(default)s)")
+    parser.add_argument("--graph", type=Path, default=GRAPH, help="another graph in API format")
+    arguments = parser.parse_args()
+    names = [field.name for field in fields(Request)]
+    given = stored(arguments.request, names) if arguments.request else {}
+    told = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return arguments, Request(**{"video": "", "audio": "", **given, **told})
+
+
+def stored(path: Path, names: list[str]) -> dict[str, Any]:
+    """The fields of a JSON file, less those that are null."""
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ApiError(f"{path}: is no JSON: {error}") from error
+    if not isinstance(given, dict) or set(given) - set(names):
+        raise ApiError(f"{path}: must be an object with no other fields than {', '.join(names)}")
+    return {name: value for name, value in given.items() if value is not None}
+
+
+async def run(arguments: argparse.Namespace, request: Request) -> None:
+    graph: Graph = json.loads(arguments.graph.read_text(encoding="utf-8"))
+    async with aiohttp.ClientSession(timeout=UNLIMITED) as session:
+        await Client(session, arguments.server).lip_sync(request, graph, arguments.output)
+    print(json.dumps({"output": str(arguments.output), "request": asdict(request)}))
+
+
+def main() -> None:
+    try:
+        asyncio.run(run(*parsed()))
+    except (ApiError, aiohttp.ClientError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("cancelled")
+
+
+if __name__ == "__main__":
+    main()

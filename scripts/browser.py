@@ -1,0 +1,197 @@
+"""ComfyUI's page in a headless Chromium, driven as a user drives it: templates, Run, help, language."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page, sync_playwright
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+WIDTH_PX, HEIGHT_PX = 1720, 1080
+READY = "window.app?.graph && window.app.extensionManager && document.querySelector('[data-testid=side-toolbar]')"
+START_MS = 120_000
+LOAD_MS = 30_000
+
+NODES = """() => app.graph.nodes.map(node => ({
+    type: node.type,
+    title: node.title,
+    red: Boolean(node.has_errors) || node.constructor.name === 'LGraphNode',
+    labels: [...node.inputs, ...node.outputs].map(slot => slot.label || slot.localized_name || slot.name),
+}))"""
+
+WATCH_PROGRESS = """() => {
+    window.progressSeen = {};
+    const look = () => {
+        for (const node of app.graph.nodes)
+            if (node.progress) (window.progressSeen[node.type] ||= new Set()).add(node.progress);
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
+PROGRESS = "() => Object.entries(window.progressSeen).map(([type, seen]) => [type, [...seen]])"
+
+SHOWN = "([part]) => [...document.querySelectorAll('video')].find(video => video.src.includes(part))"
+ERROR = "[data-testid=error-overlay]"
+ENDED = f"""(given) => {{
+    const video = ({SHOWN})(given);
+    return (video && video.readyState >= 2) || document.querySelector('{ERROR}');
+}}"""
+VIDEO = f"""(given) => {{
+    const video = ({SHOWN})(given);
+    return {{width: video.videoWidth, height: video.videoHeight, seconds: video.duration}};
+}}"""
+
+SET_WIDGET = """([type, name, value]) => {
+    for (const node of app.graph.nodes.filter(node => node.type === type)) {
+        const widget = node.widgets.find(widget => widget.name === name);
+        widget.value = value;
+        widget.callback?.(value);
+    }
+}"""
+SELECT = "([type]) => app.canvas.selectNode(app.graph.nodes.find(node => node.type === type))"
+FIT = """([margin]) => {
+    const boxes = [...app.graph.groups, ...app.graph.nodes].map(item => item.boundingRect);
+    const left = Math.min(...boxes.map(box => box[0])), top = Math.min(...boxes.map(box => box[1]));
+    const right = Math.max(...boxes.map(box => box[0] + box[2]));
+    const bottom = Math.max(...boxes.map(box => box[1] + box[3]));
+    const place = document.querySelector('#graph-canvas').getBoundingClientRect();
+    const wide = place.width - 2 * margin, high = place.height - 2 * margin;
+    const scale = Math.min(wide / (right - left), high / (bottom - top));
+    app.canvas.ds.scale = scale;
+    app.canvas.ds.offset = [margin / scale - left, margin / scale - top];
+    app.canvas.setDirty(true, true);
+    return [margin, margin, scale * (right - left), scale * (bottom - top)];
+}"""
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A node as the page shows it; `red`: unknown, or marked as faulty; `labels`: of its inputs and outputs."""
+
+    type: str
+    title: str
+    red: bool
+    labels: list[str]
+
+
+def program() -> str | None:
+    """The installed Chromium or Chrome, if there is one."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+@contextmanager
+def opened(url: str, locale: str = "en") -> Iterator[ComfyPage]:
+    """The page of a running ComfyUI in a user's language, as for somebody who has been there before.
+
+    Raises RuntimeError where no browser is installed.
+    """
+    executable = program()
+    if executable is None:
+        raise RuntimeError(f"none of {', '.join(PROGRAMS)} is installed; install Chromium with the system's packages")
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Locale": locale}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
+        page = browser.new_page(viewport={"width": WIDTH_PX, "height": HEIGHT_PX})
+        page.request.post(f"{url}/api/settings", data=settings)
+        page.goto(url)
+        page.wait_for_function(READY, timeout=START_MS)
+        try:
+            yield ComfyPage(page)
+        finally:
+            page.request.post(f"{url}/api/settings", data={"Comfy.Locale": "en"})
+            browser.close()
+
+
+class ComfyPage:
+    """What a user does with the page, and what can be seen on it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def templates(self, pack: str) -> Locator:
+        """Open the template browser at a pack's own; the cards."""
+        self.page.get_by_role("button", name="Templates").first.click()
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_text(pack).first.click()
+        cards = dialog.get_by_test_id("template-workflows-content").locator("[data-testid^=template-workflow-]")
+        cards.first.wait_for(timeout=LOAD_MS)
+        return cards
+
+    def open_template(self, pack: str, name: str) -> None:
+        """Open one of a pack's templates by its name."""
+        self.templates(pack)
+        self.page.get_by_test_id(f"template-workflow-{name}").locator("img").first.click()
+        self.page.wait_for_function("() => app.graph.nodes.some(node => node.type.startsWith('LatentSync'))")
+
+    def open_graph(self, graph: dict[str, Any]) -> None:
+        """Open a graph in UI format, as by dropping its file on the canvas."""
+        self.page.evaluate("([graph]) => app.loadGraphData(graph)", [graph])
+
+    def nodes(self) -> list[NodeView]:
+        """The nodes of the open graph."""
+        return [NodeView(**node) for node in self.page.evaluate(NODES)]
+
+    def set_widget(self, node_type: str, name: str, value: object) -> None:
+        """Give a widget of every node of a class another value."""
+        self.page.evaluate(SET_WIDGET, [node_type, name, value])
+
+    def run(self) -> None:
+        """Press Run, and watch the nodes' progress from then on."""
+        self.page.evaluate(WATCH_PROGRESS)
+        self.page.get_by_test_id("queue-button").click()
+
+    def prefix(self) -> str:
+        """The file name's beginning of the video that the open graph makes."""
+        node = "app.graph.nodes.find(node => /VideoCombine|SaveVideo/.test(node.type))"
+        prefix = self.page.evaluate(f"() => {node}.widgets.find(widget => widget.name === 'filename_prefix').value")
+        return f"{Path(prefix).name}_"
+
+    def progress(self) -> dict[str, list[float]]:
+        """Node class -> the shares of its work, 0 to 1, that its bar has shown since `run`."""
+        return dict(self.page.evaluate(PROGRESS))
+
+    def video(self, name_part: str, timeout_seconds: float) -> dict[str, float]:
+        """Wait for a playable video with this in its address: width and height in pixels, seconds.
+
+        Raises RuntimeError with what the page says when the run fails.
+        """
+        self.page.wait_for_function(ENDED, arg=[name_part], timeout=1000 * timeout_seconds)
+        if error := self.error():
+            raise RuntimeError(error)
+        return self.page.evaluate(VIDEO, [name_part])
+
+    def error(self) -> str:
+        """What the page's note of errors says; empty when there is none."""
+        note = self.page.locator(ERROR)
+        return note.inner_text() if note.count() else ""
+
+    def help(self, node_type: str) -> Locator:
+        """Select a node and press its circled i: the panel's text."""
+        self.page.evaluate(SELECT, [node_type])
+        self.page.get_by_test_id("info-button").click()
+        panel = self.page.locator(".node-help-content")
+        panel.wait_for(timeout=LOAD_MS)
+        return panel
+
+    def fit(self, margin_px: float = 80) -> dict[str, float]:
+        """Bring the whole graph into view; where it lies on the page: x, y, width, height in pixels."""
+        x, y, width, height = self.page.evaluate(FIT, [margin_px])
+        return {"x": x, "y": y, "width": width, "height": height}
+
+    def picture(self, path: Path, clip: dict[str, Any] | None = None) -> Path:
+        """A screenshot as PNG, of the page or a part of it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path, clip=clip)
+        return path
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """A graph in UI format from its file."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,139 @@
+"""The documentation's pictures and the templates' thumbnails: each workflow opened and run in a real ComfyUI.
+
+The networks are untrained unless a models folder is named, so the new mouths are noise. The image-to-video workflow is
+opened and not run: Wan's weights are not at hand.
+
+Usage: python -m scripts.pictures [--models FOLDER] [WORKFLOW ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from latentsync import checkpoint
+from latentsync.media import VideoFile
+from latentsync.spec import MODELS
+from latentsync.synthetic import write_models
+from latentsync.writer import VideoWriter
+from scripts.browser import ComfyPage, opened, stored
+from scripts.comfyui import REPOSITORY, ComfyUI
+from scripts.demo import place_landmarker
+from scripts.sample_clip import Sample, make_sample
+
+WORKFLOWS = REPOSITORY / "workflows"
+ALL = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+GRAPH_PICTURE = REPOSITORY / "docs" / "images" / "graph.jpg"
+CHINESE_PICTURE = REPOSITORY / "docs" / "images" / "chinese.jpg"
+FIRST = "lipsync_video"
+NOT_RUN = "lipsync_image_to_video"
+TWO_PEOPLE = "lipsync_two_speakers"
+THUMBNAIL_PX, PICTURE_PX = 640, 1400
+MARGIN_PX = 150  # the page's bars and notes lie over the canvas's edge
+BORDER_PX = 12
+JPEG_QUALITY = 82
+STEPS = 1  # noise does not get better with more of them
+SECONDS = 1.5
+RUN_SECONDS = 600.0
+SETTLE_MS = 2500  # previews are drawn, and the note that a job is done goes away
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, help="a models folder with real weights, as ComfyUI's")
+    parser.add_argument("workflows", nargs="*", default=ALL, help="some of them; by default all")
+    arguments = parser.parse_args()
+    models = arguments.models
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        sample = make_sample(base / "input", SECONDS)
+        two_people(sample)
+        if models is None:
+            write_models(base / "models")
+            pickled_unet(base / "models")
+            place_landmarker(base / "models")
+        else:
+            (base / "models").symlink_to(models.resolve())
+        with ComfyUI(base) as comfyui:
+            for name in arguments.workflows:
+                take(comfyui, name, steps=STEPS if models is None else None)
+
+
+def pickled_unet(models: Path) -> Path:
+    """The untrained UNet of a models folder once more, under the official file's name, which the templates hold."""
+    path = models / MODELS["1.5"].unet.path
+    read = checkpoint.read(path.with_suffix(".safetensors"))
+    torch.save({**read.metadata, "state_dict": dict(read.tensors)}, path)
+    return path
+
+
+def two_people(sample: Sample) -> Path:
+    """The sample beside its mirror image."""
+    source = VideoFile(sample.video)
+    path = sample.video.with_name("two_people.mp4")
+    size = {"height": source.height, "width": 2 * source.width}
+    with VideoWriter(path, rate=source.rate, **size) as writer:
+        for frame in source.read(range(source.frame_count)):
+            writer.write(np.concatenate([frame, frame[:, ::-1]], axis=1))
+    return path
+
+
+def take(comfyui: ComfyUI, name: str, steps: int | None) -> None:
+    """A workflow's thumbnail; with the first one also the documentation's pictures."""
+    with opened(comfyui.url) as page:
+        show(page, name, steps)
+        picture = taken(page)
+    save(picture, WORKFLOWS / f"{name}.jpg", THUMBNAIL_PX)
+    if name == FIRST:
+        save(picture, GRAPH_PICTURE, PICTURE_PX)
+        with opened(comfyui.url, "zh") as page:
+            show(page, name, steps)
+            page.help("LatentSyncFacePrep")
+            page.fit()
+            page.page.wait_for_timeout(SETTLE_MS)
+            save(screenshot(page), CHINESE_PICTURE, PICTURE_PX)
+
+
+def show(page: ComfyPage, name: str, steps: int | None) -> None:
+    """Open a workflow as a template, and run it; `steps` is for untrained weights, whose version must be said."""
+    page.open_graph(stored(WORKFLOWS / f"{name}.json"))
+    page.page.wait_for_timeout(SETTLE_MS)
+    if name == NOT_RUN:
+        return
+    if name == TWO_PEOPLE:
+        page.set_widget("LoadVideo", "file", "two_people.mp4")
+    if steps is not None:
+        page.set_widget("LatentSyncLoadModel", "version", "1.5")
+        page.set_widget("LatentSyncSampler", "steps", steps)
+    page.run()
+    page.video(page.prefix(), RUN_SECONDS)
+
+
+def taken(page: ComfyPage) -> Image.Image:
+    """The graph alone."""
+    place = page.fit(MARGIN_PX)
+    page.page.wait_for_timeout(SETTLE_MS)
+    corner = {axis: place[axis] - BORDER_PX for axis in ("x", "y")}
+    return screenshot(page, {**corner, **{side: place[side] + 2 * BORDER_PX for side in ("width", "height")}})
+
+
+def screenshot(page: ComfyPage, clip: dict[str, float] | None = None) -> Image.Image:
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Image.open(page.picture(Path(folder) / "page.png", clip))
+        return picture.convert("RGB")
+
+
+def save(picture: Image.Image, path: Path, width_px: int) -> None:
+    height_px = round(picture.height * width_px / picture.width)
+    small = picture.resize((width_px, height_px), Image.Resampling.LANCZOS)
+    small.save(path, quality=JPEG_QUALITY, optimize=True)
+    print(path.relative_to(REPOSITORY), f"{path.stat().st_size / 1000:.0f} KB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The client for programs, against a real ComfyUI: upload, queue, progress, result, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from latentsync.media import VideoFile
+from scripts.comfyui import ComfyUI
+from scripts.sample_clip import Sample
+from tests.comfyui import graphs
+from tests.file_server import serving
+
+CLIENT = graphs.API_WORKFLOWS / "client.py"
+
+
+@pytest.fixture
+def graph(sample: Sample, tmp_path: Path) -> Path:
+    """The client's own graph, with one step and stored landmarks."""
+    quick = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=1)
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(graphs.with_landmarks(quick, sample.landmarks.name)), encoding="utf-8")
+    return path
+
+
+def client(comfyui: ComfyUI, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run it as a user does, away from this repository's Python path."""
+    command = [sys.executable, "-P", CLIENT, "--server", comfyui.url, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def inputs_of(comfyui: ComfyUI, class_type: str) -> Mapping[str, object]:
+    """Of the node of a class in the newest prompt."""
+    newest = list(comfyui.get("/history").json().values())[-1]
+    return next(node["inputs"] for node in newest["prompt"][2].values() if node["class_type"] == class_type)
+
+
+def test_a_file_goes_in_and_the_video_comes_back(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    fields = ["--seed", "7", "--guidance_scale", "2", "--loop_mode", "loop"]
+    done = client(comfyui, sample.video, sample.audio, "-o", out, "--graph", graph, *fields)
+    assert done.returncode == 0, done.stderr
+    assert VideoFile(out).frame_count == 75
+    assert "LatentSyncSampler: 5 of 5" in done.stderr
+    sampler = inputs_of(comfyui, "LatentSyncSampler")
+    assert (sampler["seed"], sampler["guidance"], sampler["length"]) == (7, 2.0, "audio, loop")
+    assert json.loads(done.stdout)["request"]["seed"] == 7
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_hosted_routes_request_runs_as_it_is(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
+    """Its fields in a file, its video and audio at addresses."""
+    out = tmp_path / "out.mp4"
+    with serving() as served:
+        served.files |= {f"/{path.name}": path.read_bytes() for path in (sample.video, sample.audio)}
+        places = {"video": f"{served.url}/{sample.video.name}", "audio": f"{served.url}/{sample.audio.name}"}
+        request = tmp_path / "request.json"
+        request.write_text(json.dumps({**places, "seed": None, "loop_mode": "pingpong"}), encoding="utf-8")
+        done = client(comfyui, "--request", request, "-o", out, "--graph", graph)
+    assert done.returncode == 0, done.stderr
+    assert VideoFile(out).frame_count == 75
+
+
+def test_what_cannot_be_done_is_a_sentence(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"video": "a.mp4", "audio": "a.wav", "lipsync_strength": 2}), encoding="utf-8")
+    said = {
+        "no video": client(comfyui, "no.mp4", sample.audio, "-o", tmp_path / "out.mp4"),
+        "unknown field": client(comfyui, "--request", request, "-o", tmp_path / "out.mp4"),
+        "no guidance": client(comfyui, sample.video, sample.audio, "-o", tmp_path / "out.mp4", "--guidance_scale=-1"),
+        "no video stream": client(comfyui, sample.audio, sample.audio, "-o", tmp_path / "out.mp4"),
+        "nobody there": client(comfyui, sample.video, sample.audio, "-o", "out.mp4", "--server", "http://127.0.0.1:9"),
+    }
+    assert {name: done.returncode for name, done in said.items()} == dict.fromkeys(said, 1)
+    assert all(done.stderr.startswith("error: ") and "Traceback" not in done.stderr for done in said.values())
+    assert "no.mp4: there is no such file" in said["no video"].stderr
+    assert "no other fields than video, audio, guidance_scale, seed, loop_mode" in said["unknown field"].stderr
+    assert "guidance" in said["no guidance"].stderr
+    assert "127.0.0.1:9" in said["nobody there"].stderr
+
+
+def test_ctrl_c_ends_the_run_on_the_server_too(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
+    long = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=500, step_cache="off")
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps(graphs.with_landmarks(long, sample.landmarks.name)), encoding="utf-8")
+    command = [sys.executable, "-P", CLIENT, "--server", comfyui.url, sample.video, sample.audio]
+    running = subprocess.Popen([*command, "-o", tmp_path / "out.mp4", "--graph", graph], stderr=subprocess.PIPE)
+    assert running.stderr is not None
+    next(line for line in running.stderr if line.startswith(b"LatentSyncSampler"))
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 1
+    deadline = time.monotonic() + 60
+    while comfyui.get("/queue").json()["queue_running"] and time.monotonic() < deadline:
+        pass
+    newest = list(comfyui.get("/history").json().values())[-1]
+    assert newest["status"]["messages"][-1][0] == "execution_interrupted"
+    assert not list(tmp_path.glob("out*"))

@@ -1,0 +1,97 @@
+"""The pack in ComfyUI's own page, in a real browser: template, run, progress, video, help, language."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.browser import ComfyPage, opened, program, stored
+from scripts.comfyui import PACK, REPOSITORY, ComfyUI
+from scripts.pictures import pickled_unet
+from scripts.sample_clip import Sample
+from tests.comfyui import graphs
+
+pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium or Chrome is installed")
+
+ARTIFACTS = REPOSITORY / "artifacts" / "browser"
+RUN_SECONDS = 300.0
+FACE_PREP = "LatentSyncFacePrep"
+
+
+@pytest.fixture
+def official_name(comfyui: ComfyUI) -> Iterator[None]:
+    """The file that the templates name, as on a machine with the weights; its content is untrained."""
+    path = pickled_unet(comfyui.models)
+    yield
+    path.unlink()
+
+
+def open_template(page: ComfyPage, name: str) -> None:
+    page.open_template(PACK, name)
+    page.set_widget("LatentSyncLoadModel", "version", "1.5")
+    page.set_widget("LatentSyncSampler", "steps", 2)
+
+
+def test_a_template_is_offered_opens_runs_and_shows_the_video(
+    comfyui: ComfyUI, sample: Sample, official_name: None, shared: Path
+) -> None:
+    with opened(comfyui.url) as page:
+        cards = page.templates(PACK)
+        names = sorted(path.stem for path in graphs.WORKFLOWS.glob("*.json"))
+        ids = [card.get_attribute("data-testid") or "" for card in cards.all()]
+        assert sorted(each.removeprefix("template-workflow-") for each in ids) == names
+        widths = [picture.evaluate("picture => picture.naturalWidth") for picture in cards.locator("img").all()]
+        assert min(widths) > 0, "each has its thumbnail"
+        page.picture(ARTIFACTS / "templates.png")
+        page.page.keyboard.press("Escape")
+
+        open_template(page, "lipsync_video")
+        assert not [node for node in page.nodes() if node.red], page.error()
+        assert not page.error()
+        page.fit()
+        page.picture(ARTIFACTS / "opened.png")
+
+        page.run()
+        video = page.video("LatentSync_", RUN_SECONDS)
+        assert (video["width"], video["height"]) == (480, 640)
+        assert video["seconds"] == pytest.approx(3, abs=0.1)
+        seen = page.progress()
+        for node_type in (FACE_PREP, "LatentSyncSampler", "LatentSyncVideoCombine"):
+            assert len(set(seen[node_type])) > 2, f"the bar of {node_type} moves"
+        page.fit()
+        page.picture(ARTIFACTS / "finished.png")
+
+
+def test_a_run_that_fails_says_so_in_the_page(comfyui: ComfyUI, sample: Sample) -> None:
+    with opened(comfyui.url) as page:
+        page.open_graph(stored(graphs.WORKFLOWS / "lipsync_video.json"))
+        page.set_widget("LatentSyncLoadModel", "unet", "auto")
+        page.set_widget(FACE_PREP, "face_index", 7)
+        page.run()
+        with pytest.raises(RuntimeError, match="LatentSync Face Prep failed"):
+            page.video("LatentSync_", RUN_SECONDS)
+
+
+@pytest.mark.parametrize("locale", ["en", "zh"])
+def test_the_help_panel_opens_in_the_users_language(comfyui: ComfyUI, locale: str) -> None:
+    """And with Chinese chosen, titles, inputs and outputs are Chinese."""
+    words = json.loads((REPOSITORY / "locales" / locale / "nodeDefs.json").read_text(encoding="utf-8"))
+    folder = REPOSITORY / "web" / "docs"
+    page_file = folder / f"{FACE_PREP}.md" if locale == "en" else folder / FACE_PREP / f"{locale}.md"
+    heading, _, first = page_file.read_text(encoding="utf-8").split("\n")[:3]
+    with opened(comfyui.url, locale) as page:
+        page.open_graph(stored(graphs.WORKFLOWS / "lipsync_video.json"))
+        ours = [node for node in page.nodes() if node.type.startswith("LatentSync")]
+        assert {node.type: node.title for node in ours} == {
+            node.type: words[node.type]["display_name"] for node in ours
+        }
+        for node in ours:
+            named = {**words[node.type].get("inputs", {}), **words[node.type].get("outputs", {})}
+            assert {entry["name"] for entry in named.values()} - set(node.labels) <= {"lips"}, node.type
+        shown = page.help(FACE_PREP).inner_text()
+        page.picture(ARTIFACTS / f"help_{locale}.png")
+    assert heading.removeprefix("# ") in shown
+    assert first in shown
