@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -335,7 +335,9 @@ def _open(source: Path | bytes) -> Generator[InputContainer, None, None]:
     import av
 
     opened = BytesIO(source) if isinstance(source, bytes) else str(source)
-    with av.open(opened, mode="r", metadata_errors="ignore") as container:
+    # before PyAV 19 a tag that is no UTF-8 is an error unless this says otherwise; from then on it never is
+    lenient: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    with av.open(opened, mode="r", **lenient) as container:
         yield container
 
 

@@ -27,10 +27,11 @@ from scripts.demo import place_landmarker
 from scripts.sample_clip import Sample, make_sample
 
 WORKFLOWS = REPOSITORY / "workflows"
-ALL = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+FIRST = "lipsync_video"
+ALL = sorted((path.stem for path in WORKFLOWS.glob("*.json")), key=lambda name: name != FIRST)
 GRAPH_PICTURE = REPOSITORY / "docs" / "images" / "graph.jpg"
 CHINESE_PICTURE = REPOSITORY / "docs" / "images" / "chinese.jpg"
-FIRST = "lipsync_video"
+PACK_FOLDER = "latentsync"
 NOT_RUN = "lipsync_image_to_video"
 TWO_PEOPLE = "lipsync_two_speakers"
 THUMBNAIL_PX, PICTURE_PX = 640, 1400
@@ -53,7 +54,9 @@ def main() -> None:
         base = Path(folder)
         sample = make_sample(base / "input", SECONDS)
         two_people(sample)
+        a_picture(sample)
         if models is None:
+            stand_ins(base / "models")
             write_models(base / "models")
             pickled_unet(base / "models")
             place_landmarker(base / "models")
@@ -81,6 +84,23 @@ def two_people(sample: Sample) -> Path:
         for frame in source.read(range(source.frame_count)):
             writer.write(np.concatenate([frame, frame[:, ::-1]], axis=1))
     return path
+
+
+def a_picture(sample: Sample) -> None:
+    """The sample's first frame, under the name that ComfyUI's own graphs have for a picture."""
+    first = next(iter(VideoFile(sample.video).read([0])))
+    Image.fromarray(first).save(sample.video.with_name("example.png"))
+
+
+def stand_ins(models: Path) -> None:
+    """Empty files for the models of others in the workflow that is not run: the page only looks for their names."""
+    nodes = stored(WORKFLOWS / f"{NOT_RUN}.json")["nodes"]
+    named = [model for node in nodes for model in node["properties"].get("models", [])]
+    for model in named:
+        if model["directory"] != PACK_FOLDER:
+            path = models / model["directory"] / model["name"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
 
 
 def take(comfyui: ComfyUI, name: str, steps: int | None) -> None:

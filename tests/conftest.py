@@ -14,9 +14,14 @@ SHARED = REPOSITORY.parent / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lives in tests/comfyui, so that `-m "not comfyui"` leaves the real ComfyUI out."""
+    """Mark what lives in tests/comfyui, so that `-m "not comfyui"` leaves the real ComfyUI out.
+
+    It is also one group, for it shares a server: tests that run side by side share no more than their file.
+    """
     for item in items:
-        if item.path.is_relative_to(REPOSITORY / "tests" / "comfyui"):
+        in_comfyui = item.path.is_relative_to(REPOSITORY / "tests" / "comfyui")
+        item.add_marker(pytest.mark.xdist_group("comfyui" if in_comfyui else str(item.path)))
+        if in_comfyui:
             item.add_marker(pytest.mark.comfyui)
 
 
