@@ -21,7 +21,7 @@ SHARED_LANDMARKER := ../shared/models/face_landmarker.task
 LANDMARKER := models/latentsync/face_landmarker.task
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test lint clean
+.PHONY: help venv demo serve test compat lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,13 +37,16 @@ serve: venv ## the same ComfyUI for the browser, on http://127.0.0.1:8188
 test: venv ## run the tests (ARGS="-k timeline" to choose)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
+compat: venv ## try every ComfyUI that is supported, each in an environment of its own (ARGS="0.20.1" to choose)
+	$(BIN)/python -m scripts.compat $(ARGS)
+
 lint: venv ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-clean: ## remove .venv and .comfyui
-	rm -rf $(VENV) .comfyui
+clean: ## remove .venv, .comfyui and .compat
+	rm -rf $(VENV) .comfyui .compat
 
 $(BASE_STAMP):
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }

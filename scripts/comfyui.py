@@ -71,6 +71,7 @@ class ComfyUI:
     base: the base directory (models, input, output, temp, custom_nodes, user), made where it is missing.
     packs: folders to link into custom_nodes, by the name they get there; the default is this pack alone.
     program: ComfyUI's own folder; by default the one that `make venv` fetched.
+    python: the interpreter that it runs in; by default this one.
     port: by default a free one.
     arguments: more of main.py's options.
     """
@@ -81,6 +82,7 @@ class ComfyUI:
         *,
         packs: Mapping[str, Path] | None = None,
         program: Path | None = None,
+        python: Path | None = None,
         port: int | None = None,
         arguments: Sequence[str] = (),
         start_timeout_seconds: float = 240.0,
@@ -88,6 +90,7 @@ class ComfyUI:
         self.base = base.resolve()
         self.packs = dict(packs) if packs is not None else {PACK: REPOSITORY}
         self.program = program or fetched_program()
+        self.python = python or Path(sys.executable)
         self.port = port or free_port()
         self.arguments = list(arguments)
         self.start_timeout_seconds = start_timeout_seconds
@@ -131,7 +134,7 @@ class ComfyUI:
         options += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *self.packs]
         if not has_accelerator():
             options.append("--cpu")
-        return [sys.executable, str(self.program / "main.py"), *options, *self.arguments]
+        return [str(self.python), str(self.program / "main.py"), *options, *self.arguments]
 
     def stop(self) -> None:
         """End the server; harmless when it is not running."""
@@ -325,7 +328,7 @@ def place_pack(link: Path, folder: Path) -> None:
         link.symlink_to(folder, target_is_directory=True)
     except OSError:
         # Windows lets only administrators and developers make links.
-        shutil.copytree(folder, link, ignore=shutil.ignore_patterns(".venv", ".comfyui", ".git"))
+        shutil.copytree(folder, link, ignore=shutil.ignore_patterns(".venv", ".comfyui", ".compat", ".git"))
 
 
 def environment() -> dict[str, str]:

@@ -107,16 +107,21 @@ def place_landmarker(models: Path) -> None:
 def prepare_workflow(base: Path, sample: Sample, version: str | None) -> Workflow:
     """The shipped workflow with the sample's files in it, and stored landmarks where MediaPipe's model is missing."""
     workflow: Workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    set_first_widget(workflow, "LoadVideo", sample.video.name)
-    set_first_widget(workflow, "LoadAudio", sample.audio.name)
-    node_of(workflow, "LatentSyncLoadModel")["widgets_values"][:2] = [version or "auto", "auto"]
-    if base == SYNTHETIC_BASE:
-        node_of(workflow, "LatentSyncSampler")["widgets_values"][STEPS_WIDGET] = SYNTHETIC_STEPS
+    fill_in(workflow, sample, version, SYNTHETIC_STEPS if base == SYNTHETIC_BASE else None)
     model = base / "models" / FACE_LANDMARKER.path
     if not model.is_file():
         print(f"Without MediaPipe's model ({model}) the sample's stored face landmarks are used.")
         add_landmarks(workflow, sample.landmarks.name)
     return workflow
+
+
+def fill_in(workflow: Workflow, sample: Sample, version: str | None, steps: int | None) -> None:
+    """Choose the sample's files, a model version (None: what is there), and steps (None: as they are saved)."""
+    set_first_widget(workflow, "LoadVideo", sample.video.name)
+    set_first_widget(workflow, "LoadAudio", sample.audio.name)
+    node_of(workflow, "LatentSyncLoadModel")["widgets_values"][:2] = [version or "auto", "auto"]
+    if steps is not None:
+        node_of(workflow, "LatentSyncSampler")["widgets_values"][STEPS_WIDGET] = steps
 
 
 def set_first_widget(workflow: Workflow, node_type: str, value: str) -> None:
