@@ -69,7 +69,8 @@ class ComfyUI:
     """A running ComfyUI with this pack in it; a context manager.
 
     base: the base directory (models, input, output, temp, custom_nodes, user), made where it is missing.
-    packs: folders to link into custom_nodes, by the name they get there; the default is this pack alone.
+    packs: folders to link into custom_nodes, by the name they get there, and to load alone; the default is this pack.
+        Without any, what lies in custom_nodes is loaded.
     program: ComfyUI's own folder; by default the one that `make venv` fetched.
     python: the interpreter that it runs in; by default this one.
     port: by default a free one.
@@ -131,7 +132,8 @@ class ComfyUI:
         """The command line that starts this server."""
         options = ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"]
         options += ["--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch"]
-        options += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *self.packs]
+        if self.packs:
+            options += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *self.packs]
         if not has_accelerator():
             options.append("--cpu")
         return [str(self.python), str(self.program / "main.py"), *options, *self.arguments]

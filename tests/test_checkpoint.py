@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch.nn import Linear
 
 from latentsync import checkpoint, synthetic
 from latentsync.checkpoint import Checkpoint
@@ -166,4 +166,4 @@ def test_whisper_without_dims_and_with_a_hole_is_refused(models: Path) -> None:
 
 def test_a_weight_left_on_meta_is_an_error() -> None:
     with pytest.raises(WeightsError, match="left empty"):
-        checkpoint.build(lambda: nn.Linear(1, 1), nn.Linear(1, 1, device="meta").state_dict(), name="hollow")
+        checkpoint.build(lambda: Linear(1, 1), Linear(1, 1, device="meta").state_dict(), name="hollow")

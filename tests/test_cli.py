@@ -49,7 +49,7 @@ def synthetic(sample: Sample, output: Path, *more: object) -> int:
 
 
 def test_a_video_gets_new_speech(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "测试 ü x.mp4"
+    output = tmp_path / "\u6d4b\u8bd5 ü x.mp4"
     assert synthetic(sample, output) == 0
     made, source = VideoFile(output), VideoFile(sample.video)
     assert (made.width, made.height, made.rate, made.frame_count) == (source.width, source.height, 25, 38)

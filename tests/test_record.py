@@ -29,7 +29,7 @@ def test_the_schema_is_one() -> None:
 
 
 def test_a_whole_run_is_written_down(tmp_path: Path) -> None:
-    video = tmp_path / "测试 ü x.mp4"
+    video = tmp_path / "\u6d4b\u8bd5 ü x.mp4"
     record = RunRecord(
         model_version="1.6",
         seed=7,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch.nn import Linear, Sequential
 from torch.nn import functional as F
 
 from benchmarks import footprint
@@ -44,7 +44,7 @@ def test_the_peak_is_of_what_lives_together() -> None:
 
 def test_makers_are_named_and_weights_do_not_count() -> None:
     with torch.device("meta"):
-        network = nn.Sequential(nn.Linear(10, 20, bias=False), nn.Linear(20, 30, bias=False))
+        network = Sequential(Linear(10, 20, bias=False), Linear(20, 30, bias=False))
         x = torch.empty(1, 10)
     with footprint.Live(net=network) as live, torch.no_grad():
         peak = live.over(lambda: network(x))

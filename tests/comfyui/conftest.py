@@ -13,7 +13,7 @@ from latentsync.synthetic import write_models
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI
 from scripts.sample_clip import Sample, make_sample
 
-BASE_NAME = "测试 ü x"
+BASE_NAME = "\u6d4b\u8bd5 ü x"
 """A user's folder may hold spaces and any script."""
 
 PACKS = {

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.nn import GroupNorm
 
 from latentsync import synthetic
 from latentsync.checkpoint import meta_shapes
@@ -145,6 +146,6 @@ def test_windows_of_one_batch_do_not_meet(unet: UNet, x: torch.Tensor, audio: to
 
 def test_resnet_norms_span_the_frames() -> None:
     """A frame is normalised otherwise beside louder ones: diffusers' motion UNet normalises each alone."""
-    norm = nn.GroupNorm(2, 4)
+    norm = GroupNorm(2, 4)
     clip = parity.normal(1, 1, 4, 3, 2, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
     torch.testing.assert_close(unfold(norm_over_clip(norm, fold(clip), frames=3), batch=1), norm(clip))

@@ -20,7 +20,7 @@ HELP = REPOSITORY / "web" / "docs"
 IDENTIFIERS = {"version", "unet", "precision", "format", "scheduler"}
 """Inputs whose options are names: of versions, files, number formats, codecs, methods."""
 
-WITHOUT_DEFAULT = {"en": ("required", "optional", "empty"), "zh": ("必填", "可选", "空")}
+WITHOUT_DEFAULT = {"en": ("required", "optional", "empty"), "zh": ("\u5fc5\u586b", "\u53ef\u9009", "\u7a7a")}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
