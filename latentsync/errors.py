@@ -43,6 +43,21 @@ class FaceError(LatentSyncError):
     """No face can be worked on."""
 
 
+def cannot_import(library: str, package: str, cause: ImportError, instead: str = "") -> DependencyError:
+    """The error of a library that is not there, to be raised from `cause`.
+
+    Args:
+        library: as its users call it.
+        package: as pip calls it, with the least version.
+        instead: what does without it, if anything.
+    """
+    otherwise = f", or {instead}" if instead else ""
+    return DependencyError(
+        f"{library} cannot be imported ({cause}). Install it in the Python that runs this: "
+        f"pip install '{package}'{otherwise}."
+    )
+
+
 def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
     """Raises UsageError where `value` is none of `choices`."""
     if value not in choices:

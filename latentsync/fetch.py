@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Thread
 
 from . import __version__, verify
-from .errors import DependencyError, WeightsError
+from .errors import WeightsError, cannot_import
 from .hub import Folders, destination
 from .spec import HUB, WeightFile
 from .work import Step, Work
@@ -181,9 +181,7 @@ def _telling(file: WeightFile) -> Generator[None, None, None]:
     try:
         import huggingface_hub.errors as hub_errors
     except ImportError as error:
-        raise DependencyError(
-            f"huggingface_hub cannot be imported ({error}): pip install -r requirements.txt"
-        ) from error
+        raise cannot_import("huggingface_hub", "huggingface_hub>=0.27", error, "get the files by hand") from error
     try:
         yield
     except WeightsError:

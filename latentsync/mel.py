@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from .errors import DependencyError
+from .errors import cannot_import
 from .models.whisper import MEL_BINS, SEGMENT_MELS
 from .sound import SAMPLE_RATE
 from .spec import MEL_RATE
@@ -95,7 +95,5 @@ def _filters() -> Tensor:
     try:
         from whisper.audio import mel_filters
     except ImportError as error:
-        raise DependencyError(
-            f"openai-whisper cannot be imported ({error}): pip install -r requirements.txt"
-        ) from error
+        raise cannot_import("Whisper", "openai-whisper>=20240930", error) from error
     return mel_filters(torch.device("cpu"), MEL_BINS)

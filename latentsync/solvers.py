@@ -8,7 +8,7 @@ from typing import Any, Protocol, get_args
 import torch
 from torch import Tensor
 
-from .errors import DependencyError, check_choice
+from .errors import cannot_import, check_choice
 from .types import Scheduler
 
 TRAIN_STEPS = 1000
@@ -116,10 +116,7 @@ def _of_diffusers(scheduler: Scheduler, steps: int) -> Any:  # noqa: ANN401 - un
         from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
         from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
     except ImportError as error:
-        raise DependencyError(
-            f"scheduler {scheduler} needs diffusers, which cannot be imported ({error}): "
-            "pip install -r requirements.txt, or choose ddim"
-        ) from error
+        raise cannot_import("diffusers", "diffusers>=0.32", error, "choose the scheduler ddim") from error
 
     low, high = BETAS
     # their own spacing, linspace, has no noise to begin with in Euler's only step, and one level twice among 1000

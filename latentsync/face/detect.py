@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
-from ..errors import DependencyError, FaceError, UsageError, WeightsError
+from ..errors import FaceError, UsageError, WeightsError, cannot_import
 from ..pixels import to_bytes
 from ..spec import FACE_LANDMARKER
 from .warp import opencv
@@ -320,8 +320,5 @@ def _mediapipe() -> Any:  # noqa: ANN401 - imported late, so that the pack loads
     try:
         import mediapipe
     except ImportError as error:
-        raise DependencyError(
-            f"MediaPipe cannot be imported ({error}). Install it in the Python that runs this: "
-            "pip install 'mediapipe>=0.10.30', or wire landmarks of your own."
-        ) from error
+        raise cannot_import("MediaPipe", "mediapipe>=0.10.30", error, "wire landmarks of your own") from error
     return mediapipe

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..errors import DependencyError, FaceError
+from ..errors import FaceError, cannot_import
 
 Box = tuple[slice, slice]
 
@@ -109,7 +109,5 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise DependencyError(
-            f"OpenCV cannot be imported ({error}). Install it in the Python that runs this: pip install opencv-python"
-        ) from error
+        raise cannot_import("OpenCV", "opencv-python", error) from error
     return cv2

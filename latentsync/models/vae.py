@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import DependencyError, WeightsError
+from ..errors import WeightsError, cannot_import
 from ..room import Room
 from ..spec import LATENT_CHANNELS
 
@@ -87,7 +87,7 @@ def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
     try:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     except ImportError as error:
-        raise DependencyError(f"diffusers cannot be imported ({error}): pip install -r requirements.txt") from error
+        raise cannot_import("diffusers", "diffusers>=0.32", error) from error
     settings: dict[str, Any] = {
         "down_block_types": ("DownEncoderBlock2D",) * len(channels),
         "up_block_types": ("UpDecoderBlock2D",) * len(channels),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import DependencyError
+from ..errors import cannot_import
 
 MEL_BINS = 80
 SEGMENT_MELS = 3000  # mel frames that the encoder takes at once: 30 s
@@ -32,9 +32,7 @@ class WhisperEncoder(nn.Module):
         try:
             from whisper.model import AudioEncoder
         except ImportError as error:
-            raise DependencyError(
-                f"openai-whisper cannot be imported ({error}): pip install -r requirements.txt"
-            ) from error
+            raise cannot_import("Whisper", "openai-whisper>=20240930", error) from error
         self.encoder = AudioEncoder(
             dims["n_mels"], dims["n_audio_ctx"], dims["n_audio_state"], dims["n_audio_head"], dims["n_audio_layer"]
         )

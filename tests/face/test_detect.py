@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from latentsync.errors import DependencyError, FaceError, UsageError, WeightsError
+from latentsync.errors import FaceError, UsageError, WeightsError
 from latentsync.face.detect import LEFT_CHEEK, NOSE_DEPTH, NOSE_TIP, RIGHT_CHEEK, Face, FaceDetector, overlap, tiles
 from latentsync.face.track import scan
 from tests.face.clip import Clip, decoded, drawn_face
@@ -99,12 +98,6 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     broken.write_bytes(b"not a model")
     with pytest.raises(WeightsError, match=r"broken\.task.*face_landmarker"):
         FaceDetector(broken)
-
-
-def test_a_missing_mediapipe_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(DependencyError, match="pip install"):
-        FaceDetector(tmp_path / "any.task")
 
 
 def test_a_face_is_measured() -> None:
