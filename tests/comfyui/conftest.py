@@ -20,6 +20,7 @@ PACKS = {
     PACK: REPOSITORY,
     "latentsync-demo-nodes": REPOSITORY / "scripts" / "demo_nodes",
     "latentsync-test-nodes": REPOSITORY / "tests" / "comfyui" / "narrow_nodes",
+    "latentsync-test-video-helpers": REPOSITORY / "tests" / "comfyui" / "video_helper_nodes",
 }
 SHARED_LANDMARKER = REPOSITORY.parent / "shared" / "models" / "face_landmarker.task"
 

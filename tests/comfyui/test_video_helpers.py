@@ -1,0 +1,61 @@
+"""Graphs of video helpers: their loader's frames and late sound in, frames and sound out to their combiner."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from latentsync.media import VideoFile
+from latentsync.types import Waveform
+from latentsync.writer import VideoWriter
+from scripts.comfyui import ComfyUI
+from scripts.sample_clip import Sample, speech
+from tests.comfyui import graphs
+
+SECONDS = 2.0
+SOUND_RATE = 44_100
+AAC_PADDING_SAMPLES = 2 * 1024  # what the encoder puts around the sound may be read back with it
+
+
+def helpers_graph(sample: Sample, video: str, name: str) -> graphs.Graph:
+    """The images workflow between a video helper's loader and its combiner."""
+    graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    images = graphs.node(graph, "LatentSyncToImages")
+    for replaced in ("LoadVideo", "LoadAudio", "GetVideoComponents", "CreateVideo", "SaveVideo"):
+        del graph[graphs.node(graph, replaced)]
+    graph["load"] = {"class_type": "HelperLoadVideo", "inputs": {"video": video}}
+    made = {"images": [images, 0], "audio": [images, 2], "frame_rate": [images, 3], "name": name}
+    graph["combine"] = {"class_type": "HelperVideoCombine", "inputs": made}
+    graph = graphs.changed(graph, "LatentSyncFacePrep", source=["load", 0], fps=["load", 3])
+    return graphs.changed(graph, "LatentSyncAudioEmbed", audio=["load", 2])
+
+
+def test_frames_and_late_sound_go_in_and_come_out(comfyui: ComfyUI, sample: Sample) -> None:
+    given = list(VideoFile(sample.video).read(range(round(25 * SECONDS))))
+    sound = Waveform(torch.from_numpy(speech(SECONDS)).float()[None], SOUND_RATE)
+    path = comfyui.input / "talking.mp4"
+    with VideoWriter(path, rate=Fraction(25), height=640, width=480, waveform=sound) as writer:
+        for frame in given:
+            writer.write(frame)
+    entry = comfyui.run(helpers_graph(sample, path.name, "helpers"))
+    made = np.load(graphs.the_video(comfyui.outputs(entry), ".npz"))
+    assert (str(made["images"]), str(made["audio"])) == ("torch.float32", "torch.float32")
+    assert (float(made["rate"]), int(made["sound_rate"])) == (25.0, SOUND_RATE)
+    assert 0 <= len(made["track"]) - len(speech(SECONDS)) <= AAC_PADDING_SAMPLES
+    assert made["frames"].shape[1:] == (640, 480, 3)
+    assert len(made["frames"]) == round(25 * len(made["track"]) / SOUND_RATE)
+    difference = np.abs(made["frames"][0].astype(int) - given[0]).mean(axis=-1)
+    assert np.median(difference) <= 3, "the helper's loader read a lossy copy"
+    assert difference.max() > 30, "untrained lips are noise: the mouth must have changed"
+
+
+def test_the_late_sound_of_a_silent_video_is_not_read_where_it_is_not_wired(comfyui: ComfyUI, sample: Sample) -> None:
+    """Where it is wired, ComfyUI 0.30 reads it before we do, and stops at the helper's loader with its message."""
+    graph = helpers_graph(sample, sample.video.name, "silent")
+    faces = graphs.node(graph, "LatentSyncFacePrep")
+    graph = {key: graph[key] for key in ("load", faces, "landmarks")}
+    graph["shown"] = {"class_type": "PreviewAny", "inputs": {"source": [faces, 2]}}
+    assert "50 of 50" in str(comfyui.run(graph)["outputs"]["shown"])
