@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 PACK = "the_pack"  # ComfyUI, too, imports packs under names of its own
@@ -62,6 +63,10 @@ def load_comfyui(program: str) -> None:
     args.cpu = True
     for name in ("nodes", "server", "comfy.sd", "comfy_api.latest", "comfy_api.input_impl"):
         importlib.import_module(name)
+    from app.node_replace_manager import NodeReplaceManager
+    from server import PromptServer
+
+    PromptServer.instance = SimpleNamespace(node_replace_manager=NodeReplaceManager())
 
 
 async def load_pack(folder: Path) -> list[str]:

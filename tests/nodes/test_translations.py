@@ -29,7 +29,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 def nodes(pack: ModuleType) -> dict[str, dict[str, Any]]:
     """What ComfyUI's page is told of each node."""
     extension = pack.LatentSyncExtension()
-    asyncio.run(extension.on_load())
+    pack.runtime.register_model_folders()
     told = [node.GET_NODE_INFO_V1() for node in asyncio.run(extension.get_node_list())]
     return {info["name"]: info for info in told}
 
