@@ -20,6 +20,8 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from latentsync.synthetic import write_models
 from scripts.comfyui import REPOSITORY, ComfyUI
 from scripts.comfyui_events import ComfyUIError
@@ -63,7 +65,7 @@ class Trial:
             "workflow run    " if self.ran else "workflow not run",
             f"{self.seconds:5.1f} s",
         ]
-        return "   ".join(parts) + (f"   {self.failure}" if self.failure else "")
+        return "   ".join([*parts, *self.failure.splitlines()[:1]])
 
 
 def main() -> int:
@@ -72,7 +74,9 @@ def main() -> int:
     good = True
     for trial in trials(parser.parse_args().versions):
         print(trial, flush=True)
-        good = good and trial.ran
+        if not trial.ran:
+            print(trial.failure, file=sys.stderr)
+            good = False
     return 0 if good else 1
 
 
@@ -120,8 +124,8 @@ def attempt(version: str, program: Path, base: Path, python: Path) -> Trial:
             object_info = comfyui.object_info()
             listed = len(NODES & object_info.keys())
             lip_sync(comfyui, sample, object_info)
-    except (ComfyUIError, CompatError, WorkflowError) as error:
-        failure = str(error)
+    except (ComfyUIError, CompatError, WorkflowError, requests.RequestException) as error:
+        failure = str(error) or repr(error)
     seconds = time.monotonic() - started
     return Trial(version, loaded, listed, not failure, seconds, failure)
 
