@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from scripts.comfyui import REPOSITORY
+from scripts.compat import NODES
 from tests.registry.conftest import COMFY_CLI, of_package
 from tests.test_house import BANNED, imported, names
 
@@ -56,6 +58,19 @@ def test_nothing_in_the_archive_is_flagged(unpacked: Path) -> None:
         assert not BANNED & set(imported(path)), path
         assert not FLAGGED & set(names(path)), path
     assert not list(unpacked.rglob("*.js")), "a script in the page would need tests of its own"
+
+
+def test_the_registry_finds_every_node_by_reading_the_source(unpacked: Path) -> None:
+    """It looks for classes that inherit from io.ComfyNode themselves, and for a node_id that is written out."""
+    found = set()
+    for path in (unpacked / "nodes").glob("*.py"):
+        for made in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(made, ast.ClassDef) and "io.ComfyNode" in map(ast.unparse, made.bases):
+                words = [word for word in ast.walk(made) if isinstance(word, ast.keyword)]
+                ids = [ast.unparse(word.value) for word in words if word.arg == "node_id"]
+                assert ids == [repr(made.name)], path
+                found.add(made.name)
+    assert found == NODES
 
 
 def test_what_the_texts_name_is_in_the_archive(unpacked: Path) -> None:
