@@ -36,7 +36,7 @@ NODES = frozenset(json.loads((REPOSITORY / "locales" / "en" / "nodeDefs.json").r
 TORCH = ("torch", "torchvision", "torchaudio")
 UV = Path(sys.executable).with_name("uv")
 
-SECONDS_OF_SOUND = 1.5
+SECONDS_OF_SOUND = 0.4
 STEPS = 2
 
 

@@ -19,7 +19,7 @@ import pytest
 from latentsync.spec import FACE_LANDMARKER
 from latentsync.synthetic import write_models
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI
-from scripts.compat import NODES
+from scripts.compat import NODES, SECONDS_OF_SOUND, STEPS
 from scripts.demo import DEMO_PACK, PACKS, add_landmarks, fill_in
 from scripts.sample_clip import Sample, make_sample
 from scripts.workflow import to_api
@@ -29,7 +29,6 @@ from tests.registry.conftest import UserEnvironment
 
 TRANSCRIPT = REPOSITORY / "artifacts" / "newcomer.txt"
 TEMPLATE = "lipsync_video"
-SECONDS_OF_SOUND = 1.5
 TYPED_IN = {"filename_prefix", "consent"}
 """The text fields of the pack: none is a path, which would read any file of the machine."""
 
@@ -131,7 +130,7 @@ def run_template(comfyui: ComfyUI, object_info: dict[str, Any], sample: Sample, 
     with transcript.step(f"GET {address}") as answer:
         workflow = json.loads(comfyui.get(address).text)
         answer.append(", ".join(node["type"] for node in workflow["nodes"]))
-    fill_in(workflow, sample, version=None, steps=2)
+    fill_in(workflow, sample, version=None, steps=STEPS)
     if not (comfyui.models / FACE_LANDMARKER.path).is_file():
         add_landmarks(workflow, sample.landmarks.name)
     with transcript.step("POST /prompt") as answer:
