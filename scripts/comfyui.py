@@ -196,7 +196,10 @@ class ComfyUI:
 
     def queue(self, graph: Graph) -> str:
         """Queue a graph in API format and return its prompt id; raises InvalidPromptError when it is refused."""
-        answer = self._http.post(f"{self.url}/prompt", json={"prompt": graph, "client_id": self.client_id}, timeout=60)
+        content = json.dumps({"prompt": graph, "client_id": self.client_id})  # NaN, too, which requests would not send
+        answer = self._http.post(
+            f"{self.url}/prompt", content, headers={"Content-Type": "application/json"}, timeout=60
+        )
         if answer.status_code == requests.codes.bad_request:
             raise InvalidPromptError(answer.json())
         answer.raise_for_status()
@@ -228,6 +231,12 @@ class ComfyUI:
     def interrupt(self) -> None:
         """Ask the running prompt to stop."""
         self._http.post(f"{self.url}/interrupt", timeout=60).raise_for_status()
+
+    def free(self) -> None:
+        """Have models unloaded and results forgotten before the next prompt."""
+        self._http.post(
+            f"{self.url}/free", json={"unload_models": True, "free_memory": True}, timeout=60
+        ).raise_for_status()
 
     def outputs(self, entry: Mapping[str, Any]) -> list[Path]:
         """The files that a finished prompt's nodes reported, in the order of the nodes' answers."""
