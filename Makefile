@@ -5,7 +5,7 @@ TORCH ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
-# Tests run side by side: one process has the tests of the real ComfyUI, with one thread each, for the networks are tiny.
+# Files of tests run side by side, with one thread each, for the networks are tiny.
 WORKERS ?= 2
 
 VENV := .venv
@@ -38,7 +38,7 @@ serve: venv ## the same ComfyUI for the browser, on http://127.0.0.1:8188
 	$(BIN)/python -m scripts.demo --keep-serving $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 test: venv ## run the tests (ARGS="-k timeline" to choose)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 compat: venv ## try every ComfyUI that is supported, each in an environment of its own (ARGS="0.20.1" to choose)
 	$(BIN)/python -m scripts.compat $(ARGS)

@@ -28,14 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what lives in tests/comfyui, so that `-m "not comfyui"` leaves the real ComfyUI out; leave out what is
-    for `make faults` alone.
-
-    Tests that run side by side share no more than their file; those of the real ComfyUI share a server.
-    """
+    for `make faults` alone."""
     for item in items:
-        in_comfyui = item.path.is_relative_to(REPOSITORY / "tests" / "comfyui")
-        item.add_marker(pytest.mark.xdist_group("comfyui" if in_comfyui else str(item.path)))
-        if in_comfyui:
+        if item.path.is_relative_to(REPOSITORY / "tests" / "comfyui"):
             item.add_marker(pytest.mark.comfyui)
     if not config.getoption("--faults"):
         left_out = [item for item in items if item.get_closest_marker("faults")]
