@@ -9,6 +9,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from . import __version__
 from .commands import convert, doctor, download, faces, run
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_out_of_memory(error):
             raise
         return _fail(room_error(error), 1)
+    except OSError as error:  # of the machine, and no part of what was given: a full /tmp, a closed output
+        return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("cancelled", 1)
     return 0
@@ -51,6 +54,14 @@ def _fail(error: object, status: int) -> int:
     return status
 
 
+def _say_any_name() -> None:
+    """Names of files may hold what the terminal, or the file that the output goes into, cannot."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 if __name__ == "__main__":
+    _say_any_name()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the process leaves no half file either
     sys.exit(main())

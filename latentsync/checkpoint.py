@@ -16,7 +16,7 @@ from .errors import WeightsError
 from .models.layers import Attend, Ops, attend
 from .models.unet import UNet, UNetConfig
 from .models.vae import DiffusersCodec, autoencoder, diffusers_names
-from .models.whisper import WhisperEncoder
+from .models.whisper import TINY, WhisperEncoder
 
 Module = TypeVar("Module", bound=nn.Module)
 Shapes = dict[str, tuple[int, ...]]
@@ -92,6 +92,12 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
     if not isinstance(dims, dict):
         raise WeightsError(f"{checkpoint.path}: not a Whisper file: it has no dims. Use OpenAI's tiny.pt.")
     sizes = cast("dict[str, int]", dims)
+    others = {name: sizes.get(name) for name, size in TINY.items() if sizes.get(name) != size}
+    if others:
+        raise WeightsError(
+            f"{checkpoint.path}: not Whisper's encoder tiny: {', '.join(f'{k} is {v!r}' for k, v in others.items())}, "
+            f"and should be {', '.join(str(TINY[name]) for name in others)}. Use OpenAI's tiny.pt."
+        )
     encoder = {key: tensor for key, tensor in checkpoint.tensors.items() if not key.startswith("decoder.")}
     return build(lambda: WhisperEncoder(sizes), encoder, name=checkpoint.path, dtype=torch.float32)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from .ahead import ahead
-from .errors import UsageError, check_choice
+from .errors import MediaError, UsageError, check_choice
 from .face import align, blend, colour
 from .face.mask import keep_mask
 from .face.mouth import Edge, MouthPaste
@@ -67,6 +67,7 @@ def composite(
 
     Raises:
         UsageError: the speakers are not on the same source, or the mask does not fit it.
+        MediaError: a face is not made of numbers.
     """
     timeline = shared_timeline(speakers)
     source = speakers[0].track.source
@@ -131,6 +132,8 @@ class _Guard:
                 f"the protecting mask must be of 1 or {frame_count} pictures of {size[1]} x {size[0]}, as the source: "
                 f"({frame_count}, {size[0]}, {size[1]}), not {protect.shape}"
             )
+        if protect is not None and not all(np.isfinite(each).all() for each in protect):
+            raise UsageError("the protecting mask has values that are not numbers; look at the node it is from")
         self._protect = protect
 
     def level(self, source_frame: int) -> float | np.ndarray:
@@ -161,6 +164,12 @@ class _Mouth:
         if not shown:
             return {}
         faces = self._decoded(slots[list(shown)])
+        for i, face in zip(shown, faces, strict=True):
+            if not bool(face.isfinite().all()):
+                raise MediaError(
+                    f"the new face of output frame {i} has values that are not numbers: the VAE is damaged or too "
+                    "coarse for this device, or the node that its crop went through"
+                )
         if self._settings.color_match:
             faces = [self._matched(i, face, frame) for face, (i, frame) in zip(faces, shown.items(), strict=True)]
         if self._settings.mode == "box":

@@ -55,7 +55,7 @@ def check(source: Path, target: Path, dtype: torch.dtype) -> Checkpoint:
         raise UsageError(f"{target}: what is written is a .safetensors file: choose such a name")
     if target.exists():
         raise UsageError(f"{target}: is there already: delete it, or choose another name with -o")
-    folder = target.resolve().parent
+    folder = target.absolute().parent
     if not folder.is_dir():
         raise UsageError(f"the folder {folder} does not exist: make it, or choose another name with -o")
     read = checkpoint.read(source)

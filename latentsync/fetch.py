@@ -249,7 +249,7 @@ def _alone(place: Path) -> Generator[None, None, None]:
 
 def _existing(place: Path) -> Path:
     """The nearest folder above a place that is there."""
-    return next(folder for folder in place.resolve().parents if folder.is_dir())
+    return next(folder for folder in place.absolute().parents if folder.is_dir())
 
 
 def _size(path: Path) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+NO_OTHER_FILE = {"protocol_whitelist": "none"}  # FFmpeg's way to read whatever else a playlist may name
 GAP_SECONDS = Fraction(1, 20)  # between the timestamps of two pieces of sound, from which silence was left out
 
 
@@ -214,10 +215,17 @@ class ImageBatch:
         return min(max(int(seconds * self.rate // 1), 0), self.frame_count - 1)
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Frames as float32 (height, width, 3) RGB, in the order of `indices`."""
+        """Frames as float32 (height, width, 3) RGB, in the order of `indices`.
+
+        Raises:
+            UsageError: an index out of range.
+            MediaError: a frame holds NaN or infinity.
+        """
         for i in indices:
-            picture = self.images[_checked(i, self), ..., :3]
-            yield picture.to("cpu", torch.float32).contiguous().numpy()
+            picture = self.images[_checked(i, self), ..., :3].to("cpu", torch.float32).contiguous()
+            if not bool(picture.isfinite().all()):
+                raise MediaError(f"{self.name}: frame {i} has values that are not numbers; look at the node it is from")
+            yield picture.numpy()
 
     def remarks(self) -> Iterator[str]:
         """None."""
@@ -332,13 +340,24 @@ def _kinds(container: InputContainer) -> str:
 
 @contextmanager
 def _open(source: Path | bytes) -> Generator[InputContainer, None, None]:
+    """The one file is opened here and not by FFmpeg, which takes some names for addresses, and some files for lists
+    of others."""
     import av
 
-    opened = BytesIO(source) if isinstance(source, bytes) else str(source)
     # before PyAV 19 a tag that is no UTF-8 is an error unless this says otherwise; from then on it never is
     lenient: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
-    with av.open(opened, mode="r", **lenient) as container:
+    with (
+        BytesIO(source) if isinstance(source, bytes) else _opened(source) as file,
+        av.open(file, mode="r", options=NO_OTHER_FILE, **lenient) as container,
+    ):
         yield container
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file, and nothing that may never end, or never begin, to be read."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError("is no file, but a device or a pipe")
+    return path.open("rb")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 
 from . import audio, sampling
 from .ahead import ahead
-from .errors import FaceError
+from .errors import FaceError, WeightsError
 from .face import align
 from .face.mask import keep_mask
 from .room import Room
@@ -132,12 +132,14 @@ def collect(
 
     Raises:
         FaceError: the face is in no frame that the output shows.
+        WeightsError: the network gave no numbers.
         StorageError: the folder has no room.
     """
     slots = np.full(timeline.frame_count, -1, dtype=np.int64)
     made = ((one.window, one.latents[0].movedim(1, 0).cpu()) for one in samples if one.step == one.steps)
     with TensorStore(f"the latents of {timeline.frame_count} frames", timeline.frame_count, folder) as store:
         for frames, latents in blended(made):
+            _check_numbers(frames, latents)
             slots[frames.start : frames.stop] = store.append(latents)
         latents = store.finished()
     if not len(latents):
@@ -146,6 +148,14 @@ def collect(
             f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
         )
     return LipTrack(track, timeline, latents, slots, timeline.fit(waveform), codec)
+
+
+def _check_numbers(frames: range, latents: torch.Tensor) -> None:
+    if not bool(latents.isfinite().all()):
+        raise WeightsError(
+            f"output frames {frames.start} to {frames.stop - 1}: what the network made are not numbers. Its weights "
+            "are damaged (`python -m latentsync doctor` checks them), or too coarse here: choose precision fp32"
+        )
 
 
 def blended(made: Iterable[tuple[range, torch.Tensor]]) -> Iterator[tuple[range, torch.Tensor]]:

@@ -20,12 +20,12 @@ from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
 
 import numpy as np
 import torch
 
 from . import __version__, verify
+from .claim import part_of
 from .errors import MediaError
 from .media import FrameSource, ImageBatch, VideoFile
 from .work import finish
@@ -43,7 +43,8 @@ FOLDERS = re.compile(r"""(?<![\w.])([A-Za-z]:)?[/\\](?=\S)([^\s/\\'"]+[/\\])*"""
 
 LIBRARIES = ("torch", "av", "cv2", "diffusers", "mediapipe", "whisper")
 
-Outcome = Literal["done", "failed", "cancelled"]
+Outcome = Literal["unfinished", "done", "failed", "cancelled"]
+UNFINISHED = "it is still at work, or was ended from outside before it could say more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class RunRecord:
 
 
 class Recorder:
-    """Writes a run's record beside its output when the block ends, however it ends.
+    """Writes a run's record beside its output when the block begins, and again when it ends, however it ends: a run
+    that is killed has one, too, which says that it was not finished.
 
     Args:
         output: the finished video; the record is `NAME.json` beside it. Where a video of that name is there already
@@ -134,7 +136,7 @@ class Recorder:
         cancelled: exceptions that mean that the user stopped the run.
 
     Raises:
-        MediaError: the record of a finished run cannot be written. A failed run's own error is not hidden by that.
+        MediaError: the record cannot be written. A failed run's own error is not hidden by that.
     """
 
     def __init__(
@@ -146,6 +148,9 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         self._began = monotonic()
+        self.record.outcome, self.record.reason = "unfinished", UNFINISHED
+        self._begun = self._place(failed=True)
+        self._write(self._begun)
         return self
 
     def __exit__(
@@ -153,15 +158,22 @@ class Recorder:
     ) -> None:
         self.record.seconds["this run"] = round(monotonic() - self._began, 3)
         if error is None:
+            self.record.outcome, self.record.reason = "done", ""
             self.record.output = of_file("output", self._output)
         else:
             self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"
             self.record.reason = _without_folders(str(error) or type(error).__name__, self._output.parent)
         with nullcontext() if error is None else suppress(MediaError):
-            self._write(self._output.with_suffix(".failed.json" if error and self._output.exists() else ".json"))
+            ended = self._place(failed=error is not None)
+            self._write(ended)
+            if ended != self._begun:
+                self._begun.unlink(missing_ok=True)
+
+    def _place(self, *, failed: bool) -> Path:
+        return self._output.with_suffix(".failed.json" if failed and self._output.exists() else ".json")
 
     def _write(self, path: Path) -> None:
-        part = path.with_name(f".{path.stem}.{uuid4().hex[:12]}.part{path.suffix}")
+        part = part_of(path)
         try:
             part.write_text(json.dumps(self.record.to_json(), indent=2), encoding="utf-8")
             part.replace(path)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
 SAMPLE_RATE = 16_000  # samples per second that Whisper hears
+SLOWEST_RATE = 4_000  # samples per second; telephones have 8,000
 SHORTEST_SECONDS = Fraction(1, 100)
 SHORTEST_HEARD = SAMPLE_RATE // 25  # samples; Whisper's spectrogram needs 25 ms, a frame of the video lasts 40
 SILENCE = 2.0**-15  # one step of 16-bit sound
@@ -79,8 +80,13 @@ def hear(audio: Waveform, vocals: Waveform | None = None, offset_seconds: Fracti
 
 
 def check_samples(waveform: Waveform, name: str) -> None:
-    """Raises AudioError for a recording shorter than 10 ms, or whose samples are not numbers around [-1, 1]."""
+    """Raises AudioError for a recording that is too short or too coarse, or whose samples are not numbers around
+    [-1, 1]."""
     count = waveform.samples.shape[1]
+    if waveform.rate < SLOWEST_RATE:
+        raise AudioError(
+            f"{name}: only {waveform.rate} samples per second hold no speech: its header may be damaged. {REMEDY}"
+        )
     if waveform.duration_seconds < SHORTEST_SECONDS:
         raise AudioError(f"{name}: only {count} samples, less than 10 ms. {REMEDY}")
     low, high = (float(extreme) for extreme in waveform.samples.aminmax())

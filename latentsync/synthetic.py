@@ -14,17 +14,13 @@ from . import checkpoint, marks
 from .checkpoint import Checkpoint, Shapes
 from .models.unet import UNet, UNetConfig
 from .models.vae import DiffusersCodec, autoencoder_of
-from .models.whisper import MEL_BINS, WhisperEncoder
+from .models.whisper import TINY, WhisperEncoder
 from .spec import AUDIO_WIDTH, MODELS, VAE, WHISPER, Version
 
 UNET = UNetConfig(channels=(32, 64, 64, 64))
 VAE_CHANNELS = (32, 32, 64, 64)
 WHISPER_DIMS = {
-    "n_mels": MEL_BINS,
-    "n_audio_ctx": 1500,
-    "n_audio_state": AUDIO_WIDTH,
-    "n_audio_head": 6,
-    "n_audio_layer": 4,
+    **TINY,
     "n_vocab": 51865,
     "n_text_ctx": 448,
     "n_text_state": AUDIO_WIDTH,

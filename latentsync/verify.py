@@ -27,9 +27,9 @@ def sha256(path: Path) -> Work[str]:
 
 def remembered(path: Path) -> str | None:
     """The hash that was computed when the file was as it is now."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         note = json.loads(note_of(path).read_text(encoding="utf-8"))
-        if isinstance(note, dict) and note | _state(path) == note:
+        if isinstance(note, dict) and note | _state(path) == note and "sha256" in note:
             return str(note["sha256"])
     return None
 

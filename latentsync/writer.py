@@ -12,11 +12,11 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
-from uuid import uuid4
 
 import numpy as np
 import torch
 
+from .claim import part_of
 from .errors import AudioError, MediaError, UsageError
 from .formats import H264, LAYOUTS, Format, SoundCodec
 from .pixels import BT709, MATRICES, Colour, to_bytes
@@ -85,7 +85,7 @@ class VideoWriter:
         self._tags = dict(tags or {})
         self._colour = colour
         self._shape: tuple[int, ...] | None = None
-        self._temporary = path.with_name(f".{path.stem}.{uuid4().hex[:12]}.part{path.suffix}")
+        self._temporary = part_of(path.absolute())  # FFmpeg takes a name with a colon for an address
 
     def __enter__(self) -> VideoWriter:
         import av

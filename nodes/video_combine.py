@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
+from ..latentsync.errors import UsageError
 from ..latentsync.formats import available, named
 from . import convert, runtime
 from .blend_inputs import alpha_of, blend_inputs, blend_settings, lips_input, protect_input, protection, speakers
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..latentsync.composite import BlendMode, Composite
     from ..latentsync.formats import Format
+    from ..latentsync.media import FrameSource
     from ..latentsync.record import Item
     from ..latentsync.types import LipTrack, Waveform
 
@@ -107,17 +110,18 @@ class LatentSyncVideoCombine(io.ComfyNode):
         audio: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync import record
+        from ..latentsync.claim import claimed
         from ..latentsync.composite import composite
 
         tracks, form = speakers(lips), named(format)
         source = tracks[0].track.source
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), source.width, source.height
-        )
-        path = Path(folder) / f"{name}_{counter:05}_{form.suffix}"
+        names, subfolder = _names(filename_prefix, form.suffix, source)
         facts = record.RunRecord(consent=consent, settings={"format": form.name, "crf": crf})
         cancelled = (mm.InterruptProcessingException,)
-        with record.Recorder(path, facts, cancelled) if save_record else nullcontext():
+        with (
+            claimed(names, fresh=True) as path,
+            record.Recorder(path, facts, cancelled) if save_record else nullcontext(),
+        ):
             settings = blend_settings(blend, feather, grow, color_match)
             facts.describe(tracks, settings)
             heard = _heard(tracks, audio)
@@ -167,6 +171,20 @@ class LatentSyncVideoCombine(io.ComfyNode):
             return {}
         graph = {**(cls.hidden.extra_pnginfo or {}), "prompt": cls.hidden.prompt}
         return {key: json.dumps(value) for key, value in graph.items() if value is not None}
+
+
+def _names(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path], str]:
+    """The names that a prefix stands for, by rising counters, and their folder inside ComfyUI's output folder."""
+    try:
+        folder, name, first, subfolder, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory(), source.width, source.height
+        )
+    except Exception as error:  # core raises a bare one for a folder outside, and whatever the system says of a name
+        reason = str(error).partition("\n")[0].strip(" *")
+        raise UsageError(
+            f"filename_prefix {prefix!r} cannot be used ({reason}): give a name inside ComfyUI's output folder"
+        ) from error
+    return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in count(first)), subfolder
 
 
 def _heard(tracks: list[LipTrack], audio: Mapping[str, Any] | None) -> Waveform:

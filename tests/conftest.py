@@ -8,21 +8,51 @@ from pathlib import Path
 import pytest
 
 from latentsync.face.detect import FaceDetector
+from tests.witness import Witness
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+RELIABILITY = REPOSITORY / "docs" / "reliability.md"
+WITNESS = pytest.StashKey[Witness]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make faults` runs what takes minutes, too, and writes down what happened."""
+    parser.addoption("--faults", action="store_true", help=f"run every attack and write {RELIABILITY.name}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whoever attacks tells one witness."""
+    config.stash[WITNESS] = Witness()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what lives in tests/comfyui, so that `-m "not comfyui"` leaves the real ComfyUI out.
 
-    It is also one group, for it shares a server: tests that run side by side share no more than their file.
+    It is also one group, for it shares a server: tests that run side by side share no more than their file. What is
+    for `make faults` alone is left out of any other run.
     """
     for item in items:
         in_comfyui = item.path.is_relative_to(REPOSITORY / "tests" / "comfyui")
         item.add_marker(pytest.mark.xdist_group("comfyui" if in_comfyui else str(item.path)))
         if in_comfyui:
             item.add_marker(pytest.mark.comfyui)
+    if not config.getoption("--faults"):
+        left_out = [item for item in items if item.get_closest_marker("faults")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table."""
+    if session.config.getoption("--faults"):
+        session.config.stash[WITNESS].write(RELIABILITY)
+
+
+@pytest.fixture(scope="session")
+def witness(request: pytest.FixtureRequest) -> Witness:
+    """To be told what happened."""
+    return request.config.stash[WITNESS]
 
 
 @pytest.fixture(scope="session")

@@ -73,10 +73,17 @@ def test_a_failed_run_leaves_an_older_video_its_record(tmp_path: Path) -> None:
     assert read(tmp_path / "out.failed.json")["reason"] == "the disk is full"
 
 
-def test_a_record_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "out.json").mkdir()
-    with pytest.raises(MediaError, match="the disk is full"), Recorder(tmp_path / "out.mp4", RunRecord()):
+def fail_without_a_place(video: Path) -> None:
+    """A run whose record's place is taken while it is at work."""
+    with Recorder(video, RunRecord()):
+        video.with_suffix(".json").unlink()
+        video.with_suffix(".json").mkdir()
         raise MediaError("the disk is full")
+
+
+def test_a_record_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="the disk is full"):
+        fail_without_a_place(tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"], "no temporary file"
 
 
@@ -100,6 +107,21 @@ def test_a_folder_with_spaces_is_not_named(tmp_path: Path) -> None:
     with pytest.raises(MediaError), Recorder(folder / "out.mp4", RunRecord()):
         raise MediaError(f"{folder / 'out.mp4'}: cannot be written")
     assert read(folder / "out.json")["reason"] == "out.mp4: cannot be written"
+
+
+def test_a_run_that_is_killed_has_a_record(tmp_path: Path) -> None:
+    video = tmp_path / "out.mp4"
+    with Recorder(video, RunRecord(consent="signed by Ada")):
+        written = read(tmp_path / "out.json")
+        jsonschema.Draft202012Validator(SCHEMA).validate(written)
+        assert (written["outcome"], written["output"]) == ("unfinished", None)
+        assert "ended from outside" in written["reason"]
+        video.write_bytes(b"a video")
+    assert (read(tmp_path / "out.json")["outcome"], read(tmp_path / "out.json")["reason"]) == ("done", "")
+    with Recorder(video, RunRecord()):
+        assert read(tmp_path / "out.failed.json")["outcome"] == "unfinished"
+        assert read(tmp_path / "out.json")["consent"] == "signed by Ada", "the older video keeps its own"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
 
 
 def test_a_record_that_cannot_be_written_is_named(tmp_path: Path) -> None:

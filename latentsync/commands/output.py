@@ -87,9 +87,11 @@ def check(options: argparse.Namespace, inputs: Sequence[Path | None]) -> None:
 
 def check_place(path: Path, inputs: Sequence[Path | None]) -> None:
     """Raises UsageError for a file to write that has no folder, or that would replace an input."""
-    folder = path.resolve().parent
+    folder = path.absolute().parent
     if not folder.is_dir():
         raise UsageError(f"the folder {folder} does not exist: make it, or choose another output")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: choose another output")
     if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
         raise UsageError(f"{path} is one of the inputs: choose another output")
 

@@ -134,6 +134,7 @@ def _add_hearing(job: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Give a video new speech and write it; with --record, write down how it went, however it ends."""
+    from ..claim import claimed
     from ..record import Recorder, RunRecord
 
     output.check(options, [options.video, options.audio, options.vocals, options.landmarks, options.reference_face])
@@ -148,7 +149,7 @@ def run(options: argparse.Namespace) -> None:
         options.guidance_end,
     )
     record = RunRecord(consent=options.consent, seed=options.seed)
-    with Recorder(options.output, record) if options.record else nullcontext():
+    with claimed([options.output]), Recorder(options.output, record) if options.record else nullcontext():
         _write(_sampled(settings, options), options, record)
 
 

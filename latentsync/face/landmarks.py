@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from ..media import FrameSource
 
+MOST_BYTES = 2 << 30  # of a file of landmarks: an hour of one face takes a third of that
+FARTHEST_SIDES = 10  # of the picture, that a landmark may lie away from its corner
 ASPECT_TOLERANCE = 0.01  # of the ratio of the two scales: a picture resized to whole pixels
 
 
@@ -57,13 +60,13 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
         FaceError: it is not of that shape, or not of this source.
     """
     frames, image_size = _parts(landmarks)
-    scale = _scale(image_size, source)
+    scale, farthest = _scale(image_size, source), FARTHEST_SIDES * max(source.height, source.width)
     if len(frames) not in (1, source.frame_count):
         raise FaceError(
             f"landmarks of {len(frames)} frames were given, but {source.name} has {source.frame_count}. "
             "Take them from the same frames, or give one frame for all."
         )
-    found = [largest_first(_face(entry, scale, i) for entry in entries) for i, entries in enumerate(frames)]
+    found = [largest_first(_face(entry, scale, farthest, i) for entry in entries) for i, entries in enumerate(frames)]
     return found if len(found) == source.frame_count else found * source.frame_count
 
 
@@ -74,8 +77,10 @@ def read_json(path: Path) -> dict[str, Any]:
         FaceError: the file is missing or no JSON object.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"{path.stat().st_size / 1e6:,.0f} MB are more than any clip needs")
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FaceError(f"{path}: no readable landmarks ({error}); check the path, or store them again") from error
     if not isinstance(stored, dict):
         raise FaceError(f"{path}: landmarks must be a JSON object with frames and image_size; store them again")
@@ -86,12 +91,12 @@ def _parts(landmarks: Mapping[str, Any]) -> tuple[list[list[Any]], tuple[float, 
     try:
         frames = [list(entries) for entries in landmarks["frames"]]
         height, width = (float(side) for side in landmarks["image_size"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FaceError(
             f'landmarks must be {{"frames": [[face, ...], ...], "image_size": (height, width)}} ({error!r}): '
             "wire FACE_LANDMARKS as ComfyUI's own node makes them"
         ) from error
-    if not frames or min(height, width) <= 0:
+    if not frames or not (0 < height < inf and 0 < width < inf):
         raise FaceError(
             f"landmarks of {len(frames)} frames of {width:g} x {height:g} pixels are none: "
             "take them from the frames of the source"
@@ -111,14 +116,21 @@ def _scale(image_size: tuple[float, float], source: FrameSource) -> np.ndarray:
     return np.array([x, y])
 
 
-def _face(entry: Any, scale: np.ndarray, frame: int) -> Face:  # noqa: ANN401 - whatever was wired in
+def _face(entry: Any, scale: np.ndarray, farthest_px: float, frame: int) -> Face:  # noqa: ANN401 - whatever was wired in
     if not isinstance(entry, Mapping) or "landmarks_xy" not in entry:
         raise FaceError(f"landmarks, frame {frame}: each face must be a mapping with landmarks_xy")
     try:
         given = torch.as_tensor(cast("Mapping[str, Any]", entry)["landmarks_xy"], dtype=torch.float64)
         face = Face(Face(given.cpu().numpy()).landmarks * scale, float(entry.get("score", 1.0)))
-    except (TypeError, ValueError, FaceError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError, FaceError) as error:  # torch's, for large integers
         raise FaceError(f"landmarks, frame {frame}: {error}") from error
+    if not isfinite(face.score):
+        raise FaceError(f"landmarks, frame {frame}: a face's score must be a number, not {face.score}")
+    if np.abs(face.landmarks).max() > farthest_px:
+        raise FaceError(
+            f"landmarks, frame {frame}: a face lies {np.abs(face.landmarks).max():.3g} pixels from the picture's "
+            "corner: leave it out, or give landmarks in pixels of this picture"
+        )
     if (face.points == face.points[0]).all():
         raise FaceError(f"landmarks, frame {frame}: brows and nose of a face are on one pixel; leave such a face out")
     return face

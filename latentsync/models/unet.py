@@ -38,6 +38,7 @@ from .layers import (
     unfold,
 )
 
+WIDEST = 1 << 13  # channels of a block that a file may ask for; the released models have 1280
 INPUT_CHANNELS = 3 * LATENT_CHANNELS + 1  # noisy latents, mask, masked latents, reference latents
 
 
@@ -66,12 +67,19 @@ class UNetConfig:
         Raises WeightsError if the keys are not those of a LatentSync UNet.
         """
         try:
-            return cls(tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4)))
+            widths = tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4))
         except (KeyError, IndexError) as error:
             raise WeightsError(
                 f"not a LatentSync UNet: {error} is missing among its {len(shapes)} keys. "
                 "Choose a latentsync_unet file of version 1.5 or 1.6."
             ) from error
+        config = cls(widths)
+        if not all(0 < width <= WIDEST and width % config.groups == 0 for width in widths):
+            raise WeightsError(
+                f"not a LatentSync UNet: its blocks have {', '.join(map(str, widths))} channels, which must be "
+                f"multiples of {config.groups} up to {WIDEST}. Choose a latentsync_unet file of version 1.5 or 1.6."
+            )
+        return config
 
 
 class UNet(nn.Module):

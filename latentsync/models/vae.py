@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 BLOCKS = 4
+GROUPS = 32  # that each norm divides its channels into
+WIDEST = 1 << 12  # channels of a block that a file may ask for; sd-vae-ft-mse has 512
 SLICE_IMAGES = 2  # in the VAE at once, at first: bounds its memory, and gains nothing beyond
 
 # sd-vae-ft-mse was published before diffusers renamed the projections of its attention
@@ -79,6 +81,11 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
             f"not a VAE in diffusers' layout: {error} is missing among its {len(shapes)} keys. "
             "Use sd-vae-ft-mse's diffusion_pytorch_model.safetensors."
         ) from error
+    if not all(0 < width <= WIDEST and width % GROUPS == 0 for width in channels):
+        raise WeightsError(
+            f"not a VAE of Stable Diffusion 1.x: its blocks have {', '.join(map(str, channels))} channels, which must "
+            f"be multiples of {GROUPS} up to {WIDEST}. Use sd-vae-ft-mse's diffusion_pytorch_model.safetensors."
+        )
     return autoencoder_of(channels, sum(key.startswith(first) and key.endswith(".norm1.weight") for key in shapes))
 
 

@@ -10,9 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DependencyError
+from ..spec import AUDIO_STATES, AUDIO_WIDTH
 
 MEL_BINS = 80
 SEGMENT_MELS = 3000  # mel frames that the encoder takes at once: 30 s
+
+TINY = {
+    "n_mels": MEL_BINS,
+    "n_audio_ctx": SEGMENT_MELS // 2,
+    "n_audio_state": AUDIO_WIDTH,
+    "n_audio_head": 6,
+    "n_audio_layer": AUDIO_STATES - 1,
+}
+"""The sizes of the one encoder that LatentSync was trained with."""
 
 
 class WhisperEncoder(nn.Module):
