@@ -102,13 +102,28 @@ class Format:
         return self.odd_pixels
 
 
+REPEATABLE = (("x264-params", "cpu-independent=1"),)
+REPEATABLE_DEEP = (("x264-params", "mbtree=0"),)
+"""x264's macroblock tree gives bytes that change with what the memory held before: at 8 bits only in its code for
+AVX-512, at more in any, where it is left out."""
+
 QUIET = (("x265-params", "log-level=error"),)
 VP9 = (("deadline", "good"), ("cpu-used", "3"), ("row-mt", "1"))
 
-H264 = Format("mp4 h264", ".mp4", "mp4", "libx264", "yuv420p", "yuv444p", AAC, has_crf=True)
+H264 = Format("mp4 h264", ".mp4", "mp4", "libx264", "yuv420p", "yuv444p", AAC, has_crf=True, options=REPEATABLE)
 FORMATS = (
     H264,
-    Format("mp4 h264 10-bit", ".mp4", "mp4", "libx264", "yuv420p10le", "yuv444p10le", AAC, has_crf=True),
+    Format(
+        "mp4 h264 10-bit",
+        ".mp4",
+        "mp4",
+        "libx264",
+        "yuv420p10le",
+        "yuv444p10le",
+        AAC,
+        has_crf=True,
+        options=REPEATABLE_DEEP,
+    ),
     Format("mp4 h265", ".mp4", "mp4", "libx265", "yuv420p", "yuv444p", AAC, has_crf=True, options=QUIET, tag="hvc1"),
     Format(
         "mp4 h265 10-bit",

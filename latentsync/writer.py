@@ -209,7 +209,9 @@ class _Sound:
 
 
 def _muxer_options(form: Format) -> dict[str, str]:
-    return {"movflags": "faststart+use_metadata_tags"} if form.muxer in ("mp4", "mov") else {}
+    if form.muxer in ("mp4", "mov"):
+        return {"movflags": "faststart+use_metadata_tags"}
+    return {"fflags": "bitexact"}  # Matroska's random identifiers would make no two files the same
 
 
 def _add_video(

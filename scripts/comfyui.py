@@ -224,6 +224,12 @@ class ComfyUI:
         """Ask the running prompt to stop."""
         self._http.post(f"{self.url}/interrupt", timeout=60).raise_for_status()
 
+    def free(self) -> None:
+        """Have models unloaded and results forgotten before the next prompt."""
+        self._http.post(
+            f"{self.url}/free", json={"unload_models": True, "free_memory": True}, timeout=60
+        ).raise_for_status()
+
     def outputs(self, entry: Mapping[str, Any]) -> list[Path]:
         """The files that a finished prompt's nodes reported, in the order of the nodes' answers."""
         folders = {"output": self.output, "temp": self.temp, "input": self.input}

@@ -1,0 +1,46 @@
+"""The same graph makes the same file, whatever ran before it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from scripts.comfyui import ComfyUI
+from scripts.sample_clip import Sample
+from tests.comfyui import graphs
+from tests.witness import Witness
+
+
+def made(comfyui: ComfyUI, graph: graphs.Graph) -> str:
+    """The hash of what a graph makes when nothing is remembered; the file is put away, so that its name is free."""
+    comfyui.free()
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.unlink()
+    path.with_suffix(".json").unlink(missing_ok=True)
+    return digest
+
+
+def test_the_order_of_prompts_changes_nothing(comfyui: ComfyUI, sample: Sample, witness: Witness) -> None:
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/clip")
+    one = graphs.changed(graph, "LatentSyncSampler", seed=5, length="shortest")
+    other = graphs.changed(graph, "LatentSyncSampler", seed=6, scheduler="unipc", overlap=4)
+    first = made(comfyui, one)
+    assert [made(comfyui, other) == first, made(comfyui, one) == first, made(comfyui, one) == first] == [
+        False,
+        True,
+        True,
+    ]
+    witness.saw("Determinism", "a graph before and after another, and again", "POST /prompt", "the same bytes")
+
+
+def test_a_temp_folder_that_vanished_is_made_again(comfyui: ComfyUI, sample: Sample, witness: Witness) -> None:
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/temp")
+    shutil.rmtree(comfyui.temp)
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graphs.changed(graph, "LatentSyncSampler", seed=8, steps=1))))
+    assert graphs.probe(path).frames == 75
+    assert Path(comfyui.temp).is_dir()
+    witness.saw("Faults", "ComfyUI's temp folder is deleted between two prompts", "POST /prompt", "a whole video")

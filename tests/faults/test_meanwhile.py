@@ -1,0 +1,187 @@
+"""What goes wrong while a run is at work: its files change, its folders vanish, its memory ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentsync import checkpoint, store
+from latentsync.__main__ import main
+from latentsync.commands import run
+from latentsync.errors import MediaError, StorageError
+from latentsync.media import VideoFile
+from latentsync.store import TensorStore
+from tests.faults.broken_weights import UNET
+from tests.faults.cases import COMMAND_LINE, LIBRARY, Scene
+from tests.test_media import make_clip
+from tests.test_media_kinds import packets
+from tests.witness import Witness
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def damaged(scene: Scene) -> Path:
+    """A good video with three pictures in its middle wiped out."""
+    data = bytearray(scene.good.video.read_bytes())
+    for position, size in packets(scene.good.video)[4:7]:
+        data[position : position + size] = bytes(size)
+    return scene.written("damaged.mp4", bytes(data))
+
+
+def test_a_decoder_that_fails_in_the_middle(scene: Scene, capsys: pytest.CaptureFixture[str], witness: Witness) -> None:
+    assert main(scene.run("--record", video=damaged(scene))) == 0
+    said = capsys.readouterr().err
+    (note,) = [line for line in said.splitlines() if line.startswith("note: damaged.mp4")]
+    assert VideoFile(scene.output).frame_count == 15
+    record = json.loads((scene.folder / "out.json").read_text(encoding="utf-8"))
+    assert record["notes"] == [note.removeprefix("note: ")]
+    witness.saw(
+        "Faults",
+        "three pictures in the middle that cannot be decoded",
+        COMMAND_LINE,
+        f"a whole video; `{note}`, in the record, too",
+    )
+
+
+def read_on(video: VideoFile) -> str:
+    """What a read of all frames says: a remark on the damage, or an error."""
+    try:
+        frames = list(video.read(range(60)))
+    except MediaError as error:
+        return f"`{error}`"
+    assert len(frames) == 60
+    (remark,) = video.remarks()
+    return f"`{remark}`"
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("is cut in half", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])),
+        ("becomes empty", lambda path: path.write_bytes(b"")),
+        ("becomes another file", lambda path: path.write_text("words", encoding="utf-8")),
+        ("is deleted", lambda path: path.unlink()),
+    ],
+)
+def test_a_source_that_changes_under_the_run(
+    tmp_path: Path, what: str, change: Callable[[Path], object], witness: Witness
+) -> None:
+    """After it was indexed, before its frames are read."""
+    path = tmp_path / "clip.mp4"
+    make_clip(path, range(60))
+    video = VideoFile(path)
+    change(path)
+    happened = read_on(video)
+    assert "clip.mp4: " in happened
+    witness.saw("Faults", f"a source that {what} after it was opened", LIBRARY, happened)
+
+
+def test_a_temp_folder_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, witness: Witness) -> None:
+    monkeypatch.setattr(store, "MEMORY_BYTES", 0)
+    folder = tmp_path / "temp"
+    folder.mkdir()
+    rows = torch.rand(16, 4, 8, 8)
+    with TensorStore("rows", 32, folder) as kept:
+        kept.append(rows)
+        shutil.rmtree(folder)
+        kept.append(rows)
+        assert torch.equal(kept.finished(), torch.cat([rows, rows]).half())
+    with (
+        pytest.raises(StorageError, match="temp: cannot hold the rows") as caught,
+        TensorStore("the rows", 32, folder) as kept,
+    ):
+        kept.append(rows)
+    witness.saw(
+        "Faults",
+        "a temp folder that vanishes while latents are kept there",
+        LIBRARY,
+        "they stay to the end: the file has no name that could go",
+    )
+    witness.saw(
+        "Faults", "a temp folder that vanished before", LIBRARY, f"`{str(caught.value).replace(f'{tmp_path}/', '')}`"
+    )
+
+
+def test_a_model_file_that_is_replaced_while_it_is_mapped(scene: Scene, witness: Witness) -> None:
+    """Replaced as every careful program does, ours among them: another file takes the name."""
+    place = scene.folder / "unet.safetensors"
+    shutil.copyfile(scene.models / UNET, place)
+    unet = checkpoint.load_unet(place)
+    before = unet.conv_in.weight.clone()
+    other = {key: torch.zeros_like(tensor) for key, tensor in load_file(place).items()}
+    save_file(other, scene.folder / "other.safetensors")
+    (scene.folder / "other.safetensors").replace(place)
+    assert torch.equal(unet.conv_in.weight, before)
+    assert not checkpoint.load_unet(place).conv_in.weight.any()
+    witness.saw(
+        "Faults",
+        "a model file that is replaced while it is in use",
+        LIBRARY,
+        "the run ends with the old one; the next takes the new one",
+    )
+
+
+CUT_WHILE_MAPPED = """
+import sys
+from pathlib import Path
+from latentsync import checkpoint
+place = Path(sys.argv[1])
+unet = checkpoint.load_unet(place)
+with place.open("r+b") as file:
+    file.truncate(1000)
+print(sum(float(weight.sum()) for weight in unet.parameters()))
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep a mapped file from being cut")
+def test_a_model_file_that_is_cut_while_it_is_mapped(scene: Scene, witness: Witness) -> None:
+    """The one fault that cannot be caught: it is said in the document."""
+    place = scene.folder / "unet.safetensors"
+    shutil.copyfile(scene.models / UNET, place)
+    command = [sys.executable, "-c", CUT_WHILE_MAPPED, str(place)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False)
+    assert done.returncode in (0, -7)
+    ended = "the process is ended by the system (SIGBUS)" if done.returncode else "nothing: it had been read whole"
+    witness.saw("Faults", "a model file that is cut in place while it is mapped", LIBRARY, ended)
+
+
+def test_memory_that_ends(
+    scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, witness: Witness
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(run, "_noise", full)
+    assert main(scene.run("--record")) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("latentsync: ")]
+    assert "out of memory: close what else uses it" in line
+    assert json.loads((scene.folder / "out.json").read_text(encoding="utf-8"))["outcome"] == "failed"
+    monkeypatch.undo()
+    assert main(scene.run("--record")) == 0
+    witness.saw(
+        "Faults", "memory that ends", COMMAND_LINE, f"`{line.removeprefix('latentsync: ')}`; the next run works"
+    )
+
+
+def test_no_traceback_is_the_last_word(
+    scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system refuses where nobody thought of it is still a sentence."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr(run, "_noise", refused)
+    assert main(scene.run()) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "latentsync: [Errno 13] Permission denied: '/somewhere'"
+    assert np.all([not path.name.startswith(".") for path in scene.folder.iterdir()])
