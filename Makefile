@@ -21,7 +21,10 @@ SHARED_LANDMARKER := ../shared/models/face_landmarker.task
 LANDMARKER := models/latentsync/face_landmarker.task
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test lint clean
+FUZZED := landmarks-file landmarks-value safetensors pickle shapes note names video sound
+FUZZ_SECONDS ?= 67
+
+.PHONY: help venv demo serve test faults fuzz lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +39,14 @@ serve: venv ## the same ComfyUI for the browser, on http://127.0.0.1:8188
 
 test: venv ## run the tests (ARGS="-k timeline" to choose)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+
+faults: venv ## every attack, an hour or two; writes docs/reliability.md (ARGS="-k kill" to choose)
+	$(BIN)/python -m pytest tests/faults tests/comfyui/faults --faults $(ARGS)
+
+fuzz: venv ## ten minutes of coverage-guided fuzzing of what we parse (x86 Linux)
+	$(BIN)/uv pip install --python $(BIN)/python -r requirements-fuzz.txt
+	for target in $(FUZZED); do $(BIN)/python -m tests.fuzz.parsers $$target -max_total_time=$(FUZZ_SECONDS) \
+		-timeout=20 -rss_limit_mb=4096 -print_final_stats=1 || exit 1; done
 
 lint: venv ## ruff and pyright
 	$(BIN)/ruff check .

@@ -191,7 +191,10 @@ class ComfyUI:
 
     def queue(self, graph: Graph) -> str:
         """Queue a graph in API format and return its prompt id; raises InvalidPromptError when it is refused."""
-        answer = self._http.post(f"{self.url}/prompt", json={"prompt": graph, "client_id": self.client_id}, timeout=60)
+        content = json.dumps({"prompt": graph, "client_id": self.client_id})  # NaN, too, which requests would not send
+        answer = self._http.post(
+            f"{self.url}/prompt", content, headers={"Content-Type": "application/json"}, timeout=60
+        )
         if answer.status_code == requests.codes.bad_request:
             raise InvalidPromptError(answer.json())
         answer.raise_for_status()
