@@ -1,0 +1,102 @@
+"""A name that is being written to is nobody else's, for as long as its writer lives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from latentsync.claim import claimed, part_of
+from latentsync.errors import MediaError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+HOLD = """
+import sys
+from pathlib import Path
+from latentsync.claim import claimed, part_of
+with claimed([Path(sys.argv[1])]) as path:
+    part_of(path).touch()
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(path: Path) -> subprocess.Popen[bytes]:
+    """Another process at work on a name."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == b"claimed"
+    return process
+
+
+def numbered(folder: Path) -> list[Path]:
+    return [folder / f"clip_{number}.mp4" for number in range(1, 4)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_another_process_at_work_is_passed_by_and_left_in_peace(tmp_path: Path) -> None:
+    first, second, _ = numbered(tmp_path)
+    with holder(first) as other, claimed(numbered(tmp_path)) as path:
+        assert path == second
+        assert [name for name in names(tmp_path) if ".part" in name], "the other's half file stays"
+        other.communicate()
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one_in_the_folder(tmp_path: Path) -> None:
+    first, second, _ = numbered(tmp_path)
+    with holder(first) as other:
+        other.kill()
+    assert len(names(tmp_path)) == 2, "its half file and its lock"
+    with claimed([second]):
+        assert names(tmp_path) == [".clip_2.mp4.lock"]
+    assert names(tmp_path) == []
+
+
+def test_a_name_that_is_there_is_replaced_or_passed_by(tmp_path: Path) -> None:
+    first, second, _ = numbered(tmp_path)
+    first.touch()
+    with claimed([first]) as path:
+        assert path == first
+    with claimed((tmp_path / f"clip_{number}.mp4" for number in count(1)), fresh=True) as path:
+        assert path == second
+    assert names(tmp_path) == ["clip_1.mp4"]
+
+
+def test_no_name_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with claimed([path]), pytest.raises(MediaError, match=r"out.mp4: another run is writing it"), claimed([path]):
+        pass
+    with claimed([path]):
+        pass
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"no.out.mp4: cannot be written"), claimed([tmp_path / "no" / "out.mp4"]):
+        pass
+
+
+def test_a_failure_frees_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with pytest.raises(KeyboardInterrupt), claimed([path]):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_a_part_is_hidden_beside_its_file_and_never_the_same(tmp_path: Path) -> None:
+    one, other = part_of(tmp_path / "a [b] (c).webm"), part_of(tmp_path / "a [b] (c).webm")
+    assert one != other
+    assert (one.parent, one.suffix) == (tmp_path, ".webm")
+    assert one.name.startswith(".a [b] (c).")
+    one.touch()
+    with claimed([tmp_path / "a [b] (c).webm"]):
+        assert not one.exists()
