@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from latentsync.formats import named
 from latentsync.types import Waveform
+from latentsync.writer import VideoWriter
 random = np.random.default_rng(0)
 sound = Waveform(torch.sin(torch.arange(20000) / 20)[None] / 2, 44100)
 edges = np.arange(480)[None, :, None] // 7 % 2 * 90
@@ -50,7 +51,9 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize(
+    "form", [FORMATS[0], *(pytest.param(form, marks=pytest.mark.faults) for form in FORMATS[1:])], ids=str
+)
 def test_every_format_is_written_the_same_whatever_the_memory_held(
     form: Format, tmp_path: Path, witness: Witness
 ) -> None:
@@ -85,20 +88,21 @@ def test_two_runs_of_the_command_line_make_the_same_file(scene: Scene, witness: 
 
 
 def lips(good: Sample, codec: Codec, most: int) -> torch.Tensor:
-    """The latents of a clip of four windows, so many clips at once in the UNet."""
+    """The latents of a clip of two windows, so many clips at once in the UNet."""
     source = VideoFile(good.video)
     points = np.tile([[[200.0, 250.0], [280.0, 250.0], [240.0, 310.0]]], (source.frame_count, 1, 1))
     track = FaceTrack(source, points)
     states = torch.randn(150, 5, 384, generator=torch.Generator().manual_seed(0))
-    features = AudioFeatures(states, Waveform(torch.zeros(1, 16_000 * 64 // 25), 16_000))
-    timeline = lay_out(source, Fraction(64, 25))
-    settings = SamplerSettings(steps=2)
+    features = AudioFeatures(states, Waveform(torch.zeros(1, 16_000 * 32 // 25), 16_000))
+    timeline = lay_out(source, Fraction(32, 25))
+    settings = SamplerSettings(steps=2, step_cache=1)
     room = Room(most, "clips")
     noise = sampling.draw_noise(settings.seed, 256)
     samples = pipeline.sample(synthetic.unet(), codec, track, features, timeline, settings, noise, room=room)
     return pipeline.collect(samples, track, timeline, features.waveform, codec).latents.float()
 
 
+@pytest.mark.faults
 def test_what_batches_change(good: Sample, witness: Witness) -> None:
     """Kernels sum in another order for another batch. Untrained layers amplify that; trained ones hardly do."""
     codec = synthetic.vae()
@@ -111,6 +115,7 @@ def test_what_batches_change(good: Sample, witness: Witness) -> None:
     witness.saw("Determinism", "one window at a time, and two", "library, float32 on a processor", said)
 
 
+@pytest.mark.faults
 def test_what_slices_change(monkeypatch: pytest.MonkeyPatch, witness: Witness) -> None:
     images = torch.rand(5, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     made = []
