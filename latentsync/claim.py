@@ -68,9 +68,10 @@ def _locked(path: Path) -> BaseFileLock | None:
             lock.acquire()
     except Timeout:
         return None
-    except OSError as cause:
+    except (OSError, ValueError) as cause:  # a name with a null character is a ValueError
+        reason = getattr(cause, "strerror", None) or str(cause)
         raise MediaError(
-            f"{path}: cannot be written ({cause.strerror}); check the folder, its permissions and the free space"
+            f"{path}: cannot be written ({reason}); check the folder, its permissions and the free space"
         ) from cause
     return lock
 

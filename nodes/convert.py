@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from fractions import Fraction
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
@@ -13,7 +14,7 @@ import torch
 from comfy_api.input import VideoInput
 from comfy_api.input_impl import VideoFromFile
 
-from ..latentsync.errors import AudioError
+from ..latentsync.errors import AudioError, UsageError
 from ..latentsync.media import FrameSource, ImageBatch, VideoFile
 from ..latentsync.pixels import to_floats
 from ..latentsync.types import Waveform
@@ -59,6 +60,8 @@ def trim_window(video: VideoInput) -> tuple[float, float]:
 
 def exact_rate(fps: float) -> Fraction:
     """The frame rate that a float stands for: 29.97002997 is 30000/1001."""
+    if not isfinite(fps):
+        raise UsageError(f"fps must be a number, not {fps}")
     return Fraction(fps).limit_denominator(MAX_RATE_DENOMINATOR)
 
 

@@ -91,7 +91,7 @@ def loop(scene: Scene, name: str) -> Path:
 
 def pipe(scene: Scene, name: str) -> Path:
     """A pipe that nobody writes to."""
-    os.mkfifo(scene.folder / name)
+    os.mkfifo(scene.folder / name)  # not on Windows, which has no /dev/zero either
     return scene.folder / name
 
 
@@ -178,11 +178,13 @@ VIDEOS = [
         "pipe that nobody writes to, as video",
         lambda s: s.run(video=pipe(s, "clip.mp4")),
         "clip.mp4: .*no file, but a device or a pipe",
+        needs="/dev/zero",
     ),
     Attack(
         "device of endless zeros as video",
         lambda s: s.run(video=Path("/dev/zero")),
         "zero: .*no file, but a device or a pipe",
+        needs="/dev/zero",
     ),
     Attack(
         "video whose pictures are all zeros", lambda s: s.run(video=without_pictures(s)), "clip.mp4: not one of its"
@@ -223,6 +225,7 @@ SOUNDS = [
         "pipe that nobody writes to, as recording",
         lambda s: s.run(audio=pipe(s, "sound.wav")),
         "sound.wav: .*no file, but a device or a pipe",
+        needs="/dev/zero",
     ),
     Attack("header of a recording without samples", lambda s: s.run(audio=wav(s, samples=b"")), "sound.wav: "),
     Attack("recording of silence", lambda s: s.run(audio=wav(s)), "silent throughout"),

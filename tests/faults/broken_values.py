@@ -78,6 +78,7 @@ NAMES = [
         "an output in a folder that takes no files",
         onto(lambda _: Path("/proc/out.mp4")),
         "/proc/out.mp4: cannot be written",
+        needs="/proc",
     ),
     Attack("an output without a suffix", onto(lambda s: s.folder / "out"), "no video can be written", 2),
     Attack(

@@ -62,12 +62,14 @@ class Attack:
     arguments: of the command line that is given it.
     said: a pattern that the one line on stderr must hold.
     status: of the command line.
+    needs: what this system must have.
     """
 
     case: str
     arguments: Callable[[Scene], list[str]]
     said: str
     status: int = 1
+    needs: str = ""
     door: str = COMMAND_LINE
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -175,6 +174,8 @@ def test_cancelled_at_every_stage(scene: Scene, stage: str, witness: Witness) ->
 
 def limit_files(to_bytes: int) -> None:
     """Every write beyond so many bytes of a file fails, as on a full disk; run in the child."""
+    import resource  # Windows has none
+
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (to_bytes, to_bytes))
 

@@ -16,6 +16,8 @@ from scripts.sample_clip import Sample
 from tests.faults.cases import COMMAND_LINE, Scene
 from tests.witness import Witness
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows allows few of these names")
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = {
     "spaces, Chinese and umlauts": "测试 ü x",

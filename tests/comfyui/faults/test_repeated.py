@@ -6,6 +6,8 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import pytest
+
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.comfyui import graphs
@@ -22,20 +24,19 @@ def made(comfyui: ComfyUI, graph: graphs.Graph) -> str:
     return digest
 
 
+@pytest.mark.faults
 def test_the_order_of_prompts_changes_nothing(comfyui: ComfyUI, sample: Sample, witness: Witness) -> None:
-    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
+    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/clip")
-    one = graphs.changed(graph, "LatentSyncSampler", seed=5, length="shortest")
-    other = graphs.changed(graph, "LatentSyncSampler", seed=6, scheduler="unipc", overlap=4)
-    first = made(comfyui, one)
-    assert [made(comfyui, other) == first, made(comfyui, one) == first, made(comfyui, one) == first] == [
-        False,
-        True,
-        True,
-    ]
-    witness.saw("Determinism", "a graph before and after another, and again", "POST /prompt", "the same bytes")
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1, guidance=1.0, length="shortest")
+    one = graphs.changed(graph, "LatentSyncSampler", seed=5)
+    other = graphs.changed(graph, "LatentSyncSampler", seed=6, overlap=4)
+    digests = [made(comfyui, each) for each in (one, other, one)]
+    assert digests[0] == digests[2] != digests[1]
+    witness.saw("Determinism", "a graph before and after another", "POST /prompt", "the same bytes")
 
 
+@pytest.mark.faults
 def test_a_temp_folder_that_vanished_is_made_again(comfyui: ComfyUI, sample: Sample, witness: Witness) -> None:
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/temp")
