@@ -75,4 +75,5 @@ def _tables(rows: list[Row]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "/").replace("<", "&lt;")
+    plain = "".join(letter if letter.isprintable() or letter.isspace() else "?" for letter in text)
+    return " ".join(plain.split()).replace("|", "/").replace("<", "&lt;")
