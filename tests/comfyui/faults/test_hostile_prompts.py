@@ -130,7 +130,6 @@ def cell(text: str) -> str:
 
 def test_values_that_cannot_be(comfyui: ComfyUI, graph: graphs.Graph, outside: Path, witness: Witness) -> None:
     for node, values in VALUES:
-        print("trying", node, values)
         said = refused(comfyui, graphs.changed(graph, node, **values))
         assert len(said) > 30
         shown_values = ", ".join(f"{key} = {value!r:.40}" for key, value in values.items())
