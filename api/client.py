@@ -27,8 +27,11 @@ GRAPH = Path(__file__).with_name("lipsync_video.json")
 LENGTHS = {"pingpong": "audio, ping-pong", "loop": "audio, loop"}
 """loop_mode -> the Sampler's `length`: what happens where the audio is longer than the video."""
 
+ALIASES = {"video_url": "video", "audio_url": "audio"}
 SEEDS = 2**32
+SUFFIXES = (".mp4", ".webm", ".mov", ".mkv")
 BLOCK_BYTES = 1 << 20
+POLL_SECONDS = 0.2
 FAILED = ("execution_error", "execution_interrupted")
 UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=30)
 
@@ -73,6 +76,7 @@ class Client:
 
     async def lip_sync(self, request: Request, graph: Graph, into: Path) -> None:
         """Run a request and put the video at `into`; Ctrl-C ends the run on the server too."""
+        filled(graph, request, "", "")
         video, audio = await self.upload(request.video), await self.upload(request.audio)
         async with self.session.ws_connect(f"{self.server}/ws", params={"clientId": self.id}, max_msg_size=0) as events:
             prompt_id = await self.queue(filled(graph, request, video, audio))
@@ -123,26 +127,40 @@ class Client:
 
     async def result(self, prompt_id: str) -> dict[str, str]:
         """The video of a finished prompt, as ComfyUI names it: filename, subfolder, type."""
-        async with self.session.get(f"{self.server}/history/{prompt_id}") as answer:
-            outputs = (await answer.json())[prompt_id]["outputs"].values()
-        files = [file for output in outputs for file in output.get("images", []) if file["filename"].endswith(".mp4")]
-        if not files:
+        entry: dict[str, Any] = {}
+        while prompt_id not in entry:  # it is filed just after the end is told
+            async with self.session.get(f"{self.server}/history/{prompt_id}") as answer:
+                entry = await answer.json()
+            await asyncio.sleep(POLL_SECONDS)
+        files = [file for output in entry[prompt_id]["outputs"].values() for file in output.get("images", [])]
+        videos = [file for file in files if file["filename"].endswith(SUFFIXES)]
+        if not videos:
             raise ApiError("the run ended without a video")
-        return files[-1]
+        return videos[-1]
 
     async def fetch(self, file: dict[str, str], into: Path) -> None:
         """Download a file of ComfyUI's; it gets its name when it is whole."""
         part = into.with_name(f"{into.name}.part")
-        async with self.session.get(f"{self.server}/view", params=file) as answer:
-            answer.raise_for_status()
-            with part.open("wb") as target:
-                async for block in answer.content.iter_chunked(BLOCK_BYTES):
-                    target.write(block)
-        part.replace(into)
+        try:
+            async with self.session.get(f"{self.server}/view", params=file) as answer:
+                answer.raise_for_status()
+                with part.open("wb") as target:
+                    async for block in answer.content.iter_chunked(BLOCK_BYTES):
+                        target.write(block)
+            part.replace(into)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def filled(graph: Graph, request: Request, video: str, audio: str) -> Graph:
-    """The graph with a request in it; `video` and `audio` are names in ComfyUI's input folder."""
+    """The graph with a request in it; `video` and `audio` are names in ComfyUI's input folder.
+
+    Raises ApiError for a graph that has not one place for each of them.
+    """
+    classes = [node["class_type"] for node in graph.values()]
+    for name in ("LoadVideo", "LoadAudio"):
+        if classes.count(name) != 1:
+            raise ApiError(f"the graph has {classes.count(name)} nodes {name}; a request fills exactly one")
     seed = random.randrange(SEEDS) if request.seed is None else request.seed
     sampler = {"seed": seed, "guidance": request.guidance_scale, "length": LENGTHS[request.loop_mode]}
     values = {"LoadVideo": {"file": video}, "LoadAudio": {"audio": audio}, "LatentSyncSampler": sampler}
@@ -188,14 +206,15 @@ def parsed() -> tuple[argparse.Namespace, Request]:
 
 
 def stored(path: Path, names: list[str]) -> dict[str, Any]:
-    """The fields of a JSON file, less those that are null."""
+    """The fields of a JSON file, less those that are null; some routes call the first two video_url and audio_url."""
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ApiError(f"{path}: is no JSON: {error}") from error
-    if not isinstance(given, dict) or set(given) - set(names):
+    fields = {ALIASES.get(name, name): value for name, value in given.items()} if isinstance(given, dict) else None
+    if fields is None or set(fields) - set(names):
         raise ApiError(f"{path}: must be an object with no other fields than {', '.join(names)}")
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 async def run(arguments: argparse.Namespace, request: Request) -> None:

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(room_error(error), 1)
     except OSError as error:  # of the machine, and no part of what was given: a full /tmp, a closed output
-        return _fail(error, 1)
+        return _fail(f"{error}: check the name, the folder, its permissions and the free space", 1)
     except KeyboardInterrupt:
         return _fail("cancelled", 1)
     return 0

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
+from errno import ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from .errors import MediaError, cannot_import
 from .formats import FORMATS
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 SUFFIXES = frozenset(form.suffix for form in FORMATS)
-PART = r"\.{stem}\.[0-9a-f]{{12}}\.part\.\w+"
+WRITTEN = "|".join(re.escape(suffix) for suffix in sorted(SUFFIXES | {".json"}))
+LOCK = ".latentsync.lock"
+NO_LOCKS = frozenset({ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP})  # of a file system that cannot lock
+PATIENCE_SECONDS = 1.0  # longer than anybody needs to give a name back
 
 
 def part_of(path: Path) -> Path:
@@ -28,81 +28,88 @@ def part_of(path: Path) -> Path:
 def claimed(names: Iterable[Path], *, fresh: bool = False) -> Generator[Path, None, None]:
     """The first of these names that no other run is writing to, in this process or any other, until the block ends.
 
-    The claim is the system's own lock on a hidden empty file beside it, which ends with the process however that
-    ends. So what killed runs left in the folder is known, and removed.
+    The claim is of a name without its suffix, for the record beside a video has it, too. It is the system's own lock
+    on a hidden empty file, which ends with the process however that ends; so what killed runs left in the folder is
+    known, and removed. Where the file system cannot lock, nobody is kept out, and nothing is removed.
 
     Args:
         names: of videos in one folder.
-        fresh: leave out names that are there already.
+        fresh: leave out names under which there is a video already, of whatever suffix.
 
     Raises:
         MediaError: the folder cannot be written to, or others are at work on all of the names.
     """
     path = None
     for path in names:
-        lock = _locked(path)
-        if lock is None:
-            continue
-        try:
-            if not (fresh and path.exists()):
-                _remove_parts(path)
+        _check_writable(path)
+        with _lock(path.parent / path.stem, PATIENCE_SECONDS) as held:
+            if held is False or (fresh and _is_there(path)):
+                continue
+            if held:
+                _remove_parts(path.parent, path.stem)
                 _sweep(path.parent)
-                yield path
-                return
-        finally:
-            _free(lock)
+            yield path
+            return
     raise MediaError(f"{path}: another run is writing it: wait for that one, or choose another output")
 
 
-def _locked(path: Path) -> BaseFileLock | None:
-    """The lock on a name, or None where somebody else has it."""
+def _check_writable(path: Path) -> None:
+    probe = part_of(path)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as cause:
+        raise MediaError(
+            f"{path}: cannot be written ({cause.strerror}); check the name, the folder, its permissions and the free "
+            "space"
+        ) from cause
+
+
+def _is_there(path: Path) -> bool:
+    return any(path.with_suffix(suffix).exists() for suffix in SUFFIXES)
+
+
+@contextmanager
+def _lock(stem: Path, patience_seconds: float) -> Generator[bool | None, None, None]:
+    """Whether a name is ours now; None where the file system cannot say."""
     try:
         from filelock import FileLock, Timeout
     except ImportError as error:
         raise cannot_import("filelock", "filelock", error) from error
-    place = _lock_of(path)
-    lock = FileLock(place, timeout=0)
+    place = stem.with_name(f".{stem.name}{LOCK}")
+    lock = FileLock(place, timeout=patience_seconds)
     try:
-        place.touch()  # says why it cannot be, where the lock would wait for better times
-        with suppress(NotImplementedError):  # a file system without locks: nobody is kept out
-            lock.acquire()
+        lock.acquire()
     except Timeout:
-        return None
-    except (OSError, ValueError) as cause:  # a name with a null character is a ValueError
-        reason = getattr(cause, "strerror", None) or str(cause)
-        raise MediaError(
-            f"{path}: cannot be written ({reason}); check the folder, its permissions and the free space"
-        ) from cause
-    return lock
-
-
-def _free(lock: BaseFileLock) -> None:
+        yield False
+        return
+    except (OSError, NotImplementedError) as cause:
+        if isinstance(cause, OSError) and cause.errno not in NO_LOCKS:
+            raise MediaError(f"{stem}: cannot be claimed ({cause.strerror}); check the folder's permissions") from cause
+        with suppress(OSError):
+            place.unlink()
+        yield None
+        return
     try:
-        with suppress(OSError):  # Windows keeps an open file, and removes it on release
-            Path(lock.lock_file).unlink()
+        yield True
     finally:
+        with suppress(OSError):  # Windows keeps an open file
+            place.unlink()
         lock.release()
 
 
 def _sweep(folder: Path) -> None:
     """Remove what runs left that were killed: their locks are free."""
-    for left in [path for path in folder.glob(".*.lock") if Path(path.stem).suffix in SUFFIXES]:
-        path = left.with_name(left.stem.removeprefix("."))
-        with suppress(MediaError):  # a lock of another user's
-            lock = _locked(path)
-            if lock is not None:
-                _remove_parts(path)
-                _free(lock)
+    for left in list(folder.glob(f".*{LOCK}")):
+        stem = left.name.removeprefix(".").removesuffix(LOCK)
+        with suppress(MediaError), _lock(folder / stem, 0) as held:  # MediaError: another user's
+            if held:
+                _remove_parts(folder, stem)
 
 
-def _remove_parts(path: Path) -> None:
+def _remove_parts(folder: Path, stem: str) -> None:
     """Remove half-written files of a name that nobody is writing to."""
-    pattern = re.compile(PART.format(stem=re.escape(path.stem)))
-    for left in path.parent.glob(".*.part.*"):
-        if pattern.fullmatch(left.name):
-            with suppress(OSError):
-                left.unlink()
-
-
-def _lock_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+    pattern = re.compile(rf"\.{re.escape(stem)}\.[0-9a-f]{{12}}\.part({WRITTEN})")
+    for left in [path for path in folder.glob(".*.part.*") if pattern.fullmatch(path.name)]:
+        with suppress(OSError):
+            left.unlink()

@@ -130,8 +130,8 @@ class Recorder:
     that is killed has one, too, which says that it was not finished.
 
     Args:
-        output: the finished video; the record is `NAME.json` beside it. Where a video of that name is there already
-            and the run fails, the video keeps its own record, and this one is `NAME.failed.json`.
+        output: the finished video; the record is `NAME.json` beside it. Where such a record or the video is there
+            already, it stays until this run is done, and what there is to say before is in `NAME.failed.json`.
         record: to complete inside the block.
         cancelled: exceptions that mean that the user stopped the run.
 
@@ -149,7 +149,9 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._began = monotonic()
         self.record.outcome, self.record.reason = "unfinished", UNFINISHED
-        self._begun = self._place(failed=True)
+        own = self._output.with_suffix(".json")
+        there = own.exists() or self._output.exists()
+        self._begun = self._output.with_suffix(".failed.json") if there else own
         self._write(self._begun)
         return self
 
@@ -164,13 +166,10 @@ class Recorder:
             self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"
             self.record.reason = _without_folders(str(error) or type(error).__name__, self._output.parent)
         with nullcontext() if error is None else suppress(MediaError):
-            ended = self._place(failed=error is not None)
+            ended = self._begun if error else self._output.with_suffix(".json")
             self._write(ended)
             if ended != self._begun:
                 self._begun.unlink(missing_ok=True)
-
-    def _place(self, *, failed: bool) -> Path:
-        return self._output.with_suffix(".failed.json" if failed and self._output.exists() else ".json")
 
     def _write(self, path: Path) -> None:
         part = part_of(path)

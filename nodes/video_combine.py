@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from ..latentsync.media import FrameSource
     from ..latentsync.record import Item
     from ..latentsync.types import LipTrack, Waveform
+
+MOST_AT_ONCE = 100  # of runs with one prefix, on one folder
 
 
 class LatentSyncVideoCombine(io.ComfyNode):
@@ -184,7 +185,8 @@ def _names(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path
         raise UsageError(
             f"filename_prefix {prefix!r} cannot be used ({reason}): give a name inside ComfyUI's output folder"
         ) from error
-    return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in count(first)), subfolder
+    counters = range(first, first + MOST_AT_ONCE)
+    return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in counters), subfolder
 
 
 def _heard(tracks: list[LipTrack], audio: Mapping[str, Any] | None) -> Waveform:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from itertools import count
@@ -58,7 +59,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one_in_the_folder(tmp
         other.kill()
     assert len(names(tmp_path)) == 2, "its half file and its lock"
     with claimed([second]):
-        assert names(tmp_path) == [".clip_2.mp4.lock"]
+        assert names(tmp_path) == [".clip_2.latentsync.lock"]
     assert names(tmp_path) == []
 
 
@@ -70,6 +71,43 @@ def test_a_name_that_is_there_is_replaced_or_passed_by(tmp_path: Path) -> None:
     with claimed((tmp_path / f"clip_{number}.mp4" for number in count(1)), fresh=True) as path:
         assert path == second
     assert names(tmp_path) == ["clip_1.mp4"]
+
+
+def test_a_name_is_claimed_whatever_its_suffix(tmp_path: Path) -> None:
+    """The record beside a video has the same name, and a killed run's half file may have another suffix."""
+    video, other = tmp_path / "out.mp4", tmp_path / "out.webm"
+    with claimed([video]):
+        living = part_of(video)
+        living.touch()
+        with pytest.raises(MediaError, match="another run is writing it"), claimed([other]):
+            pass
+        with claimed([tmp_path / "another.webm"]):
+            assert living.exists()
+    with claimed([other]):
+        assert not living.exists()
+    video.touch()
+    with claimed([other, tmp_path / "next.webm"], fresh=True) as path:
+        assert path.name == "next.webm"
+
+
+@pytest.mark.parametrize("missing", [errno.ENOLCK, errno.ENOTSUP])
+def test_without_locks_nobody_is_kept_out_and_nothing_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    """As on some network drives."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(*_: object) -> None:
+        raise OSError(missing, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    path = tmp_path / "out.mp4"
+    with claimed([path]):
+        living = part_of(path)
+        living.touch()
+        with claimed([path]) as same:
+            assert same == path
+    assert names(tmp_path) == [living.name]
 
 
 def test_no_name_is_left(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.comfyui import graphs
 from tests.file_server import serving
 
 CLIENT = graphs.API_WORKFLOWS / "client.py"
+TWO_VOICES = graphs.API_WORKFLOWS / "lipsync_two_speakers.json"
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_hosted_routes_request_runs_as_it_is(comfyui: ComfyUI, sample: Sample,
     out = tmp_path / "out.mp4"
     with serving() as served:
         served.files |= {f"/{path.name}": path.read_bytes() for path in (sample.video, sample.audio)}
-        places = {"video": f"{served.url}/{sample.video.name}", "audio": f"{served.url}/{sample.audio.name}"}
+        places = {"video_url": f"{served.url}/{sample.video.name}", "audio_url": f"{served.url}/{sample.audio.name}"}
         request = tmp_path / "request.json"
         request.write_text(json.dumps({**places, "seed": None, "loop_mode": "pingpong"}), encoding="utf-8")
         done = client(comfyui, "--request", request, "-o", out, "--graph", graph)
@@ -76,12 +77,14 @@ def test_what_cannot_be_done_is_a_sentence(comfyui: ComfyUI, sample: Sample, tmp
         "unknown field": client(comfyui, "--request", request, "-o", tmp_path / "out.mp4"),
         "no guidance": client(comfyui, sample.video, sample.audio, "-o", tmp_path / "out.mp4", "--guidance_scale=-1"),
         "no video stream": client(comfyui, sample.audio, sample.audio, "-o", tmp_path / "out.mp4"),
+        "two voices": client(comfyui, sample.video, sample.audio, "-o", "out.mp4", "--graph", TWO_VOICES),
         "nobody there": client(comfyui, sample.video, sample.audio, "-o", "out.mp4", "--server", "http://127.0.0.1:9"),
     }
     assert {name: done.returncode for name, done in said.items()} == dict.fromkeys(said, 1)
     assert [done.stderr for done in said.values() if "error: " not in done.stderr or "Traceback" in done.stderr] == []
     assert "no.mp4: there is no such file" in said["no video"].stderr
     assert "no other fields than video, audio, guidance_scale, seed, loop_mode" in said["unknown field"].stderr
+    assert "the graph has 2 nodes LoadAudio" in said["two voices"].stderr
     assert "guidance" in said["no guidance"].stderr
     assert "127.0.0.1:9" in said["nobody there"].stderr
 

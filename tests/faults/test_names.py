@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows allows 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = {
-    "spaces, Chinese and umlauts": "测试 ü x",
-    "an emoji": "🎬 take 1",
+    "spaces, Chinese and umlauts": "\u6d4b\u8bd5 ü x",
+    "an emoji": "\U0001f3ac take 1",
     "a colon, as in an address": "http:12:30",
     "a percent sign, as in a numbered series": "%03d %s",
     "quotation marks and an apostrophe": '"it\'s"',

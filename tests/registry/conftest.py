@@ -113,9 +113,10 @@ class UserEnvironment:
         return dict(self.packages().items() - before.items())
 
 
-@pytest.fixture(scope="session")
-def user_environment(tmp_path_factory: pytest.TempPathFactory) -> UserEnvironment:
-    folder = tmp_path_factory.mktemp("user") / "venv"
+@pytest.fixture
+def user_environment(tmp_path: Path) -> UserEnvironment:
+    """One that nobody has installed into; uv links its packages out of its cache."""
+    folder = tmp_path / "venv"
     python = folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
     uv("venv", "--quiet", "--python", sys.executable, folder)
     uv("pip", "install", "--quiet", "--python", python, *TORCH, "-r", fetched_program() / "requirements.txt")
