@@ -90,7 +90,7 @@ def test_what_cannot_be_done_is_a_sentence(comfyui: ComfyUI, sample: Sample, tmp
 
 
 def test_ctrl_c_ends_the_run_on_the_server_too(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
-    long = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=500, step_cache="off")
+    long = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=100, step_cache="off")
     graph = tmp_path / "graph.json"
     graph.write_text(json.dumps(graphs.with_landmarks(long, sample.landmarks.name)), encoding="utf-8")
     command = [sys.executable, "-P", CLIENT, "--server", comfyui.url, sample.video, sample.audio]

@@ -58,6 +58,6 @@ def test_a_picture_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capture
     sample = make_sample(tmp_path / "sample", seconds=0.3)
     output = tmp_path / "faces.png"
     output.mkdir()
-    assert command(sample.video, sample.landmarks, output) == 1
+    assert command(sample.video, sample.landmarks, output) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"latentsync: {output}: cannot be written (")
+    assert last.startswith(f"latentsync: {output} is a folder: choose another output")
