@@ -116,7 +116,7 @@ def in_parts(work: Callable[..., Tensor], x: Tensor, *others: Tensor, wider: int
         wider: how many times as wide as `x` the work is inside.
     """
     most = CPU_PART_BYTES if x.device.type == "cpu" else CARD_PART_BYTES
-    count = -(-wider * x.nbytes // most)
+    count = -(-wider * x.numel() * x.element_size() // most)  # nbytes stops torch.compile
     if count < 2:
         return work(x, *others)
     made = torch.empty_like(x)

@@ -13,7 +13,7 @@ from latentsync import synthetic
 from latentsync.checkpoint import meta_shapes
 from latentsync.errors import WeightsError
 from latentsync.models import layers
-from latentsync.models.layers import Attend, Heard, attend, fold, norm_over_clip, unfold
+from latentsync.models.layers import Attend, Heard, attend, fold, in_parts, norm_over_clip, unfold
 from latentsync.models.unet import UNet, UNetConfig
 from tests import parity
 
@@ -135,6 +135,14 @@ def test_every_kind_of_layer_is_compiled_by_choice(x: torch.Tensor, audio: torch
     assert compiled == {"ResNet", "SelfAttention", "AudioAttention", "TemporalAttention", "GatedGelu"}
     with torch.compiler.set_stance("force_eager"):  # what torch makes of them is torch's own
         torch.testing.assert_close(unet(x, 500, unet.hear(audio), guided=True)[0], expected)
+
+
+def test_compiled_layers_take_any_number_of_rows() -> None:
+    """From the second number on torch compiles for all of them, and their sizes are symbols."""
+    compiled = torch.compile(lambda x: in_parts(torch.sin, x, wider=1), backend="aot_eager", fullgraph=True)
+    for rows in (2, 3, 5):
+        given = torch.ones(rows, 4)
+        torch.testing.assert_close(compiled(given), given.sin())
 
 
 def test_windows_of_one_batch_do_not_meet(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:
