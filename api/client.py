@@ -16,7 +16,7 @@ import random
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -51,8 +51,7 @@ class Request:
     audio: str
     """As `video`."""
     guidance_scale: float = 1.5
-    seed: int | None = None
-    """None draws one."""
+    seed: int = field(default_factory=lambda: random.randrange(SEEDS))
     loop_mode: str = "pingpong"
     """pingpong or loop: where the audio is longer than the video."""
 
@@ -76,7 +75,7 @@ class Client:
 
     async def lip_sync(self, request: Request, graph: Graph, into: Path) -> None:
         """Run a request and put the video at `into`; Ctrl-C ends the run on the server too."""
-        filled(graph, request, "", "")
+        check(graph)
         video, audio = await self.upload(request.video), await self.upload(request.audio)
         async with self.session.ws_connect(f"{self.server}/ws", params={"clientId": self.id}, max_msg_size=0) as events:
             prompt_id = await self.queue(filled(graph, request, video, audio))
@@ -122,8 +121,9 @@ class Client:
 
     async def cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, and end it if it runs."""
-        await self.session.post(f"{self.server}/queue", json={"delete": [prompt_id]})
-        await self.session.post(f"{self.server}/interrupt", json={"prompt_id": prompt_id})
+        for path, body in (("queue", {"delete": [prompt_id]}), ("interrupt", {"prompt_id": prompt_id})):
+            async with self.session.post(f"{self.server}/{path}", json=body):
+                pass
 
     async def result(self, prompt_id: str) -> dict[str, str]:
         """The video of a finished prompt, as ComfyUI names it: filename, subfolder, type."""
@@ -152,17 +152,17 @@ class Client:
             part.unlink(missing_ok=True)
 
 
-def filled(graph: Graph, request: Request, video: str, audio: str) -> Graph:
-    """The graph with a request in it; `video` and `audio` are names in ComfyUI's input folder.
-
-    Raises ApiError for a graph that has not one place for each of them.
-    """
+def check(graph: Graph) -> None:
+    """Raises ApiError for a graph that has not one place for a video and one for a recording."""
     classes = [node["class_type"] for node in graph.values()]
     for name in ("LoadVideo", "LoadAudio"):
         if classes.count(name) != 1:
             raise ApiError(f"the graph has {classes.count(name)} nodes {name}; a request fills exactly one")
-    seed = random.randrange(SEEDS) if request.seed is None else request.seed
-    sampler = {"seed": seed, "guidance": request.guidance_scale, "length": LENGTHS[request.loop_mode]}
+
+
+def filled(graph: Graph, request: Request, video: str, audio: str) -> Graph:
+    """The graph with a request in it; `video` and `audio` are names in ComfyUI's input folder."""
+    sampler = {"seed": request.seed, "guidance": request.guidance_scale, "length": LENGTHS[request.loop_mode]}
     values = {"LoadVideo": {"file": video}, "LoadAudio": {"audio": audio}, "LatentSyncSampler": sampler}
     return {
         key: {**node, "inputs": {**node["inputs"], **values.get(node["class_type"], {})}} for key, node in graph.items()
@@ -191,7 +191,7 @@ def parsed() -> tuple[argparse.Namespace, Request]:
     parser = argparse.ArgumentParser(description="Lip-sync a video through a ComfyUI with LatentSync Nodes.")
     parser.add_argument("video", nargs="?", help="a file, or an http(s) address")
     parser.add_argument("audio", nargs="?", help="a file, or an http(s) address")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where the mp4 goes")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="where the video goes")
     parser.add_argument("--request", type=Path, help="a JSON file with the fields; those of the command line win")
     parser.add_argument("--guidance_scale", type=float, help="how strictly the lips follow (default: 1.5)")
     parser.add_argument("--seed", type=int, help="the same seed gives the same lips (default: a new one)")
@@ -211,10 +211,9 @@ def stored(path: Path, names: list[str]) -> dict[str, Any]:
         given = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ApiError(f"{path}: is no JSON: {error}") from error
-    fields = {ALIASES.get(name, name): value for name, value in given.items()} if isinstance(given, dict) else None
-    if fields is None or set(fields) - set(names):
+    if not isinstance(given, dict) or {ALIASES.get(name, name) for name in given} - set(names):
         raise ApiError(f"{path}: must be an object with no other fields than {', '.join(names)}")
-    return {name: value for name, value in fields.items() if value is not None}
+    return {ALIASES.get(name, name): value for name, value in given.items() if value is not None}
 
 
 async def run(arguments: argparse.Namespace, request: Request) -> None:

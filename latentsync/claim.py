@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
-from errno import ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from .errors import MediaError, cannot_import
+from .errors import MediaError
 from .formats import FORMATS
+from .lock import locked
 
 SUFFIXES = frozenset(form.suffix for form in FORMATS)
 WRITTEN = "|".join(re.escape(suffix) for suffix in sorted(SUFFIXES | {".json"}))
 LOCK = ".latentsync.lock"
-NO_LOCKS = frozenset({ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP})  # of a file system that cannot lock
 PATIENCE_SECONDS = 1.0  # longer than anybody needs to give a name back
 
 
@@ -71,31 +70,13 @@ def _is_there(path: Path) -> bool:
 
 @contextmanager
 def _lock(stem: Path, patience_seconds: float) -> Generator[bool | None, None, None]:
-    """Whether a name is ours now; None where the file system cannot say."""
-    try:
-        from filelock import FileLock, Timeout
-    except ImportError as error:
-        raise cannot_import("filelock", "filelock", error) from error
-    place = stem.with_name(f".{stem.name}{LOCK}")
-    lock = FileLock(place, timeout=patience_seconds)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    except (OSError, NotImplementedError) as cause:
-        if isinstance(cause, OSError) and cause.errno not in NO_LOCKS:
+    """Whether a name is ours now, as `locked` says it."""
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(locked(stem.with_name(f".{stem.name}{LOCK}"), patience_seconds))
+        except OSError as cause:
             raise MediaError(f"{stem}: cannot be claimed ({cause.strerror}); check the folder's permissions") from cause
-        with suppress(OSError):
-            place.unlink()
-        yield None
-        return
-    try:
-        yield True
-    finally:
-        with suppress(OSError):  # Windows keeps an open file
-            place.unlink()
-        lock.release()
+        yield held
 
 
 def _sweep(folder: Path) -> None:

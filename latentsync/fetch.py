@@ -9,13 +9,14 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 from . import __version__, verify
 from .errors import WeightsError, cannot_import
 from .hub import Folders, destination
+from .lock import locked
 from .spec import HUB, WeightFile
 from .work import Step, Work
 
@@ -228,21 +229,10 @@ def _naming(folder: Path) -> Generator[None, None, None]:
 @contextmanager
 def _alone(place: Path) -> Generator[None, None, None]:
     """Keeps a second download of the same file out, in any process; a killed one leaves no lock behind."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(place.with_name(f".{place.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise WeightsError(f"{place}: is being downloaded by another program: wait for it.") from error
-    try:
+    with locked(place.with_name(f".{place.name}.lock")) as held:
+        if held is False:
+            raise WeightsError(f"{place}: is being downloaded by another program: wait for it.")
         yield
-    finally:
-        try:
-            with suppress(OSError):  # Windows keeps an open file; an empty one that stays does no harm
-                Path(lock.lock_file).unlink()
-        finally:
-            lock.release()
 
 
 def _existing(place: Path) -> Path:

@@ -130,9 +130,9 @@ class ComfyPage:
         self.page.get_by_test_id(f"template-workflow-{name}").locator("img").first.click()
         self.page.wait_for_function("() => app.graph.nodes.some(node => node.type.startsWith('LatentSync'))")
 
-    def open_graph(self, graph: dict[str, Any]) -> None:
+    def open_graph(self, file: Path) -> None:
         """Open a graph in UI format, as by dropping its file on the canvas."""
-        self.page.evaluate("([graph]) => app.loadGraphData(graph)", [graph])
+        self.page.evaluate("([graph]) => app.loadGraphData(graph)", [json.loads(file.read_text(encoding="utf-8"))])
 
     def nodes(self) -> list[NodeView]:
         """The nodes of the open graph."""
@@ -190,8 +190,3 @@ class ComfyPage:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path, clip=clip)
         return path
-
-
-def stored(path: Path) -> dict[str, Any]:
-    """A graph in UI format from its file."""
-    return json.loads(path.read_text(encoding="utf-8"))

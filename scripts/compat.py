@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -85,15 +85,16 @@ def trials(versions: list[str]) -> Iterator[Trial]:
     for version in versions:
         try:
             program = fetch(version, FOLDER / version)
-            python = make_environment(FOLDER / version / "venv", program)
+            requirements = [program / "requirements.txt", REPOSITORY / "requirements.txt"]
+            python = make_environment(FOLDER / version / "venv", requirements)
         except (FetchError, CompatError) as error:
             yield Trial(version, failure=str(error))
             continue
         yield attempt(version, program, FOLDER / version / "base", python)
 
 
-def make_environment(folder: Path, program: Path) -> Path:
-    """Bring an environment up to what ComfyUI's requirements and the pack's ask for; returns its Python.
+def make_environment(folder: Path, requirements: Sequence[Path]) -> Path:
+    """Bring an environment up to what files of requirements ask for, beside this one's torch; returns its Python.
 
     Raises CompatError with the end of what uv said.
     """
@@ -101,8 +102,7 @@ def make_environment(folder: Path, program: Path) -> Path:
     if not python.exists():
         uv("venv", "--python", sys.executable, folder)
     torch = [f"{name}=={installed_version(name)}" for name in TORCH]
-    asked = ["-r", program / "requirements.txt", "-r", REPOSITORY / "requirements.txt"]
-    uv("pip", "install", "--python", python, *torch, *asked)
+    uv("pip", "install", "--python", python, *torch, *(part for file in requirements for part in ("-r", file)))
     return python
 
 

@@ -1,14 +1,15 @@
 """The documentation's pictures and the templates' thumbnails: each workflow opened and run in a real ComfyUI.
 
-The networks are untrained unless a models folder is named, so the new mouths are noise. The image-to-video workflow is
-opened and not run: Wan's weights are not at hand.
+The networks are untrained, so the new mouths are noise. The image-to-video workflow is opened and not run: Wan's
+weights are not at hand.
 
-Usage: python -m scripts.pictures [--models FOLDER] [WORKFLOW ...]
+Usage: python -m scripts.pictures [WORKFLOW ...]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from latentsync.media import VideoFile
 from latentsync.spec import MODELS
 from latentsync.synthetic import write_models
 from latentsync.writer import VideoWriter
-from scripts.browser import ComfyPage, opened, stored
+from scripts.browser import ComfyPage, opened
 from scripts.comfyui import REPOSITORY, ComfyUI
 from scripts.demo import place_landmarker
 from scripts.sample_clip import Sample, make_sample
@@ -46,25 +47,20 @@ SETTLE_MS = 2500  # previews are drawn, and the note that a job is done goes awa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="a models folder with real weights, as ComfyUI's")
     parser.add_argument("workflows", nargs="*", default=ALL, help="some of them; by default all")
-    arguments = parser.parse_args()
-    models = arguments.models
+    names = parser.parse_args().workflows
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         sample = make_sample(base / "input", SECONDS)
         two_people(sample)
         a_picture(sample)
-        if models is None:
-            stand_ins(base / "models")
-            write_models(base / "models")
-            pickled_unet(base / "models")
-            place_landmarker(base / "models")
-        else:
-            (base / "models").symlink_to(models.resolve())
+        stand_ins(base / "models")
+        write_models(base / "models")
+        pickled_unet(base / "models")
+        place_landmarker(base / "models")
         with ComfyUI(base) as comfyui:
-            for name in arguments.workflows:
-                take(comfyui, name, steps=STEPS if models is None else None)
+            for name in names:
+                take(comfyui, name)
 
 
 def pickled_unet(models: Path) -> Path:
@@ -94,7 +90,7 @@ def a_picture(sample: Sample) -> None:
 
 def stand_ins(models: Path) -> None:
     """Empty files for the models of others in the workflow that is not run: the page only looks for their names."""
-    nodes = stored(WORKFLOWS / f"{NOT_RUN}.json")["nodes"]
+    nodes = json.loads((WORKFLOWS / f"{NOT_RUN}.json").read_text(encoding="utf-8"))["nodes"]
     named = [model for node in nodes for model in node["properties"].get("models", [])]
     for model in named:
         if model["directory"] != PACK_FOLDER:
@@ -103,33 +99,32 @@ def stand_ins(models: Path) -> None:
             path.touch()
 
 
-def take(comfyui: ComfyUI, name: str, steps: int | None) -> None:
+def take(comfyui: ComfyUI, name: str) -> None:
     """A workflow's thumbnail; with the first one also the documentation's pictures."""
     with opened(comfyui.url) as page:
-        show(page, name, steps)
+        show(page, name)
         picture = taken(page)
     save(picture, WORKFLOWS / f"{name}.jpg", THUMBNAIL_PX)
     if name == FIRST:
         save(picture, GRAPH_PICTURE, PICTURE_PX)
         with opened(comfyui.url, "zh") as page:
-            show(page, name, steps)
+            show(page, name)
             page.help("LatentSyncFacePrep")
             page.fit()
             page.page.wait_for_timeout(SETTLE_MS)
             save(screenshot(page), CHINESE_PICTURE, PICTURE_PX)
 
 
-def show(page: ComfyPage, name: str, steps: int | None) -> None:
-    """Open a workflow as a template, and run it; `steps` is for untrained weights, whose version must be said."""
-    page.open_graph(stored(WORKFLOWS / f"{name}.json"))
+def show(page: ComfyPage, name: str) -> None:
+    """Open a workflow and run it; the version of weights that nobody knows must be said."""
+    page.open_graph(WORKFLOWS / f"{name}.json")
     page.page.wait_for_timeout(SETTLE_MS)
     if name == NOT_RUN:
         return
     if name == TWO_PEOPLE:
         page.set_widget("LoadVideo", "file", "two_people.mp4")
-    if steps is not None:
-        page.set_widget("LatentSyncLoadModel", "version", "1.5")
-        page.set_widget("LatentSyncSampler", "steps", steps)
+    page.set_widget("LatentSyncLoadModel", "version", "1.5")
+    page.set_widget("LatentSyncSampler", "steps", STEPS)
     page.run()
     page.video(page.prefix(), RUN_SECONDS)
 

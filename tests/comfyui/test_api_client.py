@@ -67,6 +67,7 @@ def test_a_hosted_routes_request_runs_as_it_is(comfyui: ComfyUI, sample: Sample,
         done = client(comfyui, "--request", request, "-o", out, "--graph", graph)
     assert done.returncode == 0, done.stderr
     assert VideoFile(out).frame_count == 75
+    assert json.loads(done.stdout)["request"]["seed"] == inputs_of(comfyui, "LatentSyncSampler")["seed"], "it is told"
 
 
 def test_what_cannot_be_done_is_a_sentence(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:

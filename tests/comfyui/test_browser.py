@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.browser import ComfyPage, opened, program, stored
+from scripts.browser import ComfyPage, opened, program
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI
 from scripts.pictures import pickled_unet
 from scripts.sample_clip import Sample
@@ -84,7 +84,7 @@ def test_the_help_panel_opens_in_the_users_language(comfyui: ComfyUI, locale: st
     page_file = folder / f"{FACE_PREP}.md" if locale == "en" else folder / FACE_PREP / f"{locale}.md"
     heading, _, first = page_file.read_text(encoding="utf-8").split("\n")[:3]
     with opened(comfyui.url, locale) as page:
-        page.open_graph(stored(graphs.WORKFLOWS / "lipsync_video.json"))
+        page.open_graph(graphs.WORKFLOWS / "lipsync_video.json")
         ours = [node for node in page.nodes() if node.type.startswith("LatentSync")]
         assert {node.type: node.title for node in ours} == {
             node.type: words[node.type]["display_name"] for node in ours

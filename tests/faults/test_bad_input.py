@@ -55,11 +55,6 @@ def reset_peak() -> float:
     return peak()
 
 
-def resident() -> float:
-    """Resident memory now, in MB; where that is not told, the highest so far."""
-    return reset_peak()
-
-
 def peak() -> float:
     """The highest resident memory since it was reset, in MB; 0 where the system does not tell."""
     if sys.platform != "linux":
@@ -123,7 +118,7 @@ def of_all_together(witness: Witness) -> Iterator[None]:
     """The whole table, one case after the other in one process, grows by no more than the libraries it loads."""
     before = reset_peak()
     yield
-    grown = resident() - before
+    grown = reset_peak() - before
     assert grown < MOST_GROWTH_MB
     said = (
         f"slowest {Watch.longest_seconds:.1f} s; most memory of one {Watch.most_memory_mb:.0f} MB above what was there "

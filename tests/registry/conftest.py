@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 from scripts.comfyui import REPOSITORY, fetched_program
+from scripts.compat import UV, make_environment
 
-UV = Path(sys.executable).with_name("uv")
 COMFY_CLI = "comfy-cli==1.23.0"
-TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")  # ComfyUI names no version; the Makefile does
-WINDOWS = sys.platform == "win32"
 
 
 def run(*command: object, cwd: Path | None = None, home: Path | None = None) -> str:
@@ -116,8 +114,5 @@ class UserEnvironment:
 @pytest.fixture
 def user_environment(tmp_path: Path) -> UserEnvironment:
     """One that nobody has installed into; uv links its packages out of its cache."""
-    folder = tmp_path / "venv"
-    python = folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
-    uv("venv", "--quiet", "--python", sys.executable, folder)
-    uv("pip", "install", "--quiet", "--python", python, *TORCH, "-r", fetched_program() / "requirements.txt")
-    return UserEnvironment(python)
+    uv("--version")
+    return UserEnvironment(make_environment(tmp_path / "venv", [fetched_program() / "requirements.txt"]))
