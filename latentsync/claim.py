@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from .errors import MediaError
+from .errors import MediaError, cannot_write
 from .formats import FORMATS
 from .lock import locked
 
@@ -57,11 +57,8 @@ def _check_writable(path: Path) -> None:
     try:
         probe.touch()
         probe.unlink()
-    except OSError as cause:
-        raise MediaError(
-            f"{path}: cannot be written ({cause.strerror}); check the name, the folder, its permissions and the free "
-            "space"
-        ) from cause
+    except (OSError, ValueError) as cause:  # ValueError: no system has such a name
+        raise cannot_write(path, cause) from cause
 
 
 def _is_there(path: Path) -> bool:

@@ -5,6 +5,7 @@ with status 1 (2 for `UsageError`); ComfyUI shows it at the node.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class LatentSyncError(Exception):
@@ -55,6 +56,14 @@ def cannot_import(library: str, package: str, cause: ImportError, instead: str =
     return DependencyError(
         f"{library} cannot be imported ({cause}). Install it in the Python that runs this: "
         f"pip install '{package}'{otherwise}."
+    )
+
+
+def cannot_write(path: Path, cause: Exception) -> MediaError:
+    """The error of a video that the system, or FFmpeg, does not write, to be raised from `cause`."""
+    reason = getattr(cause, "strerror", None) or str(cause)
+    return MediaError(
+        f"{path}: cannot be written ({reason}); check the name, the folder, its permissions and the free space"
     )
 
 

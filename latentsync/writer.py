@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .claim import part_of
-from .errors import AudioError, MediaError, UsageError
+from .errors import AudioError, MediaError, UsageError, cannot_write
 from .formats import H264, LAYOUTS, Format, SoundCodec
 from .pixels import BT709, MATRICES, Colour, to_bytes
 from .types import Waveform
@@ -158,10 +158,7 @@ class VideoWriter:
             yield
         except (FFmpegError, OSError) as cause:
             self._discard()
-            reason = getattr(cause, "strerror", None) or str(cause)
-            raise MediaError(
-                f"{self.path}: cannot be written ({reason}); check the folder, its permissions and the free space"
-            ) from cause
+            raise cannot_write(self.path, cause) from cause
         except BaseException:
             self._discard()
             raise

@@ -40,6 +40,7 @@ def open_template(page: ComfyPage, name: str) -> None:
 def test_a_template_is_offered_opens_runs_and_shows_the_video(
     comfyui: ComfyUI, sample: Sample, official_name: None, shared: Path
 ) -> None:
+    comfyui.free()  # what another test's prompt has left would need no second run, and show no bar
     with opened(comfyui.url) as page:
         cards = page.templates(PACK)
         names = sorted(path.stem for path in graphs.WORKFLOWS.glob("*.json"))
