@@ -13,6 +13,7 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
+from comfy.cli_args import args
 from typing_extensions import override
 
 from ..latentsync import hub
@@ -69,10 +70,13 @@ class LoadedModel:
         """Room for as many clips in the UNet as the free memory holds, once its weights are where they are to be.
 
         No more than those of one guided window of 512 pixels, which leave a card nothing to wait for, or, on the
-        processor, of any one window.
+        processor, of any one window. Where ComfyUI was started with --deterministic, one: another number at once is
+        summed in another order, and free memory is another each time.
         """
         if self.device.type == "cpu":
             return clips_at_once(PASSES)
+        if args.deterministic:
+            return clips_at_once(1)
         self.load(PASSES)
         enough = PASSES * (MODELS["1.6"].resolution // self.spec.resolution) ** 2
         to_come = self.unet.model_size() - self.unet.loaded_size()
@@ -132,18 +136,28 @@ class CompiledUNet(PatchedUNet):
 
 
 class VaeCodec:
-    """ComfyUI's VAE as the library's `Codec`. Looks for a cancel at every call."""
+    """ComfyUI's VAE as the library's `Codec`.
+
+    One image at a time: of more, ComfyUI takes as many at once as memory is free, and their sums end in other digits.
+    Looks for a cancel before each.
+    """
 
     def __init__(self, vae: comfy.sd.VAE) -> None:
         self.vae = vae
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        mm.throw_exception_if_processing_interrupted()
-        return self.vae.encode(images.movedim(1, -1).add(1).div(2))
+        return _one_by_one(self.vae.encode, images.movedim(1, -1).add(1).div(2))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return _one_by_one(self.vae.decode, latents).movedim(-1, 1).mul(2).sub(1)
+
+
+def _one_by_one(work: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+    made = []
+    for one in batch.split(1):
         mm.throw_exception_if_processing_interrupted()
-        return self.vae.decode(latents).movedim(-1, 1).mul(2).sub(1)
+        made.append(work(one))
+    return torch.cat(made)
 
 
 def register_model_folders() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from latentsync import synthetic
 from latentsync.pipeline import clips_at_once
+from latentsync.spec import VAE
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +85,30 @@ def test_as_many_clips_at_once_as_free_memory_holds(
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: free_gb * GB)
     monkeypatch.setattr(runtime.mm, "extra_reserved_memory", lambda: 1 * GB)
     assert loaded(runtime, version, device).room().most == clips
+
+
+def test_a_deterministic_comfyui_does_not_choose_by_free_memory(
+    runtime: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime.args, "deterministic", True)
+    monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
+    assert loaded(runtime, "1.5", "meta").room().most == 1
+
+
+def test_pictures_are_the_same_to_the_bit_however_much_memory_is_free(
+    pack: ModuleType, runtime: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ComfyUI's VAE takes as many at once as it has room for."""
+    synthetic.write_models(tmp_path)
+    codec = runtime.VaeCodec(pack.loading._load_vae(tmp_path / VAE.path))
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made = []
+    for free_gb in (0.001, 1000):
+        monkeypatch.setattr(codec.vae.patcher, "get_free_memory", lambda _, free=free_gb: free * GB)
+        latents = codec.encode(images)
+        made.append((latents, codec.decode(latents)))
+    assert torch.equal(made[0][0], made[1][0])
+    assert torch.equal(made[0][1], made[1][1])
 
 
 def test_every_batch_brings_the_unet_to_its_device(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
