@@ -26,6 +26,11 @@ NODES = """() => app.graph.nodes.map(node => ({
     labels: [...node.inputs, ...node.outputs].map(slot => slot.label || slot.localized_name || slot.name),
 }))"""
 
+WIRES = """() => app.graph.nodes.flatMap(to => to.inputs.filter(input => input.link != null).map(input => {
+    const link = app.graph.links.get(input.link), from = app.graph.getNodeById(link.origin_id);
+    return [from.type, from.outputs[link.origin_slot].name, to.type, input.name];
+}))"""
+
 WATCH_PROGRESS = """() => {
     window.progressSeen = {};
     const look = () => {
@@ -171,6 +176,15 @@ class ComfyPage:
         """What the page's note of errors says; empty when there is none."""
         note = self.page.locator(ERROR)
         return note.inner_text() if note.count() else ""
+
+    def replace_missing(self) -> None:
+        """Take what ComfyUI offers in the place of nodes whose packs are not installed."""
+        self.page.get_by_test_id("error-overlay-see-errors").click(timeout=LOAD_MS)
+        self.page.get_by_text("Replace All", exact=True).click(timeout=LOAD_MS)
+
+    def wires(self) -> set[tuple[str, str, str, str]]:
+        """Of each wire: the class and the output that it leaves, the class and the input that it enters."""
+        return {tuple(ends) for ends in self.page.evaluate(WIRES)}
 
     def help(self, node_type: str) -> Locator:
         """Select a node and press its circled i: the panel's text."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,62 @@ def test_a_run_that_fails_says_so_in_the_page(comfyui: ComfyUI, sample: Sample, 
         page.run()
         with pytest.raises(RuntimeError, match="LatentSync Face Prep failed"):
             page.video("LatentSync_", RUN_SECONDS)
+
+
+def old_graph(old: str) -> dict[str, Any]:
+    """A graph in UI format with another pack's lip sync between core nodes, of which the last follows it."""
+    return {
+        "version": 0.4,
+        "last_node_id": 3,
+        "last_link_id": 2,
+        "nodes": [
+            {
+                "id": 1,
+                "type": "EmptyImage",
+                "pos": [50, 100],
+                "inputs": [],
+                "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
+                "widgets_values": [64, 64, 2, 0],
+            },
+            {
+                "id": 2,
+                "type": old,
+                "pos": [400, 100],
+                "inputs": [
+                    {"name": "images", "type": "IMAGE", "link": 1},
+                    {"name": "audio", "type": "AUDIO", "link": None},
+                ],
+                "outputs": [
+                    {"name": "images", "type": "IMAGE", "links": [2]},
+                    {"name": "audio", "type": "AUDIO", "links": []},
+                ],
+                "widgets_values": [1247, "fixed", 1.5, 20],
+            },
+            {
+                "id": 3,
+                "type": "PreviewImage",
+                "pos": [800, 100],
+                "inputs": [{"name": "images", "type": "IMAGE", "link": 2}],
+                "outputs": [],
+                "widgets_values": [],
+            },
+        ],
+        "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],
+    }
+
+
+@pytest.mark.parametrize("old", ["LatentSyncNode", "D_LatentSyncNode"])
+def test_another_packs_node_is_replaced_by_ours(comfyui: ComfyUI, old: str, tmp_path: Path) -> None:
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(old_graph(old)), encoding="utf-8")
+    with opened(comfyui.url) as page:
+        page.open_graph(file)
+        assert [node.type for node in page.nodes() if node.red] == [old]
+        page.replace_missing()
+        page.page.wait_for_function("() => app.graph.nodes.some(node => node.type === 'LatentSyncToImages')")
+        assert not [node for node in page.nodes() if node.red]
+        assert page.wires() == {("LatentSyncToImages", "images", "PreviewImage", "images")}
+        page.picture(ARTIFACTS / f"replaced_{old}.png")
 
 
 @pytest.mark.parametrize("locale", ["en", "zh"])
