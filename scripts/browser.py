@@ -177,10 +177,16 @@ class ComfyPage:
         note = self.page.locator(ERROR)
         return note.inner_text() if note.count() else ""
 
+    def details(self) -> Locator:
+        """The panel that says more of errors, opened."""
+        self.page.get_by_test_id("error-overlay-see-errors").click(timeout=LOAD_MS)
+        panel = self.page.get_by_test_id("properties-panel")
+        panel.wait_for(timeout=LOAD_MS)
+        return panel
+
     def replace_missing(self) -> None:
         """Take what ComfyUI offers in the place of nodes whose packs are not installed."""
-        self.page.get_by_test_id("error-overlay-see-errors").click(timeout=LOAD_MS)
-        self.page.get_by_text("Replace All", exact=True).click(timeout=LOAD_MS)
+        self.details().get_by_text("Replace All", exact=True).click(timeout=LOAD_MS)
 
     def wires(self) -> set[tuple[str, str, str, str]]:
         """Of each wire: the class and the output that it leaves, the class and the input that it enters."""

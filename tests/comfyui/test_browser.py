@@ -69,6 +69,17 @@ def test_a_template_is_offered_opens_runs_and_shows_the_video(
         page.picture(ARTIFACTS / "finished.png")
 
 
+def test_a_model_that_is_missing_is_offered(comfyui: ComfyUI, sample: Sample) -> None:
+    """The template names the official file and its address; the tests' models have another name."""
+    with opened(comfyui.url) as page:
+        page.open_template(PACK, "lipsync_video")
+        panel = page.details()
+        missing = panel.get_by_test_id("error-group-missing-model")
+        assert "1.5/latentsync_unet.pt" in missing.inner_text()
+        assert missing.get_by_test_id("missing-model-download").is_enabled()
+        page.picture(ARTIFACTS / "missing.png")
+
+
 def test_a_run_that_fails_says_so_in_the_page(comfyui: ComfyUI, sample: Sample, official_name: None) -> None:
     with opened(comfyui.url) as page:
         open_template(page, "lipsync_video")
