@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import wave
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from scripts.sample_clip import Sample
 from tests.comfyui import graphs
 
 LONGEST_WAIT_SECONDS = 2.0
+LONG_SPEECH = "ten minutes.wav"
 
 
 def progress_of(graph: graphs.Graph, class_type: str, comfyui: ComfyUI, prompt_id: str) -> None:
@@ -29,9 +31,17 @@ def progress_of(graph: graphs.Graph, class_type: str, comfyui: ComfyUI, prompt_i
     )
 
 
+def repeat(recording: Path, longer: Path) -> None:
+    """The three seconds of the sample's speech, two hundred times."""
+    with wave.open(str(recording)) as given, wave.open(str(longer), "wb") as made:
+        made.setparams(given.getparams())
+        made.writeframes(200 * given.readframes(given.getnframes()))
+
+
 @pytest.mark.parametrize(
     ("class_type", "busy"),
     [
+        ("LatentSyncAudioEmbed", {"LoadAudio": {"audio": LONG_SPEECH}}),
         ("LatentSyncSampler", {"LatentSyncSampler": {"steps": 100, "step_cache": "off"}}),
         ("LatentSyncVideoCombine", {"LatentSyncSampler": {"steps": 1}, "LatentSyncVideoCombine": {"crf": 0}}),
     ],
@@ -39,6 +49,7 @@ def progress_of(graph: graphs.Graph, class_type: str, comfyui: ComfyUI, prompt_i
 def test_a_cancelled_job_stops_at_once_and_the_next_one_works(
     comfyui: ComfyUI, sample: Sample, class_type: str, busy: dict[str, dict[str, object]]
 ) -> None:
+    repeat(sample.audio, comfyui.input / LONG_SPEECH)
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix=f"cancel/{class_type}")
     long = graph
