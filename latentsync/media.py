@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.stream import Stream
     from av.video.stream import VideoStream
+
+S = TypeVar("S", bound="Stream")
 
 NO_OTHER_FILE = {"protocol_whitelist": "none"}  # FFmpeg's way to read whatever else a playlist may name
 GAP_SECONDS = Fraction(1, 20)  # between the timestamps of two pieces of sound, from which silence was left out
@@ -244,9 +247,12 @@ def read_sound(source: str | Path | BytesIO) -> Waveform:
     name = source_name(source)
     data = source.getvalue() if isinstance(source, BytesIO) else Path(source)
     with _naming(name, AudioError, "sound"), _open(data) as container:
-        stream = next((stream for stream in container.streams.audio if _has_decoder(stream)), None)
-        if stream is None:
+        tracks = container.streams.audio
+        if not tracks:
             raise AudioError(f"{name}: has no sound; give a recording, or a video that has one")
+        stream = _known(tracks)
+        if stream is None:
+            raise AudioError(f"{name}: its sound is cut short, or in a format that FFmpeg lacks; export it as WAV")
         pieces = list(_in_time(container, stream))
         if not pieces:
             raise AudioError(f"{name}: its sound is empty; export the recording again")
@@ -276,9 +282,9 @@ def _part(index: FrameIndex, start: Fraction, duration: Fraction | None, name: s
     return shown
 
 
-def _has_decoder(stream: AudioStream) -> bool:
-    """Whether FFmpeg knows the format; phones add tracks of spatial sound that it does not."""
-    return getattr(stream, "codec_context", None) is not None
+def _known(streams: Iterable[S]) -> S | None:
+    """The first whose format FFmpeg knows, if any: phones add tracks of spatial sound that it does not."""
+    return next((stream for stream in streams if getattr(stream, "codec_context", None) is not None), None)
 
 
 def _in_time(container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
@@ -328,10 +334,13 @@ def _describe(source: FrameSource) -> str:
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
     from av.stream import Disposition
 
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    raise MediaError(f"{name}: has no video, only {_kinds(container)}; give a video file")
+    streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+    if not streams:
+        raise MediaError(f"{name}: has no video, only {_kinds(container)}; give a video file")
+    stream = _known(streams)
+    if stream is None:
+        raise MediaError(f"{name}: its video is cut short, or in a format that FFmpeg lacks; export it as H.264")
+    return stream
 
 
 def _kinds(container: InputContainer) -> str:

@@ -131,6 +131,15 @@ def grey(scene: Scene) -> Path:
     return path
 
 
+def unknown(scene: Scene) -> Path:
+    """A recording that says to be of a kind that there is not."""
+    path = wav(scene, samples=noise(32_000))
+    header = bytearray(path.read_bytes())
+    header[20:22] = b"\x99\x99"
+    path.write_bytes(header)
+    return path
+
+
 def m4a_cut(scene: Scene) -> Path:
     """A recording in mp4 that ends before its index."""
     import av
@@ -190,6 +199,11 @@ VIDEOS = [
         "video whose pictures are all zeros", lambda s: s.run(video=without_pictures(s)), "clip.mp4: not one of its"
     ),
     Attack(
+        "mp4 in a format that nobody knows",
+        lambda s: s.run(video=s.written("clip.mp4", s.good.video.read_bytes().replace(b"avc1", b"xyz1"))),
+        "clip.mp4: its video is cut short, or in a format that FFmpeg lacks; export it as H.264",
+    ),
+    Attack(
         "mp4 that says to hold two thousand million frames",
         lambda s: s.run(video=with_box(s, b"stsz", 8, 2**31 - 1)),
         "clip.mp4: ",
@@ -218,6 +232,11 @@ SOUNDS = [
     Attack("recording of no bytes", lambda s: s.run(audio=s.written("sound.wav", b"")), f"sound.wav: {NOT_HEARD}"),
     Attack("words named .wav", lambda s: s.run(audio=s.written("sound.wav", "words")), f"sound.wav: {NOT_HEARD}"),
     Attack("random bytes named .flac", lambda s: s.run(audio=s.written("sound.flac", noise(9999))), "sound.flac: "),
+    Attack(
+        "recording in a format that nobody knows",
+        lambda s: s.run(audio=unknown(s)),
+        "sound.wav: its sound is cut short, or in a format that FFmpeg lacks; export it as WAV",
+    ),
     Attack("m4a cut short", lambda s: s.run(audio=m4a_cut(s)), "sound.m4a: "),
     Attack("video without sound, as recording", lambda s: s.run(audio=grey(s)), "grey.mp4: has no sound"),
     Attack("folder named .wav", lambda s: s.run(audio=folder(s, "sound.wav")), "sound.wav: is a folder"),
