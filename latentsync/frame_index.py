@@ -82,6 +82,11 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
     tick = stream.time_base or Fraction(1, 1000)
     declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     rate, is_constant = _rate(pts, tick, declared)
+    if not rate:
+        apart = float((pts[-1] - pts[0]) * tick) / (len(pts) - 1)
+        raise MediaError(
+            f"{name}: its timestamps say that its frames are {apart:.0f} s apart: they are damaged; export it again"
+        )
     end = max(ends[pts[-1]], pts[-1] + round(1 / (rate * tick)), pts[-1] + 1)
     starts = sorted({bisect_left(pts, key) for key in keys if key <= pts[-1]})
     index = FrameIndex(pts, end, starts or [0], tick, rate, is_constant)
@@ -142,7 +147,7 @@ def _cut_short(name: str, frames: int) -> MediaError:
 
 
 def _rate(pts: Sequence[int], tick: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:
-    """The rate that every timestamp keeps, and True; or else the mean rate, and False.
+    """The rate that every timestamp keeps, and True; or else the mean rate, and False: 0 of frames half an hour apart.
 
     Rounded timestamps fit many rates and spoil the declared one (59.94 becomes 19001/317): the nearest usual one is
     meant, unless the declared one is kept to the tick.
