@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import MediaError
 from .frame_index import FrameIndex
+from .pyav import reformatted
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -171,14 +172,15 @@ def to_rgb(stored: VideoFrame, matrix: np.ndarray) -> np.ndarray:
     layout = "rgb48le" if is_deep(stored) else "rgb24"
     frame = stored
     if (stored.colorspace, stored.color_range) == (BT709, LIMITED_RANGE):
-        frame = stored.reformat(
+        frame = reformatted(
+            stored,
             format=layout,
             src_colorspace="ITU709",
             dst_colorspace="ITU601",
             src_color_range="MPEG",
             dst_color_range="JPEG",
         )
-    return np.ascontiguousarray(_upright(frame.to_ndarray(format=layout), matrix))
+    return np.ascontiguousarray(_upright(reformatted(frame, format=layout).to_ndarray(), matrix))
 
 
 def shown_size(frame: VideoFrame, matrix: np.ndarray) -> tuple[int, int]:

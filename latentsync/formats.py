@@ -103,9 +103,7 @@ class Format:
 
 
 REPEATABLE = (("x264-params", "cpu-independent=1"),)
-REPEATABLE_DEEP = (("x264-params", "mbtree=0"),)
-"""x264's macroblock tree gives bytes that change with what the memory held before: at 8 bits only in its code for
-AVX-512, at more in any, where it is left out."""
+"""Leaves out x264's code for AVX-512, with which the same pictures at 8 bits give other bytes each time."""
 
 QUIET = (("x265-params", "log-level=error"),)
 VP9 = (("deadline", "good"), ("cpu-used", "3"), ("row-mt", "1"))
@@ -122,7 +120,7 @@ FORMATS = (
         "yuv444p10le",
         AAC,
         has_crf=True,
-        options=REPEATABLE_DEEP,
+        options=REPEATABLE,
     ),
     Format("mp4 h265", ".mp4", "mp4", "libx265", "yuv420p", "yuv444p", AAC, has_crf=True, options=QUIET, tag="hvc1"),
     Format(

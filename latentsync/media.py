@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from .decoding import Reader, decoded, display_matrix, shown_size, to_rgb
 from .errors import AudioError, LatentSyncError, MediaError, UsageError
 from .frame_index import FrameIndex, index_frames
 from .pixels import BT709, Colour
+from .pyav import to_read_any_tag
 from .types import Waveform
 
 if TYPE_CHECKING:
@@ -353,11 +354,9 @@ def _open(source: Path | bytes) -> Generator[InputContainer, None, None]:
     of others."""
     import av
 
-    # before PyAV 19 a tag that is no UTF-8 is an error unless this says otherwise; from then on it never is
-    lenient: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
     with (
         BytesIO(source) if isinstance(source, bytes) else _opened(source) as file,
-        av.open(file, mode="r", options=NO_OTHER_FILE, **lenient) as container,
+        av.open(file, mode="r", options=NO_OTHER_FILE, **to_read_any_tag()) as container,
     ):
         yield container
 

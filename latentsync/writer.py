@@ -20,6 +20,7 @@ from .claim import part_of
 from .errors import AudioError, MediaError, UsageError, cannot_write
 from .formats import H264, LAYOUTS, Format, SoundCodec
 from .pixels import BT709, MATRICES, Colour, to_bytes
+from .pyav import reformatted
 from .types import Waveform
 
 if TYPE_CHECKING:
@@ -273,8 +274,8 @@ def _picture(frame: np.ndarray, pixels: str, colour: Colour) -> VideoFrame:
     else:
         given = av.VideoFrame.from_numpy_buffer(_to_words(frame), format="rgba64le" if layout == "rgba" else "rgb48le")
     if target.is_rgb:
-        return given.reformat(format=pixels)
-    return given.reformat(format=pixels, dst_colorspace=MATRICES[colour.matrix], dst_color_range="MPEG")
+        return reformatted(given, format=pixels)
+    return reformatted(given, format=pixels, dst_colorspace=MATRICES[colour.matrix], dst_color_range="MPEG")
 
 
 def _to_words(frame: np.ndarray) -> np.ndarray:
