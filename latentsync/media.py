@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Stream")
 
 NO_OTHER_FILE = {"protocol_whitelist": "none"}  # FFmpeg's way to read whatever else a playlist may name
+UNREADABLE = ("s64", "s64p")  # sample formats that PyAV makes no array of
 GAP_SECONDS = Fraction(1, 20)  # between the timestamps of two pieces of sound, from which silence was left out
 
 
@@ -254,7 +255,7 @@ def read_sound(source: str | Path | BytesIO) -> Waveform:
         stream = _known(tracks)
         if stream is None:
             raise AudioError(f"{name}: its sound is cut short, or in a format that FFmpeg lacks; export it as WAV")
-        pieces = list(_in_time(container, stream))
+        pieces = list(_in_time(container, stream, name))
         if not pieces:
             raise AudioError(f"{name}: its sound is empty; export the recording again")
         if len({len(piece) for piece in pieces}) > 1:
@@ -288,10 +289,12 @@ def _known(streams: Iterable[S]) -> S | None:
     return next((stream for stream in streams if getattr(stream, "codec_context", None) is not None), None)
 
 
-def _in_time(container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
+def _in_time(container: InputContainer, stream: AudioStream, name: str) -> Iterator[np.ndarray]:
     """The pieces of a sound track as float32 (channels, samples), with silence for those that are lost."""
     start, count = None, 0
     for frame in decoded(container, stream):
+        if frame.format.name in UNREADABLE:
+            raise AudioError(f"{name}: its samples have 64 bits, which are not read; export it with 24")
         piece = _to_float(frame.to_ndarray(), frame)
         at = _first_sample(frame)
         if start is None and at is not None:

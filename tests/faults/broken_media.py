@@ -131,11 +131,11 @@ def grey(scene: Scene) -> Path:
     return path
 
 
-def unknown(scene: Scene) -> Path:
-    """A recording that says to be of a kind that there is not."""
+def with_header(scene: Scene, place: int, value: int) -> Path:
+    """A recording with another 16-bit number at a place of its header."""
     path = wav(scene, samples=noise(32_000))
     header = bytearray(path.read_bytes())
-    header[20:22] = b"\x99\x99"
+    struct.pack_into("<H", header, place, value)
     path.write_bytes(header)
     return path
 
@@ -234,8 +234,13 @@ SOUNDS = [
     Attack("random bytes named .flac", lambda s: s.run(audio=s.written("sound.flac", noise(9999))), "sound.flac: "),
     Attack(
         "recording in a format that nobody knows",
-        lambda s: s.run(audio=unknown(s)),
+        lambda s: s.run(audio=with_header(s, 20, 0x9999)),
         "sound.wav: its sound is cut short, or in a format that FFmpeg lacks; export it as WAV",
+    ),
+    Attack(
+        "recording of 64-bit samples",
+        lambda s: s.run(audio=with_header(s, 34, 64)),
+        "sound.wav: its samples have 64 bits, which are not read; export it with 24",
     ),
     Attack("m4a cut short", lambda s: s.run(audio=m4a_cut(s)), "sound.m4a: "),
     Attack("video without sound, as recording", lambda s: s.run(audio=grey(s)), "grey.mp4: has no sound"),

@@ -86,7 +86,7 @@ def draw(memory_mb: list[float], files: list[int]) -> None:
     handles = axes.twinx()
     handles.plot(np.arange(len(files)), files, linewidth=1, color="tab:red", label="open files")
     handles.set(ylabel="open files", ylim=(0, None))
-    figure.legend(loc="lower right")
+    figure.legend(loc="center")
     figure.tight_layout()
     figure.savefig(PICTURE, dpi=110)
     pyplot.close(figure)
