@@ -13,6 +13,7 @@ import pytest
 from scripts.comfyui import ComfyUI, ExecutionInterruptedError
 from scripts.sample_clip import Sample
 from tests.comfyui import graphs
+from tests.witness import Witness
 
 LONGEST_WAIT_SECONDS = 2.0
 LONG_SPEECH = "ten minutes.wav"
@@ -47,7 +48,7 @@ def repeat(recording: Path, longer: Path) -> None:
     ],
 )
 def test_a_cancelled_job_stops_at_once_and_the_next_one_works(
-    comfyui: ComfyUI, sample: Sample, class_type: str, busy: dict[str, dict[str, object]]
+    comfyui: ComfyUI, sample: Sample, class_type: str, busy: dict[str, dict[str, object]], witness: Witness
 ) -> None:
     repeat(sample.audio, comfyui.input / LONG_SPEECH)
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
@@ -71,9 +72,14 @@ def test_a_cancelled_job_stops_at_once_and_the_next_one_works(
     path = graphs.the_video(comfyui.outputs(comfyui.run(short)))
     assert graphs.probe(path).frames == 75
     path.unlink()
+    record = "; a record that says so" if left else ""
+    what = f"cancel while {class_type.removeprefix('LatentSync')} works"
+    witness.saw("Faults", what, "ComfyUI", f"ends within 2 s; no half video{record}; the next prompt works")
 
 
-def test_a_cancelled_search_for_faces_harms_no_later_one(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
+def test_a_cancelled_search_for_faces_harms_no_later_one(
+    comfyui: ComfyUI, sample: Sample, shared: Path, witness: Witness
+) -> None:
     """The detector is native code, which another thread feeds: it must be idle before it is closed."""
     shutil.copyfile(shared / "media" / "demo3_video.mp4", comfyui.input / "long.mp4")
     graph = graphs.changed(graphs.quick("lipsync_video"), "LoadVideo", file="long.mp4")
@@ -88,3 +94,4 @@ def test_a_cancelled_search_for_faces_harms_no_later_one(comfyui: ComfyUI, sampl
     alone = {key: node for key, node in again.items() if key == prep or node["class_type"] == "LoadVideo"}
     alone["report"] = {"class_type": "PreviewAny", "inputs": {"source": [prep, 2]}}
     assert "50 of 50" in str(comfyui.run(alone)["outputs"]["report"])
+    witness.saw("Faults", "cancel while FacePrep works, three times", "ComfyUI", "the next prompt works")
