@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .. import hub
 from ..spec import MODELS
+from .help_text import HelpText
 from .progress import followed
 
 
@@ -17,7 +18,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job = add(
         "convert",
         help="write a UNet file as safetensors: half the disk, loaded by mapping",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpText,
     )
     job.set_defaults(command=convert)
     job.add_argument("file", type=Path, help="a LatentSync UNet, latentsync_unet.pt")

@@ -16,6 +16,7 @@ from .. import __version__, hub
 from ..errors import LatentSyncError
 from ..spec import MODELS, WeightFile
 from . import models_folder
+from .help_text import HelpText
 from .progress import followed
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job = add(
         "doctor",
         help="say what is installed and found, and whether a run would work",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpText,
     )
     job.set_defaults(command=doctor)
     job.add_argument("--version", choices=sorted(MODELS), help="look for this one; otherwise what this machine takes")
