@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import WeightsError, cannot_import
 from ..room import Room
@@ -58,8 +58,8 @@ class DiffusersCodec:
         return self._sliced(lambda part: self.vae.decode(part).sample, latents)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> DiffusersCodec:
-        """Moves the weights, in place as `nn.Module.to` does."""
-        self.vae.to(device=device, dtype=dtype)
+        """Moves the weights, in place as `nn.Module.to` does; diffusers' own warns of every cast."""
+        nn.Module.to(self.vae, device=device, dtype=dtype)
         return self
 
     def _sliced(self, run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
