@@ -103,7 +103,8 @@ class Format:
 
 
 REPEATABLE = (("x264-params", "cpu-independent=1"),)
-"""Leaves out x264's code for AVX-512, with which the same pictures at 8 bits give other bytes each time."""
+"""x264's macroblock tree in C, the same on every processor: its code for AVX-512 gives the same 8-bit pictures other
+bytes each time. On footage of 1080 x 1920 it costs a thousandth of the size, and no time that could be measured."""
 
 QUIET = (("x265-params", "log-level=error"),)
 VP9 = (("deadline", "good"), ("cpu-used", "3"), ("row-mt", "1"))

@@ -294,7 +294,7 @@ def _in_time(container: InputContainer, stream: AudioStream, name: str) -> Itera
     start, count = None, 0
     for frame in decoded(container, stream):
         if frame.format.name in UNREADABLE:
-            raise AudioError(f"{name}: its samples have 64 bits, which are not read; export it with 24")
+            raise AudioError(f"{name}: its samples are 64-bit integers, which are not read; export it with 24 bits")
         piece = _to_float(frame.to_ndarray(), frame)
         at = _first_sample(frame)
         if start is None and at is not None:

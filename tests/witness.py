@@ -9,7 +9,7 @@ from pathlib import Path
 
 BEGIN, END = "<!-- written by `make faults`: begin -->", "<!-- written by `make faults`: end -->"
 TEMPORARY = re.compile(r"[^\s'`]*/pytest-of-[^/]*/pytest-\d+/")  # folders of a test run
-PARTS = ("Bad input", "Names that must work", "Security", "Determinism", "Faults", "Load", "Fuzzing")
+PARTS = ("Bad input", "Names that must work", "Security", "Determinism", "Faults", "Load")
 
 
 @dataclass(frozen=True, order=True)

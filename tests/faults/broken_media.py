@@ -240,7 +240,7 @@ SOUNDS = [
     Attack(
         "recording of 64-bit samples",
         lambda s: s.run(audio=with_header(s, 34, 64)),
-        "sound.wav: its samples have 64 bits, which are not read; export it with 24",
+        "sound.wav: its samples are 64-bit integers, which are not read; export it with 24 bits",
     ),
     Attack("m4a cut short", lambda s: s.run(audio=m4a_cut(s)), "sound.m4a: "),
     Attack("video without sound, as recording", lambda s: s.run(audio=grey(s)), "grey.mp4: has no sound"),

@@ -25,6 +25,13 @@ def test_encodes_to_the_posterior_mean(codec: DiffusersCodec) -> None:
     assert torch.equal(latents, codec.vae.encode(images).latent_dist.mode())
 
 
+def test_a_cast_says_nothing(codec: DiffusersCodec, caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers' own way to cast warns of it, each time."""
+    assert codec.to("cpu", torch.float64).decode(torch.zeros(1, 4, 8, 8)).dtype == torch.float64
+    codec.to("cpu", torch.float32)
+    assert not caplog.records
+
+
 def test_slices_are_invisible(codec: DiffusersCodec) -> None:
     latents = parity.normal(1, SLICE_IMAGES + 1, 4, 4, 4)
     each = torch.cat([codec.decode(latents[i : i + 1]) for i in range(len(latents))])

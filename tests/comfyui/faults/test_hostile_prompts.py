@@ -21,6 +21,7 @@ from tests.faults.cases import Scene
 from tests.witness import Witness
 
 DOOR = "POST /prompt"
+MOST_SHOWN = 160  # letters of a message
 SECRET = "the secret of this machine"
 NAN, INF = float("nan"), float("inf")
 
@@ -125,7 +126,8 @@ def works(comfyui: ComfyUI, graph: graphs.Graph) -> None:
 
 
 def cell(text: str) -> str:
-    return f"`{text.splitlines()[0][:160]}`"
+    line = text.splitlines()[0]
+    return f"`{line if len(line) <= MOST_SHOWN else line[: MOST_SHOWN - 1] + '…'}`"
 
 
 def test_values_that_cannot_be(comfyui: ComfyUI, graph: graphs.Graph, outside: Path, witness: Witness) -> None:
