@@ -138,8 +138,8 @@ class CompiledUNet(PatchedUNet):
 class VaeCodec:
     """ComfyUI's VAE as the library's `Codec`.
 
-    One image at a time: of more, ComfyUI takes as many at once as free memory holds, and sums may end in other digits for
-    another number. Looks for a cancel before each.
+    One image at a time: of more, ComfyUI takes as many at once as free memory holds, and sums may end in other digits
+    for another number. Looks for a cancel before each.
     """
 
     def __init__(self, vae: comfy.sd.VAE) -> None:
