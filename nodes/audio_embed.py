@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from ..latentsync.types import HearingSettings, Segments, Silence
 from . import convert, runtime
-from .sockets import CATEGORY, Embeds, Model
+from .sockets import CATEGORY, Embeds, Model, wired
 
 if TYPE_CHECKING:
     from .runtime import LoadedModel
@@ -96,6 +96,7 @@ class LatentSyncAudioEmbed(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..latentsync import chart, hearing, sound
 
+        wired("model", model, runtime.LoadedModel, "Load Model")
         settings = HearingSettings(silence, threshold_db, hang_ms / 1000, segments)
         given = convert.waveform(audio)
         driving = None if vocals is None else convert.waveform(vocals)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from comfy_api.latest import io
 
-from .sockets import Lips
+from ..latentsync.types import LipTrack
+from .sockets import Lips, wired
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from ..latentsync.composite import BlendMode, BlendSettings
-    from ..latentsync.types import LipTrack
 
 MOST_SPEAKERS = 8
 
@@ -75,7 +75,8 @@ def protect_input() -> io.Input:
 
 def speakers(lips: Mapping[str, LipTrack | None]) -> list[LipTrack]:
     """What is wired, in order."""
-    return [track for _, track in sorted(lips.items()) if track is not None]
+    given = [(name, track) for name, track in sorted(lips.items()) if track is not None]
+    return [wired(name, track, LipTrack, "Sampler") for name, track in given]
 
 
 def blend_settings(blend: BlendMode, feather: float, grow: float, color_match: bool) -> BlendSettings:
@@ -87,7 +88,10 @@ def blend_settings(blend: BlendMode, feather: float, grow: float, color_match: b
 
 def protection(protect: torch.Tensor | None) -> np.ndarray | None:
     """A MASK (masks, H, W) as the library takes it."""
-    return None if protect is None else protect.detach().cpu().numpy()
+    if protect is None:
+        return None
+    masks = wired("protect", protect, torch.Tensor, "Load Image (as Mask), or whatever makes a MASK")
+    return masks.detach().cpu().numpy()
 
 
 def alpha_of(track: LipTrack) -> torch.Tensor | None:

@@ -18,6 +18,7 @@ from ..latentsync.errors import AudioError, UsageError
 from ..latentsync.media import FrameSource, ImageBatch, VideoFile
 from ..latentsync.pixels import to_floats
 from ..latentsync.types import Waveform
+from .sockets import wired
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +33,7 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
     """A VIDEO (streamed from its file) or an IMAGE batch of `fps` frames per second."""
     if isinstance(source, torch.Tensor):
         return ImageBatch(source, exact_rate(fps))
+    wired("source", source, VideoInput, "Load Video, or whatever makes a VIDEO or an IMAGE")
     reason = why_not_streamed(source)
     if reason is not None:
         log.info("The video is held in memory frame by frame: %s", reason)
@@ -72,6 +74,7 @@ def waveform(audio: Mapping[str, Any] | None) -> Waveform:
             "there is no sound: connect the AUDIO of Load Audio, or of a video that has a sound track, to 'audio'"
         )
     samples, rate = _read(audio)
+    wired("audio", samples, torch.Tensor, "Load Audio, or whatever makes an AUDIO")
     if samples.ndim != 3 or samples.shape[0] != 1:
         raise AudioError(f"an AUDIO of one recording is needed, (1, channels, samples), not {tuple(samples.shape)}")
     return Waveform(samples[0].detach().to("cpu", torch.float32), rate)

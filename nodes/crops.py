@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+import torch
 from comfy_api.latest import io
 from typing_extensions import override
 
+from ..latentsync.types import LipTrack
 from . import convert, runtime
-from .sockets import CATEGORY, Lips
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..latentsync.types import LipTrack
+from .sockets import CATEGORY, Lips, wired
 
 
 class LatentSyncCropsOut(io.ComfyNode):
@@ -35,11 +31,10 @@ class LatentSyncCropsOut(io.ComfyNode):
     @classmethod
     @override
     def execute(cls, lips: LipTrack) -> io.NodeOutput:
-        import torch
-
         from ..latentsync.composite import decoded_crops
         from ..latentsync.face.align import crop_size
 
+        wired("lips", lips, LipTrack, "Sampler")
         width, height = crop_size(lips.resolution)
         images = torch.empty(len(lips.latents), height, width, 3)
         for i, crop in enumerate(runtime.tracked(decoded_crops(lips), len(lips.latents))):
@@ -68,4 +63,6 @@ class LatentSyncCropsIn(io.ComfyNode):
     @classmethod
     @override
     def execute(cls, lips: LipTrack, crops: torch.Tensor) -> io.NodeOutput:
+        wired("lips", lips, LipTrack, "Sampler")
+        wired("crops", crops, torch.Tensor, "the node that restores Crops Out's images")
         return io.NodeOutput(replace(lips, crops=crops[..., :3]))

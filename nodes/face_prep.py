@@ -16,7 +16,7 @@ from ..latentsync.face.follow import FollowSettings
 from ..latentsync.types import Smoothing
 from . import convert, runtime
 from .people_cache import Found, content_key, shared_cache
-from .sockets import CATEGORY, FaceLandmarks, Faces
+from .sockets import CATEGORY, FaceLandmarks, Faces, wired
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,6 +188,7 @@ def _look(picture: torch.Tensor, min_confidence: float) -> np.ndarray:
     """The look of the face in the first picture of a batch."""
     from ..latentsync.face.choose import reference_look
 
+    wired("reference_face", picture, torch.Tensor, "Load Image, or whatever makes an IMAGE")
     with _detector(min_confidence) as detector:
         return reference_look(picture[0, ..., :3].float().cpu().numpy(), detector)
 

@@ -22,6 +22,7 @@ from ..latentsync.errors import UsageError, WeightsError
 from ..latentsync.models.layers import attend
 from ..latentsync.spec import LATENT_CHANNELS, LATENT_STRIDE, MODELS, Version
 from .runtime import LoadedModel, VaeCodec, finished, model_folders
+from .sockets import wired
 
 if TYPE_CHECKING:
     from ..latentsync.work import Work
@@ -86,6 +87,7 @@ def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
 
     SDXL's has the very same layout, and only its numbers differ: nothing but its file can tell.
     """
+    wired("vae", vae, comfy.sd.VAE, "Load VAE")
     channels, stride, dimensions = vae.latent_channels, vae.downscale_ratio, vae.latent_dim
     if (channels, stride, dimensions) != (LATENT_CHANNELS, LATENT_STRIDE, 2):
         shown = stride if isinstance(stride, int) else "other"

@@ -12,7 +12,7 @@ from typing_extensions import override
 from ..latentsync.spec import MOST_OVERLAP
 from ..latentsync.types import Scheduler
 from . import runtime
-from .sockets import CATEGORY, Embeds, Faces, Lips, Model
+from .sockets import CATEGORY, Embeds, Faces, Lips, Model, wired
 
 if TYPE_CHECKING:
     from ..latentsync.timeline import Length, RateChoice
@@ -148,9 +148,12 @@ class LatentSyncSampler(io.ComfyNode):
         from ..latentsync import pipeline
         from ..latentsync.sampling import draw_noise
         from ..latentsync.timeline import lay_out, output_rate
-        from ..latentsync.types import Origin, SamplerSettings
+        from ..latentsync.types import AudioFeatures, FaceTrack, Origin, SamplerSettings
 
         began = monotonic()
+        wired("model", model, runtime.LoadedModel, "Load Model")
+        wired("faces", faces, FaceTrack, "Face Prep")
+        wired("embeds", embeds, AudioFeatures, "Audio Embed")
         cache = 1 if step_cache == STEP_CACHE_OFF else int(step_cache)
         settings = SamplerSettings(seed, steps, guidance, cache, scheduler, overlap, guidance_start, guidance_end)
         rate = output_rate(faces.source.rate, fps)

@@ -114,7 +114,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
         from ..latentsync.claim import claimed
         from ..latentsync.composite import composite
 
-        tracks, form = speakers(lips), named(format)
+        tracks, masks, form = speakers(lips), protection(protect), named(format)
         source = tracks[0].track.source
         names, subfolder = _names(filename_prefix, form.suffix, source)
         facts = record.RunRecord(consent=consent, settings={"format": form.name, "crf": crf})
@@ -128,7 +128,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
             heard = _heard(tracks, audio)
             if save_record:
                 facts.identify(tracks, _given(tracks, heard, protect))
-            made = composite(tracks, settings, protection(protect))
+            made = composite(tracks, settings, masks)
             cls._write(path, made, tracks, form, crf, heard, record.tags(facts))
             facts.notes.extend(source.remarks())
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
