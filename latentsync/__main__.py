@@ -9,10 +9,12 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from io import TextIOWrapper
 
 from . import __version__
 from .commands import convert, doctor, download, faces, run
+from .commands.help_text import HelpText
 from .errors import LatentSyncError, UsageError
 
 COMMANDS = (run, faces, download, convert, doctor)
@@ -44,8 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentsync", description="Give any talking video new speech.")
     parser.add_argument("--version", action="version", version=f"LatentSync Nodes {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = partial(commands.add_parser, formatter_class=HelpText)
     for command in COMMANDS:
-        command.add_parser(commands.add_parser)
+        command.add_parser(add)
     return parser
 
 

@@ -75,8 +75,7 @@ def protect_input() -> io.Input:
 
 def speakers(lips: Mapping[str, LipTrack | None]) -> list[LipTrack]:
     """What is wired, in order."""
-    given = [(name, track) for name, track in sorted(lips.items()) if track is not None]
-    return [wired(name, track, LipTrack, "Sampler") for name, track in given]
+    return [wired(name, track, LipTrack, "Sampler") for name, track in sorted(lips.items()) if track is not None]
 
 
 def blend_settings(blend: BlendMode, feather: float, grow: float, color_match: bool) -> BlendSettings:

@@ -9,17 +9,12 @@ from pathlib import Path
 
 from .. import hub
 from ..spec import MODELS
-from .help_text import HelpText
 from .progress import followed
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    job = add(
-        "convert",
-        help="write a UNet file as safetensors: half the disk, loaded by mapping",
-        formatter_class=HelpText,
-    )
+    job = add("convert", help="write a UNet file as safetensors: half the disk, loaded by mapping")
     job.set_defaults(command=convert)
     job.add_argument("file", type=Path, help="a LatentSync UNet, latentsync_unet.pt")
     job.add_argument("-o", "--output", type=Path, help="the file to write; otherwise beside it, as .safetensors")

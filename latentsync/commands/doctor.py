@@ -16,7 +16,6 @@ from .. import __version__, hub
 from ..errors import LatentSyncError
 from ..spec import MODELS, WeightFile
 from . import models_folder
-from .help_text import HelpText
 from .progress import followed
 
 if TYPE_CHECKING:
@@ -74,11 +73,7 @@ class Report:
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    job = add(
-        "doctor",
-        help="say what is installed and found, and whether a run would work",
-        formatter_class=HelpText,
-    )
+    job = add("doctor", help="say what is installed and found, and whether a run would work")
     job.set_defaults(command=doctor)
     job.add_argument("--version", choices=sorted(MODELS), help="look for this one; otherwise what this machine takes")
     models_folder.add_flag(job)

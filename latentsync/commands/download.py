@@ -9,13 +9,12 @@ from collections.abc import Callable
 from .. import hub
 from ..spec import MODELS
 from . import models_folder
-from .help_text import HelpText
 from .progress import followed
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    job = add("download", help="fetch the weights of a version", formatter_class=HelpText)
+    job = add("download", help="fetch the weights of a version")
     job.set_defaults(command=download)
     job.add_argument("version", choices=sorted(MODELS), help="model version: 1.6 (512 pixels) or 1.5 (256)")
     models_folder.add_flag(job)

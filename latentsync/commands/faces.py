@@ -19,7 +19,6 @@ from ..face.follow import FollowSettings, follow
 from ..spec import FACE_LANDMARKER, MODELS
 from ..types import Smoothing
 from . import models_folder, output
-from .help_text import HelpText
 from .progress import shown
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Choice(NamedTuple):
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    job = add("faces", help="list the faces of a video", formatter_class=HelpText)
+    job = add("faces", help="list the faces of a video")
     job.set_defaults(command=faces)
     job.add_argument("video", type=Path, help="the video to search")
     job.add_argument("--json", action="store_true", help="print JSON; its frame ranges are half-open")

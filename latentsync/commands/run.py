@@ -18,7 +18,6 @@ from ..timeline import Length, RateChoice
 from ..types import HearingSettings, SamplerSettings, Scheduler, Segments, Silence
 from . import faces, models_folder, output
 from .device import card_bytes, chosen_device
-from .help_text import HelpText
 from .progress import followed, shown
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Models:
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
     defaults = SamplerSettings()
-    job = add("run", help="lip-sync a video to a recording", formatter_class=HelpText)
+    job = add("run", help="lip-sync a video to a recording")
     job.set_defaults(command=run)
     job.add_argument("video", type=Path, help="the video whose lips will move")
     job.add_argument("audio", type=Path, help="the speech: any sound file, or a video with sound")
