@@ -40,16 +40,47 @@ def claimed(names: Iterable[Path], *, fresh: bool = False) -> Generator[Path, No
     """
     path = None
     for path in names:
-        _check_writable(path)
-        with _lock(path.parent / path.stem, PATIENCE_SECONDS) as held:
+        with _locked(path) as held:
             if held is False or (fresh and _is_there(path)):
                 continue
             if held:
                 _remove_parts(path.parent, path.stem)
                 _sweep(path.parent)
+            _check_writable(path)
             yield path
             return
     raise MediaError(f"{path}: another run is writing it: wait for that one, or choose another output")
+
+
+def write_whole(path: Path, data: bytes, run: Path | None = None) -> None:
+    """Write a file that appears under its name only when it is whole.
+
+    Args:
+        run: the video of the run that the file belongs to; whoever claims that one next removes what is left of this
+            file if the run is killed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = part_of((run or path).with_suffix(path.suffix))
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        with suppress(OSError):  # what a name that is too long says again
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[bool | None, None, None]:
+    """Whether a name is ours now, as `locked` says it."""
+    with ExitStack() as stack:
+        try:
+            path.parent.stat()  # a folder that is not there would be made
+            held = stack.enter_context(locked(path.with_name(f".{path.stem}{LOCK}"), PATIENCE_SECONDS))
+        except (OSError, ValueError) as cause:  # ValueError: no system has such a name
+            raise cannot_write(path, cause) from cause
+        yield held
 
 
 def _check_writable(path: Path) -> None:
@@ -57,7 +88,7 @@ def _check_writable(path: Path) -> None:
     try:
         probe.touch()
         probe.unlink()
-    except (OSError, ValueError) as cause:  # ValueError: no system has such a name
+    except OSError as cause:
         raise cannot_write(path, cause) from cause
 
 
@@ -65,24 +96,12 @@ def _is_there(path: Path) -> bool:
     return any(path.with_suffix(suffix).exists() for suffix in SUFFIXES)
 
 
-@contextmanager
-def _lock(stem: Path, patience_seconds: float) -> Generator[bool | None, None, None]:
-    """Whether a name is ours now, as `locked` says it."""
-    with ExitStack() as stack:
-        try:
-            held = stack.enter_context(locked(stem.with_name(f".{stem.name}{LOCK}"), patience_seconds))
-        except OSError as cause:
-            raise MediaError(f"{stem}: cannot be claimed ({cause.strerror}); check the folder's permissions") from cause
-        yield held
-
-
 def _sweep(folder: Path) -> None:
     """Remove what runs left that were killed: their locks are free."""
     for left in list(folder.glob(f".*{LOCK}")):
-        stem = left.name.removeprefix(".").removesuffix(LOCK)
-        with suppress(MediaError), _lock(folder / stem, 0) as held:  # MediaError: another user's
+        with suppress(OSError), locked(left) as held:  # OSError: another user's
             if held:
-                _remove_parts(folder, stem)
+                _remove_parts(folder, left.name.removeprefix(".").removesuffix(LOCK))
 
 
 def _remove_parts(folder: Path, stem: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ def reformatted(frame: VideoFrame, **wanted: Any) -> VideoFrame:  # noqa: ANN401
     return frame.reformat(**wanted)
 
 
-@cache
 def _major() -> int:
     import av
 

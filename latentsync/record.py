@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from . import __version__, verify
-from .claim import part_of
+from .claim import write_whole
 from .errors import MediaError
 from .media import FrameSource, ImageBatch, VideoFile
 from .work import finish
@@ -172,14 +172,10 @@ class Recorder:
                 self._begun.unlink(missing_ok=True)
 
     def _write(self, path: Path) -> None:
-        part = part_of(path)
         try:
-            part.write_text(json.dumps(self.record.to_json(), indent=2), encoding="utf-8")
-            part.replace(path)
+            write_whole(path, json.dumps(self.record.to_json(), indent=2).encode(), self._output)
         except OSError as cause:
             raise MediaError(f"{path}: the record cannot be written ({cause.strerror}); check the folder") from cause
-        finally:
-            part.unlink(missing_ok=True)
 
 
 @contextmanager

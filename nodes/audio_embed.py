@@ -98,8 +98,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
 
         wired("model", model, runtime.LoadedModel, "Load Model")
         settings = HearingSettings(silence, threshold_db, hang_ms / 1000, segments)
-        given = convert.waveform(audio)
-        driving = None if vocals is None else convert.waveform(vocals)
+        given = convert.waveform("audio", audio)
+        driving = None if vocals is None else convert.waveform("vocals", vocals)
         heard = sound.hear(given, driving, Fraction(offset_ms, 1000))
         listened = hearing.listen(heard, model.encoder(), settings)
         steps = runtime.tracked(listened, hearing.steps(heard, settings))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("latentsync")
 
+MAKES_AUDIO = "Load Audio, or whatever makes an AUDIO"
 MAX_SECONDS_DENOMINATOR = 1_000_000  # microseconds
 MAX_RATE_DENOMINATOR = 1001  # 30000/1001 and its like are exact; a float of them is not
 
@@ -67,14 +68,15 @@ def exact_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(MAX_RATE_DENOMINATOR)
 
 
-def waveform(audio: Mapping[str, Any] | None) -> Waveform:
-    """An AUDIO of one recording; a lazy mapping (as VideoHelperSuite's) is read here, where it may fail."""
+def waveform(name: str, audio: Mapping[str, Any] | None) -> Waveform:
+    """The AUDIO of one recording that an input of that name was given; a lazy mapping (as VideoHelperSuite's) is read
+    here, where it may fail."""
     if audio is None:
         raise AudioError(
-            "there is no sound: connect the AUDIO of Load Audio, or of a video that has a sound track, to 'audio'"
+            f"there is no sound: connect the AUDIO of Load Audio, or of a video that has a sound track, to '{name}'"
         )
-    samples, rate = _read(audio)
-    wired("audio", samples, torch.Tensor, "Load Audio, or whatever makes an AUDIO")
+    samples, rate = _read(name, wired(name, audio, Mapping, MAKES_AUDIO))
+    wired(name, samples, torch.Tensor, MAKES_AUDIO)
     if samples.ndim != 3 or samples.shape[0] != 1:
         raise AudioError(f"an AUDIO of one recording is needed, (1, channels, samples), not {tuple(samples.shape)}")
     return Waveform(samples[0].detach().to("cpu", torch.float32), rate)
@@ -112,13 +114,13 @@ def _exact_seconds(seconds: float) -> Fraction:
     return Fraction(seconds).limit_denominator(MAX_SECONDS_DENOMINATOR)
 
 
-def _read(audio: Mapping[str, Any]) -> tuple[torch.Tensor, int]:
+def _read(name: str, audio: Mapping[str, Any]) -> tuple[torch.Tensor, int]:
     try:
         return audio["waveform"], int(audio["sample_rate"])
     except mm.InterruptProcessingException:
         raise
     except Exception as error:
         raise AudioError(
-            f"the sound wired here cannot be read ({error}): its video has no sound track, or the file is damaged. "
-            "Connect the AUDIO of Load Audio, or of a video that has sound."
+            f"the sound wired to {name} cannot be read ({error}): its video has no sound track, or the file is "
+            "damaged. Connect the AUDIO of Load Audio, or of a video that has sound."
         ) from error

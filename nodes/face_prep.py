@@ -139,6 +139,10 @@ class LatentSyncFacePrep(io.ComfyNode):
         from ..latentsync.face.follow import follow
 
         settings = FollowSettings(max_gap, max_yaw, smoothing)
+        if reference_face is not None:
+            wired("reference_face", reference_face, torch.Tensor, "Load Image, or whatever makes an IMAGE")
+        if landmarks is not None:
+            wired("landmarks", landmarks, Mapping, "whatever makes FACE_LANDMARKS")
         people, remarks = _found(source, fps, min_confidence, landmarks)
         reference = None if reference_face is None else _look(reference_face, min_confidence)
         person = choose.choose(people, face, face_index, reference)
@@ -188,7 +192,6 @@ def _look(picture: torch.Tensor, min_confidence: float) -> np.ndarray:
     """The look of the face in the first picture of a batch."""
     from ..latentsync.face.choose import reference_look
 
-    wired("reference_face", picture, torch.Tensor, "Load Image, or whatever makes an IMAGE")
     with _detector(min_confidence) as detector:
         return reference_look(picture[0, ..., :3].float().cpu().numpy(), detector)
 

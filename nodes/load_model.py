@@ -77,10 +77,11 @@ class LatentSyncLoadModel(io.ComfyNode):
 
     @classmethod
     @override
-    def validate_inputs(cls, unet: str | None) -> bool | str:
+    def validate_inputs(cls, unet: object) -> bool | str:
         """Lets a published file be named that is not on disk yet: ComfyUI's dialog of missing models needs its name."""
         known = {AUTO, *runtime.unet_files(), *loading.published_names()}
-        return unet is None or unet in known or f"there is no {unet} in models/latentsync"
+        is_known = unet is None or (isinstance(unet, str) and unet in known)
+        return is_known or f"there is no {unet} in models/latentsync"
 
     @classmethod
     @override

@@ -197,7 +197,7 @@ def _heard(tracks: list[LipTrack], audio: Mapping[str, Any] | None) -> Waveform:
 
     if audio is None:
         return mixed([track.waveform for track in tracks])
-    heard = convert.waveform(audio)
+    heard = convert.waveform("audio", audio)
     check_samples(heard, "the audio to be heard")
     return shared_timeline(tracks).fit(heard)
 

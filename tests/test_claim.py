@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.claim import claimed, part_of
+from latentsync.claim import claimed, part_of, write_whole
 from latentsync.errors import MediaError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -23,6 +23,18 @@ with claimed([Path(sys.argv[1])]) as path:
     part_of(path).touch()
     print("claimed", flush=True)
     sys.stdin.read()
+"""
+
+
+CLAIM_OFTEN = """
+import sys
+import time
+from pathlib import Path
+from latentsync.claim import claimed
+end = time.monotonic() + 4
+while time.monotonic() < end:
+    with claimed((Path(sys.argv[1]) / f"clip_{number}.mp4" for number in range(9)), fresh=True):
+        pass
 """
 
 
@@ -51,6 +63,14 @@ def test_another_process_at_work_is_passed_by_and_left_in_peace(tmp_path: Path) 
         assert [name for name in names(tmp_path) if ".part" in name], "the other's half file stays"
         other.communicate()
     assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_processes_that_claim_names_at_once_all_get_some(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CLAIM_OFTEN, str(tmp_path)]
+    processes = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) for _ in range(3)]
+    said = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert names(tmp_path) == []
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_one_in_the_folder(tmp_path: Path) -> None:
@@ -128,6 +148,19 @@ def test_a_failure_frees_the_name(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), claimed([path]):
         raise KeyboardInterrupt
     assert names(tmp_path) == []
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "faces.png"
+    write_whole(path, b"older")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"newer")
+    assert (names(tmp_path), path.read_bytes()) == (["faces.png"], b"older")
 
 
 def test_a_part_is_hidden_beside_its_file_and_never_the_same(tmp_path: Path) -> None:

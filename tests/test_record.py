@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,23 @@ import jsonschema
 import pytest
 import torch
 
+from latentsync.claim import claimed
 from latentsync.errors import MediaError
 from latentsync.record import FrameCounts, Item, Recorder, RunRecord, of_bytes, of_file, of_tensor, tags
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "record.schema.json").read_text(encoding="utf-8"))
+
+KILLED = """
+import os
+import sys
+from pathlib import Path
+from latentsync.claim import claimed
+from latentsync.record import Recorder, RunRecord
+Path.replace = lambda *_: os._exit(9)  # as if killed before the record is whole
+with claimed([Path(sys.argv[1])]), Recorder(Path(sys.argv[1]), RunRecord()):
+    pass
+"""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -122,6 +137,36 @@ def test_a_run_that_is_killed_has_a_record(tmp_path: Path) -> None:
         assert read(tmp_path / "out.failed.json")["outcome"] == "unfinished"
         assert read(tmp_path / "out.json")["consent"] == "signed by Ada", "the older video keeps its own"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_a_run_left_that_was_killed_while_its_record_was_written_goes(tmp_path: Path, there: bool) -> None:
+    video = tmp_path / "out.mp4"
+    if there:
+        video.touch()
+    process = subprocess.run([sys.executable, "-c", KILLED, str(video)], cwd=REPOSITORY, check=False)
+    assert process.returncode == 9
+    left = [path.name for path in tmp_path.iterdir() if path != video]
+    assert len(left) == 2, "its lock and half its record"
+    with claimed([tmp_path / "another.mp4"]):
+        pass
+    assert [path for path in tmp_path.iterdir() if path != video] == []
+
+
+@pytest.mark.parametrize("stem", ["x" * 231, "\u6d4b" * 77])
+def test_the_longest_names(tmp_path: Path, stem: str) -> None:
+    video = tmp_path / f"{stem}.mp4"
+    for _ in range(2):
+        with claimed([video]), Recorder(video, RunRecord()):
+            video.write_bytes(b"a video")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{stem}.json", f"{stem}.mp4"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has another limit")
+def test_a_name_that_is_too_long_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="the record cannot be written"), Recorder(tmp_path / ("x" * 232), RunRecord()):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_record_that_cannot_be_written_is_named(tmp_path: Path) -> None:

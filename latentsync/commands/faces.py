@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from .. import hub
+from ..claim import write_whole
 from ..errors import StorageError, UsageError
 from ..face.choose import ORDERS, reference_look
 from ..face.choose import choose as choose_person
@@ -78,7 +79,7 @@ def _write_crops(people: People, path: Path) -> None:
         return
     picture = report.sheet(list(report.crops(people, MODELS["1.5"].resolution)))
     try:
-        path.write_bytes(picture)
+        write_whole(path, picture)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error}): choose another place with -o") from error
 

@@ -99,7 +99,7 @@ class Lazy(Mapping[str, Any]):
 
 
 def test_sound_that_is_read_late(convert: ModuleType) -> None:
-    sound = convert.waveform(Lazy(lambda: {"waveform": torch.ones(1, 2, 100), "sample_rate": 44100}))
+    sound = convert.waveform("audio", Lazy(lambda: {"waveform": torch.ones(1, 2, 100), "sample_rate": 44100}))
     assert (sound.rate, tuple(sound.samples.shape)) == (44100, (2, 100))
 
 
@@ -111,9 +111,9 @@ def test_sound_that_cannot_be_had_says_what_to_wire(convert: ModuleType) -> None
 
     for given in (None, Lazy(fail), {}):
         with pytest.raises(AudioError, match=r"[Cc]onnect the AUDIO"):
-            convert.waveform(given)
+            convert.waveform("audio", given)
     with pytest.raises(AudioError, match="one recording"):
-        convert.waveform({"waveform": torch.zeros(2, 1, 100), "sample_rate": 16000})
+        convert.waveform("audio", {"waveform": torch.zeros(2, 1, 100), "sample_rate": 16000})
 
 
 def test_a_cancel_while_sound_is_read_stays_a_cancel(convert: ModuleType) -> None:
@@ -123,7 +123,7 @@ def test_a_cancel_while_sound_is_read_stays_a_cancel(convert: ModuleType) -> Non
         raise InterruptProcessingException
 
     with pytest.raises(InterruptProcessingException):
-        convert.waveform(Lazy(cancelled))
+        convert.waveform("audio", Lazy(cancelled))
 
 
 def test_half_precision_with_alpha(convert: ModuleType) -> None:
