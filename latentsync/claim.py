@@ -13,7 +13,7 @@ from .formats import FORMATS
 from .lock import locked
 
 SUFFIXES = frozenset(form.suffix for form in FORMATS)
-WRITTEN = "|".join(re.escape(suffix) for suffix in sorted(SUFFIXES | {".json"}))
+WRITTEN = "|".join(re.escape(suffix) for suffix in sorted(SUFFIXES | {".json", ".png"}))
 LOCK = ".latentsync.lock"
 PATIENCE_SECONDS = 1.0  # longer than anybody needs to give a name back
 
@@ -41,12 +41,12 @@ def claimed(names: Iterable[Path], *, fresh: bool = False) -> Generator[Path, No
     path = None
     for path in names:
         with _locked(path) as held:
+            _check_writable(path)  # first: filelock takes some folders that take no files for a lock that is held
             if held is False or (fresh and _is_there(path)):
                 continue
             if held:
                 _remove_parts(path.parent, path.stem)
                 _sweep(path.parent)
-            _check_writable(path)
             yield path
             return
     raise MediaError(f"{path}: another run is writing it: wait for that one, or choose another output")
@@ -56,8 +56,9 @@ def write_whole(path: Path, data: bytes, run: Path | None = None) -> None:
     """Write a file that appears under its name only when it is whole.
 
     Args:
-        run: the video of the run that the file belongs to; whoever claims that one next removes what is left of this
-            file if the run is killed.
+        path, data: the file and its content.
+        run: the video of the run that the file belongs to, if it is not itself what is claimed: where a run was killed,
+            the next claim in its folder removes what is left under a claimed name.
 
     Raises:
         OSError: it cannot be written.
@@ -87,7 +88,7 @@ def _check_writable(path: Path) -> None:
     probe = part_of(path)
     try:
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # a name that is not ours may be cleared by whose it is
     except OSError as cause:
         raise cannot_write(path, cause) from cause
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from .. import hub
-from ..claim import write_whole
+from ..claim import claimed, write_whole
 from ..errors import StorageError, UsageError
 from ..face.choose import ORDERS, reference_look
 from ..face.choose import choose as choose_person
@@ -78,10 +78,11 @@ def _write_crops(people: People, path: Path) -> None:
         sys.stderr.write(f"note: nobody was found, so no picture was written to {path}\n")
         return
     picture = report.sheet(list(report.crops(people, MODELS["1.5"].resolution)))
-    try:
-        write_whole(path, picture)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error}): choose another place with -o") from error
+    with claimed([path]):
+        try:
+            write_whole(path, picture)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written ({error.strerror}): choose another place with -o") from error
 
 
 def add_flags(job: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -52,6 +53,24 @@ def test_an_input_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert command(picture, tmp_path / "none.json", picture) == 2
     assert "is one of the inputs" in capsys.readouterr().err
     assert picture.read_bytes() == b"mine"
+
+
+def test_a_disk_that_is_full_keeps_the_older_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = make_sample(tmp_path / "sample", seconds=0.3)
+    output = tmp_path / "faces.png"
+    output.write_bytes(b"older")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert command(sample.video, sample.landmarks, output) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"latentsync: {output}: cannot be written (No space left on device): choose another place with -o"
+    assert output.read_bytes() == b"older"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.png", "sample"]
 
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,14 +104,17 @@ def test_sound_that_is_read_late(convert: ModuleType) -> None:
 
 
 def test_sound_that_cannot_be_had_says_what_to_wire(convert: ModuleType) -> None:
-    from the_pack.latentsync.errors import AudioError
+    from the_pack.latentsync.errors import AudioError, UsageError
 
     def fail() -> dict[str, Any]:
         raise RuntimeError("ffmpeg failed")
 
     for given in (None, Lazy(fail), {}):
-        with pytest.raises(AudioError, match=r"[Cc]onnect the AUDIO"):
-            convert.waveform("audio", given)
+        with pytest.raises(AudioError, match=r"vocals.*onnect the AUDIO|onnect the AUDIO.*'vocals'"):
+            convert.waveform("vocals", given)
+    for unwired in ("a word", {"waveform": "a word", "sample_rate": 16000}):
+        with pytest.raises(UsageError, match="vocals must be wired"):
+            convert.waveform("vocals", unwired)
     with pytest.raises(AudioError, match="one recording"):
         convert.waveform("audio", {"waveform": torch.zeros(2, 1, 100), "sample_rate": 16000})
 

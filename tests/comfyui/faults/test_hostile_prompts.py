@@ -183,7 +183,7 @@ def test_a_path_where_a_socket_is_reads_nothing(
 ) -> None:
     """A value takes the place of a wire: ComfyUI hands it to the node as it is."""
     said = refused(comfyui, graphs.changed(graph, SECOND, **{socket: str(outside / "secret.json")}))
-    assert f"at the node: {socket} must be" in said
+    assert f"at the node: {socket} must be wired" in said
     assert SECRET not in said
     witness.saw("Security", f"a file's path in place of Face Prep's wire '{socket}'", DOOR, cell(said))
 
