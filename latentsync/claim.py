@@ -61,12 +61,14 @@ def write_whole(path: Path, data: bytes, run: Path | None = None) -> None:
             the next claim in its folder removes what is left under a claimed name.
 
     Raises:
-        OSError: it cannot be written.
+        MediaError: it cannot be written.
     """
     part = part_of((run or path).with_suffix(path.suffix))
     try:
         part.write_bytes(data)
         part.replace(path)
+    except OSError as cause:
+        raise cannot_write(path, cause) from cause
     finally:
         with suppress(OSError):  # what a name that is too long says again
             part.unlink(missing_ok=True)

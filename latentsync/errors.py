@@ -60,7 +60,7 @@ def cannot_import(library: str, package: str, cause: ImportError, instead: str =
 
 
 def cannot_write(path: Path, cause: Exception) -> MediaError:
-    """The error of a video that the system, or FFmpeg, does not write, to be raised from `cause`."""
+    """The error of a file that the system, or FFmpeg, does not write, to be raised from `cause`."""
     reason = getattr(cause, "strerror", None) or str(cause)
     return MediaError(
         f"{path}: cannot be written ({reason}); check the name, the folder, its permissions and the free space"

@@ -172,10 +172,7 @@ class Recorder:
                 self._begun.unlink(missing_ok=True)
 
     def _write(self, path: Path) -> None:
-        try:
-            write_whole(path, json.dumps(self.record.to_json(), indent=2).encode(), self._output)
-        except OSError as cause:
-            raise MediaError(f"{path}: the record cannot be written ({cause.strerror}); check the folder") from cause
+        write_whole(path, json.dumps(self.record.to_json(), indent=2).encode(), self._output)
 
 
 @contextmanager

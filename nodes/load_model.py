@@ -79,9 +79,8 @@ class LatentSyncLoadModel(io.ComfyNode):
     @override
     def validate_inputs(cls, unet: object) -> bool | str:
         """Lets a published file be named that is not on disk yet: ComfyUI's dialog of missing models needs its name."""
-        known = {AUTO, *runtime.unet_files(), *loading.published_names()}
-        is_known = unet is None or (isinstance(unet, str) and unet in known)
-        return is_known or f"there is no {unet} in models/latentsync"
+        known = [None, AUTO, *runtime.unet_files(), *loading.published_names()]
+        return unet in known or f"there is no {unet} in models/latentsync"
 
     @classmethod
     @override

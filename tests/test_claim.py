@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.claim import claimed, part_of, write_whole
+from latentsync.claim import claimed, part_of
 from latentsync.errors import MediaError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -163,19 +163,6 @@ def test_a_failure_frees_the_name(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), claimed([path]):
         raise KeyboardInterrupt
     assert names(tmp_path) == []
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "faces.png"
-    write_whole(path, b"older")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, b"newer")
-    assert (names(tmp_path), path.read_bytes()) == (["faces.png"], b"older")
 
 
 def test_a_part_is_hidden_beside_its_file_and_never_the_same(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from .. import hub
 from ..claim import claimed, write_whole
-from ..errors import StorageError, UsageError
+from ..errors import UsageError
 from ..face.choose import ORDERS, reference_look
 from ..face.choose import choose as choose_person
 from ..face.follow import FollowSettings, follow
@@ -59,10 +59,10 @@ def faces(options: argparse.Namespace) -> None:
     choice = read_choice(options)
     people = search(VideoFile(options.video), options)
     chosen = choose(people, options, choice) if people.persons else None
-    if options.output is not None:
-        _write_crops(people, options.output)
     said = json.dumps(report.table(people, chosen), indent=2) if options.json else report.text(people, chosen)
     sys.stdout.write(said + "\n")
+    if options.output is not None:
+        _write_crops(people, options.output)
 
 
 def _check_output(options: argparse.Namespace) -> None:
@@ -79,10 +79,7 @@ def _write_crops(people: People, path: Path) -> None:
         return
     picture = report.sheet(list(report.crops(people, MODELS["1.5"].resolution)))
     with claimed([path]):
-        try:
-            write_whole(path, picture)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be written ({error.strerror}): choose another place with -o") from error
+        write_whole(path, picture)
 
 
 def add_flags(job: argparse.ArgumentParser) -> None:
