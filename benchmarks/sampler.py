@@ -26,13 +26,20 @@ from benchmarks import plain
 from benchmarks.footprint import VAE_CHANNELS
 from benchmarks.meter import Meter, Taken, Work, in_turn
 from latentsync import checkpoint, synthetic
+from latentsync.models.constants import (
+    AUDIO_POSITIONS,
+    AUDIO_STATES,
+    AUDIO_WIDTH,
+    LATENT_CHANNELS,
+    LATENT_STRIDE,
+    WINDOW_FRAMES,
+)
 from latentsync.models.layers import fold
 from latentsync.models.unet import UNet
-from latentsync.models.vae import DiffusersCodec, autoencoder_of
-from latentsync.pipeline import PASSES, clips_at_once
-from latentsync.sampling import denoise
-from latentsync.spec import AUDIO_POSITIONS, AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE, WINDOW_FRAMES
-from latentsync.types import SamplerSettings
+from latentsync.models.vae import DiffusersVAE, autoencoder_of
+from latentsync.sampling.denoise import denoise
+from latentsync.sampling.sampler import PASSES, clip_limit
+from latentsync.sampling.settings import SamplerSettings
 
 CACHE = 3
 TIMESTEP = 501.0
@@ -119,7 +126,7 @@ def of_sampling(options: argparse.Namespace, window: Window) -> Iterator[Row]:
     exact = SamplerSettings(steps=options.steps, guidance=options.guidance, step_cache=1)
 
     def product(settings: SamplerSettings) -> Tensor:
-        *_, latents = denoise(window.unet, *given, settings, clips_at_once(PASSES))
+        *_, latents = denoise(window.unet, *given, settings, clip_limit(PASSES))
         return latents
 
     meter = Meter(options.device)
@@ -182,7 +189,7 @@ def of_vae(options: argparse.Namespace, _: Window) -> Iterator[Row]:
     """A window's frames through the VAE: all in one call, and in the product's slices; at this size and twice it."""
     torch.manual_seed(0)
     vae = autoencoder_of(synthetic.VAE_CHANNELS if options.tiny else VAE_CHANNELS, 1 if options.tiny else 2)
-    codec = DiffusersCodec(vae.eval()).to(options.device, options.dtype)
+    codec = DiffusersVAE(vae.eval()).to(options.device, options.dtype)
     for side in (options.side, 2 * options.side):
         shape = options.frames, LATENT_CHANNELS, side, side
         latents = torch.randn(shape).to(options.device, options.dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.face.detect import FaceDetector
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from tests.witness import Witness
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -65,7 +65,7 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def detector(shared: Path) -> Iterator[FaceDetector]:
+def detector(shared: Path) -> Iterator[MediaPipeDetector]:
     """MediaPipe's detector, opened once."""
-    with FaceDetector(shared / "models/face_landmarker.task") as opened:
+    with MediaPipeDetector(shared / "models/face_landmarker.task") as opened:
         yield opened

@@ -19,21 +19,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync import audio, checkpoint, mel, sampling
-from latentsync import pipeline as product
+from latentsync import checkpoint
+from latentsync.audio import features, mel
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import SAMPLE_RATE, Waveform
 from latentsync.checkpoint import Checkpoint
-from latentsync.composite import BlendSettings, composite
-from latentsync.face import align, blend
-from latentsync.face.mask import keep_mask
+from latentsync.compositing import box_blend
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.alignment import affine_matrices, crop, keep_mask
+from latentsync.faces.face_track import FaceTrack
 from latentsync.models.layers import sinusoid_table
 from latentsync.models.unet import UNet
-from latentsync.models.vae import DiffusersCodec
+from latentsync.models.vae import DiffusersVAE
 from latentsync.models.whisper import WhisperEncoder
-from latentsync.pixels import BT709
-from latentsync.sound import SAMPLE_RATE
+from latentsync.sampling import conditioning
+from latentsync.sampling import denoise as denoising
+from latentsync.sampling import sampler as product
+from latentsync.sampling.settings import SamplerSettings
 from latentsync.synthetic import WHISPER_DIMS
-from latentsync.timeline import MODEL_RATE, Timeline, ping_pong
-from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings, Waveform
+from latentsync.video.color import BT709
+from latentsync.video.timeline import MODEL_RATE, Timeline, ping_pong
 from tests.golden import procedural
 from tests.golden.weights import synthetic_state_dict
 
@@ -103,13 +109,13 @@ def denoise(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-3, relative: the steps amplify what one pass leaves."""
     frames, size = case["frames"], case["size"]
     settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
-    *_, latents = sampling.denoise(
+    *_, latents = denoising.denoise(
         unet(case["layout"]),
         normal(case["noise_seed"], 1, 4, 1, size, size),
         normal(case["cond_seed"], 1, 9, frames, size, size),
         normal(case["audio_seed"], 1, frames, 50, 384),
         settings,
-        product.clips_at_once(2),
+        product.clip_limit(2),
     )
     expected = arrays[case["name"]]
     return [Measured("relative", worst(latents, expected) / float(np.abs(expected).max()), 1e-3)]
@@ -117,7 +123,7 @@ def denoise(case: Case, arrays: Arrays) -> list[Measured]:
 
 def sound(case: Case, arrays: Arrays) -> list[Measured]:
     """2e-3: the goldens ran another attention kernel, on states of magnitude ten."""
-    heard = audio.windows(speech_states(case["seconds"]), case["index"], Fraction(case["fps"]))
+    heard = features.frame_windows(speech_states(case["seconds"]), case["index"], Fraction(case["fps"]))
     return [Measured("max", worst(heard, arrays[case["name"]]), 2e-3)]
 
 
@@ -125,10 +131,10 @@ def alignment(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-3 px for matrices; pixels as OpenCV's rounding differs between versions and from torch's."""
     name, resolution = case["name"], case["resolution"]
     clip = Clip(case)
-    matrices = align.matrices(clip.points(case["frames"]), resolution)
-    crops = np.stack([align.crop(clip.frame(i), matrices[i], resolution) for i in case["keep"]])
+    matrices = affine_matrices(clip.points(case["frames"]), resolution)
+    crops = np.stack([crop(clip.frame(i), matrices[i], resolution) for i in case["keep"]])
     last = case["pasted_frame"]
-    pasted = blend.paste_box(clip.frame(last), procedural_face(resolution), matrices[last])
+    pasted = box_blend.paste_box(clip.frame(last), procedural_face(resolution), matrices[last])
     return [
         Measured("matrices", float(np.abs(matrices - arrays[f"{name}_matrices"]).max()), 1e-3),
         *pixels("crops", crops, arrays[f"{name}_crops"], mean=0.7, levels=3, share=0.999),
@@ -139,7 +145,7 @@ def alignment(case: Case, arrays: Arrays) -> list[Measured]:
 def pipeline(case: Case, arrays: Arrays) -> list[Measured]:
     """Every stage at once: the pixel errors of all add up, mostly those of resizing."""
     noise = torch.from_numpy(arrays[f"{case['name']}_noise"])
-    drawn = sampling.draw_noise(case["seed"], case["resolution"])
+    drawn = conditioning.sample_noise(case["seed"], case["resolution"])
     made = list(clip_frames(case, noise))
     output = np.stack([made[i] for i in case["keep"]])
     return [
@@ -169,8 +175,8 @@ def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
     timeline = Timeline(clip.rate, tuple(ping_pong(i, clip.frame_count) for i in range(count)))
     track = FaceTrack(clip, clip.points(clip.frame_count))
     settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
-    steps = product.sample(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
-    lips = product.collect(steps, track, timeline, features.waveform, vae())
+    steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
+    lips = product.build_lip_track(steps, track, timeline, features.waveform, vae())
     return (made.frame for made in composite([lips], BlendSettings("box", color_match=False)))
 
 
@@ -215,8 +221,8 @@ def speech_states(seconds: float) -> Tensor:
 
 def upstream_states(samples: Tensor) -> Tensor:
     """The states of a recording (samples,) at 16 kHz, cut as upstream cuts it."""
-    power = torch.cat(list(mel.powers([samples])), dim=1)
-    return torch.cat(list(audio.embed([power], whisper(), mel.peak(power), "upstream")))
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
+    return torch.cat(list(features.encode_audio([power], whisper(), mel.log_peak(power), "upstream")))
 
 
 @cache
@@ -234,7 +240,7 @@ def unet(layout: str) -> UNet:
 
 
 @cache
-def vae() -> DiffusersCodec:
+def vae() -> DiffusersVAE:
     weights = synthetic_state_dict(layouts()["vae_tiny"], "vae.")
     return checkpoint.load_vae(Checkpoint(Path("vae_tiny"), weights))
 

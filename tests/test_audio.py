@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync import audio, mel
-from latentsync.media import read_sound
-from latentsync.types import Segments
+from latentsync.audio import features, mel
+from latentsync.audio.features import Segments
+from latentsync.audio.reader import read_audio
 from tests import parity
 from tests.golden import procedural
 
@@ -24,12 +24,12 @@ SECONDS = 52.0
 def states(segments: Segments) -> Tensor:
     """Of a recording that a cut falls into, without the silence around it."""
     made = embedded(torch.from_numpy(procedural.speech(SECONDS)), segments)
-    return made if segments == "upstream" else made[audio.BEFORE : -audio.AFTER]
+    return made if segments == "upstream" else made[features.BEFORE : -features.AFTER]
 
 
 def embedded(samples: Tensor, segments: Segments, closed: np.ndarray | None = None) -> Tensor:
-    power = torch.cat(list(mel.powers([samples])), dim=1)
-    return torch.cat(list(audio.embed([power], parity.whisper(), mel.peak(power), segments, closed)))
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
+    return torch.cat(list(features.encode_audio([power], parity.whisper(), mel.log_peak(power), segments, closed)))
 
 
 def steps(given: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def steps(given: Tensor) -> Tensor:
 
 def test_windows_are_ten_positions_around_the_instant() -> None:
     given = torch.arange(40.0)[:, None, None].expand(-1, 5, 384)
-    heard = audio.windows(given, range(20), Fraction(25))
+    heard = features.frame_windows(given, range(20), Fraction(25))
     assert heard.shape == (20, 50, 384)
     positions = heard[:, ::5, 0].int().tolist()
     assert positions[10] == list(range(16, 26))
@@ -49,18 +49,18 @@ def test_windows_are_ten_positions_around_the_instant() -> None:
 
 def test_windows_reach_the_states_of_before_the_clip() -> None:
     given = torch.arange(-4.0, 36.0)[:, None, None].expand(-1, 5, 384)
-    heard = audio.windows(given, [0, 1, 10], Fraction(25), first=-4)[:, ::5, 0].int()
+    heard = features.frame_windows(given, [0, 1, 10], Fraction(25), first=-4)[:, ::5, 0].int()
     assert heard.tolist() == [list(range(-4, 6)), list(range(-2, 8)), list(range(16, 26))]
 
 
 def test_windows_keep_the_states_of_a_position_together() -> None:
     given = torch.arange(200.0).view(40, 5)[:, :, None].expand(-1, -1, 384)
-    assert audio.windows(given, [10], Fraction(25))[0, :, 0].tolist() == list(range(80, 130))
+    assert features.frame_windows(given, [10], Fraction(25))[0, :, 0].tolist() == list(range(80, 130))
 
 
 def test_windows_at_a_fractional_rate_round_down() -> None:
     given = torch.arange(200.0)[:, None, None].expand(-1, 5, 384)
-    heard = audio.windows(given, [30], Fraction(30_000, 1001))  # 1.001 s: position 50.05
+    heard = features.frame_windows(given, [30], Fraction(30_000, 1001))  # 1.001 s: position 50.05
     assert int(heard[0, 20, 0]) == 50
 
 
@@ -68,16 +68,16 @@ def test_windows_at_a_fractional_rate_round_down() -> None:
 @pytest.mark.parametrize("seconds", [0.04, 29.99, 30.0, 30.02, 45.01, 60.0])
 def test_there_are_fifty_positions_a_second(seconds: float, segments: Segments) -> None:
     samples = torch.from_numpy(procedural.speech(seconds))
-    power = torch.cat(list(mel.powers([samples])), dim=1)
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
 
     def counted(given: Tensor) -> Tensor:
         return torch.zeros(1, given.shape[2] // 2, 5, 384)
 
     counted.parameters = lambda: iter([torch.zeros(1)])  # type: ignore[attr-defined]
-    pieces = list(audio.embed([power], counted, mel.peak(power), segments))  # type: ignore[arg-type]
-    margin = audio.BEFORE + audio.AFTER if segments == "overlapping" else 0
+    pieces = list(features.encode_audio([power], counted, mel.log_peak(power), segments))  # type: ignore[arg-type]
+    margin = features.BEFORE + features.AFTER if segments == "overlapping" else 0
     assert sum(map(len, pieces)) == len(samples) // 320 + margin
-    assert len(pieces) == audio.segment_count(len(samples), segments)
+    assert len(pieces) == features.segment_count(len(samples), segments)
 
 
 def test_far_from_the_cuts_the_states_are_upstreams() -> None:
@@ -89,7 +89,9 @@ def test_far_from_the_cuts_the_states_are_upstreams() -> None:
 
 def test_a_short_recording_has_upstreams_states() -> None:
     samples = torch.from_numpy(procedural.speech(9.0))
-    assert torch.equal(embedded(samples, "overlapping")[audio.BEFORE : -audio.AFTER], embedded(samples, "upstream"))
+    assert torch.equal(
+        embedded(samples, "overlapping")[features.BEFORE : -features.AFTER], embedded(samples, "upstream")
+    )
 
 
 def test_no_jump_where_upstream_cuts() -> None:
@@ -106,7 +108,7 @@ def test_a_cut_changes_no_state_by_more_than_the_middle_of_a_segment() -> None:
     beyond = {}
     for segments in ("upstream", "overlapping"):
         later = embedded(samples[shift * 16_000 :], segments)
-        later = later if segments == "upstream" else later[audio.BEFORE : -audio.AFTER]
+        later = later if segments == "upstream" else later[features.BEFORE : -features.AFTER]
         change = (states(segments)[shift * 50 :] - later).flatten(1).norm(dim=1)
         beyond[segments] = float(change[cut].max() - change[: cut.start].max())
     assert beyond["upstream"] > 0, "upstream's cut shows, or this test shows nothing"
@@ -116,9 +118,9 @@ def test_a_cut_changes_no_state_by_more_than_the_middle_of_a_segment() -> None:
 def test_before_and_after_the_recording_there_is_silence() -> None:
     samples = torch.from_numpy(procedural.speech(3.0))
     made = embedded(samples, "overlapping")
-    power = torch.cat(list(mel.powers([samples])), dim=1)
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
     with torch.no_grad():
-        silence = parity.whisper()(mel.log_mel(torch.zeros(1, 80, 3000), mel.peak(power)))[0]
+        silence = parity.whisper()(mel.log_mel(torch.zeros(1, 80, 3000), mel.log_peak(power)))[0]
     assert torch.equal(made[:4], silence[:1].expand(4, -1, -1))
     assert torch.equal(made[-5:], silence[150:155])
 
@@ -131,19 +133,19 @@ def test_closed_lips_hear_silence_and_nothing_else_changes(segments: Segments) -
     made, plain = embedded(samples, segments, closed), embedded(samples, segments)
     silent = embedded(samples, segments, np.ones(300, dtype=bool))
     if segments == "overlapping":
-        made, plain, silent = (given[audio.BEFORE : -audio.AFTER] for given in (made, plain, silent))
+        made, plain, silent = (given[features.BEFORE : -features.AFTER] for given in (made, plain, silent))
     assert torch.equal(made[:100], plain[:100])
     assert torch.equal(made[160:], plain[160:])
-    half = audio.CLOSING_POSITIONS
+    half = features.CLOSING_POSITIONS
     torch.testing.assert_close(made[100 + half : 160 - half], silent[100 + half : 160 - half])
     assert float(steps(made).max()) < 1.05 * float(torch.stack([steps(plain).max(), steps(silent).max()]).max())
 
 
 def test_real_speech_gives_the_recorded_states(shared: Path) -> None:
-    waveform = read_sound(shared / "media" / "demo1_audio.wav")
+    waveform = read_audio(shared / "media" / "demo1_audio.wav")
     with np.load(shared / "golden" / "real" / "audio_demo1.npz") as golden:
         made = parity.upstream_states(waveform.samples.mean(dim=0))
         assert len(made) == int(golden["n_features"])
         # recorded after another attention kernel: as the case in tests/golden
-        given = audio.windows(made, golden["index"].tolist(), Fraction(25))
+        given = features.frame_windows(made, golden["index"].tolist(), Fraction(25))
         assert parity.worst(given, golden["embeddings"]) < 2e-3

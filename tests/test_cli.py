@@ -17,11 +17,12 @@ import jsonschema
 import numpy as np
 import pytest
 
-from latentsync.__main__ import main
-from latentsync.commands import faces
-from latentsync.media import VideoFile, read_sound
+from latentsync.audio.reader import read_audio
+from latentsync.cli import faces
+from latentsync.cli.main import main
+from latentsync.output.video_writer import VideoWriter
 from latentsync.synthetic import write_models
-from latentsync.writer import VideoWriter
+from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import Sample, make_sample
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "record.schema.json").read_text(encoding="utf-8"))
@@ -53,7 +54,7 @@ def test_a_video_gets_new_speech(sample: Sample, tmp_path: Path, capsys: pytest.
     assert synthetic(sample, output) == 0
     made, source = VideoFile(output), VideoFile(sample.video)
     assert (made.width, made.height, made.rate, made.frame_count) == (source.width, source.height, 25, 38)
-    assert read_sound(output).duration_seconds == pytest.approx(1.5, abs=0.03)
+    assert read_audio(output).duration_seconds == pytest.approx(1.5, abs=0.03)
     assert "untrained" in capsys.readouterr().err
 
 
@@ -131,7 +132,7 @@ def test_real_clips(shared: Path, tmp_path: Path, clip: str, frames: int, second
     assert run(video, audio, "-o", output, "--synthetic", *quick, "--models", models.parent) == 0
     made, source = VideoFile(output), VideoFile(video)
     assert (made.width, made.height, made.rate, made.frame_count) == (1080, 1920, 25, frames)
-    assert read_sound(output).duration_seconds == pytest.approx(seconds, abs=0.03)
+    assert read_audio(output).duration_seconds == pytest.approx(seconds, abs=0.03)
     last = int((frames - 1) * source.rate / 25)
     for at, shown in ((0, 0), (frames - 1, last)):
         (frame,), (original,) = made.read([at]), source.read([shown])
@@ -153,7 +154,7 @@ def test_lengths(sample: Sample, tmp_path: Path, arguments: list[str], rate: int
     assert synthetic(sample, output, "--steps", 1, *arguments) == 0
     made = VideoFile(output)
     assert (made.rate, made.frame_count) == (rate, frames)
-    assert read_sound(output).duration_seconds == pytest.approx(frames / rate, abs=0.03)
+    assert read_audio(output).duration_seconds == pytest.approx(frames / rate, abs=0.03)
 
 
 def silent(path: Path) -> Path:

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from latentsync import synthetic
-from latentsync.composite import BlendSettings, composite, decoded_crops, shared_timeline
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import composite, decode_crops, shared_timeline
+from latentsync.compositing.settings import BlendSettings, MaskEdge
 from latentsync.errors import UsageError
-from latentsync.face.align import crop, crop_size, matrices
-from latentsync.face.mouth import Edge
-from latentsync.spec import LATENT_SCALE
-from latentsync.timeline import Timeline
-from latentsync.types import FaceTrack, LipTrack, Waveform
+from latentsync.faces.alignment import affine_matrices, crop, crop_size
+from latentsync.faces.face_track import FaceTrack
+from latentsync.models.constants import LATENT_SCALE
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.video.timeline import Timeline
 from tests.face import golden, seams
 from tests.face.clip import Clip
 
@@ -46,7 +48,7 @@ def speaker(clip: Clip, side: int, count: int = FRAMES) -> LipTrack:
 
 
 def allowed(clip: Clip, side: int, i: int) -> np.ndarray:
-    matrix = matrices(points(side), 256)[i]
+    matrix = affine_matrices(points(side), 256)[i]
     return seams.in_frame(matrix, (clip.height, clip.width), 256)
 
 
@@ -84,7 +86,7 @@ def test_protected_pixels_stay(clip: Clip, mode: str) -> None:
 
 def test_crops_are_upright_and_come_back(clip: Clip) -> None:
     lips = speaker(clip, 0)
-    crops = torch.from_numpy(np.stack(list(decoded_crops(lips))))
+    crops = torch.from_numpy(np.stack(list(decode_crops(lips))))
     width, height = crop_size(256)
     assert crops.shape == (FRAMES - 1, height, width, 3)
     assert 0 <= float(crops.min()) < float(crops.max()) <= 1
@@ -95,7 +97,7 @@ def test_crops_are_upright_and_come_back(clip: Clip) -> None:
     changed = (original != clip.frames[0]).any(axis=-1)
     # noise resampled once more differs; grey differs by far more
     assert np.abs(back - original)[changed].mean() < np.abs(grey - original)[changed].mean()
-    assert set(np.unique(grey[seams.in_frame(matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
+    assert set(np.unique(grey[seams.in_frame(affine_matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
 
 
 def test_what_does_not_fit_is_named(clip: Clip) -> None:
@@ -121,7 +123,7 @@ class Tinted:
     """A codec whose faces are the source's own crops in other colours: of frame i, as the latents say, `tints[i]`."""
 
     def __init__(self, clip: Clip, tints: list[float]) -> None:
-        maps = matrices(points(0), 256)
+        maps = affine_matrices(points(0), 256)
         self.crops = [torch.from_numpy(crop(frame, maps[i], 256)) for i, frame in enumerate(clip.frames)]
         self.tints = tints
 
@@ -143,7 +145,7 @@ def tinted(clip: Clip, tints: list[float], cuts: tuple[int, ...] = ()) -> LipTra
 
 def cast(clip: Clip, lips: LipTrack, *, color_match: bool) -> list[float]:
     """How many levels each frame's mouth is off the source's, on average."""
-    made = composite([lips], BlendSettings(edge=Edge(feather=0), color_match=color_match))
+    made = composite([lips], BlendSettings(edge=MaskEdge(feather=0), color_match=color_match))
     return [float((frame.astype(float) - source)[allowed(clip, 0, i)].mean()) for i, (frame, source) in enumerate(made)]
 
 

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import decoding
+from latentsync.audio.reader import read_audio
 from latentsync.errors import AudioError, MediaError, UsageError
-from latentsync.media import ImageBatch, VideoFile, read_sound
+from latentsync.video import decoder
+from latentsync.video.frame_source import ImageBatch
+from latentsync.video.video_file import VideoFile
 
 BITS = 10
 BAR_PX = 8
@@ -114,34 +116,34 @@ def test_constant_rate(clip: Path) -> None:
 )
 @pytest.mark.parametrize("held_pictures", [1, 5, 1000])
 def test_any_order(clip: Path, order: list[int], held_pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "HELD_BYTES", held_pictures * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoder, "CACHE_BYTES", held_pictures * HEIGHT * WIDTH * 2)
     assert numbers(VideoFile(clip).read(iter(order))) == order
 
 
 def test_falling_reads_decode_a_group_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    hold = decoding.Reader._hold
+    hold = decoder.FrameReader._hold
 
-    def counting(reader: decoding.Reader, at: int, *rest: object, **options: bool) -> None:
+    def counting(reader: decoder.FrameReader, at: int, *rest: object, **options: bool) -> None:
         decoded.append(at)
         hold(reader, at, *rest, **options)
 
-    monkeypatch.setattr(decoding.Reader, "_hold", counting)
+    monkeypatch.setattr(decoder.FrameReader, "_hold", counting)
     list(VideoFile(clip).read(range(59, -1, -1)))
     assert len(decoded) <= 60 + 12, "each group once, and the last one again, since a single frame was asked for first"
 
 
 def test_held_pictures_stay_within_their_room(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "HELD_BYTES", 4 * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoder, "CACHE_BYTES", 4 * HEIGHT * WIDTH * 2)
     most = 0
-    hold = decoding.Reader._hold
+    hold = decoder.FrameReader._hold
 
-    def watching(reader: decoding.Reader, *rest: object, **options: bool) -> None:
+    def watching(reader: decoder.FrameReader, *rest: object, **options: bool) -> None:
         nonlocal most
         hold(reader, *rest, **options)
         most = max(most, len(reader._held))
 
-    monkeypatch.setattr(decoding.Reader, "_hold", watching)
+    monkeypatch.setattr(decoder.FrameReader, "_hold", watching)
     list(VideoFile(clip).read([*range(60), *range(59, -1, -1)]))
     assert 1 < most <= 8
 
@@ -368,10 +370,10 @@ def tone(channels: int, rate: int, seconds: float = 1.0) -> np.ndarray:
 def test_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
     samples = tone(channels, rate).astype(np.int16)
     make_wav(tmp_path / "a.wav", samples, rate)
-    heard = read_sound(tmp_path / "a.wav")
+    heard = read_audio(tmp_path / "a.wav")
     assert heard.rate == rate
     np.testing.assert_array_equal(heard.samples.numpy(), samples / np.float32(32768))
-    assert torch.equal(read_sound(BytesIO((tmp_path / "a.wav").read_bytes())).samples, heard.samples)
+    assert torch.equal(read_audio(BytesIO((tmp_path / "a.wav").read_bytes())).samples, heard.samples)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +388,7 @@ def test_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
 )
 def test_compressed_sound(tmp_path: Path, name: str, codec: str, sample_format: str) -> None:
     write_sound(tmp_path / name, codec, sample_format, tone(2, 48000).astype(np.int16))
-    heard = read_sound(tmp_path / name)
+    heard = read_audio(tmp_path / name)
     assert heard.rate == 48000
     assert heard.samples.shape[0] == 2
     assert abs(heard.samples.shape[1] - 48000) <= 1152, "within one frame of the longest, mp3's"
@@ -416,7 +418,7 @@ def test_what_has_no_sound(tmp_path: Path, clip: Path) -> None:
         "empty.wav": "empty",
     }.items():
         with pytest.raises(AudioError, match=f"{name}: .*{found}"):
-            read_sound(tmp_path / name)
+            read_audio(tmp_path / name)
 
 
 @pytest.mark.parametrize(("name", "count", "rate"), [("demo1", 250, 25), ("demo2", 502, 25), ("demo3", 600, 30)])

@@ -12,8 +12,10 @@ import av
 import numpy as np
 import pytest
 
+from latentsync.audio.reader import read_audio
 from latentsync.errors import AudioError, LatentSyncError, MediaError
-from latentsync.media import VideoFile, read_sound
+from latentsync.video import decoder
+from latentsync.video.video_file import VideoFile
 from tests.test_media import HEIGHT, WIDTH, make_clip, make_wav, number_of, numbered, numbers, tone, turn
 
 FLIP_X = (-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -173,11 +175,11 @@ def test_what_comes_before_the_first_keyframe_is_left_out(tmp_path: Path) -> Non
 
 def test_ping_pong_costs_no_more_than_a_few_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the length, twice the decoding, even where a group of pictures exceeds what is held."""
-    from latentsync import decoding
+    from latentsync.video import container
 
-    monkeypatch.setattr(decoding, "HELD_BYTES", 10 * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoder, "CACHE_BYTES", 10 * HEIGHT * WIDTH * 2)
     pictures = 0
-    plain = decoding.decoded
+    plain = container.decode_packets
 
     def counting(*arguments: object) -> object:
         nonlocal pictures
@@ -185,7 +187,7 @@ def test_ping_pong_costs_no_more_than_a_few_passes(tmp_path: Path, monkeypatch: 
             pictures += 1
             yield frame
 
-    monkeypatch.setattr(decoding, "decoded", counting)
+    monkeypatch.setattr(decoder, "decode_packets", counting)
     costs = []
     for count in (120, 240, 480):
         make_clip(tmp_path / "clip.mp4", range(count), options={"bf": "2", "g": "30", "crf": "20"})
@@ -226,7 +228,7 @@ def test_b_frames_in_an_avi_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("channels", "rate"), [(1, 44100), (2, 44100), (2, 48000), (6, 48000)])
 def test_sound_keeps_channels_and_rate(tmp_path: Path, channels: int, rate: int) -> None:
     make_wav(tmp_path / "a.wav", tone(channels, rate), rate)
-    heard = read_sound(tmp_path / "a.wav")
+    heard = read_audio(tmp_path / "a.wav")
     assert (heard.samples.shape, heard.rate) == ((channels, rate), rate)
 
 
@@ -254,7 +256,7 @@ def test_a_lost_piece_of_sound_is_silence(tmp_path: Path, name: str, codec: str,
                 if not 0.7 < packet.pts * packet.time_base < 1.2:
                     out.mux(packet)
         out.mux(stream.encode(None))
-    heard = read_sound(path)
+    heard = read_audio(path)
     assert heard.duration_seconds == pytest.approx(2.0, abs=0.06)
     loud = heard.samples.abs().amax(dim=0)
     assert float(loud[int(0.85 * 48000) : int(1.1 * 48000)].max()) < 0.05
@@ -277,9 +279,9 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "name", "read", "error"),
     [
-        (no_sound, "mute.mp4", read_sound, AudioError),
-        (words, "words.mp3", read_sound, AudioError),
-        (nothing, "nothing.wav", read_sound, AudioError),
+        (no_sound, "mute.mp4", read_audio, AudioError),
+        (words, "words.mp3", read_audio, AudioError),
+        (nothing, "nothing.wav", read_audio, AudioError),
         (words, "words.mov", VideoFile, MediaError),
     ],
 )

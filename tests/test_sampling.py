@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import sampling
-from latentsync.errors import RoomError, UsageError
-from latentsync.models.layers import Heard
-from latentsync.pipeline import clips_at_once
-from latentsync.spec import LATENT_SCALE
-from latentsync.types import SamplerSettings
+from latentsync.errors import OutOfMemoryError, UsageError
+from latentsync.models.constants import LATENT_SCALE
+from latentsync.models.protocols import AudioKV
+from latentsync.sampling import denoise
+from latentsync.sampling.conditioning import prepare_conditioning, sample_noise
+from latentsync.sampling.sampler import clip_limit
+from latentsync.sampling.settings import SamplerSettings
 from tests import parity
 
 
 def test_noise_is_torchs_for_the_seed() -> None:
     state = torch.get_rng_state()
-    drawn = sampling.draw_noise(1247, 256)
+    drawn = sample_noise(1247, 256)
     assert torch.equal(torch.get_rng_state(), state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1247)
@@ -37,16 +38,16 @@ class Recorder:
         self.holds = holds
         self.whole: list[bool] = []
         self.clips: list[int] = []
-        self.heard: list[Heard | None] = []
+        self.heard: list[AudioKV | None] = []
 
-    def hear(self, audio: torch.Tensor) -> Heard:
+    def hear(self, audio: torch.Tensor) -> AudioKV:
         return [(audio.flatten(0, 1), audio.flatten(0, 1))]
 
     def __call__(
         self,
         x: torch.Tensor,
         timestep: float,
-        heard: Heard | None,
+        heard: AudioKV | None,
         deep: torch.Tensor | None = None,
         *,
         guided: bool = False,
@@ -69,7 +70,7 @@ def run(
     unet = unet or Recorder()
     noise, conditioning = parity.normal(1, 1, 4, 1, 2, 2), parity.normal(2, windows, 9, 3, 2, 2)
     heard = parity.normal(3, windows, 3, 50, 384)
-    return unet, list(sampling.denoise(unet, noise, conditioning, heard, settings, clips_at_once(most)))
+    return unet, list(denoise.denoise(unet, noise, conditioning, heard, settings, clip_limit(most)))
 
 
 def test_every_step_is_yielded() -> None:
@@ -137,7 +138,7 @@ class Halves(Recorder):
         self,
         x: torch.Tensor,
         timestep: float,
-        heard: Heard | None,
+        heard: AudioKV | None,
         deep: torch.Tensor | None = None,
         *,
         guided: bool = False,
@@ -183,7 +184,7 @@ def test_less_is_done_at_once_when_memory_runs_out(holds: int, clips: list[int])
 
 
 def test_no_room_for_one_clip_is_said_in_a_sentence() -> None:
-    with pytest.raises(RoomError, match="out of memory with clips in the UNet one at a time: close what"):
+    with pytest.raises(OutOfMemoryError, match="out of memory with clips in the UNet one at a time: close what"):
         run(SamplerSettings(steps=2), unet=Recorder(holds=0))
 
 
@@ -192,7 +193,7 @@ def test_latents_keep_the_precision_of_the_noise() -> None:
     conditioning = parity.normal(2, 1, 9, 3, 2, 2).half()
     heard = parity.normal(3, 1, 3, 50, 384).half()
     settings = SamplerSettings(steps=2)
-    *_, latents = sampling.denoise(Recorder(), noise, conditioning, heard, settings, clips_at_once(2))
+    *_, latents = denoise.denoise(Recorder(), noise, conditioning, heard, settings, clip_limit(2))
     assert latents.dtype == torch.float32
 
 
@@ -211,7 +212,7 @@ def test_conditioning_is_mask_then_masked_then_reference() -> None:
     crops = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8))
     keep = torch.zeros(16, 16)
     keep[:8] = 1
-    conditioning = sampling.condition(crops, keep, Averages())
+    conditioning = prepare_conditioning(crops, keep, Averages())
     assert conditioning.shape == (1, 9, 2, 2, 2)
     mask, masked, reference = conditioning[0].split([1, 4, 4])
     assert mask.tolist() == [[[[1, 1], [0, 0]]] * 2]

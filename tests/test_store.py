@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync import store as stores
+from latentsync import tensor_buffer as stores
 from latentsync.errors import StorageError
-from latentsync.store import TensorStore
+from latentsync.tensor_buffer import TensorBuffer
 
 
 def windows(seed: int = 0) -> list[torch.Tensor]:
@@ -27,7 +27,7 @@ def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_goes_in_comes_out(kept_in: str, tmp_path: Path) -> None:
     given = windows()
-    with TensorStore("rows", 40, tmp_path) as store:
+    with TensorBuffer("rows", 40, tmp_path) as store:
         slots = [store.append(piece) for piece in given]
         finished = store.finished()
     assert slots == [range(16), range(16, 32), range(32, 35)]
@@ -37,7 +37,7 @@ def test_what_goes_in_comes_out(kept_in: str, tmp_path: Path) -> None:
 
 
 def test_two_clips_share_nothing(kept_in: str, tmp_path: Path) -> None:
-    with TensorStore("rows", 40, tmp_path) as one, TensorStore("rows", 40, tmp_path) as two:
+    with TensorBuffer("rows", 40, tmp_path) as one, TensorBuffer("rows", 40, tmp_path) as two:
         for a, b in zip(windows(1), windows(2), strict=True):
             one.append(a)
             two.append(b)
@@ -53,7 +53,7 @@ def mapped_in(folder: Path) -> int:
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks for the mapping in /proc")
 def test_the_file_goes_with_the_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "MEMORY_BYTES", 0)
-    with TensorStore("rows", 40, tmp_path) as store:
+    with TensorBuffer("rows", 40, tmp_path) as store:
         store.append(windows()[0])
         finished = store.finished()
     gc.collect()
@@ -67,7 +67,7 @@ def test_the_file_goes_with_the_latents(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def gather_and_fail(folder: Path) -> None:
-    with TensorStore("rows", 40, folder) as store:
+    with TensorBuffer("rows", 40, folder) as store:
         store.append(windows()[0])
         raise KeyboardInterrupt
 
@@ -80,7 +80,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_few_need_no_folder(tmp_path: Path) -> None:
-    with TensorStore("rows", 40, tmp_path / "nowhere") as store:
+    with TensorBuffer("rows", 40, tmp_path / "nowhere") as store:
         store.append(windows()[0])
         assert len(store.finished()) == 16
 
@@ -88,9 +88,9 @@ def test_few_need_no_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_hold_them_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "MEMORY_BYTES", 0)
     with pytest.raises(StorageError, match="nowhere: cannot hold the latents of 90000 frames"):
-        TensorStore("the latents of 90000 frames", 90_000, tmp_path / "nowhere").append(windows()[0])
+        TensorBuffer("the latents of 90000 frames", 90_000, tmp_path / "nowhere").append(windows()[0])
 
 
 def test_no_window_gives_no_latents() -> None:
-    with TensorStore("rows", 40) as store:
+    with TensorBuffer("rows", 40) as store:
         assert len(store.finished()) == 0

@@ -14,31 +14,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import WeightsError
-from ..spec import AUDIO_WIDTH, LATENT_CHANNELS
+from .constants import AUDIO_WIDTH, LATENT_CHANNELS
 from .layers import (
     RESNET_EPS,
     TIME_WIDTHS,
-    Attend,
-    Attention,
+    AttentionFn,
     Context,
     Downsample,
-    GatedGelu,
-    Heard,
-    Kit,
+    LayerConfig,
     MotionModule,
-    Ops,
     ResNet,
     SpatialBlock,
     SpatialTransformer,
     TimeEmbedding,
     Upsample,
-    attend,
+    attention,
     fold,
     norm_over_clip,
     unfold,
 )
+from .protocols import AudioKV, Operations
 
 WIDEST = 1 << 13  # channels of a block that a file may ask for; the released models have 1280
+
+
 INPUT_CHANNELS = 3 * LATENT_CHANNELS + 1  # noisy latents, mask, masked latents, reference latents
 
 
@@ -91,11 +90,13 @@ class UNet(nn.Module):
         attention: computes attention over packed heads, as `layers.attend`.
     """
 
-    def __init__(self, config: UNetConfig | None = None, ops: Ops = nn, attention: Attend = attend) -> None:
+    def __init__(
+        self, config: UNetConfig | None = None, ops: Operations = nn, attention: AttentionFn = attention
+    ) -> None:
         super().__init__()
         self.config = config = config or UNetConfig()
         widths = config.channels
-        kit = Kit(
+        kit = LayerConfig(
             ops=ops,
             attend=attention,
             heads=config.heads,
@@ -114,13 +115,13 @@ class UNet(nn.Module):
         for place, block in enumerate(self.spatial_blocks):
             block.place = place
 
-    def hear(self, audio: Tensor) -> Heard:
+    def hear(self, audio: Tensor) -> AudioKV:
         """What a batch's audio (clips, frames, 50, 384) is to `forward`: the same at every step."""
         tokens = audio.flatten(0, 1)
         return [block.attn2.pairs(tokens) for block in self.spatial_blocks]
 
     def forward(
-        self, x: Tensor, timestep: float, heard: Heard | None, deep: Tensor | None = None, *, guided: bool = False
+        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, guided: bool = False
     ) -> tuple[Tensor, Tensor]:
         """One pass, whole or shallow (DeepCache, branch 0: arXiv 2312.00858).
 
@@ -155,12 +156,6 @@ class UNet(nn.Module):
             hidden = block(hidden, skips, context)
         return self.outermost.climb(hidden, skips, context, self.config.layers)
 
-    def compile_layers(self) -> None:
-        """Let torch.compile replace what every layer computes, at its first run."""
-        for module in self.modules():
-            if isinstance(module, (ResNet, Attention, GatedGelu)):
-                module.compile()
-
     @property
     def spatial_blocks(self) -> list[SpatialBlock]:
         """Of every transformer, in the order of their `place`."""
@@ -172,7 +167,7 @@ class UNet(nn.Module):
         return cast("UpBlock", self.up_blocks[-1])
 
 
-def down_blocks(config: UNetConfig, kit: Kit) -> list[DownBlock]:
+def down_blocks(config: UNetConfig, kit: LayerConfig) -> list[DownBlock]:
     """From the outside in; the innermost has neither attention nor a downsampling."""
     widths = config.channels
     last = len(widths) - 1
@@ -187,7 +182,7 @@ def down_blocks(config: UNetConfig, kit: Kit) -> list[DownBlock]:
     ]
 
 
-def up_blocks(config: UNetConfig, kit: Kit) -> list[UpBlock]:
+def up_blocks(config: UNetConfig, kit: LayerConfig) -> list[UpBlock]:
     """Each layer takes one skip: those of the mirrored down block, then the one that entered it."""
     widths = config.channels[::-1]
     last = len(widths) - 1
@@ -203,7 +198,7 @@ def up_blocks(config: UNetConfig, kit: Kit) -> list[UpBlock]:
 class Block(nn.Module):
     """Layers of one width: each a resnet, an attention and a motion module."""
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: Kit, *, attends: bool) -> None:
+    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool) -> None:
         super().__init__()
         width = layers[-1][1]
         self.resnets = nn.ModuleList(ResNet(width_in, width, kit) for width_in, width in layers)
@@ -226,7 +221,7 @@ class DownBlock(Block):
         resamples: whether a downsampling follows.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: Kit, *, attends: bool, resamples: bool) -> None:
+    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool, resamples: bool) -> None:
         super().__init__(layers, kit, attends=attends)
         self.downsamplers = nn.ModuleList(Downsample(layers[-1][1], kit) for _ in range(resamples))
 
@@ -250,7 +245,7 @@ class UpBlock(Block):
         resamples: whether an upsampling follows.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: Kit, *, attends: bool, resamples: bool) -> None:
+    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool, resamples: bool) -> None:
         super().__init__(layers, kit, attends=attends)
         self.upsamplers = nn.ModuleList(Upsample(layers[-1][1], kit) for _ in range(resamples))
 
@@ -270,7 +265,7 @@ class UpBlock(Block):
 class MiddleBlock(nn.Module):
     """The one block without motion modules."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResNet(width, width, kit) for _ in range(2))
         self.attentions = nn.ModuleList([SpatialTransformer(width, kit)])

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from benchmarks import plain
-from latentsync import sampling, synthetic
-from latentsync.face.mask import keep_mask
-from latentsync.pipeline import clips_at_once
-from latentsync.spec import LATENT_SCALE
-from latentsync.types import SamplerSettings
+from latentsync import synthetic
+from latentsync.faces.alignment import keep_mask
+from latentsync.models.constants import LATENT_SCALE
+from latentsync.sampling import conditioning, denoise
+from latentsync.sampling.sampler import clip_limit
+from latentsync.sampling.settings import SamplerSettings
 from tests import parity
 
 FRAMES, SIDE, RESOLUTION = 5, 16, 64
@@ -26,7 +27,7 @@ def test_latents_are_those_of_the_product(guidance: float) -> None:
     noise, conditioning = parity.normal(1, 1, 4, 1, SIDE, SIDE), parity.normal(2, 1, 9, FRAMES, SIDE, SIDE)
     audio = parity.normal(3, 1, FRAMES, 50, 384)
     settings = SamplerSettings(steps=4, guidance=guidance, step_cache=1)
-    *_, ours = sampling.denoise(unet, noise, conditioning, audio, settings, clips_at_once(2))
+    *_, ours = denoise.denoise(unet, noise, conditioning, audio, settings, clip_limit(2))
     weights = plain.nested(unet.state_dict())
     theirs = plain.denoise(weights, noise, conditioning, audio, settings)
     assert relative(ours, theirs) < 1e-4  # float32 sums in another order, carried through four steps
@@ -44,9 +45,9 @@ def test_conditioning_is_that_of_the_product() -> None:
     codec = synthetic.vae()
     crops = (127 * (1 + parity.normal(4, FRAMES, 3, RESOLUTION, RESOLUTION).tanh())).to(torch.uint8)
     keep = torch.from_numpy(keep_mask(RESOLUTION))
-    theirs = plain.condition(codec.vae, sampling.as_pixels(crops), keep)
+    theirs = plain.condition(codec.vae, conditioning.normalize_pixels(crops), keep)
     # float32 kernels sum in another order for another batch
-    torch.testing.assert_close(sampling.condition(crops, keep, codec), theirs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(conditioning.prepare_conditioning(crops, keep, codec), theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_decoding_is_that_of_the_product() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.spec import FACE_LANDMARKER
 from latentsync.synthetic import write_models
+from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI
 from scripts.sample_clip import Sample, make_sample
 

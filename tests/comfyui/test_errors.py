@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.comfyui import graphs

@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face.align import track_matrices
-from latentsync.face.choose import choose
-from latentsync.face.detect import FaceDetector
-from latentsync.face.follow import follow
-from latentsync.face.landmarks import GivenFaces, from_comfyui, read_json
-from latentsync.face.people import gather
-from latentsync.face.track import scan
-from latentsync.formats import named
-from latentsync.media import VideoFile, read_sound
-from latentsync.types import FaceTrack
-from latentsync.writer import VideoWriter
+from latentsync.audio.reader import read_audio
+from latentsync.faces.alignment import track_matrices
+from latentsync.faces.face_track import FaceTrack, build_face_track
+from latentsync.faces.identities import cluster_tracks, select
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.precomputed import PrecomputedDetector, from_comfyui, read_json
+from latentsync.faces.tracker import track_faces
+from latentsync.output.formats import format_named
+from latentsync.output.video_writer import VideoWriter
+from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.comfyui import graphs
@@ -58,7 +57,7 @@ def test_faces_are_taken_out_restored_and_put_back(comfyui: ComfyUI, sample: Sam
 def test_another_format_with_its_record(comfyui: ComfyUI, sample: Sample, form: str) -> None:
     graph = one_step("lipsync_video", sample)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format=form, consent="a test", filename_prefix="formats/x")
-    path = graphs.the_video(comfyui.outputs(comfyui.run(graph)), named(form).suffix)
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graph)), format_named(form).suffix)
     assert VideoFile(path).frame_count == 75
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
@@ -69,7 +68,7 @@ def test_another_format_with_its_record(comfyui: ComfyUI, sample: Sample, form: 
     for item in record["model_files"]:
         named_so = comfyui.models.rglob(item["name"])
         assert item["sha256"] in [hashlib.sha256(file.read_bytes()).hexdigest() for file in named_so]
-    samples = read_sound(sample.audio).samples
+    samples = read_audio(sample.audio).samples
     heard = {"role": "audio", "name": "the sound of the video", "size_bytes": samples.numel() * 4}
     assert record["inputs"][1] == {**heard, "sha256": hashlib.sha256(samples.numpy().tobytes()).hexdigest()}
     assert record["settings"]["lips"]["faces"]["face"] == "largest"
@@ -85,9 +84,9 @@ def test_to_images_changes_the_mouth_alone_to_the_bit(comfyui: ComfyUI, sample: 
     comfyui.run(graph)
     made, given, mask = (graphs.pictures(comfyui.output / "exact", name) for name in ("made", "given", "mask"))
     source = VideoFile(sample.video)
-    faces = GivenFaces(from_comfyui(read_json(sample.landmarks), source))
-    people = gather(source, scan(source, faces))
-    track = follow(people, choose(people))
+    faces = PrecomputedDetector(from_comfyui(read_json(sample.landmarks), source))
+    people = cluster_tracks(source, track_faces(source, faces))
+    track = build_face_track(people, select(people))
     for i in range(3):
         changed = (made[i] != given[i]).any(axis=-1)
         assert changed.mean() > 0.01, "untrained lips are noise: the mouth must have changed"
@@ -114,7 +113,7 @@ def test_a_gap_is_the_source_to_the_bit_in_to_images(comfyui: ComfyUI, sample: S
         assert mask[i].max() == 0, "the mask is of the floats themselves: not a bit differs"
 
 
-def test_two_speakers_in_one_pass(comfyui: ComfyUI, sample: Sample, shared: Path, detector: FaceDetector) -> None:
+def test_two_speakers_in_one_pass(comfyui: ComfyUI, sample: Sample, shared: Path, detector: MediaPipeDetector) -> None:
     """Each has a recording of their own: both mouths change, nothing else does, and the mix is heard."""
     video, voices = two_people(comfyui.input, shared), two_voices(comfyui.input)
     graph = graphs.changed(graphs.load("lipsync_two_speakers"), "LoadVideo", file=video.name)
@@ -126,15 +125,15 @@ def test_two_speakers_in_one_pass(comfyui: ComfyUI, sample: Sample, shared: Path
     made, source = VideoFile(path), VideoFile(video)
     assert made.frame_count == source.frame_count == SPOKEN_FRAMES
     people = found(source, detector)
-    tracks = [follow(people, choose(people, order)) for order in ("leftmost", "rightmost")]
+    tracks = [build_face_track(people, select(people, order)) for order in ("leftmost", "rightmost")]
     everything = range(SPOKEN_FRAMES)
     for i, frame, original in zip(everything, made.read(everything), source.read(everything), strict=True):
         changed = (frame != original).any(axis=-1)
         mouths = [may_change(track, i) for track in tracks]
         assert all((changed & mouth).sum() > mouth.sum() / 2 for mouth in mouths)
         assert not (changed & ~mouths[0] & ~mouths[1]).any()
-    left, right = (read_sound(voice).samples for voice in voices)
-    assert torch.equal(read_sound(path).samples, left + right)
+    left, right = (read_audio(voice).samples for voice in voices)
+    assert torch.equal(read_audio(path).samples, left + right)
 
 
 def two_people(folder: Path, shared: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from latentsync.spec import MODELS
+from latentsync.weights.catalog import MODELS
 from scripts.comfyui import ComfyUI, ExecutionFailedError, InvalidPromptError, environment
 from scripts.sample_clip import Sample
 from tests.comfyui import graphs

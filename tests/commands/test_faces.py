@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentsync.__main__ import main
-from latentsync.writer import VideoWriter
+from latentsync.cli.main import main
+from latentsync.output.video_writer import VideoWriter
 from scripts.sample_clip import make_sample
 
 

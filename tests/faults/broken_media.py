@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 from tests.faults.cases import Attack, Scene
 
 

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentsync.composite import BlendSettings, composite
-from latentsync.media import ImageBatch
-from latentsync.timeline import Timeline
-from latentsync.types import FaceTrack, HearingSettings, LipTrack, SamplerSettings, Waveform
+from latentsync.audio.features import AudioSettings
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.face_track import FaceTrack
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.frame_source import ImageBatch
+from latentsync.video.timeline import Timeline
 from tests.faults.broken_media import folder, loop
 from tests.faults.cases import Attack, Misuse, Scene
 
@@ -168,5 +173,5 @@ PICTURES = [
     Misuse(
         "a scheduler that is code", lambda _: SamplerSettings(scheduler="__import__('os')"), "scheduler must be one of"
     ),
-    Misuse("a silence that is none", lambda _: HearingSettings(silence="loud"), "silence must be one of"),
+    Misuse("a silence that is none", lambda _: AudioSettings(silence="loud"), "silence must be one of"),
 ]

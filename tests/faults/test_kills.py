@@ -16,8 +16,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from latentsync.__main__ import main
-from latentsync.media import VideoFile
+from latentsync.cli.main import main
+from latentsync.video.video_file import VideoFile
 from tests.faults.cases import COMMAND_LINE, Scene
 from tests.witness import Witness
 

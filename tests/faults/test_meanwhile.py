@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentsync import checkpoint, store
-from latentsync.__main__ import main
-from latentsync.commands import run
+from latentsync import checkpoint, tensor_buffer
+from latentsync.cli import run
+from latentsync.cli.main import main
 from latentsync.errors import MediaError, StorageError
-from latentsync.media import VideoFile
-from latentsync.store import TensorStore
+from latentsync.tensor_buffer import TensorBuffer
+from latentsync.video.video_file import VideoFile
 from tests.faults.broken_weights import UNET
 from tests.faults.cases import COMMAND_LINE, LIBRARY, Scene
 from tests.test_media import make_clip
@@ -86,18 +86,18 @@ def test_a_source_that_changes_under_the_run(
 
 
 def test_a_temp_folder_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, witness: Witness) -> None:
-    monkeypatch.setattr(store, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(tensor_buffer, "MEMORY_BYTES", 0)
     folder = tmp_path / "temp"
     folder.mkdir()
     rows = torch.rand(16, 4, 8, 8)
-    with TensorStore("rows", 32, folder) as kept:
+    with TensorBuffer("rows", 32, folder) as kept:
         kept.append(rows)
         shutil.rmtree(folder)
         kept.append(rows)
         assert torch.equal(kept.finished(), torch.cat([rows, rows]).half())
     with (
         pytest.raises(StorageError, match="temp: cannot hold the rows") as caught,
-        TensorStore("the rows", 32, folder) as kept,
+        TensorBuffer("the rows", 32, folder) as kept,
     ):
         kept.append(rows)
     witness.saw(

@@ -13,7 +13,8 @@ from latentsync import synthetic
 from latentsync.checkpoint import meta_shapes
 from latentsync.errors import WeightsError
 from latentsync.models import layers
-from latentsync.models.layers import Attend, Heard, attend, fold, in_parts, norm_over_clip, unfold
+from latentsync.models.layers import AttentionFn, attention, chunked, fold, norm_over_clip, unfold
+from latentsync.models.protocols import AudioKV
 from latentsync.models.unet import UNet, UNetConfig
 from tests import parity
 
@@ -36,7 +37,7 @@ def audio() -> torch.Tensor:
 
 
 @pytest.fixture
-def heard(unet: UNet, audio: torch.Tensor) -> Heard:
+def heard(unet: UNet, audio: torch.Tensor) -> AudioKV:
     return unet.hear(audio)
 
 
@@ -70,16 +71,16 @@ def test_attention_is_the_given_one(x: torch.Tensor, audio: torch.Tensor) -> Non
 
     def counted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
         heads_seen.append(heads)
-        return attend(query, key, value, heads)
+        return attention(query, key, value, heads)
 
-    given: Attend = counted
+    given: AttentionFn = counted
     unet = UNet(synthetic.UNET, attention=given)
     unet(x, 1, unet.hear(audio))
     # 16 spatial transformers and 20 motion modules, two attentions each
     assert heads_seen == [8] * 2 * (16 + 20)
 
 
-def test_shallow_pass_is_the_end_of_the_whole_one(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
+def test_shallow_pass_is_the_end_of_the_whole_one(unet: UNet, x: torch.Tensor, heard: AudioKV) -> None:
     whole, deep = unet(x, 500, heard)
     shallow, returned = unet(x, 500, heard, deep)
     assert returned is deep
@@ -87,7 +88,7 @@ def test_shallow_pass_is_the_end_of_the_whole_one(unet: UNet, x: torch.Tensor, h
     assert whole.shape == (2, 4, FRAMES, SIDE, SIDE)
 
 
-def test_shallow_pass_takes_the_deep_state_as_it_is(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
+def test_shallow_pass_takes_the_deep_state_as_it_is(unet: UNet, x: torch.Tensor, heard: AudioKV) -> None:
     _, deep = unet(x, 500, heard)
     assert not torch.equal(unet(x, 500, heard, torch.zeros_like(deep))[0], unet(x, 500, heard, deep)[0])
 
@@ -125,24 +126,6 @@ def test_layers_that_work_in_parts_give_the_same(
     torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(deep_in_parts, deep, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(unet(x, 500, heard, deep, guided=True)[0], whole, atol=1e-4, rtol=1e-4)
-
-
-def test_every_kind_of_layer_is_compiled_by_choice(x: torch.Tensor, audio: torch.Tensor) -> None:
-    unet = synthetic.unet()
-    expected, _ = unet(x, 500, unet.hear(audio), guided=True)
-    unet.compile_layers()
-    compiled = {type(module).__name__ for module in unet.modules() if module._compiled_call_impl is not None}
-    assert compiled == {"ResNet", "SelfAttention", "AudioAttention", "TemporalAttention", "GatedGelu"}
-    with torch.compiler.set_stance("force_eager"):  # what torch makes of them is torch's own
-        torch.testing.assert_close(unet(x, 500, unet.hear(audio), guided=True)[0], expected)
-
-
-def test_compiled_layers_take_any_number_of_rows() -> None:
-    """From the second number on torch compiles for all of them, and their sizes are symbols."""
-    compiled = torch.compile(lambda x: in_parts(torch.sin, x, wider=1), backend="aot_eager", fullgraph=True)
-    for rows in (2, 3, 5):
-        given = torch.ones(rows, 4)
-        torch.testing.assert_close(compiled(given), given.sin())
 
 
 def test_windows_of_one_batch_do_not_meet(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:

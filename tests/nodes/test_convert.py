@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 
 NTSC = Fraction(30000, 1001)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 
 
 @pytest.fixture(scope="session")
