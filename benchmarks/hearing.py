@@ -23,7 +23,7 @@ from benchmarks.loading import resident_bytes
 from latentsync import audio, hearing, mel, sound, speech, synthetic
 from latentsync.media import read_sound
 from latentsync.types import HearingSettings, Segments, Waveform
-from tests.golden import procedural
+from tests.support import procedural
 
 CLIP_SECONDS, SHIFT_SECONDS, SEGMENT_SECONDS = 300, 7, 30
 NEAR_CUT_SECONDS = 1  # on either side of where one segment gives way to the next

@@ -35,7 +35,7 @@ from latentsync.spec import AUDIO_STATES, AUDIO_WIDTH, MODELS
 from latentsync.timeline import Timeline
 from latentsync.types import AudioFeatures, FaceTrack, LipTrack, SamplerSettings, Waveform
 from scripts.sample_clip import LANDMARKS
-from tests.face import seams
+from tests.support import seams
 
 RESOLUTION = MODELS["1.5"].resolution
 TOO_BRIGHT = 0.24  # of a face in [-1, 1]

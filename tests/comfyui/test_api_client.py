@@ -15,8 +15,8 @@ import pytest
 from latentsync.media import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
-from tests.comfyui import graphs
-from tests.file_server import serving
+from tests.support import graphs
+from tests.support.file_server import serving
 
 CLIENT = graphs.API_WORKFLOWS / "client.py"
 TWO_VOICES = graphs.API_WORKFLOWS / "lipsync_two_speakers.json"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,20 +14,10 @@ from safetensors.torch import load_file, save_file
 from latentsync.writer import VideoWriter
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
-from tests.comfyui import graphs
+from tests.support import graphs
+from tests.support.model_files import put_aside
 
 UNET = Path("latentsync/1.5/latentsync_unet.safetensors")
-
-
-@contextmanager
-def put_aside(path: Path) -> Iterator[Path]:
-    """Move a file away and, at the end, back; yields where it is meanwhile."""
-    aside = path.with_name(path.name + ".aside")
-    path.rename(aside)
-    try:
-        yield aside
-    finally:
-        aside.replace(path)
 
 
 @pytest.fixture

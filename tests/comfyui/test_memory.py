@@ -8,7 +8,7 @@ import pytest
 from latentsync.media import VideoFile
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
-from tests.comfyui import graphs
+from tests.support import graphs
 
 STAGES = ["unet", "encode", "decode", "whisper"]
 

@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from latentsync.spec import HUB, VAE, WHISPER
 from latentsync.synthetic import write_models
 from scripts.comfyui import ComfyUI, ExecutionFailedError
-from tests.comfyui.test_errors import put_aside
-from tests.comfyui.test_weights import full_size_vae, loading, said
-from tests.file_server import Served, serving
+from tests.support.file_server import Served, serving
+from tests.support.model_files import full_size_vae, loading, put_aside, said
 
 PUBLISHED = "1.5/latentsync_unet.safetensors"
 TUNED = "whisper_tuned_unet.safetensors"

@@ -12,7 +12,7 @@ from latentsync.types import Waveform
 from latentsync.writer import VideoWriter
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, speech
-from tests.comfyui import graphs
+from tests.support import graphs
 
 SECONDS = 2.0
 SOUND_RATE = 44_100

@@ -16,7 +16,7 @@ from latentsync.media import VideoFile, read_sound
 from scripts.comfyui import PACK, ComfyUI
 from scripts.sample_clip import Sample
 from scripts.workflow import to_api
-from tests.comfyui import graphs
+from tests.support import graphs
 
 AAC_FRAME_SECONDS = 1024 / 44100  # a decoder may hand out the last frame whole
 SOURCE_FRAMES = 50

@@ -1,0 +1,116 @@
+"""A real talking clip with untrained lips, through blending and codecs: what is kept stays as good as the source."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.seams import RESOLUTION, energy, untrained
+from latentsync.composite import BlendSettings, composite
+from latentsync.face.align import track_matrices
+from latentsync.face.choose import choose
+from latentsync.face.detect import FaceDetector
+from latentsync.face.follow import follow
+from latentsync.face.people import gather
+from latentsync.face.track import scan
+from latentsync.formats import Format, named
+from latentsync.media import VideoFile
+from latentsync.types import LipTrack
+from latentsync.writer import VideoWriter
+from tests.support import seams
+
+FRAMES = 16
+LOSS_DB = 0.5  # below one plain encode of the source
+
+
+@pytest.fixture(scope="module")
+def lips(shared: Path, detector: FaceDetector) -> LipTrack:
+    source = VideoFile(shared / "media/demo2_video.mp4", duration_seconds=Fraction(FRAMES, 25))
+    people = gather(source, scan(source, detector))
+    return untrained(follow(people, choose(people)))
+
+
+@pytest.fixture(scope="module")
+def untouched(lips: LipTrack) -> np.ndarray:
+    """bool (frames, H, W): where the model's mask is not."""
+    size = (lips.track.source.height, lips.track.source.width)
+    return np.stack([~seams.in_frame(matrix, size, RESOLUTION) for matrix in track_matrices(lips.track, RESOLUTION)])
+
+
+def test_no_pixel_outside_the_mask_changes(lips: LipTrack, untouched: np.ndarray) -> None:
+    for (frame, source), outside in zip(composite([lips], BlendSettings()), untouched, strict=True):
+        changed = (frame != source).any(axis=-1)
+        assert not (changed & outside).any()
+        assert changed.sum() > 0.5 * (~outside).sum()
+
+
+def test_the_seam_of_the_mouth_is_softer_than_the_boxs(lips: LipTrack, capsys: pytest.CaptureFixture[str]) -> None:
+    mouth, box = (energy(lips, BlendSettings(mode)) for mode in ("mouth", "box"))
+    with capsys.disabled():
+        print(f"energy of the seam: {mouth:.1f} (mouth), {box:.1f} (box) ", end="")
+    assert mouth < box
+
+
+def written(path: Path, form: Format, lips: LipTrack, blend: BlendSettings | None) -> np.ndarray:
+    """The clip as it is read back, with new lips, or as it is."""
+    source = lips.track.source
+    plain = source.read(range(FRAMES))
+    frames = plain if blend is None else (frame for frame, _ in composite([lips], blend))
+    size = {"height": source.height, "width": source.width}
+    with VideoWriter(path, rate=source.rate, form=form, **size) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return np.stack(list(VideoFile(path).read(range(FRAMES))))
+
+
+def test_what_is_kept_is_as_good_as_a_plain_encode(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
+    form = named("mp4 h264")
+    source = np.stack(list(lips.track.source.read(range(FRAMES))))
+    made = written(tmp_path / "made.mp4", form, lips, BlendSettings())
+    plain = written(tmp_path / "plain.mp4", form, lips, None)
+    ours, theirs = (psnr(frames[untouched], source[untouched]) for frames in (made, plain))
+    assert ours > theirs - LOSS_DB, f"{ours:.2f} dB and {theirs:.2f} dB"
+
+
+def test_lossless_keeps_every_bit(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
+    made = written(tmp_path / "made.mkv", named("mkv ffv1 lossless"), lips, BlendSettings())
+    source = np.stack(list(lips.track.source.read(range(FRAMES))))
+    np.testing.assert_array_equal(made[untouched], source[untouched])
+    np.testing.assert_array_equal(made, np.stack([frame for frame, _ in composite([lips], BlendSettings())]))
+
+
+def psnr(made: np.ndarray, given: np.ndarray) -> float:
+    """Peak signal to noise in dB."""
+    return float(10 * np.log10(255**2 / np.mean((made.astype(np.float32) - given) ** 2)))
+
+
+ENDLESS = """
+import sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+from latentsync.writer import VideoWriter
+noise = np.random.default_rng(0).integers(0, 256, (8, 240, 320, 3), dtype=np.uint8)
+with VideoWriter(Path(sys.argv[1]), rate=Fraction(25), height=240, width=320) as writer:
+    for i in range(10**9):
+        writer.write(noise[i % 8])
+        if i == 100:
+            print("writing", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a process that can be killed at once")
+def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path / "out.mp4")], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"writing\n"
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []

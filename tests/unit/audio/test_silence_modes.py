@@ -1,0 +1,157 @@
+"""Listening as a whole: what comes out for each way with silence, and what that does to the frames."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from latentsync import chart, hearing, pipeline, sampling, sound
+from latentsync.composite import BlendSettings, Composite, composite
+from latentsync.errors import AudioError, UsageError
+from latentsync.speech import Speech
+from latentsync.timeline import Timeline
+from latentsync.types import AudioFeatures, FaceTrack, HearingSettings, LipTrack, SamplerSettings, Silence, Waveform
+from tests.support import procedural, tiny_networks
+
+RATE = sound.SAMPLE_RATE
+PAUSE = slice(35, 65)  # of 2 s from 0.8 s on, in frames that no hang or lead reaches
+TALK = Waveform(
+    torch.cat([torch.from_numpy(procedural.speech(s)) * g for s, g in ((0.8, 1), (2.0, 0), (0.4, 1))])[None], RATE
+)
+
+
+@cache
+def listened(silence: Silence) -> tuple[AudioFeatures, Speech]:
+    settings, heard = HearingSettings(silence=silence), sound.hear(TALK)
+    return hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, TALK, settings)
+
+
+@cache
+def lips(silence: Silence) -> tuple[LipTrack, list[range]]:
+    clip = tiny_networks.Clip({"height": 180, "width": 240, "scale": 0.5, "frames": 80})
+    track = FaceTrack(clip, clip.points(clip.frame_count))
+    timeline = Timeline(Fraction(25), tuple(range(80)))
+    features = listened(silence)[0]
+    noise = sampling.draw_noise(1, 64)
+    settings = SamplerSettings(steps=1, guidance=1.0)
+    samples = pipeline.sample(
+        tiny_networks.unet("unet_tiny"), tiny_networks.vae(), track, features, timeline, settings, noise
+    )
+    made = pipeline.collect(samples, track, timeline, TALK, tiny_networks.vae())
+    return made, pipeline.plan(track, features, timeline)
+
+
+@cache
+def frames(silence: Silence) -> list[Composite]:
+    return list(composite([lips(silence)[0]], BlendSettings("box", color_match=False)))
+
+
+def test_the_steps_are_counted_right() -> None:
+    settings, heard = HearingSettings(), sound.hear(TALK)
+    steps = list(hearing.listen(heard, tiny_networks.whisper(), settings))
+    assert len(steps) == hearing.steps(heard, settings)
+    assert sum(step.states is not None for step in steps) == 4  # silence, speech in two halves, silence
+
+
+def test_states_are_kept_in_half_precision_with_silence_around_them() -> None:
+    features, _ = listened("as is")
+    assert features.states.dtype == torch.float16
+    assert (features.first, len(features.states)) == (-4, 4 + 160 + 5)
+    assert features.spoken is None
+    assert features.waveform is TALK
+
+
+def test_closing_the_mouth_changes_the_states_of_the_pause_alone() -> None:
+    plain, closed = listened("as is")[0].states, listened("close mouth")[0].states
+    same = (plain == closed).flatten(1).all(dim=1)
+    assert listened("close mouth")[0].spoken is None, "every frame is still regenerated"
+    assert same[4 : 4 + 40].all()
+    assert not same[4 + 70 : 4 + 130].any()
+
+
+def test_a_pause_keeps_the_source_bit_for_bit() -> None:
+    kept, _ = lips("keep source")
+    assert (kept.slots[PAUSE] < 0).all()
+    for i, made in enumerate(frames("keep source")):
+        assert np.array_equal(made.frame, made.source) == (kept.slots[i] < 0)
+
+
+def test_a_pause_is_not_sampled() -> None:
+    (everything, windows), (kept, fewer) = lips("as is"), lips("keep source")
+    assert len(windows) == 5
+    assert len(fewer) < len(windows)
+    assert len(kept.latents) == (kept.slots >= 0).sum() < len(everything.latents) == 80
+
+
+def test_lips_come_and_go_over_three_frames() -> None:
+    kept, _ = lips("keep source")
+    last = int(np.flatnonzero(kept.slots >= 0)[np.flatnonzero(kept.slots >= 0) < PAUSE.start].max())
+    assert kept.strength[last - 3 : last + 2].tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    full = frames("as is")
+    for i in (last - 2, last - 1, last):
+        made, whole = frames("keep source")[i], full[i]
+        share = (
+            np.abs(made.frame.astype(float) - made.source).sum()
+            / np.abs(whole.frame.astype(float) - whole.source).sum()
+        )
+        assert share == pytest.approx(kept.strength[i], abs=0.1)  # rounded to levels; another window's lips
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (Fraction(25), [False, True, True, False, False]),
+        (Fraction(30_000, 1001), [False, False, True, False, False]),
+        (Fraction(50), [False, False, False, True, True]),
+    ],
+)
+def test_a_frame_speaks_if_any_of_its_time_does(rate: Fraction, expected: list[bool]) -> None:
+    spoken = np.zeros(12, dtype=bool)
+    spoken[7:10] = True  # 70 to 100 ms
+    features = AudioFeatures(torch.zeros(6, 5, 384), TALK, spoken=spoken)
+    assert features.spoken_in(Timeline(rate, (0,) * 5)).tolist() == expected
+
+
+def test_without_any_speech_there_is_an_error_that_says_so() -> None:
+    hiss = Waveform(0.1 * tiny_networks.normal(1, 1, 2 * RATE), RATE)
+    settings, heard = HearingSettings(silence="keep source", threshold_db=10.0), sound.hear(hiss)
+    with pytest.raises(AudioError, match=r"no speech stands out .* lower the threshold"):
+        hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, hiss, settings)
+
+
+def test_a_listening_cut_short_is_not_taken_for_whole() -> None:
+    settings, heard = HearingSettings(), sound.hear(TALK)
+    steps = list(hearing.listen(heard, tiny_networks.whisper(), settings))[:-1]
+    with pytest.raises(AudioError, match="not run to its end"):
+        hearing.remember(steps, heard, TALK, settings)
+
+
+@pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hang_seconds": -1.0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="must be from"):
+        HearingSettings(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shift_seconds", [Fraction(0), Fraction(-3, 10), Fraction(3, 10)])
+def test_the_picture_shades_the_time_of_speech(shift_seconds: Fraction) -> None:
+    settings, heard = HearingSettings(), sound.hear(TALK, offset_seconds=shift_seconds)
+    found = hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, TALK, settings)[1]
+    picture = np.asarray(chart.draw(found, heard))
+    assert picture.shape == (308, 1024, 3)
+    shaded = (picture[chart.WAVE_PX - 2] == (0xD8, 0xF0, 0xD8)).all(axis=-1)
+    expected = found.spoken[(np.arange(1024) / 1024 * len(found.spoken)).astype(int)]
+    assert (shaded == expected).mean() > 0.98, "a pixel on either side of an edge"
+    wave = (picture[2 : chart.WAVE_PX // 2 - 2] == (0x50, 0x60, 0x70)).all(axis=-1).any(axis=0)
+    assert wave[~expected].mean() < 0.1 < wave[expected].mean()
+
+
+def test_pictures_of_very_short_sounds() -> None:
+    tiny: Tensor = 0.5 * tiny_networks.normal(2, 1, 160)
+    settings, heard = HearingSettings(), sound.hear(Waveform(tiny, RATE))
+    found = hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, TALK, settings)[1]
+    assert chart.draw(found, heard).size == (1024, 308)

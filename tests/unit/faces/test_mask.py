@@ -1,0 +1,13 @@
+import numpy as np
+import pytest
+
+from latentsync.face.mask import keep_mask
+from tests.support import alignment_golden as golden
+
+
+@pytest.mark.parametrize("resolution", [256, 512])
+def test_the_mask_is_upstreams(resolution: int) -> None:
+    recorded = np.load(golden.FOLDER / f"mask_{resolution}.npz")["keep"]
+    mask = keep_mask(resolution)
+    assert mask.dtype == np.float32
+    np.testing.assert_array_equal(mask, recorded)
