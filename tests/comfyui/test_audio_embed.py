@@ -17,7 +17,7 @@ def graph(sample: Sample) -> graphs.Graph:
     return graphs.changed(graph, "LatentSyncSampler", steps=1)
 
 
-def test_vocals_gate_the_lips_and_the_node_shows_where(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_audio_embed_vocals_gate_the_lips(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     """The audio speaks throughout, the vocals pause for 1.6 s: fewer windows are sampled than there are."""
     graphs.write_speech(comfyui.input / "vocals.wav", (0.6, True), (1.6, False), (0.8, True))
     graph["vocals"] = {"class_type": "LoadAudio", "inputs": {"audio": "vocals.wav"}}
@@ -33,7 +33,7 @@ def test_vocals_gate_the_lips_and_the_node_shows_where(comfyui: ComfyUI, graph: 
     assert windows(comfyui, graph, prompt_id) < 5, "75 frames are five windows"
 
 
-def test_a_pause_of_two_seconds_is_the_source_to_the_bit(comfyui: ComfyUI, sample: Sample) -> None:
+def test_audio_embed_pause_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -> None:
     """Frames 12.5 to 62.5 are silent; speech opens a little early, and stays open for a while after."""
     recording = graphs.write_speech(comfyui.input / "pause.wav", (0.5, True), (2.0, False), (0.5, True))
     graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
@@ -62,14 +62,14 @@ def windows(comfyui: ComfyUI, graph: graphs.Graph, prompt_id: str) -> int:
     return [state[sampler]["max"] for state in states if sampler in state][-1]
 
 
-def test_an_offset_beyond_the_recording_is_refused(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_audio_embed_refuses_offset_beyond_recording(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     with pytest.raises(ExecutionFailedError) as caught:
         comfyui.run(graphs.changed(graph, "LatentSyncAudioEmbed", offset_ms=-500_000))
     assert caught.value.node_type == "LatentSyncAudioEmbed"
     assert "use a smaller one" in caught.value.exception_message
 
 
-def test_a_video_without_sound_says_what_to_wire(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_audio_embed_without_audio_says_what_to_connect(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     """Load Video's components have no AUDIO where the file has none."""
     video = graphs.node(graph, "LoadVideo")
     graph["parts"] = {"class_type": "GetVideoComponents", "inputs": {"video": [video, 0]}}

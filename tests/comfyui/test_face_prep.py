@@ -11,7 +11,7 @@ from tests.support import graphs
 FRAMES = 50  # of the sample clip
 
 
-def test_the_node_shows_numbered_crops_and_the_report(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
+def test_face_prep_shows_crops_and_report(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
     assert shared
     graph = graphs.changed(graphs.quick("lipsync_video"), "LatentSyncFacePrep", min_confidence=0.45)
     shown = comfyui.run(graph)["outputs"][graphs.node(graph, "LatentSyncFacePrep")]
@@ -19,7 +19,7 @@ def test_the_node_shows_numbered_crops_and_the_report(comfyui: ComfyUI, sample: 
     assert "1 (chosen): 50 of 50 frames" in shown["text"][0]
 
 
-def test_two_face_preps_on_one_video_detect_once(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
+def test_face_prep_detects_once_per_video(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
     assert shared
     graph = graphs.changed(graphs.quick("lipsync_video"), "LatentSyncFacePrep", min_confidence=0.55)
     first = graphs.node(graph, "LatentSyncFacePrep")

@@ -18,7 +18,7 @@ from tests.support.model_files import full_size_vae, loading, put_aside, said
 
 
 @pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
-def test_the_example_offers_the_right_links(path: Path) -> None:
+def test_load_model_templates_link_official_files(path: Path) -> None:
     """ComfyUI's dialog of missing models shows those whose name is the value of a widget."""
     saved = json.loads(path.read_text(encoding="utf-8"))
     (node,) = [node for node in saved["nodes"] if node["type"] == "LatentSyncLoadModel"]
@@ -30,7 +30,7 @@ def test_the_example_offers_the_right_links(path: Path) -> None:
         assert (offer["hash"], offer["hash_type"]) == (model.unet.sha256, "SHA256")
 
 
-def test_a_published_name_stands_for_its_weights_wherever_they_lie(comfyui: ComfyUI, sample: Sample) -> None:
+def test_load_model_takes_converted_file_for_official_name(comfyui: ComfyUI, sample: Sample) -> None:
     assert sample
     name = "1.5/latentsync_unet.pt"
     assert not (comfyui.models / "latentsync" / name).exists()
@@ -46,18 +46,18 @@ def test_a_published_name_stands_for_its_weights_wherever_they_lie(comfyui: Comf
     ],
     ids=["not there", "another version's name", "another version's weights"],
 )
-def test_the_wrong_version_is_refused_by_name(comfyui: ComfyUI, inputs: dict[str, str], sentence: str) -> None:
+def test_load_model_refuses_wrong_version(comfyui: ComfyUI, inputs: dict[str, str], sentence: str) -> None:
     with pytest.raises(ExecutionFailedError) as caught:
         comfyui.run(loading("wrong version", **inputs))
     assert sentence in caught.value.exception_message
 
 
-def test_a_file_that_does_not_exist_is_refused_before_anything_runs(comfyui: ComfyUI) -> None:
+def test_load_model_refuses_missing_file_before_run(comfyui: ComfyUI) -> None:
     with pytest.raises(InvalidPromptError, match=r"there is no nothing.pt in models/latentsync"):
         comfyui.queue(loading("no file", unet="nothing.pt"))
 
 
-def test_a_vae_of_another_shape_is_refused(comfyui: ComfyUI) -> None:
+def test_load_model_refuses_vae_of_another_shape(comfyui: ComfyUI) -> None:
     graph = loading("pixel space", vae=["vae", 0])
     graph["vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "pixel_space"}}
     with pytest.raises(ExecutionFailedError) as caught:
@@ -66,7 +66,7 @@ def test_a_vae_of_another_shape_is_refused(comfyui: ComfyUI) -> None:
     assert "4 channels, a stride of 8" in caught.value.exception_message
 
 
-def test_a_wired_vae_takes_the_place_of_the_one_on_disk(comfyui: ComfyUI, tmp_path: Path) -> None:
+def test_load_model_connected_vae_replaces_file(comfyui: ComfyUI, tmp_path: Path) -> None:
     path = comfyui.models / "vae" / "wired.safetensors"
     save_file(full_size_vae(), path)
     graph = loading("wired", vae=["vae", 0])
@@ -107,7 +107,7 @@ print((half - eighth).norm().item(), (half - other).norm().item(), eighth_bytes 
 """
 
 
-def test_fp8_weights_compute_nearly_what_fp16_weights_do(comfyui: ComfyUI) -> None:
+def test_load_model_fp8_is_close_to_fp16(comfyui: ComfyUI) -> None:
     """Through ComfyUI's casting layers, on the CPU in float32."""
     assert "LoadedModel(1.5, 256 px, torch.float32 on cpu)" in said(comfyui, loading("fp8", precision="fp8"))
     command = [sys.executable, "-c", COMPARE, str(comfyui.program), str(graphs.REPOSITORY)]

@@ -47,13 +47,13 @@ def may_change(track: FaceTrack, frame: int) -> np.ndarray:
     return seams.in_frame(matrix, (track.source.height, track.source.width), RESOLUTION)
 
 
-def test_faces_are_taken_out_restored_and_put_back(comfyui: ComfyUI, sample: Sample) -> None:
+def test_video_combine_restored_crops_are_pasted_back(comfyui: ComfyUI, sample: Sample) -> None:
     path = graphs.the_video(comfyui.outputs(comfyui.run(one_step("lipsync_restored", sample))))
     assert graphs.probe(path).frames == 75
 
 
 @pytest.mark.parametrize("form", ["webm vp9", "mov prores 422", LOSSLESS])
-def test_another_format_with_its_record(comfyui: ComfyUI, sample: Sample, form: str) -> None:
+def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample: Sample, form: str) -> None:
     graph = one_step("lipsync_video", sample)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format=form, consent="a test", filename_prefix="formats/x")
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)), named(form).suffix)
@@ -75,7 +75,7 @@ def test_another_format_with_its_record(comfyui: ComfyUI, sample: Sample, form: 
     assert path.name.startswith("x_")
 
 
-def test_to_images_changes_the_mouth_alone_to_the_bit(comfyui: ComfyUI, sample: Sample) -> None:
+def test_to_images_changes_only_the_mouth(comfyui: ComfyUI, sample: Sample) -> None:
     graph = one_step("lipsync_images", sample)
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
     graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
@@ -95,7 +95,7 @@ def test_to_images_changes_the_mouth_alone_to_the_bit(comfyui: ComfyUI, sample: 
         assert set(np.unique(mask[i])) == {0, 255}
 
 
-def test_a_gap_is_the_source_to_the_bit_in_to_images(comfyui: ComfyUI, sample: Sample) -> None:
+def test_to_images_gap_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -> None:
     """Frames 20 to 39 show no face: more than are bridged."""
     landmarks = json.loads(sample.landmarks.read_text(encoding="utf-8"))
     landmarks["frames"][20:40] = [[]] * 20
@@ -112,7 +112,9 @@ def test_a_gap_is_the_source_to_the_bit_in_to_images(comfyui: ComfyUI, sample: S
         assert mask[i].max() == 0, "the mask is of the floats themselves: not a bit differs"
 
 
-def test_two_speakers_in_one_pass(comfyui: ComfyUI, sample: Sample, shared: Path, detector: FaceDetector) -> None:
+def test_video_combine_two_speakers_in_one_pass(
+    comfyui: ComfyUI, sample: Sample, shared: Path, detector: FaceDetector
+) -> None:
     """Each has a recording of their own: both mouths change, nothing else does, and the mix is heard."""
     video, voices = two_people(comfyui.input, shared), two_voices(comfyui.input)
     graph = graphs.changed(graphs.load("lipsync_two_speakers"), "LoadVideo", file=video.name)

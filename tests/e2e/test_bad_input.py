@@ -76,13 +76,15 @@ def told(attack: Attack, scene: Scene, capsys: pytest.CaptureFixture[str]) -> st
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.case)
-def test_the_command_line_says_what_is_wrong(attack: Attack, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_reported_by_command_line(
+    attack: Attack, scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = told(attack, scene, capsys)
     assert re.search(attack.said, line), line
 
 
 @pytest.mark.parametrize("attack", DETECTOR, ids=lambda attack: attack.case)
-def test_a_detector_that_cannot_be(
+def test_bad_detector_setting_is_reported(
     attack: Attack, shared: Path, scene: Scene, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (scene.folder / "latentsync").mkdir()
@@ -94,7 +96,7 @@ def test_a_detector_that_cannot_be(
 
 
 @pytest.mark.parametrize("misuse", MISUSES, ids=lambda misuse: misuse.case)
-def test_the_library_says_what_is_wrong(misuse: Misuse, scene: Scene) -> None:
+def test_bad_input_is_reported_by_library(misuse: Misuse, scene: Scene) -> None:
     with Watch() as watch, pytest.raises(LatentSyncError) as caught:
         misuse.call(scene)
     watch.check()
@@ -110,6 +112,6 @@ def memory_of_all_cases() -> Iterator[None]:
     assert reset_peak() - before < MOST_GROWTH_MB
 
 
-def test_attack_cases_have_names_of_their_own() -> None:
+def test_bad_input_cases_have_unique_names() -> None:
     cases = [case.case for case in (*ATTACKS, *DETECTOR, *MISUSES)]
     assert len(set(cases)) == len(cases)

@@ -49,7 +49,7 @@ def synthetic(sample: Sample, output: Path, *more: object) -> int:
     return run(sample.video, sample.audio, "-o", output, "--synthetic", "--steps", 2, *landmarks, *more)
 
 
-def test_a_video_gets_new_speech(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_makes_video_with_new_speech(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "\u6d4b\u8bd5 ü x.mp4"
     assert synthetic(sample, output) == 0
     made, source = VideoFile(output), VideoFile(sample.video)
@@ -58,7 +58,7 @@ def test_a_video_gets_new_speech(sample: Sample, tmp_path: Path, capsys: pytest.
     assert "untrained" in capsys.readouterr().err
 
 
-def test_the_same_seed_gives_the_same_file(sample: Sample, tmp_path: Path) -> None:
+def test_run_same_seed_gives_same_file(sample: Sample, tmp_path: Path) -> None:
     outputs = [tmp_path / f"{name}.mp4" for name in ("one", "same", "other")]
     assert [
         synthetic(sample, path, "--seed", seed, "--crf", 0) for path, seed in zip(outputs, (1, 1, 2), strict=True)
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_file(sample: Sample, tmp_path: Path) -> No
     assert one == same != other
 
 
-def test_weights_on_disk_are_loaded_as_a_user_has_them(sample: Sample, models: Path, tmp_path: Path) -> None:
+def test_run_loads_weights_from_disk(sample: Sample, models: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     status = run(
         sample.video, sample.audio, "-o", output, "--models", models, "--steps", 1, "--landmarks", sample.landmarks
@@ -77,7 +77,7 @@ def test_weights_on_disk_are_loaded_as_a_user_has_them(sample: Sample, models: P
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".webm", "vp9"), (".mkv", "ffv1")])
-def test_the_outputs_suffix_chooses_the_format(sample: Sample, tmp_path: Path, suffix: str, codec: str) -> None:
+def test_run_output_suffix_chooses_format(sample: Sample, tmp_path: Path, suffix: str, codec: str) -> None:
     output = tmp_path / f"out{suffix}"
     assert synthetic(sample, output, "--steps", 1) == 0
     assert VideoFile(output).frame_count == 38
@@ -85,7 +85,7 @@ def test_the_outputs_suffix_chooses_the_format(sample: Sample, tmp_path: Path, s
         assert container.streams.video[0].codec_context.name.endswith(codec)
 
 
-def test_a_record_is_written_beside_the_output(sample: Sample, tmp_path: Path) -> None:
+def test_run_writes_record_beside_output(sample: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     fast = ("--steps", 2, "--scheduler", "unipc", "--overlap", 4, "--guidance-start", 0.5, "--guidance-end", 1)
     assert synthetic(sample, output, *fast, "--record", "--consent", "my own face", "--seed", 9) == 0
@@ -107,7 +107,7 @@ def test_a_record_is_written_beside_the_output(sample: Sample, tmp_path: Path) -
         assert container.metadata["AI-modified"] == "yes"
 
 
-def test_a_failed_run_leaves_a_record_and_no_video(sample: Sample, tmp_path: Path) -> None:
+def test_run_failure_leaves_record_and_no_video(sample: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     assert run(words(tmp_path / "words.mp4"), sample.audio, "-o", output, "--synthetic", "--record") == 1
     record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def test_a_failed_run_leaves_a_record_and_no_video(sample: Sample, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("clip", "frames", "seconds"), [("demo1", 240, 9.6), ("demo3", 464, 18.56)])
-def test_real_clips(shared: Path, tmp_path: Path, clip: str, frames: int, seconds: float) -> None:
+def test_run_handles_real_clips(shared: Path, tmp_path: Path, clip: str, frames: int, seconds: float) -> None:
     """Real faces, found by the real detector; away from the face the picture is the source's up to the codec."""
     quick = ("--steps", 1, "--guidance", 1)
     models = tmp_path / "models" / "latentsync"
@@ -149,7 +149,9 @@ def test_real_clips(shared: Path, tmp_path: Path, clip: str, frames: int, second
         pytest.param(["--length", "shortest", "--fps", "25"], 25, 25, id="the shorter"),
     ],
 )
-def test_lengths(sample: Sample, tmp_path: Path, arguments: list[str], rate: int, frames: int) -> None:
+def test_run_length_and_fps_options(
+    sample: Sample, tmp_path: Path, arguments: list[str], rate: int, frames: int
+) -> None:
     output = tmp_path / "out.mp4"
     assert synthetic(sample, output, "--steps", 1, *arguments) == 0
     made = VideoFile(output)
@@ -184,7 +186,7 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_a_silent_file(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_refuses_silent_file(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.mp4"
     sound = silent(tmp_path / "silent.wav")
     assert run(sample.video, sound, "-o", output, "--synthetic", "--landmarks", sample.landmarks) == 1
@@ -192,14 +194,14 @@ def test_a_silent_file(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFix
     assert not output.exists()
 
 
-def test_a_file_that_is_no_video(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_refuses_file_that_is_no_video(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.mp4"
     assert run(words(tmp_path / "words.mp4"), sample.audio, "-o", output, "--synthetic") == 1
     assert "words.mp4" in refusal(capsys)
     assert not output.exists()
 
 
-def test_a_video_without_a_face(
+def test_run_refuses_video_without_face(
     shared: Path, sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = tmp_path / "latentsync"
@@ -212,7 +214,7 @@ def test_a_video_without_a_face(
     assert not output.exists()
 
 
-def test_missing_weights(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_lists_missing_weights(sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(sample.video, sample.audio, "-o", tmp_path / "out.mp4", "--models", tmp_path / "none") == 1
     said = capsys.readouterr().err
     for name in ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors"):
@@ -231,7 +233,7 @@ def test_missing_weights(sample: Sample, tmp_path: Path, capsys: pytest.CaptureF
         pytest.param(["-o", "no/such/folder/out.mp4"], id="no such folder"),
     ],
 )
-def test_bad_usage_has_an_exit_status_of_its_own(sample: Sample, tmp_path: Path, arguments: list[str]) -> None:
+def test_run_bad_usage_exits_with_status_2(sample: Sample, tmp_path: Path, arguments: list[str]) -> None:
     try:
         status = synthetic(sample, tmp_path / "out.mp4", *arguments)
     except SystemExit as leaving:
@@ -240,7 +242,7 @@ def test_bad_usage_has_an_exit_status_of_its_own(sample: Sample, tmp_path: Path,
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_the_source_is_never_overwritten(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_never_overwrites_source(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
     before = sample.video.read_bytes()
     assert synthetic(sample, sample.video) == 2
     assert "one of the inputs" in refusal(capsys)
@@ -248,7 +250,7 @@ def test_the_source_is_never_overwritten(sample: Sample, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("flag", ["--vocals", "--reference-face"])
-def test_no_other_input_is_overwritten(
+def test_run_never_overwrites_other_inputs(
     sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
     (tmp_path / "take.mp4").write_bytes(sample.video.read_bytes())
@@ -271,7 +273,7 @@ def test_no_other_input_is_overwritten(
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_what_cannot_be_is_refused_before_the_long_work(
+def test_run_refuses_bad_settings_before_long_work(
     sample: Sample,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -288,7 +290,7 @@ def test_what_cannot_be_is_refused_before_the_long_work(
     assert said in capsys.readouterr().err
 
 
-def test_sound_that_the_format_cannot_hold_is_refused_before_the_long_work(
+def test_run_refuses_audio_format_cannot_hold(
     sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faces, "search", lambda *_: pytest.fail("the search for faces has begun"))
@@ -301,7 +303,7 @@ def test_sound_that_the_format_cannot_hold_is_refused_before_the_long_work(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_ended_leaves_nothing(sample: Sample, tmp_path: Path, how: signal.Signals) -> None:
+def test_run_ended_by_signal_leaves_nothing(sample: Sample, tmp_path: Path, how: signal.Signals) -> None:
     quick = ["--synthetic", "--steps", "1", "--guidance", "1", "--landmarks", str(sample.landmarks)]
     command = [sys.executable, "-m", "latentsync", "run", str(sample.video), str(sample.audio)]
     process = subprocess.Popen(

@@ -31,7 +31,7 @@ def damaged(scene: Scene) -> Path:
     return scene.written("damaged.mp4", bytes(data))
 
 
-def test_a_decoder_that_fails_in_the_middle(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_passes_over_frames_that_do_not_decode(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(scene.run("--record", video=damaged(scene))) == 0
     said = capsys.readouterr().err
     (note,) = [line for line in said.splitlines() if line.startswith("note: damaged.mp4")]
@@ -60,7 +60,7 @@ def read_on(video: VideoFile) -> str:
         ("is deleted", lambda path: path.unlink()),
     ],
 )
-def test_a_source_that_changes_under_the_run(tmp_path: Path, what: str, change: Callable[[Path], object]) -> None:
+def test_video_file_that_changes_is_reported(tmp_path: Path, what: str, change: Callable[[Path], object]) -> None:
     """After it was indexed, before its frames are read."""
     path = tmp_path / "clip.mp4"
     make_clip(path, range(60))
@@ -70,7 +70,7 @@ def test_a_source_that_changes_under_the_run(tmp_path: Path, what: str, change: 
     assert "clip.mp4: " in happened
 
 
-def test_a_temp_folder_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensor_buffer_survives_deleted_temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MEMORY_BYTES", 0)
     folder = tmp_path / "temp"
     folder.mkdir()
@@ -87,7 +87,7 @@ def test_a_temp_folder_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyP
         kept.append(rows)
 
 
-def test_a_model_file_that_is_replaced_while_it_is_mapped(scene: Scene) -> None:
+def test_loader_keeps_old_weights_of_replaced_file(scene: Scene) -> None:
     """Replaced as every careful program does, ours among them: another file takes the name."""
     place = scene.folder / "unet.safetensors"
     shutil.copyfile(scene.models / UNET, place)
@@ -100,7 +100,9 @@ def test_a_model_file_that_is_replaced_while_it_is_mapped(scene: Scene) -> None:
     assert not checkpoint.load_unet(place).conv_in.weight.any()
 
 
-def test_memory_that_ends(scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_out_of_memory_is_one_sentence(
+    scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -113,7 +115,7 @@ def test_memory_that_ends(scene: Scene, capsys: pytest.CaptureFixture[str], monk
     assert main(scene.run("--record")) == 0
 
 
-def test_no_traceback_is_the_last_word(
+def test_run_unexpected_error_is_one_sentence(
     scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the system refuses where nobody thought of it is still a sentence."""

@@ -45,7 +45,7 @@ def renamed(scene: Scene, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_any_name_works(
+def test_run_accepts_any_file_name(
     scene: Scene, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(scene.folder)
@@ -59,7 +59,7 @@ def test_any_name_works(
 
 
 @pytest.mark.parametrize("name", ["12:30 take.mp4"])
-def test_a_name_without_a_folder_is_no_address(
+def test_run_file_name_is_not_read_as_address(
     good: Sample, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -71,7 +71,7 @@ def test_a_name_without_a_folder_is_no_address(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such name")
-def test_a_name_that_no_terminal_can_show(scene: Scene) -> None:
+def test_run_accepts_name_that_terminal_cannot_show(scene: Scene) -> None:
     """Bytes that are no UTF-8, into an output that knows ASCII alone."""
     name = b"take \xff\xfe.mp4"
     shutil.copyfile(scene.good.video, bytes(scene.folder) + b"/" + name)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows 
 
 
 @pytest.mark.parametrize("stage", ["lips", "video"])
-def test_killed_in_a_stage(scene: Scene, stage: str) -> None:
+def test_killed_run_leaves_no_half_file(scene: Scene, stage: str) -> None:
     with begun(scene, "--steps", 20) as process:
         await_stage(process, stage)
         process.kill()
@@ -27,7 +27,7 @@ def test_killed_in_a_stage(scene: Scene, stage: str) -> None:
     check_after_a_kill(scene, stage)
 
 
-def test_what_a_killed_run_left_goes_and_what_a_living_one_has_stays(scene: Scene) -> None:
+def test_stale_temp_files_are_removed_active_ones_kept(scene: Scene) -> None:
     """Three names in one folder: a killed run's, a living run's, and somebody's file that only looks like ours."""
     with claimed([scene.folder / "living.mp4"]):
         living = part_of(scene.folder / "living.mp4")
@@ -44,7 +44,7 @@ def test_what_a_killed_run_left_goes_and_what_a_living_one_has_stays(scene: Scen
     assert [path.name for path in scene.folder.iterdir()] == [own.name]
 
 
-def test_two_runs_of_one_output(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_run_of_same_output_is_refused(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     with claimed([scene.output]):
         assert main(scene.run()) == 1
     said = capsys.readouterr().err
@@ -56,7 +56,7 @@ def test_full_disk_is_one_sentence(scene: Scene) -> None:
     check_no_room(scene, 5_000)
 
 
-def test_an_output_that_nobody_reads(scene: Scene) -> None:
+def test_closed_stdout_gives_no_traceback(scene: Scene) -> None:
     """`... | head` closes the pipe."""
     reading, writing = os.pipe()
     os.close(reading)

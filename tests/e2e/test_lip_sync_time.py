@@ -107,7 +107,7 @@ def check(path: Path, expected: list[int], rate: Fraction, sound_seconds: int) -
 
 
 @pytest.mark.parametrize("length", get_args(Length))
-def test_ten_minutes(long_clip: VideoFile, length: Length, tmp_path: Path) -> None:
+def test_ten_minutes_stay_in_sync(long_clip: VideoFile, length: Length, tmp_path: Path) -> None:
     """600 s of sound; 400 s of video at 29.97, so that every mode has something to do."""
     expected = synced(long_clip, clicks(600), length, tmp_path / "out.mp4")
     source = range(long_clip.frame_count)
@@ -129,7 +129,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> VideoFile:
     ("rate", "length"),
     [(Fraction(24000, 1001), "shortest"), (Fraction(50), "video"), (Fraction(60000, 1001), "ping-pong")],
 )
-def test_a_video_longer_than_its_sound(tmp_path: Path, rate: Fraction, length: Length) -> None:
+def test_video_longer_than_audio_stays_in_sync(tmp_path: Path, rate: Fraction, length: Length) -> None:
     source = clip(tmp_path / "clip.mp4", rate, 40)
     expected = synced(source, clicks(22), length, tmp_path / "out.mp4")
     made = output_rate(rate)

@@ -44,14 +44,14 @@ def untouched(lips: LipTrack) -> np.ndarray:
     return np.stack([~seams.in_frame(matrix, size, RESOLUTION) for matrix in track_matrices(lips.track, RESOLUTION)])
 
 
-def test_no_pixel_outside_the_mask_changes(lips: LipTrack, untouched: np.ndarray) -> None:
+def test_real_clip_changes_only_inside_mask(lips: LipTrack, untouched: np.ndarray) -> None:
     for (frame, source), outside in zip(composite([lips], BlendSettings()), untouched, strict=True):
         changed = (frame != source).any(axis=-1)
         assert not (changed & outside).any()
         assert changed.sum() > 0.5 * (~outside).sum()
 
 
-def test_the_seam_of_the_mouth_is_softer_than_the_boxs(lips: LipTrack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_clip_mouth_seam_is_softer_than_box(lips: LipTrack, capsys: pytest.CaptureFixture[str]) -> None:
     mouth, box = (energy(lips, BlendSettings(mode)) for mode in ("mouth", "box"))
     with capsys.disabled():
         print(f"energy of the seam: {mouth:.1f} (mouth), {box:.1f} (box) ", end="")
@@ -70,7 +70,7 @@ def written(path: Path, form: Format, lips: LipTrack, blend: BlendSettings | Non
     return np.stack(list(VideoFile(path).read(range(FRAMES))))
 
 
-def test_what_is_kept_is_as_good_as_a_plain_encode(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
+def test_real_clip_kept_pixels_match_plain_encode(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
     form = named("mp4 h264")
     source = np.stack(list(lips.track.source.read(range(FRAMES))))
     made = written(tmp_path / "made.mp4", form, lips, BlendSettings())
@@ -79,7 +79,7 @@ def test_what_is_kept_is_as_good_as_a_plain_encode(lips: LipTrack, untouched: np
     assert ours > theirs - LOSS_DB, f"{ours:.2f} dB and {theirs:.2f} dB"
 
 
-def test_lossless_keeps_every_bit(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
+def test_real_clip_lossless_keeps_every_bit(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
     made = written(tmp_path / "made.mkv", named("mkv ffv1 lossless"), lips, BlendSettings())
     source = np.stack(list(lips.track.source.read(range(FRAMES))))
     np.testing.assert_array_equal(made[untouched], source[untouched])
@@ -107,7 +107,7 @@ with VideoWriter(Path(sys.argv[1]), rate=Fraction(25), height=240, width=320) as
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a process that can be killed at once")
-def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
+def test_killed_writer_leaves_no_final_file(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path / "out.mp4")], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"writing\n"

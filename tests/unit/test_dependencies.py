@@ -51,7 +51,7 @@ def download(folder: Path) -> None:
         ("huggingface_hub", download, "huggingface_hub>=0.27"),
     ],
 )
-def test_what_needs_it_says_what_to_install(
+def test_missing_library_error_says_what_to_install(
     package: str, use: Callable[[Path], object], install: str, remove: Remove, tmp_path: Path
 ) -> None:
     remove(package)
@@ -59,12 +59,12 @@ def test_what_needs_it_says_what_to_install(
         use(tmp_path)
 
 
-def test_without_diffusers_ddim_still_solves(remove: Remove) -> None:
+def test_ddim_runs_without_diffusers(remove: Remove) -> None:
     remove("diffusers")
     assert len(solvers.solver("ddim", 4).timesteps) == 4
 
 
-def test_the_versions_that_are_told_are_those_that_are_required() -> None:
+def test_named_versions_equal_requirements() -> None:
     required = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").split()
     told = {"mediapipe>=0.10.30", "openai-whisper>=20240930", "diffusers>=0.32", "huggingface_hub>=0.27"}
     assert set(required) == told

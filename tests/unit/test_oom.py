@@ -9,7 +9,7 @@ from latentsync.errors import RoomError
 from latentsync.room import Room, is_out_of_memory, room_error
 
 
-def test_half_is_tried_and_remembered() -> None:
+def test_oom_halves_the_batch_and_remembers() -> None:
     tried: list[int] = []
 
     def work(most: int) -> str:
@@ -24,7 +24,7 @@ def test_half_is_tried_and_remembered() -> None:
     assert room.most == 2
 
 
-def test_what_is_asked_is_not_tried_twice() -> None:
+def test_oom_at_batch_1_is_not_retried() -> None:
     tried: list[int] = []
 
     def work(most: int) -> str:
@@ -49,7 +49,7 @@ def test_what_is_asked_is_not_tried_twice() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_every_backends_way_to_say_it_is_understood(error: Exception) -> None:
+def test_oom_of_every_backend_is_recognized(error: Exception) -> None:
     def work(_: int) -> None:
         raise error
 
@@ -58,7 +58,7 @@ def test_every_backends_way_to_say_it_is_understood(error: Exception) -> None:
         Room(2, "pictures").run(work, 2)
 
 
-def test_another_error_is_not_tried_again() -> None:
+def test_other_errors_are_not_retried() -> None:
     tried: list[int] = []
 
     def work(most: int) -> None:
@@ -70,7 +70,7 @@ def test_another_error_is_not_tried_again() -> None:
     assert tried == [8]
 
 
-def test_what_a_room_said_is_not_said_twice() -> None:
+def test_oom_warning_is_given_once() -> None:
     with pytest.raises(RoomError) as caught:
         Room(1, "pictures").run(out_of_memory, 1)
     assert str(room_error(caught.value)) == str(caught.value)

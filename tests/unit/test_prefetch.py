@@ -18,18 +18,18 @@ def numbers(count: int, fail_at: int = -1) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 50])
-def test_the_same_items_in_order(count: int) -> None:
+def test_prefetch_keeps_items_in_order(count: int) -> None:
     assert list(ahead(numbers(count))) == list(range(count))
 
 
-def test_an_error_comes_after_the_items_before_it() -> None:
+def test_prefetch_raises_error_after_earlier_items() -> None:
     made = ahead(numbers(10, fail_at=6))
     assert [next(made) for _ in range(6)] == list(range(6))
     with pytest.raises(ValueError, match="no 6"):
         next(made)
 
 
-def test_another_thread_is_a_few_items_ahead() -> None:
+def test_prefetch_runs_a_few_items_ahead() -> None:
     began: list[tuple[int, str]] = []
     fourth = threading.Event()
 
@@ -48,7 +48,7 @@ def test_another_thread_is_a_few_items_ahead() -> None:
     assert {name for _, name in began} == {"ahead_0"}
 
 
-def test_closing_waits_for_the_item_under_way_and_makes_no_more() -> None:
+def test_prefetch_close_waits_for_current_item() -> None:
     made_so_far: list[int] = []
 
     def noted() -> Iterator[int]:

@@ -62,7 +62,7 @@ def test_source_names_no_device(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_source_is_readable_on_every_windows_code_page(path: Path) -> None:
+def test_source_is_readable_on_windows_code_pages(path: Path) -> None:
     path.read_text(encoding="utf-8").encode("cp1252")
 
 

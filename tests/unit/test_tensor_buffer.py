@@ -25,7 +25,7 @@ def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return request.param
 
 
-def test_what_goes_in_comes_out(kept_in: str, tmp_path: Path) -> None:
+def test_tensor_buffer_returns_what_was_appended(kept_in: str, tmp_path: Path) -> None:
     given = windows()
     with TensorStore("rows", 40, tmp_path) as store:
         slots = [store.append(piece) for piece in given]
@@ -36,7 +36,7 @@ def test_what_goes_in_comes_out(kept_in: str, tmp_path: Path) -> None:
     assert torch.equal(finished[[34, 0]], torch.cat(given).half()[[34, 0]])
 
 
-def test_two_clips_share_nothing(kept_in: str, tmp_path: Path) -> None:
+def test_tensor_buffer_two_clips_are_separate(kept_in: str, tmp_path: Path) -> None:
     with TensorStore("rows", 40, tmp_path) as one, TensorStore("rows", 40, tmp_path) as two:
         for a, b in zip(windows(1), windows(2), strict=True):
             one.append(a)
@@ -51,7 +51,7 @@ def mapped_in(folder: Path) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks for the mapping in /proc")
-def test_the_file_goes_with_the_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensor_buffer_file_is_deleted_with_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "MEMORY_BYTES", 0)
     with TensorStore("rows", 40, tmp_path) as store:
         store.append(windows()[0])
@@ -72,25 +72,25 @@ def gather_and_fail(folder: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensor_buffer_failure_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "MEMORY_BYTES", 0)
     with pytest.raises(KeyboardInterrupt):
         gather_and_fail(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_few_need_no_folder(tmp_path: Path) -> None:
+def test_tensor_buffer_small_data_needs_no_folder(tmp_path: Path) -> None:
     with TensorStore("rows", 40, tmp_path / "nowhere") as store:
         store.append(windows()[0])
         assert len(store.finished()) == 16
 
 
-def test_a_folder_that_cannot_hold_them_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensor_buffer_names_folder_it_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "MEMORY_BYTES", 0)
     with pytest.raises(StorageError, match="nowhere: cannot hold the latents of 90000 frames"):
         TensorStore("the latents of 90000 frames", 90_000, tmp_path / "nowhere").append(windows()[0])
 
 
-def test_no_window_gives_no_latents() -> None:
+def test_tensor_buffer_without_windows_is_empty() -> None:
     with TensorStore("rows", 40) as store:
         assert len(store.finished()) == 0

@@ -38,7 +38,7 @@ def open_template(page: ComfyPage, name: str) -> None:
     page.set_widget("LatentSyncSampler", "steps", 2)
 
 
-def test_every_template_card_has_a_thumbnail(comfyui: ComfyUI, sample: Sample) -> None:
+def test_template_cards_have_thumbnails(comfyui: ComfyUI, sample: Sample) -> None:
     with opened(comfyui.url) as page:
         cards = page.templates(PACK)
         expect(cards).to_have_count(len(TEMPLATES), timeout=LOAD_MS)
@@ -49,7 +49,7 @@ def test_every_template_card_has_a_thumbnail(comfyui: ComfyUI, sample: Sample) -
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_every_template_opens_without_unknown_nodes(comfyui: ComfyUI, sample: Sample, name: str) -> None:
+def test_template_opens_without_unknown_nodes(comfyui: ComfyUI, sample: Sample, name: str) -> None:
     with opened(comfyui.url) as page:
         page.open_template(PACK, name)
         unknown = [node.type for node in page.nodes() if node.red and node.type.startswith("LatentSync")]
@@ -75,7 +75,7 @@ def test_template_runs_and_shows_its_video(comfyui: ComfyUI, sample: Sample, off
         page.picture(ARTIFACTS / "finished.png")
 
 
-def test_failed_run_is_reported_in_the_page(comfyui: ComfyUI, sample: Sample, official_name: None) -> None:
+def test_template_failure_is_reported_in_the_page(comfyui: ComfyUI, sample: Sample, official_name: None) -> None:
     with opened(comfyui.url) as page:
         open_template(page, "lipsync_video")
         page.set_widget(FACE_PREP, "face_index", 7)

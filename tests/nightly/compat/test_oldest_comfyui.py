@@ -14,7 +14,7 @@ OLDEST = compat.VERSIONS[0]
 
 
 @pytest.mark.slow
-def test_the_oldest_comfyui_runs_the_basic_workflow(tmp_path: Path) -> None:
+def test_oldest_comfyui_runs_basic_workflow(tmp_path: Path) -> None:
     program = fetch(OLDEST, compat.FOLDER / OLDEST)
     trial = compat.attempt(OLDEST, program, tmp_path, Path(sys.executable))
     print(trial)

@@ -46,7 +46,7 @@ def repeat(recording: Path, longer: Path) -> None:
         ("LatentSyncVideoCombine", {"LatentSyncSampler": {"steps": 1}, "LatentSyncVideoCombine": {"crf": 0}}),
     ],
 )
-def test_a_cancelled_job_stops_at_once_and_the_next_one_works(
+def test_cancel_stops_the_node_and_next_prompt_runs(
     comfyui: ComfyUI, sample: Sample, class_type: str, busy: dict[str, dict[str, object]]
 ) -> None:
     repeat(sample.audio, comfyui.input / LONG_SPEECH)
@@ -73,7 +73,7 @@ def test_a_cancelled_job_stops_at_once_and_the_next_one_works(
     path.unlink()
 
 
-def test_a_cancelled_search_for_faces_harms_no_later_one(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
+def test_cancel_of_face_detection_does_not_harm_next_prompt(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
     """The detector is native code, which another thread feeds: it must be idle before it is closed."""
     shutil.copyfile(shared / "media" / "demo3_video.mp4", comfyui.input / "long.mp4")
     graph = graphs.changed(graphs.quick("lipsync_video"), "LoadVideo", file="long.mp4")

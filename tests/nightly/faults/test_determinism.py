@@ -58,7 +58,7 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=str)
-def test_every_format_is_written_the_same_whatever_the_memory_held(form: Format, good: Sample, tmp_path: Path) -> None:
+def test_writer_output_does_not_depend_on_memory_content(form: Format, good: Sample, tmp_path: Path) -> None:
     """In a process of its own each, since what the memory holds is chosen when a process begins."""
     path = tmp_path / f"out{form.suffix}"
     digests = set()
@@ -72,7 +72,7 @@ def test_every_format_is_written_the_same_whatever_the_memory_held(form: Format,
     assert len(digests) == 1
 
 
-def test_two_runs_of_the_command_line_make_the_same_file(scene: Scene) -> None:
+def test_run_twice_gives_same_file(scene: Scene) -> None:
     digests = set()
     for value in LEFT_IN_MEMORY[:3]:
         environment = {"MALLOC_PERTURB_": str(value), "PYTHONPATH": str(REPOSITORY)}
@@ -97,7 +97,7 @@ def lips(good: Sample, codec: Codec, most: int) -> torch.Tensor:
     return pipeline.collect(samples, track, timeline, features.waveform, codec).latents.float()
 
 
-def test_what_batches_change(good: Sample) -> None:
+def test_sampler_batch_size_changes_little(good: Sample) -> None:
     """Kernels sum in another order for another batch. Untrained layers amplify that; trained ones hardly do."""
     codec = synthetic.vae()
     one = lips(good, codec, 2)
@@ -107,7 +107,7 @@ def test_what_batches_change(good: Sample) -> None:
     assert furthest < 0.01 * spread
 
 
-def test_what_slices_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vae_slice_size_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(5, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     made = []
     for most in (1, 2, 5):

@@ -73,7 +73,7 @@ def ended_well(server: ComfyUI, prompt_id: str) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks into /proc")
-def test_two_hundred_prompts(base: Path) -> None:
+def test_200_prompts_do_not_grow_memory(base: Path) -> None:
     sample = make_sample(base / "input", seconds=0.6)
     choice = random.Random(0)
     memory, handles, done, refused = [], [], 0, 0
@@ -99,7 +99,7 @@ def test_two_hundred_prompts(base: Path) -> None:
     assert handles[-1] <= handles[WARM] + 2
 
 
-def test_two_comfyuis_on_the_same_folders(base: Path) -> None:
+def test_two_comfyuis_share_folders(base: Path) -> None:
     """Both write the same prefix at the same time: every video is there, whole, with a record of its own."""
     sample = make_sample(base / "input", seconds=0.6)
     graph = graphs.changed(
@@ -156,7 +156,7 @@ def long_lips(source: VideoFile, sound: Waveform) -> LipTrack:
     return pipeline.collect(samples, track, timeline, sound, codec)
 
 
-def test_an_hour_in_one_run(tmp_path: Path) -> None:
+def test_one_hour_video_is_exact(tmp_path: Path) -> None:
     source = hour(tmp_path / "hour.mp4")
     rate = 8_000
     time = torch.arange(HOUR_FRAMES * rate // 25) / rate

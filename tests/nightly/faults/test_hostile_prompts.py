@@ -134,7 +134,7 @@ def cell(text: str) -> str:
     return f"`{line if len(line) <= MOST_SHOWN else line[: MOST_SHOWN - 1] + '…'}`"
 
 
-def test_values_that_cannot_be(comfyui: ComfyUI, graph: graphs.Graph, outside: Path) -> None:
+def test_prompt_values_out_of_range_are_refused(comfyui: ComfyUI, graph: graphs.Graph, outside: Path) -> None:
     for node, values in VALUES:
         said = refused(comfyui, graphs.changed(graph, node, **values))
         name = next(iter(values))
@@ -143,14 +143,16 @@ def test_values_that_cannot_be(comfyui: ComfyUI, graph: graphs.Graph, outside: P
     assert not folder.exists() or not list(folder.glob("*.mp4"))
 
 
-def test_a_rate_that_is_no_number(comfyui: ComfyUI, sample: Sample, outside: Path) -> None:
+def test_prompt_fps_nan_is_refused(comfyui: ComfyUI, sample: Sample, outside: Path) -> None:
     graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
     said = refused(comfyui, graphs.changed(graph, SECOND, fps=NAN))
     assert "fps must be a number, not nan" in said
 
 
 @pytest.mark.parametrize("prefix", OUTSIDE)
-def test_no_prefix_leads_outside(comfyui: ComfyUI, graph: graphs.Graph, outside: Path, prefix: str) -> None:
+def test_prompt_prefix_cannot_leave_output_folder(
+    comfyui: ComfyUI, graph: graphs.Graph, outside: Path, prefix: str
+) -> None:
     given = prefix.format(name="stolen", folder=outside)
     said = refused(comfyui, graphs.changed(graph, LAST, filename_prefix=given))
     assert "filename_prefix" in said or "cannot be written (embedded null byte)" in said
@@ -159,7 +161,9 @@ def test_no_prefix_leads_outside(comfyui: ComfyUI, graph: graphs.Graph, outside:
 @pytest.mark.parametrize(
     "name", ["../../../{secret}", "{folder}/unet.pt", "1.5/../../{secret}", "..", "", ["a"], {"a": 1}, 5]
 )
-def test_no_model_name_leads_outside(comfyui: ComfyUI, graph: graphs.Graph, outside: Path, name: Any) -> None:
+def test_prompt_model_name_cannot_leave_models_folder(
+    comfyui: ComfyUI, graph: graphs.Graph, outside: Path, name: Any
+) -> None:
     given = name.format(secret="secret.txt", folder=outside) if isinstance(name, str) else name
     said = refused(comfyui, graphs.changed(graph, FIRST, unet=given))
     assert "unet" in said
@@ -168,7 +172,7 @@ def test_no_model_name_leads_outside(comfyui: ComfyUI, graph: graphs.Graph, outs
 
 
 @pytest.mark.parametrize("socket", ["source", "reference_face", "landmarks"])
-def test_a_path_where_a_socket_is_reads_nothing(
+def test_prompt_path_in_a_socket_reads_nothing(
     comfyui: ComfyUI, graph: graphs.Graph, outside: Path, socket: str
 ) -> None:
     """A value takes the place of a wire: ComfyUI hands it to the node as it is."""
@@ -178,7 +182,7 @@ def test_a_path_where_a_socket_is_reads_nothing(
 
 
 @pytest.mark.parametrize("kind", ["m3u8", "ffconcat"])
-def test_a_list_of_other_files_reads_none_of_them(
+def test_prompt_playlist_reads_no_other_file(
     comfyui: ComfyUI, sample: Sample, graph: graphs.Graph, outside: Path, kind: str
 ) -> None:
     """Both are read by FFmpeg as videos, and name whatever file they like."""
@@ -198,7 +202,7 @@ def test_a_list_of_other_files_reads_none_of_them(
     assert f"clip.{kind}: cannot be read as video" in said
 
 
-def test_a_checkpoint_cannot_run_code(comfyui: ComfyUI, graph: graphs.Graph, outside: Path) -> None:
+def test_prompt_checkpoint_cannot_run_code(comfyui: ComfyUI, graph: graphs.Graph, outside: Path) -> None:
     proof = comfyui.base / "code-was-run"
     path = comfyui.models / "latentsync" / "evil.pt"
     torch.save({"conv_in.weight": torch.zeros(1), "x": Runs(proof)}, path)
@@ -208,7 +212,7 @@ def test_a_checkpoint_cannot_run_code(comfyui: ComfyUI, graph: graphs.Graph, out
     assert not proof.exists()
 
 
-def test_words_are_never_code(comfyui: ComfyUI, sample: Sample, graph: graphs.Graph, outside: Path) -> None:
+def test_prompt_text_is_never_run_as_code(comfyui: ComfyUI, sample: Sample, graph: graphs.Graph, outside: Path) -> None:
     proof = outside.parent / f"{outside.name}-proof"
     code = f"__import__('os').mkdir({str(proof)!r})"
     inputs = {"consent": f"$({code}) {{{{{code}}}}} %n", "filename_prefix": "hostile/$(id) `id` ${HOME}"}
@@ -227,5 +231,5 @@ def test_words_are_never_code(comfyui: ComfyUI, sample: Sample, graph: graphs.Gr
     assert not proof.exists()
 
 
-def test_a_good_graph_still_works(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_prompt_valid_graph_still_runs(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     works(comfyui, graphs.changed(graph, SAMPLER, seed=4321))

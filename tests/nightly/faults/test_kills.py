@@ -65,13 +65,13 @@ def kill_at_random(scene: Scene, times: int) -> tuple[Counter[str], Counter[str]
     return stages, outcomes
 
 
-def test_killed_at_random_moments(scene: Scene) -> None:
+def test_kill_at_random_moments_leaves_no_half_file(scene: Scene) -> None:
     stages, _ = kill_at_random(scene, KILLS)
     assert len(stages) > 1, "all kills fell into one stage"
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_cancelled_at_every_stage(scene: Scene, stage: str) -> None:
+def test_cancel_in_every_stage_leaves_only_record(scene: Scene, stage: str) -> None:
     with begun(scene, "--steps", 20) as process:
         await_stage(process, stage)
         process.send_signal(signal.SIGINT)

@@ -25,7 +25,7 @@ print(sum(float(weight.sum()) for weight in unet.parameters()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep a mapped file from being cut")
-def test_a_model_file_that_is_cut_while_it_is_mapped(scene: Scene) -> None:
+def test_mapped_file_cut_in_place_ends_process(scene: Scene) -> None:
     """A mapped file that is cut in place ends the process on Linux. Nothing can catch that."""
     place = scene.folder / "unet.safetensors"
     shutil.copyfile(scene.models / UNET, place)

@@ -21,7 +21,7 @@ def made(comfyui: ComfyUI, graph: graphs.Graph) -> str:
     return digest
 
 
-def test_the_order_of_prompts_changes_nothing(comfyui: ComfyUI, sample: Sample) -> None:
+def test_prompt_order_does_not_change_results(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/clip")
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1, guidance=1.0, length="shortest")
@@ -31,7 +31,7 @@ def test_the_order_of_prompts_changes_nothing(comfyui: ComfyUI, sample: Sample) 
     assert digests[0] == digests[2] != digests[1]
 
 
-def test_a_temp_folder_that_vanished_is_made_again(comfyui: ComfyUI, sample: Sample) -> None:
+def test_deleted_temp_folder_is_created_again(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/temp")
     shutil.rmtree(comfyui.temp)

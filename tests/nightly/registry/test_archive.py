@@ -40,14 +40,14 @@ NEEDED = {
 }
 
 
-def test_the_registry_accepts_the_pack(checkout: Path, archive: Path, home: Path) -> None:
+def test_registry_validates_the_pack(checkout: Path, archive: Path, home: Path) -> None:
     assert archive.is_file()
     said = of_package(COMFY_CLI, "comfy", "--skip-prompt", "node", "validate", cwd=checkout, home=home)
     assert "All validation checks passed" in said
     assert "warning" not in said.lower()
 
 
-def test_the_archive_is_small_and_holds_the_pack_alone(archive: Path) -> None:
+def test_archive_is_small_and_holds_only_the_pack(archive: Path) -> None:
     with zipfile.ZipFile(archive) as packed:
         files = set(packed.namelist())
     print(f"{len(files)} files, {archive.stat().st_size:,} bytes")
@@ -56,7 +56,7 @@ def test_the_archive_is_small_and_holds_the_pack_alone(archive: Path) -> None:
     assert files >= NEEDED
 
 
-def test_nothing_in_the_archive_is_flagged(unpacked: Path) -> None:
+def test_archive_passes_the_registry_scan(unpacked: Path) -> None:
     sources = sorted(unpacked.rglob("*.py"))
     assert sources
     for path in sources:
@@ -69,7 +69,7 @@ def test_registry_finds_every_node_in_the_archive(unpacked: Path) -> None:
     assert node_ids(unpacked / "nodes") == NODES
 
 
-def test_what_the_texts_name_is_in_the_archive(unpacked: Path) -> None:
+def test_archive_has_files_named_in_texts(unpacked: Path) -> None:
     pages = [path for path in unpacked.rglob("*.md") if path.name != "develop.md"]  # it names what may be added
     texts = [path.read_text(encoding="utf-8") for path in pages]
     texts += [path.read_text(encoding="utf-8") for path in (unpacked / "nodes").glob("*.py")]
@@ -79,7 +79,7 @@ def test_what_the_texts_name_is_in_the_archive(unpacked: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["archive", "checkout"])
-def test_static_checks_of_others_pass(packed: bool, unpacked: Path, checkout: Path, home: Path) -> None:
+def test_archive_passes_comfy_test_lint(packed: bool, unpacked: Path, checkout: Path, home: Path) -> None:
     folder = unpacked if packed else checkout
     said = of_package(COMFY_TEST, "comfy-test", "lint", "--strict", folder, cwd=home, home=home)
     assert "[SYNTAX] PASSED" in said

@@ -55,7 +55,7 @@ class Transcript:
 
 
 @pytest.mark.slow
-def test_a_newcomer_gets_a_video(archive: Path, user_environment: UserEnvironment, tmp_path: Path) -> None:
+def test_newcomer_gets_a_video(archive: Path, user_environment: UserEnvironment, tmp_path: Path) -> None:
     transcript = Transcript(TRANSCRIPT)
     sample = prepare_user(tmp_path)
     install(archive, user_environment, tmp_path / "custom_nodes", transcript)

@@ -9,7 +9,7 @@ from tests.support.registry import UserEnvironment, uv
 
 
 @pytest.mark.slow
-def test_requirements_add_packages_and_change_none(user_environment: UserEnvironment) -> None:
+def test_requirements_change_no_installed_package(user_environment: UserEnvironment) -> None:
     before = user_environment.packages()
     added = user_environment.install(REPOSITORY / "requirements.txt")
     print(f"{fetched_program().name}: {len(before)} packages; added {added}")

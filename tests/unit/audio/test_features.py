@@ -36,7 +36,7 @@ def steps(given: Tensor) -> Tensor:
     return given.diff(dim=0).flatten(1).norm(dim=1)
 
 
-def test_windows_are_ten_positions_around_the_instant() -> None:
+def test_frame_windows_center_on_the_frame() -> None:
     given = torch.arange(40.0)[:, None, None].expand(-1, 5, 384)
     heard = audio.windows(given, range(20), Fraction(25))
     assert heard.shape == (20, 50, 384)
@@ -46,18 +46,18 @@ def test_windows_are_ten_positions_around_the_instant() -> None:
     assert positions[19] == [34, 35, 36, 37, 38, 39, 39, 39, 39, 39]
 
 
-def test_windows_reach_the_states_of_before_the_clip() -> None:
+def test_frame_windows_reach_before_the_clip() -> None:
     given = torch.arange(-4.0, 36.0)[:, None, None].expand(-1, 5, 384)
     heard = audio.windows(given, [0, 1, 10], Fraction(25), first=-4)[:, ::5, 0].int()
     assert heard.tolist() == [list(range(-4, 6)), list(range(-2, 8)), list(range(16, 26))]
 
 
-def test_windows_keep_the_states_of_a_position_together() -> None:
+def test_frame_windows_keep_layers_together() -> None:
     given = torch.arange(200.0).view(40, 5)[:, :, None].expand(-1, -1, 384)
     assert audio.windows(given, [10], Fraction(25))[0, :, 0].tolist() == list(range(80, 130))
 
 
-def test_windows_at_a_fractional_rate_round_down() -> None:
+def test_frame_windows_round_down_at_fractional_fps() -> None:
     given = torch.arange(200.0)[:, None, None].expand(-1, 5, 384)
     heard = audio.windows(given, [30], Fraction(30_000, 1001))  # 1.001 s: position 50.05
     assert int(heard[0, 20, 0]) == 50
@@ -65,7 +65,7 @@ def test_windows_at_a_fractional_rate_round_down() -> None:
 
 @pytest.mark.parametrize("segments", ["upstream", "overlapping"])
 @pytest.mark.parametrize("seconds", [0.04, 29.99, 30.0, 30.02, 45.01, 60.0])
-def test_there_are_fifty_positions_a_second(seconds: float, segments: Segments) -> None:
+def test_features_have_fifty_positions_per_second(seconds: float, segments: Segments) -> None:
     samples = torch.from_numpy(procedural.speech(seconds))
     power = torch.cat(list(mel.powers([samples])), dim=1)
 
@@ -79,26 +79,26 @@ def test_there_are_fifty_positions_a_second(seconds: float, segments: Segments) 
     assert len(pieces) == audio.segment_count(len(samples), segments)
 
 
-def test_far_from_the_cuts_the_states_are_upstreams() -> None:
+def test_features_match_official_away_from_cuts() -> None:
     upstream, ours = states("upstream"), states("overlapping")
     assert len(ours) == len(upstream) == 2600
     for first, end in ((0, 20), (40, 52)):
         assert torch.equal(ours[first * 50 : end * 50], upstream[first * 50 : end * 50])
 
 
-def test_a_short_recording_has_upstreams_states() -> None:
+def test_features_of_short_audio_match_official() -> None:
     samples = torch.from_numpy(procedural.speech(9.0))
     assert torch.equal(embedded(samples, "overlapping")[audio.BEFORE : -audio.AFTER], embedded(samples, "upstream"))
 
 
-def test_no_jump_where_upstream_cuts() -> None:
+def test_features_have_no_jump_at_official_cuts() -> None:
     upstream, ours = steps(states("upstream")), steps(states("overlapping"))
     usual = float(ours[:1000].max())  # inside the first segment
     assert float(upstream[1499]) > 2 * usual, "upstream jumps, or this test shows nothing"
     assert float(ours.max()) <= usual
 
 
-def test_a_cut_changes_no_state_by_more_than_the_middle_of_a_segment() -> None:
+def test_features_change_little_at_segment_cuts() -> None:
     """Seven seconds later the cuts fall elsewhere. A state also tells its place in its segment: that moves always."""
     samples, shift = torch.from_numpy(procedural.speech(SECONDS)), 7
     cut = slice((30 - shift) * 50, 30 * 50)  # between the cuts of the one and of the other
@@ -112,7 +112,7 @@ def test_a_cut_changes_no_state_by_more_than_the_middle_of_a_segment() -> None:
     assert beyond["overlapping"] <= 0
 
 
-def test_before_and_after_the_recording_there_is_silence() -> None:
+def test_features_are_silence_outside_the_audio() -> None:
     samples = torch.from_numpy(procedural.speech(3.0))
     made = embedded(samples, "overlapping")
     power = torch.cat(list(mel.powers([samples])), dim=1)
@@ -123,7 +123,7 @@ def test_before_and_after_the_recording_there_is_silence() -> None:
 
 
 @pytest.mark.parametrize("segments", ["upstream", "overlapping"])
-def test_closed_lips_hear_silence_and_nothing_else_changes(segments: Segments) -> None:
+def test_features_closed_mouth_changes_only_silence(segments: Segments) -> None:
     samples = torch.from_numpy(procedural.speech(6.0))
     closed = np.zeros(300, dtype=bool)
     closed[100:160] = True
@@ -138,7 +138,7 @@ def test_closed_lips_hear_silence_and_nothing_else_changes(segments: Segments) -
     assert float(steps(made).max()) < 1.05 * float(torch.stack([steps(plain).max(), steps(silent).max()]).max())
 
 
-def test_real_speech_gives_the_recorded_states(shared: Path) -> None:
+def test_features_of_real_speech_match_recorded(shared: Path) -> None:
     waveform = read_sound(shared / "media" / "demo1_audio.wav")
     with np.load(shared / "golden" / "real" / "audio_demo1.npz") as golden:
         made = tiny_networks.upstream_states(waveform.samples.mean(dim=0))

@@ -12,7 +12,7 @@ from tests.support import tiny_networks
 
 @pytest.mark.parametrize("count", [640, 16_001, 963_333])
 @pytest.mark.parametrize("piece", [1379, 1 << 22])
-def test_pieces_give_whispers_own_spectrogram(count: int, piece: int) -> None:
+def test_mel_blocks_equal_whisper_spectrogram(count: int, piece: int) -> None:
     samples = tiny_networks.normal(count, count)
     power = torch.cat(list(mel.powers(samples.split(piece))), dim=1)
     expected = log_mel_spectrogram(samples)
@@ -20,11 +20,11 @@ def test_pieces_give_whispers_own_spectrogram(count: int, piece: int) -> None:
     torch.testing.assert_close(mel.log_mel(power, mel.peak(power)), expected, atol=5e-7, rtol=0)
 
 
-def test_true_silence_is_the_floor() -> None:
+def test_mel_of_digital_silence_is_the_floor() -> None:
     assert mel.log_mel(torch.zeros(80, 3), 1.0).unique().tolist() == [(1.0 - 8 + 4) / 4]
 
 
-def test_blocks_hold_as_many_columns_as_asked_for() -> None:
+def test_mel_blocks_have_requested_size() -> None:
     columns = torch.arange(10.0)[None]
     given = list(mel.blocks(columns.split([1, 7, 2], dim=1), 4))
     assert [block.shape[1] for block in given] == [4, 4, 2]

@@ -13,17 +13,17 @@ def tone(hertz: float, rate: int, seconds: float, channels: int = 1, level: floa
     return Waveform(wave.repeat(channels, 1), rate)
 
 
-def test_one_alone_is_untouched() -> None:
+def test_mix_of_one_is_unchanged() -> None:
     alone = tone(220, 44100, 1, level=3)
     assert mixed([alone]) is alone
 
 
-def test_the_same_recording_twice_is_heard_once() -> None:
+def test_mix_plays_the_same_recording_once() -> None:
     first, again = tone(220, 44100, 1), tone(220, 44100, 1)
     assert mixed([first, again]) is first
 
 
-def test_two_are_added_and_the_longest_decides() -> None:
+def test_mix_adds_and_has_the_longest_length() -> None:
     first, second = tone(220, 44100, 1), tone(330, 44100, 0.5)
     both = mixed([first, second])
     assert both.samples.shape == (1, 44100)
@@ -31,12 +31,12 @@ def test_two_are_added_and_the_longest_decides() -> None:
     assert torch.allclose(both.samples[:, :22050], first.samples[:, :22050] + second.samples)
 
 
-def test_what_would_be_too_loud_is_quieter_as_a_whole() -> None:
+def test_mix_scales_down_instead_of_clipping() -> None:
     both = mixed([tone(220, 44100, 1, level=0.9), tone(221, 44100, 1, level=0.9)])
     assert float(both.samples.abs().max()) == pytest.approx(1)
 
 
-def test_rates_and_channels_meet() -> None:
+def test_mix_converts_rates_and_channels() -> None:
     both = mixed([tone(220, 16000, 1), tone(220, 48000, 1, channels=2, level=0.2)])
     assert (both.rate, tuple(both.samples.shape)) == (48000, (2, 48000))
     expected = tone(220, 48000, 1, channels=2, level=0.6).samples
@@ -44,6 +44,6 @@ def test_rates_and_channels_meet() -> None:
     assert (both.samples - expected)[:, 1000:-1000].abs().max() < 0.01
 
 
-def test_channels_that_cannot_be_mixed_are_named() -> None:
+def test_mix_names_channels_it_cannot_mix() -> None:
     with pytest.raises(AudioError, match=r"\[2, 6\] channels"):
         mixed([tone(220, 48000, 1, channels=2), tone(330, 48000, 1, channels=6)])

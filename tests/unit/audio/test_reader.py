@@ -16,7 +16,7 @@ from tests.support.numbered_clip import make_clip, make_wav, tone
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100), (2, 48000), (6, 48000)])
-def test_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
+def test_reader_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
     samples = tone(channels, rate).astype(np.int16)
     make_wav(tmp_path / "a.wav", samples, rate)
     heard = read_sound(tmp_path / "a.wav")
@@ -35,7 +35,7 @@ def test_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
         ("a.ogg", "libopus", "s16"),
     ],
 )
-def test_compressed_sound(tmp_path: Path, name: str, codec: str, sample_format: str) -> None:
+def test_reader_decodes_compressed_audio(tmp_path: Path, name: str, codec: str, sample_format: str) -> None:
     write_sound(tmp_path / name, codec, sample_format, tone(2, 48000).astype(np.int16))
     heard = read_sound(tmp_path / name)
     assert heard.rate == 48000
@@ -57,7 +57,7 @@ def write_sound(path: Path, codec: str, sample_format: str, samples: np.ndarray)
         out.mux(stream.encode(None))
 
 
-def test_what_has_no_sound(tmp_path: Path) -> None:
+def test_reader_names_file_without_audio(tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.mp4", range(5))
     (tmp_path / "text.wav").write_text("no sound")
     make_wav(tmp_path / "empty.wav", np.zeros((1, 0)), 16000)

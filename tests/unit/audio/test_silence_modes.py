@@ -51,14 +51,14 @@ def frames(silence: Silence) -> list[Composite]:
     return list(composite([lips(silence)[0]], BlendSettings("box", color_match=False)))
 
 
-def test_the_steps_are_counted_right() -> None:
+def test_extract_features_counts_its_steps() -> None:
     settings, heard = HearingSettings(), sound.hear(TALK)
     steps = list(hearing.listen(heard, tiny_networks.whisper(), settings))
     assert len(steps) == hearing.steps(heard, settings)
     assert sum(step.states is not None for step in steps) == 4  # silence, speech in two halves, silence
 
 
-def test_states_are_kept_in_half_precision_with_silence_around_them() -> None:
+def test_extract_features_pads_fp16_states_with_silence() -> None:
     features, _ = listened("as is")
     assert features.states.dtype == torch.float16
     assert (features.first, len(features.states)) == (-4, 4 + 160 + 5)
@@ -66,7 +66,7 @@ def test_states_are_kept_in_half_precision_with_silence_around_them() -> None:
     assert features.waveform is TALK
 
 
-def test_closing_the_mouth_changes_the_states_of_the_pause_alone() -> None:
+def test_silence_close_mouth_changes_only_the_pause() -> None:
     plain, closed = listened("as is")[0].states, listened("close mouth")[0].states
     same = (plain == closed).flatten(1).all(dim=1)
     assert listened("close mouth")[0].spoken is None, "every frame is still regenerated"
@@ -74,21 +74,21 @@ def test_closing_the_mouth_changes_the_states_of_the_pause_alone() -> None:
     assert not same[4 + 70 : 4 + 130].any()
 
 
-def test_a_pause_keeps_the_source_bit_for_bit() -> None:
+def test_silence_keep_original_keeps_every_bit() -> None:
     kept, _ = lips("keep source")
     assert (kept.slots[PAUSE] < 0).all()
     for i, made in enumerate(frames("keep source")):
         assert np.array_equal(made.frame, made.source) == (kept.slots[i] < 0)
 
 
-def test_a_pause_is_not_sampled() -> None:
+def test_silence_keep_original_skips_sampling() -> None:
     (everything, windows), (kept, fewer) = lips("as is"), lips("keep source")
     assert len(windows) == 5
     assert len(fewer) < len(windows)
     assert len(kept.latents) == (kept.slots >= 0).sum() < len(everything.latents) == 80
 
 
-def test_lips_come_and_go_over_three_frames() -> None:
+def test_silence_keep_original_fades_three_frames() -> None:
     kept, _ = lips("keep source")
     last = int(np.flatnonzero(kept.slots >= 0)[np.flatnonzero(kept.slots >= 0) < PAUSE.start].max())
     assert kept.strength[last - 3 : last + 2].tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
@@ -110,21 +110,21 @@ def test_lips_come_and_go_over_three_frames() -> None:
         (Fraction(50), [False, False, False, True, True]),
     ],
 )
-def test_a_frame_speaks_if_any_of_its_time_does(rate: Fraction, expected: list[bool]) -> None:
+def test_silence_frame_with_any_speech_is_speech(rate: Fraction, expected: list[bool]) -> None:
     spoken = np.zeros(12, dtype=bool)
     spoken[7:10] = True  # 70 to 100 ms
     features = AudioFeatures(torch.zeros(6, 5, 384), TALK, spoken=spoken)
     assert features.spoken_in(Timeline(rate, (0,) * 5)).tolist() == expected
 
 
-def test_without_any_speech_there_is_an_error_that_says_so() -> None:
+def test_silence_without_any_speech_is_an_error() -> None:
     hiss = Waveform(0.1 * tiny_networks.normal(1, 1, 2 * RATE), RATE)
     settings, heard = HearingSettings(silence="keep source", threshold_db=10.0), sound.hear(hiss)
     with pytest.raises(AudioError, match=r"no speech stands out .* lower the threshold"):
         hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, hiss, settings)
 
 
-def test_a_listening_cut_short_is_not_taken_for_whole() -> None:
+def test_extract_features_incomplete_steps_are_refused() -> None:
     settings, heard = HearingSettings(), sound.hear(TALK)
     steps = list(hearing.listen(heard, tiny_networks.whisper(), settings))[:-1]
     with pytest.raises(AudioError, match="not run to its end"):
@@ -132,13 +132,13 @@ def test_a_listening_cut_short_is_not_taken_for_whole() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hang_seconds": -1.0}])
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_audio_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="must be from"):
         HearingSettings(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shift_seconds", [Fraction(0), Fraction(-3, 10), Fraction(3, 10)])
-def test_the_picture_shades_the_time_of_speech(shift_seconds: Fraction) -> None:
+def test_plot_shades_the_speech(shift_seconds: Fraction) -> None:
     settings, heard = HearingSettings(), sound.hear(TALK, offset_seconds=shift_seconds)
     found = hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, TALK, settings)[1]
     picture = np.asarray(chart.draw(found, heard))
@@ -150,7 +150,7 @@ def test_the_picture_shades_the_time_of_speech(shift_seconds: Fraction) -> None:
     assert wave[~expected].mean() < 0.1 < wave[expected].mean()
 
 
-def test_pictures_of_very_short_sounds() -> None:
+def test_plot_accepts_very_short_audio() -> None:
     tiny: Tensor = 0.5 * tiny_networks.normal(2, 1, 160)
     settings, heard = HearingSettings(), sound.hear(Waveform(tiny, RATE))
     found = hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, TALK, settings)[1]

@@ -64,7 +64,7 @@ BACKGROUNDS = {"white noise": lambda count: tiny_networks.normal(1, count), "cho
 
 @pytest.mark.parametrize("decibels", [30, 20, 10])
 @pytest.mark.parametrize("background", BACKGROUNDS)
-def test_the_gate_follows_the_voice(background: str, decibels: int) -> None:
+def test_vad_follows_the_voice(background: str, decibels: int) -> None:
     if (background, decibels) == ("chords", 10):
         pytest.skip("chords that are nearly as loud as the voice sound like one: wire the vocals alone")
     voice = words((1, 3), (5, 6.5), (8.5, 10), lasting=12)
@@ -75,7 +75,7 @@ def test_the_gate_follows_the_voice(background: str, decibels: int) -> None:
         assert share(gate, first, end) == 0
 
 
-def test_the_gate_opens_before_a_word_and_hangs_after_it() -> None:
+def test_vad_opens_early_and_holds() -> None:
     gate = heard(words((2, 3), (5, 6), lasting=8), hang_seconds=0.2).spoken
     opened, closed = np.flatnonzero(np.diff(gate.astype(int), prepend=0, append=0)).reshape(-1, 2)[0]
     assert 2.0 - 0.16 <= opened / 100 <= 2.0 - 0.08, "120 ms before, measured over 50 ms"
@@ -83,25 +83,25 @@ def test_the_gate_opens_before_a_word_and_hangs_after_it() -> None:
 
 
 @pytest.mark.parametrize(("hang_seconds", "runs"), [(0.1, 2), (0.6, 1)])
-def test_pauses_shorter_than_the_hang_are_not_cut_out(hang_seconds: float, runs: int) -> None:
+def test_vad_keeps_pauses_shorter_than_hold(hang_seconds: float, runs: int) -> None:
     gate = heard(words((1, 2), (2.5, 4), lasting=6), hang_seconds).spoken
     assert np.count_nonzero(np.diff(gate[:450].astype(int), prepend=0) == 1) == runs
 
 
-def test_a_higher_threshold_hears_less() -> None:
+def test_vad_higher_threshold_detects_less() -> None:
     voice = words((1, 3), lasting=6)
     samples = beneath(voice, tiny_networks.normal(2, len(voice)), 6)
     shares = [heard(samples, threshold_db=threshold).spoken.mean() for threshold in (2.0, 6.0, 20.0)]
     assert shares[0] > shares[1] > shares[2] == 0
 
 
-def test_a_gate_that_is_open_stays_open_at_a_lower_level() -> None:
+def test_vad_stays_open_at_a_lower_level() -> None:
     level = torch.tensor([0.0, 3.0, 5.0, 3.0, 2.0, 3.0, 0.0]).repeat_interleave(50)
     gate = speech.gate(level, 4.0, 0.0).spoken
     assert np.flatnonzero(gate).tolist() == list(range(50 - speech.LEAD_MELS, 200))
 
 
-def test_digital_silence_between_words_is_no_background() -> None:
+def test_vad_ignores_digital_silence_as_noise_floor() -> None:
     voice = words((1, 3), (10, 12), lasting=20)
     samples = beneath(voice, tiny_networks.normal(3, len(voice)), 15)
     samples[5 * RATE : 6 * RATE] = 0
@@ -109,7 +109,7 @@ def test_digital_silence_between_words_is_no_background() -> None:
     assert share(gate, 6.2, 9.5) == 0, "noise after a second of nothing is still noise"
 
 
-def test_the_curve_does_not_depend_on_how_it_is_cut() -> None:
+def test_vad_curve_does_not_depend_on_blocks() -> None:
     samples = beneath(words((1, 40), (50, 69), lasting=70), tiny_networks.normal(4, 70 * RATE), 20)
     power = torch.cat(list(mel.powers([samples])), dim=1)
     known = speech.whole(speech.survey(mel.blocks([power], mel.BLOCK_MELS)))
@@ -118,12 +118,12 @@ def test_the_curve_does_not_depend_on_how_it_is_cut() -> None:
     assert torch.equal(given[1], given[2])
 
 
-def test_nothing_but_noise_is_no_speech() -> None:
+def test_vad_finds_no_speech_in_noise() -> None:
     assert not heard(tiny_networks.normal(5, 10 * RATE)).spoken.any()
 
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
-def test_real_recordings_are_speech_nearly_throughout(shared: Path, clip: str) -> None:
+def test_vad_finds_speech_in_real_recordings(shared: Path, clip: str) -> None:
     waveform = read_sound(shared / "media" / f"{clip}_audio.wav")
     found = heard(waveform.samples.mean(dim=0))
     loud = waveform.samples[0, : len(found.spoken) * 160].view(-1, 160).square().mean(dim=1).sqrt() > 0.05
@@ -144,7 +144,7 @@ def sentence(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
     return read_sound(path)
 
 
-def test_vocals_over_a_bed_of_tones_drive_the_gate(sentence: Waveform) -> None:
+def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
     """The bed is louder than the voice; what is heard by the lips is the vocals alone."""
     bed = chords(int(sentence.duration_seconds * RATE)) * 5
     mixed = Waveform(bed[None].expand(2, -1) + 0.1, RATE)

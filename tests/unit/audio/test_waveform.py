@@ -32,7 +32,7 @@ def whole(heard: sound.Heard) -> Tensor:
 
 @pytest.mark.parametrize("channels", [1, 6])
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
-def test_resampled_sound_stays_in_time_and_tune(rate: int, channels: int) -> None:
+def test_waveform_resampling_keeps_time_and_pitch(rate: int, channels: int) -> None:
     given, expected = whole(hear(tone(rate, channels=channels))), tone(16_000).samples[0]
     assert given.dtype == torch.float32
     assert len(given) == len(expected)
@@ -41,14 +41,14 @@ def test_resampled_sound_stays_in_time_and_tune(rate: int, channels: int) -> Non
     torch.testing.assert_close(given[middle], expected[middle], atol=2e-3, rtol=0)
 
 
-def test_pieces_are_invisible() -> None:
+def test_waveform_blocks_equal_the_whole() -> None:
     long = tone(48_000, seconds=1.5 * sound.MIXED_AT_ONCE / 48_000)
     given = whole(hear(long))
     expected = tone(16_000, seconds=float(long.duration_seconds)).samples[0]
     torch.testing.assert_close(given[1000:-1000], expected[1000 : len(given) - 1000], atol=2e-3, rtol=0)
 
 
-def test_sound_at_the_right_rate_is_only_mixed_and_heard_again_the_same() -> None:
+def test_waveform_at_target_rate_is_only_mixed() -> None:
     samples = noise(1, 2, 1600)
     heard = hear(Waveform(samples, 16_000))
     assert torch.equal(whole(heard), samples.mean(dim=0))
@@ -56,7 +56,7 @@ def test_sound_at_the_right_rate_is_only_mixed_and_heard_again_the_same() -> Non
 
 
 @pytest.mark.parametrize("shift", [1, -1, 237, -4000])
-def test_an_offset_is_exact_to_the_sample(shift: int) -> None:
+def test_waveform_offset_is_exact_to_the_sample(shift: int) -> None:
     samples = noise(2, 1, 16_000)
     given = whole(hear(Waveform(samples, 16_000), offset_seconds=Fraction(shift, 16_000)))
     assert len(given) == 16_000
@@ -66,7 +66,7 @@ def test_an_offset_is_exact_to_the_sample(shift: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.0])
-def test_vocals_drive_for_as_long_as_the_audio_lasts(seconds: float) -> None:
+def test_waveform_vocals_are_fitted_to_audio_length(seconds: float) -> None:
     vocals = tone(16_000, seconds)
     given = whole(hear(Waveform(noise(3, 2, 48_000), 48_000), vocals))
     assert len(given) == 16_000
@@ -75,21 +75,21 @@ def test_vocals_drive_for_as_long_as_the_audio_lasts(seconds: float) -> None:
     assert not given[both:].any()
 
 
-def test_ten_milliseconds_are_heard_as_one_frame() -> None:
+def test_waveform_of_10_ms_gives_one_frame() -> None:
     samples = noise(4, 1, 480)
     given = whole(hear(Waveform(samples, 48_000)))
     assert len(given) == sound.SHORTEST_HEARD
     assert given[:100].any()
 
 
-def test_a_direct_current_is_not_heard() -> None:
+def test_waveform_dc_counts_as_silence() -> None:
     plain, lifted = tone(16_000), tone(16_000)
     given = whole(hear(Waveform(lifted.samples + 0.25, 16_000)))
     torch.testing.assert_close(given, plain.samples[0], atol=1e-5, rtol=0)  # the mean of float32 samples
     assert float(lifted.samples.mean().abs()) < 1e-3, "the recording itself stays as it was"
 
 
-def test_clipped_sound_is_heard() -> None:
+def test_waveform_clipped_audio_is_accepted() -> None:
     clipped = Waveform((tone(16_000).samples * 8).clamp(-1, 1), 16_000)
     assert torch.equal(whole(hear(clipped)), clipped.samples[0])
 
@@ -113,23 +113,23 @@ def damaged(*at: int, value: float = float("nan")) -> Tensor:
         (damaged(1, value=32767.0), "reaches 32767 where 1 is full scale"),
     ],
 )
-def test_what_holds_no_sound_is_refused(samples: Tensor, said: str) -> None:
+def test_waveform_without_audio_is_refused(samples: Tensor, said: str) -> None:
     with pytest.raises(AudioError, match=f"the audio: .*{said}"):
         hear(Waveform(samples, 16_000))
 
 
-def test_the_recording_at_fault_is_named() -> None:
+def test_waveform_error_names_the_recording() -> None:
     with pytest.raises(AudioError, match="the vocals: silent"):
         hear(tone(16_000), Waveform(torch.zeros(1, 16_000), 16_000))
     with pytest.raises(AudioError, match="the audio: 1 samples are not numbers"):
         hear(Waveform(damaged(5), 16_000), tone(16_000))
 
 
-def test_silent_audio_may_have_vocals() -> None:
+def test_waveform_silent_audio_may_have_vocals() -> None:
     assert whole(hear(Waveform(torch.zeros(1, 16_000), 16_000), tone(16_000))).any()
 
 
 @pytest.mark.parametrize("offset_ms", [1000, -1000, 60_000])
-def test_an_offset_that_leaves_nothing_is_refused(offset_ms: int) -> None:
+def test_waveform_offset_that_leaves_nothing_is_refused(offset_ms: int) -> None:
     with pytest.raises(AudioError, match=f"an offset of {offset_ms} ms leaves none of the audio"):
         hear(tone(16_000), offset_seconds=Fraction(offset_ms, 1000))

@@ -9,7 +9,7 @@ from latentsync.commands.device import chosen_device
 from latentsync.errors import DependencyError
 
 
-def test_an_old_torch_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_refuses_old_torch_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch, "accelerator")
     with pytest.raises(DependencyError, match=r"torch \d.* is too old: the command line needs torch 2.6 or newer"):
         chosen_device()

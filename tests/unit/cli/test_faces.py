@@ -29,7 +29,7 @@ def command(video: Path, landmarks: Path, output: Path) -> int:
     return main(["faces", str(video), "--landmarks", str(landmarks), "-o", str(output)])
 
 
-def test_nobody_is_drawn_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faces_without_faces_draws_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "faces.png"
     assert command(*empty_clip(tmp_path), output) == 0
     told = capsys.readouterr()
@@ -38,16 +38,14 @@ def test_nobody_is_drawn_and_that_is_said(tmp_path: Path, capsys: pytest.Capture
     assert not output.exists()
 
 
-def test_a_folder_that_is_not_there_is_told_before_anything_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_faces_reports_missing_folder_before_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(tmp_path / "none.mp4", tmp_path / "none.json", tmp_path / "no" / "faces.png") == 2
     assert capsys.readouterr().err == (
         f"latentsync: the folder {tmp_path / 'no'} does not exist: make it, or choose another output\n"
     )
 
 
-def test_an_input_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faces_never_replaces_an_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "face.png"
     picture.write_bytes(b"mine")
     assert command(picture, tmp_path / "none.json", picture) == 2
@@ -55,7 +53,7 @@ def test_an_input_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert picture.read_bytes() == b"mine"
 
 
-def test_a_disk_that_is_full_keeps_the_older_picture(
+def test_faces_full_disk_keeps_older_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sample = make_sample(tmp_path / "sample", seconds=0.3)
@@ -74,7 +72,7 @@ def test_a_disk_that_is_full_keeps_the_older_picture(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.png", "sample"]
 
 
-def test_a_picture_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faces_names_picture_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample = make_sample(tmp_path / "sample", seconds=0.3)
     output = tmp_path / "faces.png"
     output.mkdir()

@@ -8,7 +8,7 @@ from latentsync.__main__ import main
 
 
 @pytest.mark.parametrize("command", ["run", "faces", "download", "convert", "doctor"])
-def test_only_what_has_a_default_names_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_default_only_where_there_is_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     said = " ".join(capsys.readouterr().out.split())
@@ -16,7 +16,7 @@ def test_only_what_has_a_default_names_one(command: str, capsys: pytest.CaptureF
     assert "default: False" not in said
 
 
-def test_a_default_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_a_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     assert "(default: 1247)" in capsys.readouterr().out

@@ -17,9 +17,7 @@ def taken(*arguments: str) -> Path:
     return parser.parse_args(arguments).models
 
 
-def test_the_packs_own_folder_is_taken_where_it_is_there_else_the_users(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_models_folder_prefers_the_packs_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert models_folder.BESIDE == REPOSITORY / "models"
     monkeypatch.setattr(models_folder, "BESIDE", tmp_path / "models")
     assert taken() == Path.home() / ".cache" / "latentsync"

@@ -42,7 +42,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         yield served
 
 
-def test_download_fetches_everything_once(
+def test_download_gets_everything_once(
     served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marks, "read", lambda _: {})  # the stand-ins are no weights
@@ -57,13 +57,13 @@ def test_download_fetches_everything_once(
     assert len(served.requests) == asked == len(FILES)
 
 
-def test_download_says_what_went_wrong(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_download_reports_failure(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del served.files["/tiny.pt"]
     assert main(["download", "1.6", "--models", str(tmp_path)]) == 1
     assert f"latentsync: {served.url}/tiny.pt: the server answered 404" in capsys.readouterr().err
 
 
-def test_doctor_finds_all_well(
+def test_doctor_reports_complete_install(
     served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marks, "read", lambda _: {})
@@ -80,7 +80,7 @@ def test_doctor_finds_all_well(
     assert f"  ok      {tmp_path / 'latentsync' / 'whisper' / 'tiny.pt'}" in said
 
 
-def test_doctor_says_what_is_missing_and_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_missing_and_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     synthetic.write_models(tmp_path)
     vae = tmp_path / "vae" / "sd-vae-ft-mse.safetensors"
     vae.write_bytes(b"cut")
@@ -102,7 +102,7 @@ def test_doctor_says_what_is_missing_and_wrong(tmp_path: Path, capsys: pytest.Ca
     assert "latentsync: a run would fail:" in told.err
 
 
-def test_doctor_names_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_names_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no_such_library"))
     report = doctor.examine(hub.folders_in(tmp_path), None)
     assert report.libraries[1].version is None
@@ -110,7 +110,7 @@ def test_doctor_names_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatc
     assert "pip install -r requirements.txt" in report.problems[0]
 
 
-def test_doctor_reports_whatever_a_broken_library_raises(
+def test_doctor_reports_broken_library(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "brokenbinary.py").write_text("raise RuntimeError('compiled for another numpy')", encoding="utf-8")
@@ -132,7 +132,7 @@ def test_doctor_reports_whatever_a_broken_library_raises(
         assert problem in said
 
 
-def test_convert_refuses_a_bad_target_before_it_hashes_anything(
+def test_convert_refuses_bad_target_before_hashing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_late(path: Path) -> None:
@@ -160,9 +160,7 @@ def test_convert_writes_beside_the_source(tmp_path: Path, capsys: pytest.Capture
     assert "is there already" in capsys.readouterr().err
 
 
-def test_convert_needs_the_version_of_a_file_that_nobody_knows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_convert_needs_version_of_unknown_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "tuned.pt"
     torch.save({"state_dict": synthetic.unet().state_dict()}, source)
     assert main(["convert", str(source)]) == 2

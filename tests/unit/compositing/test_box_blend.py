@@ -20,7 +20,7 @@ SHIFTS = [(0, 0), (-240, 0), (240, 0), (0, -160), (0, 200), (-240, -160)]
 
 
 @pytest.mark.parametrize("case", golden.CASES, ids=lambda case: case["name"])
-def test_the_paste_is_upstreams(case: dict[str, Any]) -> None:
+def test_box_blend_matches_official(case: dict[str, Any]) -> None:
     index = case["pasted_frame"]
     matrix = matrices(golden.points(case), case["resolution"])[index]
     pasted = paste_box(golden.frame(case, index), golden.waves(case["resolution"]), matrix)
@@ -28,7 +28,7 @@ def test_the_paste_is_upstreams(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("resolution", [256, 512])
-def test_a_real_paste_is_upstreams(shared: Path, resolution: int) -> None:
+def test_box_blend_matches_official_on_real_frame(shared: Path, resolution: int) -> None:
     recorded = np.load(shared / f"golden/real/paste_demo2_{resolution}.npz")
     frame = decoded(shared / "media/demo2_video.mp4", 1)[0]
     pasted = paste_box(frame, golden.waves(resolution), recorded["matrix"])
@@ -38,7 +38,7 @@ def test_a_real_paste_is_upstreams(shared: Path, resolution: int) -> None:
 
 @pytest.mark.parametrize(("dx", "dy"), SHIFTS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_the_box_alone_gives_what_the_whole_frame_gives(dx: int, dy: int, dtype: type) -> None:
+def test_box_blend_crop_equals_whole_frame(dx: int, dy: int, dtype: type) -> None:
     frame = _frame(dtype)
     matrix = _matrix(dx, dy)
     given = frame.copy()
@@ -53,7 +53,7 @@ def test_the_box_alone_gives_what_the_whole_frame_gives(dx: int, dy: int, dtype:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_outside_the_box_nothing_changes(dtype: type) -> None:
+def test_box_blend_changes_nothing_outside_the_box(dtype: type) -> None:
     frame = _frame(dtype)
     outside = np.ones(frame.shape[:2], bool)
     outside[footprint(_matrix(), crop_size(256), frame.shape[:2])] = False
@@ -61,21 +61,21 @@ def test_outside_the_box_nothing_changes(dtype: type) -> None:
     np.testing.assert_array_equal(paste_box(frame, golden.waves(256), _matrix())[outside], frame[outside])
 
 
-def test_a_face_outside_the_frame_changes_nothing() -> None:
+def test_box_blend_face_outside_frame_changes_nothing() -> None:
     frame = _frame(np.uint8)
     pasted = paste_box(frame, golden.waves(256), _matrix(5000, 5000))
     np.testing.assert_array_equal(pasted, frame)
     assert pasted is not frame
 
 
-def test_a_frame_larger_than_white_stays_what_it_is() -> None:
+def test_box_blend_keeps_values_above_white() -> None:
     frame = _frame(np.float32) * 4 - 1
     _, weight = _whole_frame_paste(frame, golden.waves(256), _matrix())
     pasted = paste_box(frame, golden.waves(256), _matrix())
     np.testing.assert_array_equal(pasted[weight == 0], frame[weight == 0])
 
 
-def test_a_tiny_face_is_pasted_without_softening() -> None:
+def test_box_blend_tiny_face_has_no_soft_edge() -> None:
     tiny = matrices(golden.points(CASE)[:1] * 0.08, 256)[0]
     frame = _frame(np.uint8)
     pasted = paste_box(frame, torch.ones(3, 256, 256), tiny)
@@ -83,7 +83,7 @@ def test_a_tiny_face_is_pasted_without_softening() -> None:
     assert pasted.max() == 255
 
 
-def test_an_untouched_crop_comes_back_where_it_was() -> None:
+def test_box_blend_unchanged_crop_comes_back() -> None:
     frame = _frame(np.uint8)
     face = torch.from_numpy(crop(frame, _matrix(), 256)) / 127.5 - 1
     apart = np.abs(paste_box(frame, face, _matrix()).astype(int) - frame)
@@ -91,7 +91,7 @@ def test_an_untouched_crop_comes_back_where_it_was() -> None:
     assert apart.max() <= 4
 
 
-def test_regenerated_keeps_what_the_mask_keeps() -> None:
+def test_inpaint_mask_keeps_original_pixels() -> None:
     keep = keep_mask(256)
     crops = np.stack([crop(golden.frame(CASE, i), _matrix(), 256) for i in (0, 1)])
     decoded_faces = torch.full((2, 3, 256, 256), 0.25)

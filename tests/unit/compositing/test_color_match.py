@@ -26,13 +26,13 @@ def face() -> torch.Tensor:
     return torch.from_numpy(crop(FRAME, MATRIX, 256)).float() / 127.5 - 1
 
 
-def test_the_ring_lies_in_what_is_kept(ring: Ring) -> None:
+def test_color_match_ring_is_in_kept_pixels(ring: Ring) -> None:
     assert 0.05 < len(ring.rows) / (256 / STRIDE_PX) ** 2 < 0.4
     assert (keep_mask(256)[ring.rows, ring.columns] > 0.99).all()
 
 
 @pytest.mark.parametrize("resolution", [256, 512])
-def test_a_neutral_face_is_left_alone(resolution: int) -> None:
+def test_color_match_leaves_neutral_face_unchanged(resolution: int) -> None:
     matrix = matrices(golden.points(CASE), resolution)[11]
     face = torch.from_numpy(crop(FRAME, matrix, resolution)).float() / 127.5 - 1
     corrected = Ring(resolution).match(face, FRAME, matrix).apply(face)
@@ -40,7 +40,7 @@ def test_a_neutral_face_is_left_alone(resolution: int) -> None:
     assert (corrected - face).abs().max() < 2 * LEVEL
 
 
-def test_a_cast_is_removed(ring: Ring, face: torch.Tensor) -> None:
+def test_color_match_removes_color_cast(ring: Ring, face: torch.Tensor) -> None:
     cast = face * torch.tensor([0.9, 1.1, 0.8])[:, None, None] + torch.tensor([0.1, -0.05, 0.2])[:, None, None]
     corrected = ring.match(cast, FRAME, MATRIX).apply(cast)
     assert (corrected - face).abs().max() < 2 * LEVEL  # as above
@@ -49,14 +49,14 @@ def test_a_cast_is_removed(ring: Ring, face: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     "frame", [FRAME.astype(np.uint16) * 257, FRAME.astype(np.float32) / 255], ids=["uint16", "float32"]
 )
-def test_every_depth_is_compared_alike(ring: Ring, face: torch.Tensor, frame: np.ndarray) -> None:
+def test_color_match_is_equal_at_every_bit_depth(ring: Ring, face: torch.Tensor, frame: np.ndarray) -> None:
     expected, given = ring.match(face, FRAME, MATRIX), ring.match(face, frame, MATRIX)
     # OpenCV rounds interpolated integers to whole levels
     torch.testing.assert_close(given.gain, expected.gain, atol=LEVEL, rtol=0)
     torch.testing.assert_close(given.offset, expected.offset, atol=LEVEL, rtol=0)
 
 
-def test_new_content_inside_the_mask_changes_no_correction(ring: Ring, face: torch.Tensor) -> None:
+def test_color_match_ignores_content_inside_mask(ring: Ring, face: torch.Tensor) -> None:
     other = face.clone()
     other[:, torch.from_numpy(keep_mask(256) < 0.01)] = -1
     one, two = ring.match(face, FRAME, MATRIX), ring.match(other, FRAME, MATRIX)
@@ -64,12 +64,12 @@ def test_new_content_inside_the_mask_changes_no_correction(ring: Ring, face: tor
     assert torch.equal(one.offset, two.offset)
 
 
-def test_the_gain_is_bounded_and_flat_colours_have_none(ring: Ring, face: torch.Tensor) -> None:
+def test_color_match_gain_is_bounded(ring: Ring, face: torch.Tensor) -> None:
     assert ring.match(face * 0.1, FRAME, MATRIX).gain.tolist() == pytest.approx([STRONGEST_GAIN] * 3)
     assert ring.match(torch.zeros(3, 256, 256), FRAME, MATRIX).gain.tolist() == [1, 1, 1]
 
 
-def test_only_what_lies_in_the_frame_is_compared(ring: Ring, face: torch.Tensor) -> None:
+def test_color_match_uses_only_pixels_in_frame(ring: Ring, face: torch.Tensor) -> None:
     """The crop shows grey beyond the frame's edge; the correction takes no notice of it."""
     nose = int(golden.points(CASE)[11][2, 0])
     half = np.ascontiguousarray(FRAME[:, :nose])
@@ -80,7 +80,7 @@ def test_only_what_lies_in_the_frame_is_compared(ring: Ring, face: torch.Tensor)
     assert ring.match(face, FRAME, away).gain.tolist() == [1, 1, 1]
 
 
-def test_corrections_are_steadied_over_time(ring: Ring, face: torch.Tensor) -> None:
+def test_color_match_is_smoothed_over_time(ring: Ring, face: torch.Tensor) -> None:
     first, jump = ring.match(face, FRAME, MATRIX), ring.match(face + 0.5, FRAME, MATRIX)
     steady = jump.after(first)
     assert (steady.offset.abs() < jump.offset.abs()).all()
@@ -90,7 +90,7 @@ def test_corrections_are_steadied_over_time(ring: Ring, face: torch.Tensor) -> N
     assert jump.after(None) is jump
 
 
-def test_a_face_of_another_size_is_compared_all_the_same(ring: Ring, face: torch.Tensor) -> None:
+def test_color_match_works_after_face_size_changes(ring: Ring, face: torch.Tensor) -> None:
     larger = torch.nn.functional.interpolate(face[None] + 0.2, (560, 420), mode="bilinear")[0]
     correction = ring.match(larger, FRAME, MATRIX)
     assert correction.offset.tolist() == pytest.approx([-0.2] * 3, abs=0.03)  # resized twice

@@ -51,7 +51,7 @@ def allowed(clip: Clip, side: int, i: int) -> np.ndarray:
     return seams.in_frame(matrix, (clip.height, clip.width), 256)
 
 
-def test_only_the_mouth_changes(clip: Clip) -> None:
+def test_compositor_changes_only_the_mouth(clip: Clip) -> None:
     made = list(composite([speaker(clip, 0)], SETTINGS))
     assert len(made) == FRAMES
     assert made[1].frame is made[1].source
@@ -61,7 +61,7 @@ def test_only_the_mouth_changes(clip: Clip) -> None:
         assert not (changed & ~allowed(clip, 0, i)).any()
 
 
-def test_two_speakers_change_their_own_mouths_and_nothing_else(clip: Clip) -> None:
+def test_compositor_two_speakers_change_only_their_mouths(clip: Clip) -> None:
     both = list(composite([speaker(clip, 0), speaker(clip, 1, count=4)], SETTINGS))
     alone = list(composite([speaker(clip, 0)], SETTINGS))
     assert len(both) == FRAMES
@@ -74,7 +74,7 @@ def test_two_speakers_change_their_own_mouths_and_nothing_else(clip: Clip) -> No
 
 
 @pytest.mark.parametrize("mode", ["mouth", "box"])
-def test_protected_pixels_stay(clip: Clip, mode: str) -> None:
+def test_compositor_keeps_protected_pixels(clip: Clip, mode: str) -> None:
     middle = int(np.median(np.nonzero(allowed(clip, 0, 0))[1]))
     protect = np.zeros((1, clip.height, clip.width), np.float32)
     protect[:, :, middle:] = 1
@@ -83,7 +83,7 @@ def test_protected_pixels_stay(clip: Clip, mode: str) -> None:
     assert not np.array_equal(made.frame, clip.frames[0])
 
 
-def test_crops_are_upright_and_come_back(clip: Clip) -> None:
+def test_compositor_crops_are_upright_and_come_back(clip: Clip) -> None:
     lips = speaker(clip, 0)
     crops = torch.from_numpy(np.stack(list(decoded_crops(lips))))
     width, height = crop_size(256)
@@ -99,7 +99,7 @@ def test_crops_are_upright_and_come_back(clip: Clip) -> None:
     assert set(np.unique(grey[seams.in_frame(matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
 
 
-def test_what_does_not_fit_is_named(clip: Clip) -> None:
+def test_compositor_names_inputs_that_do_not_fit(clip: Clip) -> None:
     other = Clip(clip.frames[:, :-2], name="another clip")
     with pytest.raises(UsageError, match="one source"):
         shared_timeline([speaker(clip, 0), speaker(other, 0)])
@@ -148,7 +148,7 @@ def cast(clip: Clip, lips: LipTrack, *, color_match: bool) -> list[float]:
     return [float((frame.astype(float) - source)[allowed(clip, 0, i)].mean()) for i, (frame, source) in enumerate(made)]
 
 
-def test_a_cast_is_taken_off_and_a_neutral_face_stays(clip: Clip) -> None:
+def test_compositor_removes_color_cast(clip: Clip) -> None:
     red = [0.1] * FRAMES  # 13 levels
     assert min(cast(clip, tinted(clip, red), color_match=False)) > 8
     assert max(map(abs, cast(clip, tinted(clip, red), color_match=True))) < 2
@@ -156,7 +156,7 @@ def test_a_cast_is_taken_off_and_a_neutral_face_stays(clip: Clip) -> None:
     np.testing.assert_allclose(*neutral, atol=0.5)
 
 
-def test_a_cut_begins_the_correction_anew(clip: Clip) -> None:
+def test_compositor_color_match_restarts_at_a_cut(clip: Clip) -> None:
     """The cast is of the first shot alone: carried over, it would tint the second the other way."""
     tints = [0.1] * 3 + [0.0] * 3
     assert abs(cast(clip, tinted(clip, tints, cuts=(3,)), color_match=True)[3]) < 2

@@ -47,7 +47,7 @@ def changed(frames: list[Composite]) -> np.ndarray:
     return np.array([np.abs(one.frame.astype(int) - one.source).mean() for one in frames])
 
 
-def test_a_gap_is_the_source_bit_for_bit_and_lips_fade_around_it(clip: Clip) -> None:
+def test_gap_keeps_original_frames_and_fades(clip: Clip) -> None:
     frames = made(clip)
     for i in GAP:
         np.testing.assert_array_equal(frames[i].frame, clip.frames[i])
@@ -58,13 +58,13 @@ def test_a_gap_is_the_source_bit_for_bit_and_lips_fade_around_it(clip: Clip) -> 
         assert change[list(at)] == pytest.approx(strength * whole, rel=0.1)
 
 
-def test_lips_end_at_once_with_a_shot(clip: Clip) -> None:
+def test_gap_lips_end_at_a_shot_boundary(clip: Clip) -> None:
     change = changed(made(clip, cuts=(8, 16)))
     assert change[list(GAP)].max() == 0
     assert change[[7, 16]] == pytest.approx(change[:5].mean(), rel=0.1)
 
 
-def test_no_window_goes_across_a_gap_or_a_cut(clip: Clip) -> None:
+def test_gap_no_window_crosses_gap_or_cut(clip: Clip) -> None:
     points = np.tile(FACE, (COUNT, 1, 1))
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
     assert pipeline.plan(FaceTrack(clip, points, (10,)), silence(), timeline) == [range(10), range(10, 24)]

@@ -29,7 +29,7 @@ def matrix_at(dx: float = 0, dy: float = 0, resolution: int = 256) -> np.ndarray
 
 @pytest.mark.parametrize("resolution", [256, 512])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_no_pixel_outside_the_mask_changes(dtype: type, resolution: int) -> None:
+def test_mouth_blend_changes_nothing_outside_mask(dtype: type, resolution: int) -> None:
     frame, matrix = frame_of(dtype), matrix_at(resolution=resolution)
     given = frame.copy()
     pasted = MouthPaste(resolution, Edge()).paste(frame, torch.ones(3, resolution, resolution), matrix)
@@ -40,7 +40,7 @@ def test_no_pixel_outside_the_mask_changes(dtype: type, resolution: int) -> None
     np.testing.assert_array_equal(frame, given)
 
 
-def test_growing_widens_and_never_leaves_the_crop() -> None:
+def test_mouth_blend_expand_stays_inside_the_crop() -> None:
     sizes = [(mouth_weight(256, grow, 0.05) > 0).mean() for grow in (-0.1, 0, 0.1, 0.2)]
     assert sizes == sorted(set(sizes))
     for grow in (0, 0.2):
@@ -48,7 +48,7 @@ def test_growing_widens_and_never_leaves_the_crop() -> None:
         assert max(weight[0].max(), weight[-1].max(), weight[:, 0].max(), weight[:, -1].max()) == 0
 
 
-def test_feather_is_inside_the_mask_and_as_wide_as_asked() -> None:
+def test_mouth_blend_feather_is_inside_mask_and_exact() -> None:
     hard, soft = mouth_weight(256, 0, 0), mouth_weight(256, 0, 0.1)
     assert ((soft > 0) <= (hard > 0)).all()
     assert set(np.unique(hard)) <= {0, 1}
@@ -58,7 +58,7 @@ def test_feather_is_inside_the_mask_and_as_wide_as_asked() -> None:
     assert len(first) == pytest.approx(0.1 * 210, abs=2), "21 px of the 210 px wide crop, give or take whole pixels"
 
 
-def test_full_strength_shows_the_face_itself() -> None:
+def test_mouth_blend_full_opacity_shows_the_face() -> None:
     frame, matrix = frame_of(np.uint8), matrix_at()
     paste = MouthPaste(256, Edge())
     pasted = paste.paste(frame, torch.full((3, 256, 256), 0.5), matrix)
@@ -69,7 +69,7 @@ def test_full_strength_shows_the_face_itself() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 2])
-def test_a_crop_of_another_size_lands_at_the_same_place(scale: float) -> None:
+def test_mouth_blend_places_other_crop_sizes_alike(scale: float) -> None:
     frame, matrix = frame_of(np.uint8), matrix_at()
     face = torch.from_numpy(golden.waves(256))
     size = (round(256 * scale), round(280 * scale))
@@ -79,14 +79,14 @@ def test_a_crop_of_another_size_lands_at_the_same_place(scale: float) -> None:
     assert np.abs(one - other)[one != frame].mean() < 0.7
 
 
-def test_an_untouched_crop_is_laid_where_it_was() -> None:
+def test_mouth_blend_unchanged_crop_comes_back() -> None:
     frame = frame_of(np.uint8)
     face = torch.from_numpy(crop(frame, matrix_at(), 256)) / 127.5 - 1
     pasted = MouthPaste(256, Edge()).paste(frame, face, matrix_at())
     assert np.abs(pasted.astype(int) - frame).max() <= 4, "two resamplings of smooth waves"
 
 
-def test_level_fades_and_protects() -> None:
+def test_mouth_blend_opacity_fades_and_protects() -> None:
     frame, matrix = frame_of(np.float32), matrix_at()
     face = torch.ones(3, 256, 256)
     paste = MouthPaste(256, Edge())
@@ -100,7 +100,7 @@ def test_level_fades_and_protects() -> None:
     np.testing.assert_array_equal(left[level == 1], whole[level == 1])
 
 
-def test_a_mask_is_kept_while_the_face_is_still_and_moves_with_it() -> None:
+def test_mouth_blend_mask_is_cached_while_face_is_still() -> None:
     frame, paste = frame_of(np.uint8), MouthPaste(256, Edge())
     face = torch.ones(3, 256, 256)
     moved = [matrix_at() + np.array([[0, 0, dx], [0, 0, 0]]) for dx in (0, 0.001, 7)]
@@ -111,12 +111,12 @@ def test_a_mask_is_kept_while_the_face_is_still_and_moves_with_it() -> None:
     assert not np.array_equal(still[0], still[2])
 
 
-def test_a_face_outside_the_frame_changes_nothing() -> None:
+def test_mouth_blend_face_outside_frame_changes_nothing() -> None:
     frame = frame_of(np.uint8)
     np.testing.assert_array_equal(MouthPaste(256, Edge()).paste(frame, torch.ones(3, 256, 256), matrix_at(5000)), frame)
 
 
-def test_its_seam_is_softer_than_the_boxs() -> None:
+def test_mouth_blend_seam_is_softer_than_box() -> None:
     """A face of other colours shows where it ends."""
     frame, matrix = frame_of(np.uint8), matrix_at()
     seen = crop(frame, matrix, 256)
@@ -128,6 +128,6 @@ def test_its_seam_is_softer_than_the_boxs() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"grow": 0.3}, {"grow": -0.3}, {"feather": -0.1}, {"feather": 0.4}])
-def test_edges_that_cannot_be(wrong: dict[str, float]) -> None:
+def test_mouth_blend_bad_mask_edges_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="%"):
         Edge(**wrong)

@@ -17,7 +17,7 @@ CASE = golden.CASES[0]
 
 
 @pytest.mark.parametrize("case", golden.CASES, ids=lambda case: case["name"])
-def test_matrices_and_crops_are_upstreams(case: dict[str, Any]) -> None:
+def test_alignment_matches_official(case: dict[str, Any]) -> None:
     maps = matrices(golden.points(case), case["resolution"])
     # 1e-3 px: upstream fits in float32.
     np.testing.assert_allclose(maps, golden.ALIGN[f"{case['name']}_matrices"], atol=1e-3)
@@ -26,7 +26,7 @@ def test_matrices_and_crops_are_upstreams(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("resolution", [256, 512])
-def test_real_crops_are_upstreams(shared: Path, resolution: int) -> None:
+def test_alignment_matches_official_on_real_frames(shared: Path, resolution: int) -> None:
     recorded = np.load(shared / f"golden/real/align_demo2_{resolution}.npz")
     frames = decoded(shared / "media/demo2_video.mp4", len(recorded["landmarks"]))
     maps = matrices(recorded["landmarks"], resolution)
@@ -36,13 +36,13 @@ def test_real_crops_are_upstreams(shared: Path, resolution: int) -> None:
     golden.assert_pixels_match(crops, recorded["faces"])
 
 
-def test_a_face_that_fits_the_template_is_not_moved() -> None:
+def test_alignment_keeps_face_that_fits_template() -> None:
     exact = np.rint(template(256) * 8)[None]
     shrunk = matrices(exact, 256)[0]
     np.testing.assert_allclose(exact[0] @ shrunk[:, :2].T + shrunk[:, 2], template(256), atol=0.1)
 
 
-def test_smoothing_starts_anew_after_a_gap() -> None:
+def test_alignment_smoothing_restarts_after_gap() -> None:
     points = golden.points(CASE)
     points[5] = np.nan
     maps = matrices(points, 256)
@@ -51,13 +51,13 @@ def test_smoothing_starts_anew_after_a_gap() -> None:
     np.testing.assert_array_equal(maps[6:], matrices(points[6:], 256))
 
 
-def test_no_face_in_any_frame_gives_no_matrix() -> None:
+def test_alignment_without_face_gives_no_matrix() -> None:
     assert np.isnan(matrices(np.full((3, 3, 2), np.nan), 256)).all()
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (-240, 0), (240, 0), (0, -160), (0, 200), (-240, -160)])
 @pytest.mark.parametrize("resolution", [256, 512])
-def test_a_crop_is_that_of_the_whole_frame(resolution: int, dx: int, dy: int) -> None:
+def test_alignment_crop_equals_whole_frame_warp(resolution: int, dx: int, dy: int) -> None:
     frame = golden.frame(CASE, 0)
     matrix = matrices(golden.points(CASE)[:1] + np.array([dx, dy]), resolution)[0]
     apart = np.abs(crop(frame, matrix, resolution).astype(int) - _whole_frame_crop(frame, matrix, resolution))
@@ -66,12 +66,12 @@ def test_a_crop_is_that_of_the_whole_frame(resolution: int, dx: int, dy: int) ->
     assert (apart > 0).mean() < 0.01
 
 
-def test_a_face_outside_the_frame_is_grey() -> None:
+def test_alignment_face_outside_frame_is_gray() -> None:
     matrix = matrices(golden.points(CASE)[:1] + 5000.0, 256)[0]
     assert (crop(golden.frame(CASE, 0), matrix, 256) == 127).all()
 
 
-def test_a_float_frame_gives_the_same_crop() -> None:
+def test_alignment_float_frame_gives_same_crop() -> None:
     frame = golden.frame(CASE, 0)
     matrix = matrices(golden.points(CASE)[:1], 256)[0]
     ours = crop(frame.astype(np.float32) / 255, matrix, 256)
@@ -79,7 +79,7 @@ def test_a_float_frame_gives_the_same_crop() -> None:
     assert np.abs(ours.astype(int) - crop(frame, matrix, 256)).max() <= 3
 
 
-def test_what_cannot_be_aligned_is_said() -> None:
+def test_alignment_errors_name_the_frame() -> None:
     with pytest.raises(FaceError, match=r"\(frames, 3, 2\)"):
         matrices(np.zeros((4, 2)), 256)
     with pytest.raises(FaceError, match="frame 2: the face is too small"):

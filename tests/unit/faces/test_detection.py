@@ -13,7 +13,7 @@ from tests.support.image_clip import Clip, decoded, drawn_face
 
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
-def test_a_real_face_is_found(shared: Path, detector: FaceDetector, clip: str) -> None:
+def test_detection_finds_real_face(shared: Path, detector: FaceDetector, clip: str) -> None:
     frame = decoded(shared / f"media/{clip}_video.mp4", 1)[0]
     (face,) = detector.detect(frame)
     left, right, nose = face.points
@@ -23,7 +23,7 @@ def test_a_real_face_is_found(shared: Path, detector: FaceDetector, clip: str) -
     assert face.area > 100**2
 
 
-def test_the_points_are_those_the_model_was_trained_with(shared: Path, detector: FaceDetector) -> None:
+def test_detection_points_match_training_landmarks(shared: Path, detector: FaceDetector) -> None:
     recorded = np.load(shared / "golden/real/align_demo2_256.npz")["landmarks"]
     frames = decoded(shared / "media/demo2_video.mp4", len(recorded))
     clip = Clip(frames)
@@ -34,7 +34,7 @@ def test_the_points_are_those_the_model_was_trained_with(shared: Path, detector:
     assert np.abs(found - recorded).mean() < 1
 
 
-def test_a_face_that_the_whole_frame_search_misses_is_found(shared: Path, detector: FaceDetector) -> None:
+def test_detection_tiles_find_face_whole_frame_misses(shared: Path, detector: FaceDetector) -> None:
     """Frames 18 to 23 of demo3 and 126 to 135 of demo1, where MediaPipe's landmarker on whole frames finds none."""
     for clip, first, count in (("demo3", 18, 6), ("demo1", 126, 10)):
         frames = decoded(shared / f"media/{clip}_video.mp4", first + count)[first:]
@@ -42,7 +42,7 @@ def test_a_face_that_the_whole_frame_search_misses_is_found(shared: Path, detect
 
 
 @pytest.mark.parametrize("face_px", [40, 60, 90])
-def test_a_small_face_in_a_large_picture_is_found(shared: Path, detector: FaceDetector, face_px: int) -> None:
+def test_detection_finds_small_face_in_large_frame(shared: Path, detector: FaceDetector, face_px: int) -> None:
     frame = decoded(shared / "media/demo2_video.mp4", 1)[0]
     small = cv2.resize(frame, None, fx=face_px / 268, fy=face_px / 268, interpolation=cv2.INTER_AREA)
     picture = np.full((1920, 1080, 3), 90, np.uint8)
@@ -51,14 +51,14 @@ def test_a_small_face_in_a_large_picture_is_found(shared: Path, detector: FaceDe
     assert face.box[2] - face.box[0] == pytest.approx(face_px, rel=0.2)
 
 
-def test_hands_are_no_faces(shared: Path, detector: FaceDetector) -> None:
+def test_detection_ignores_hands(shared: Path, detector: FaceDetector) -> None:
     """In these frames the box detector takes hands for faces once they are enlarged."""
     for clip, index in (("demo1", 60), ("demo3", 158)):
         frame = decoded(shared / f"media/{clip}_video.mp4", index + 1)[index]
         assert len(detector.detect(frame)) == 1
 
 
-def test_tiles_cover_the_picture_and_overlap() -> None:
+def test_detection_tiles_cover_frame_and_overlap() -> None:
     for height, width in ((1920, 1080), (480, 270), (641, 3000)):
         cover = np.zeros((height, width), int)
         for rows, columns in tiles(height, width):
@@ -67,7 +67,7 @@ def test_tiles_cover_the_picture_and_overlap() -> None:
     assert list(tiles(320, 200)) == []
 
 
-def test_a_frame_in_any_layout_gives_the_same_face(shared: Path, detector: FaceDetector) -> None:
+def test_detection_ignores_memory_layout_of_frame(shared: Path, detector: FaceDetector) -> None:
     frame = decoded(shared / "media/demo2_video.mp4", 1)[0]
     padded = np.zeros((frame.shape[0], frame.shape[1] + 8, 3), np.uint8)
     padded[:, :-8] = frame
@@ -77,7 +77,7 @@ def test_a_frame_in_any_layout_gives_the_same_face(shared: Path, detector: FaceD
         np.testing.assert_array_equal(face.landmarks, expected.landmarks)
 
 
-def test_of_two_faces_the_larger_comes_first(shared: Path, detector: FaceDetector) -> None:
+def test_detection_sorts_largest_face_first(shared: Path, detector: FaceDetector) -> None:
     small = decoded(shared / "media/demo1_video.mp4", 1)[0][400:1040, 280:920]
     large = decoded(shared / "media/demo2_video.mp4", 1)[0][160:800, 230:870]
     faces = detector.detect(np.concatenate([small, large], axis=1))
@@ -87,11 +87,11 @@ def test_of_two_faces_the_larger_comes_first(shared: Path, detector: FaceDetecto
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (480, 640)])
-def test_a_picture_without_a_face_gives_none(detector: FaceDetector, size: tuple[int, int]) -> None:
+def test_detection_frame_without_face_gives_none(detector: FaceDetector, size: tuple[int, int]) -> None:
     assert detector.detect(np.zeros((*size, 3), np.uint8)) == ()
 
 
-def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_detection_names_unreadable_model(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"missing\.task"):
         FaceDetector(tmp_path / "missing.task")
     broken = tmp_path / "broken.task"
@@ -100,27 +100,27 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         FaceDetector(broken)
 
 
-def test_a_face_is_measured() -> None:
+def test_detection_measures_a_face() -> None:
     face = drawn_face(20, 40, 100)
     assert face.box == (20, 40, 120, 140)
     assert face.area == 100**2
     np.testing.assert_allclose(face.points, [[45, 65], [95, 65], [70, 115]])
 
 
-def test_a_face_needs_the_whole_mesh() -> None:
+def test_detection_needs_the_whole_mesh() -> None:
     with pytest.raises(FaceError, match=r"\(68, 2\)"):
         Face(np.zeros((68, 2)))
     with pytest.raises(FaceError, match="not numbers"):
         Face(np.full((478, 2), np.nan))
 
 
-def test_a_confidence_out_of_range_is_refused(tmp_path: Path) -> None:
+def test_detection_refuses_confidence_out_of_range(tmp_path: Path) -> None:
     for confidence in (0, 1.5):
         with pytest.raises(UsageError, match="min_confidence"):
             FaceDetector(tmp_path / "any.task", confidence)
 
 
-def test_overlap_is_intersection_over_union() -> None:
+def test_detection_iou() -> None:
     box = drawn_face(0, 0, 20).box
     assert overlap(box, box) == pytest.approx(1)
     assert overlap(box, drawn_face(10, 0, 20).box) == pytest.approx(1 / 3)
@@ -128,7 +128,7 @@ def test_overlap_is_intersection_over_union() -> None:
 
 
 @pytest.mark.parametrize("degrees", [-70, -30, 0, 30, 60])
-def test_yaw_is_read_from_the_mesh(degrees: float) -> None:
+def test_detection_yaw_comes_from_the_mesh(degrees: float) -> None:
     """Cheeks and nose of a head that turns, seen from far away and tilted."""
     turn, tilt = np.radians(degrees), np.radians(20)
     cheeks_and_nose = np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, NOSE_DEPTH]])

@@ -32,27 +32,27 @@ def without(first: int, stop: int) -> list[int]:
 
 
 @pytest.mark.parametrize("smoothing", ["upstream", "zero-lag"])
-def test_a_short_gap_is_bridged_along_the_way(smoothing: str) -> None:
+def test_face_track_fills_short_gap(smoothing: str) -> None:
     one = person(without(10, 18))
     track = follow(people(one), one, FollowSettings(smoothing=smoothing))
     assert track.present.all()
     np.testing.assert_allclose(track.points, person(list(range(COUNT))).points, atol=1e-9)
 
 
-def test_a_longer_gap_is_left_alone() -> None:
+def test_face_track_leaves_long_gap() -> None:
     one = person(without(10, 19))
     track = follow(people(one), one)
     assert np.flatnonzero(~track.present).tolist() == list(range(10, 19))
 
 
-def test_no_gap_is_bridged_before_the_first_after_the_last_or_across_a_cut() -> None:
+def test_face_track_fills_no_gap_at_ends_or_cuts() -> None:
     one = person([i for i in range(3, COUNT - 3) if not 18 <= i < 22])
     track = follow(people(one, cuts=(20,)), one)
     assert np.flatnonzero(~track.present).tolist() == [0, 1, 2, 18, 19, 20, 21, COUNT - 3, COUNT - 2, COUNT - 1]
     assert track.shots.tolist() == [0] * 20 + [1] * 20
 
 
-def test_a_head_turned_away_is_a_gap() -> None:
+def test_face_track_head_turned_away_is_a_gap() -> None:
     one = person(list(range(COUNT)))
     one.yaws[10:20] = -61
     one.yaws[30:33] = 75
@@ -63,7 +63,7 @@ def test_a_head_turned_away_is_a_gap() -> None:
         follow(people(one), person([1, 2], yaw=70))
 
 
-def test_upstreams_filter_restarts_at_a_cut() -> None:
+def test_face_track_official_smoothing_restarts_at_cut() -> None:
     points = np.random.default_rng(1).uniform(0, 3, (COUNT, 3, 2)) + FACE
     whole = align.matrices(points, 256, cuts=(20,))
     np.testing.assert_array_equal(whole[:20], align.matrices(points[:20], 256))
@@ -71,7 +71,7 @@ def test_upstreams_filter_restarts_at_a_cut() -> None:
     assert not np.array_equal(whole[20:], align.matrices(points, 256)[20:])
 
 
-def test_zero_lag_does_not_look_across_a_cut_or_a_gap() -> None:
+def test_face_track_zero_lag_stops_at_cut_and_gap() -> None:
     one = person(without(25, 40))
     one.points[12:] += 300
     track = follow(people(one, cuts=(12,)), one)
@@ -89,7 +89,7 @@ def test_zero_lag_does_not_look_across_a_cut_or_a_gap() -> None:
         ("most frames", [1, 2, 3]),
     ],
 )
-def test_people_are_sorted(order: str, numbers: list[int]) -> None:
+def test_face_track_sorts_identities(order: str, numbers: list[int]) -> None:
     """A small face all the time, a large one for half of it, a huge one for a moment, in a picture 200 wide."""
     everybody = people(
         person(list(range(40)), 1, x=-20, side=30),
@@ -100,7 +100,7 @@ def test_people_are_sorted(order: str, numbers: list[int]) -> None:
     assert [choose(everybody, order, index).number for index in range(3)] == numbers
 
 
-def test_what_cannot_be_chosen_is_said() -> None:
+def test_face_track_names_choice_that_is_not_there() -> None:
     alone = people(person([1, 2, 3]))
     with pytest.raises(FaceError, match="no face 1 to choose; 1 face was found"):
         choose(alone, "largest", 1)
@@ -116,11 +116,11 @@ def test_what_cannot_be_chosen_is_said() -> None:
     ("settings", "named"),
     [({"max_gap_frames": -1}, "max_gap"), ({"max_yaw_degrees": 0}, "max_yaw"), ({"smoothing": "none"}, "smoothing")],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, object], named: str) -> None:
+def test_face_track_refuses_settings_out_of_range(settings: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         FollowSettings(**settings)
 
 
-def test_runs_are_half_open() -> None:
+def test_face_track_runs_are_half_open() -> None:
     assert list(runs(np.array([True, False, True, True]))) == [range(1), range(2, 4)]
     assert list(runs(np.zeros(3, bool))) == []

@@ -20,7 +20,7 @@ def still(x: float, count: int = COUNT) -> np.ndarray:
     return np.full(count, float(x))
 
 
-def test_two_people_side_by_side(shared: Path, detector: FaceDetector) -> None:
+def test_identities_two_people_side_by_side(shared: Path, detector: FaceDetector) -> None:
     left, right = actor(shared, "demo1", still(0)), actor(shared, "demo2", still(2 * SIDE_PX))
     people = found(staged(left, right), detector)
     assert [len(person.frames) for person in people.persons] == [COUNT, COUNT]
@@ -30,7 +30,7 @@ def test_two_people_side_by_side(shared: Path, detector: FaceDetector) -> None:
     assert always_on(choose(people, "largest", 1), left)
 
 
-def test_ids_hold_when_people_cross(shared: Path, detector: FaceDetector) -> None:
+def test_crossing_people_keep_their_ids(shared: Path, detector: FaceDetector) -> None:
     way = np.linspace(0, 2 * SIDE_PX, COUNT)
     behind, front = actor(shared, "demo1", way), actor(shared, "demo2", 2 * SIDE_PX - way)
     people = found(staged(behind, front), detector)
@@ -44,7 +44,7 @@ def test_ids_hold_when_people_cross(shared: Path, detector: FaceDetector) -> Non
     assert set(apart) <= set(hidden.frames.tolist())
 
 
-def test_whoever_leaves_and_returns_elsewhere_is_the_same(shared: Path, detector: FaceDetector) -> None:
+def test_returning_person_keeps_the_id(shared: Path, detector: FaceDetector) -> None:
     out = np.concatenate([np.linspace(0, -SIDE_PX, 20), np.full(20, -float(SIDE_PX)), still(SIDE_PX / 2, 20)])
     leaver, stayer = actor(shared, "demo1", out), actor(shared, "demo2", still(2 * SIDE_PX))
     people = found(staged(leaver, stayer), detector)
@@ -56,7 +56,7 @@ def test_whoever_leaves_and_returns_elsewhere_is_the_same(shared: Path, detector
     assert always_on(choose(people, "most frames"), stayer)
 
 
-def test_a_cut_ends_tracks_and_nothing_mixes(shared: Path, detector: FaceDetector) -> None:
+def test_cut_ends_tracks_without_mixing_people(shared: Path, detector: FaceDetector) -> None:
     """From one person to the other, both in the middle: same place, another person."""
     frames = np.concatenate([head(shared, "demo1", 30), head(shared, "demo2", 30)])
     people = found(Clip(frames), detector)
@@ -66,7 +66,7 @@ def test_a_cut_ends_tracks_and_nothing_mixes(shared: Path, detector: FaceDetecto
     assert first.present.tolist() == [True] * 30 + [False] * 30
 
 
-def test_a_cut_within_one_person_keeps_the_id_and_restarts_smoothing(shared: Path, detector: FaceDetector) -> None:
+def test_cut_keeps_id_and_restarts_smoothing(shared: Path, detector: FaceDetector) -> None:
     wide = np.full((40, SIDE_PX, SIDE_PX, 3), 230, np.uint8)
     wide[:20] = head(shared, "demo1", 20)
     wide[20:, 60:180, 60:180] = head(shared, "demo1", 40)[20:, ::2, ::2]
@@ -80,7 +80,7 @@ def test_a_cut_within_one_person_keeps_the_id_and_restarts_smoothing(shared: Pat
 
 @pytest.mark.parametrize("margin_px", [0, 40], ids=["flash", "face covered"])
 @pytest.mark.parametrize(("missing", "bridged"), [(3, True), (30, False)])
-def test_blanked_faces_are_bridged_or_left(
+def test_missing_faces_are_filled_or_left(
     shared: Path, detector: FaceDetector, missing: int, bridged: bool, margin_px: int
 ) -> None:
     seen = staged(actor(shared, "demo2", still(0)), width=SIDE_PX)
@@ -97,7 +97,7 @@ def test_blanked_faces_are_bridged_or_left(
         assert np.abs(track.points - expected).max() < SIDE_PX / 20
 
 
-def test_the_largest_is_not_who_passes_by(shared: Path, detector: FaceDetector) -> None:
+def test_largest_ignores_person_passing_by(shared: Path, detector: FaceDetector) -> None:
     speaker = actor(shared, "demo1", still(0))
     x = np.where(np.arange(COUNT) < 15, 2 * SIDE_PX, -9 * SIDE_PX).astype(float)
     people = found(staged(speaker, Actor(head(shared, "demo2", COUNT), actor(shared, "demo2", x).places)), detector)

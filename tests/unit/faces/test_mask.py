@@ -6,7 +6,7 @@ from tests.support import alignment_golden as golden
 
 
 @pytest.mark.parametrize("resolution", [256, 512])
-def test_the_mask_is_upstreams(resolution: int) -> None:
+def test_inpaint_mask_matches_official(resolution: int) -> None:
     recorded = np.load(golden.FOLDER / f"mask_{resolution}.npz")["keep"]
     mask = keep_mask(resolution)
     assert mask.dtype == np.float32

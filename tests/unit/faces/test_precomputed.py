@@ -21,24 +21,24 @@ def _landmarks(*frames: list[Any], size: Any = (100, 200)) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor, np.ndarray.tolist, np.float32])
-def test_faces_of_any_container_come_largest_first(kind: Any) -> None:
+def test_precomputed_sorts_faces_largest_first(kind: Any) -> None:
     frames = from_comfyui(_landmarks([kind(SMALL), kind(LARGE)], []), black(2))
     assert [len(faces) for faces in frames] == [2, 0]
     np.testing.assert_array_equal(frames[0][0].landmarks, LARGE)
     assert frames[0][0].landmarks.dtype == np.float64
 
 
-def test_one_frame_serves_for_all() -> None:
+def test_precomputed_one_frame_serves_all() -> None:
     frames = from_comfyui(_landmarks([LARGE]), black(3))
     assert [len(faces) for faces in frames] == [1, 1, 1]
 
 
-def test_landmarks_of_a_resized_copy_are_scaled() -> None:
+def test_precomputed_scales_landmarks_of_resized_copy() -> None:
     (faces,) = from_comfyui(_landmarks([LARGE / 2], size=[50, 100]), black(1))
     np.testing.assert_allclose(faces[0].landmarks, LARGE)
 
 
-def test_landmarks_of_something_else_are_refused() -> None:
+def test_precomputed_refuses_landmarks_of_other_video() -> None:
     with pytest.raises(FaceError, match=r"2 frames were given, but clip has 3"):
         from_comfyui(_landmarks([], []), black(3))
     with pytest.raises(FaceError, match="200 x 200"):
@@ -62,12 +62,12 @@ def test_landmarks_of_something_else_are_refused() -> None:
         {"frames": [["face"]], "image_size": (100, 200)},
     ],
 )
-def test_what_are_no_landmarks_is_one_clear_error(landmarks: dict[str, Any]) -> None:
+def test_precomputed_refuses_values_that_are_no_landmarks(landmarks: dict[str, Any]) -> None:
     with pytest.raises(FaceError, match="landmarks"):
         from_comfyui(landmarks, black(1))
 
 
-def test_landmarks_are_read_from_json(tmp_path: Path) -> None:
+def test_precomputed_reads_json(tmp_path: Path) -> None:
     path = tmp_path / "faces.json"
     path.write_text(json.dumps(_landmarks([LARGE.tolist()])), encoding="utf-8")
     (faces,) = from_comfyui(read_json(path), black(1))
@@ -75,13 +75,13 @@ def test_landmarks_are_read_from_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
-def test_a_file_that_holds_none_is_named(tmp_path: Path, text: str) -> None:
+def test_precomputed_names_file_without_landmarks(tmp_path: Path, text: str) -> None:
     path = tmp_path / "faces.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(FaceError, match=r"faces\.json"):
         read_json(path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_precomputed_names_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FaceError, match=r"none\.json"):
         read_json(tmp_path / "none.json")

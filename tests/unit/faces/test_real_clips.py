@@ -32,7 +32,9 @@ class Quarter:
     ("clip", "count", "small"),
     [("demo1", 250, False), ("demo1", 250, True), ("demo2", 502, True), ("demo3", 600, True)],
 )
-def test_one_person_in_every_frame(shared: Path, detector: FaceDetector, clip: str, count: int, small: bool) -> None:
+def test_real_clips_have_one_person_in_every_frame(
+    shared: Path, detector: FaceDetector, clip: str, count: int, small: bool
+) -> None:
     whole = VideoFile(shared / f"media/{clip}_video.mp4")
     people = found(Quarter(whole) if small else whole, detector)
     assert [person.frames.tolist() for person in people.persons] == [list(range(count))]

@@ -47,7 +47,7 @@ def video(pair: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_report_lists_people_and_what_is_left_alone(people: People) -> None:
+def test_report_lists_people_and_frames_left_alone(people: People) -> None:
     chosen = choose(people, "leftmost")
     said = report.text(people, followed(people, chosen)).splitlines()
     assert said[0] == "clip: 30 frames, 1 shot(s), 2 face(s)"
@@ -56,7 +56,7 @@ def test_the_report_lists_people_and_what_is_left_alone(people: People) -> None:
     assert said[3:] == ["  face in 18 of 30 frames", "  left as they are: 8-19"]
 
 
-def test_frames_of_a_head_turned_too_far_are_reported(people: People) -> None:
+def test_report_names_frames_beyond_yaw_limit(people: People) -> None:
     chosen = choose(people, "rightmost")
     yaws = np.where(np.isin(chosen.frames, [10, 11]), 80.0, 0.0)
     turned = replace(chosen, yaws=yaws)
@@ -72,11 +72,11 @@ def followed(people: People, person: Person, **settings: Any) -> report.Chosen:
     return report.Chosen(person, follow(people, person, how), how)
 
 
-def test_nobody_is_reported_too(detector: FaceDetector) -> None:
+def test_report_without_people(detector: FaceDetector) -> None:
     assert report.text(found(black(3), detector)) == "clip: 3 frames, 1 shot(s), 0 face(s)"
 
 
-def test_everybody_is_shown_with_a_number(people: People) -> None:
+def test_report_contact_sheet_numbers_everybody(people: People) -> None:
     crops = list(report.crops(people, 256))
     assert [numbered.shape for numbered in crops] == [(256, 256, 3)] * 2
     decoded = cv2.imdecode(np.frombuffer(report.sheet(crops), np.uint8), cv2.IMREAD_COLOR)
@@ -99,7 +99,7 @@ def numberless(people: People, person: Person) -> np.ndarray:
     return crop(next(people.source.read([best])), matrix, 256).transpose(1, 2, 0)
 
 
-def test_a_picture_of_the_person_chooses_them(people: People, pair: Clip, detector: FaceDetector) -> None:
+def test_reference_picture_selects_person(people: People, pair: Clip, detector: FaceDetector) -> None:
     for left, number in ((0, 1), (2 * SIDE_PX, 2)):
         picture = pair.frames[25][:, left : left + SIDE_PX]
         bright = (picture * 0.7).astype(np.uint8)
@@ -115,7 +115,7 @@ def command(video: Path, shared: Path, tmp_path: Path, *more: object) -> int:
     return main(["faces", str(video), "--models", str(folder.parent), *map(str, more)])
 
 
-def test_the_command_prints_json_and_writes_the_crops(
+def test_faces_command_prints_json_and_writes_crops(
     shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     png = tmp_path / "crops ü.png"
@@ -127,14 +127,14 @@ def test_the_command_prints_json_and_writes_the_crops(
     assert cv2.imdecode(np.frombuffer(png.read_bytes(), np.uint8), cv2.IMREAD_COLOR).shape == (256, 512, 3)
 
 
-def test_the_command_bridges_as_it_is_told(
+def test_faces_command_max_gap_fills_gaps(
     shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(video, shared, tmp_path, "--face", "leftmost", "--max-gap", 12) == 0
     assert "  bridged: 8-19" in capsys.readouterr().out.splitlines()
 
 
-def test_the_command_refuses_what_it_cannot_do(
+def test_faces_command_refuses_bad_arguments(
     shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(video, shared, tmp_path, "-o", "crops.jpg") == 2
@@ -144,11 +144,11 @@ def test_the_command_refuses_what_it_cannot_do(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (480, 640)])
-def test_frames_without_a_face_give_nobody(detector: FaceDetector, size: tuple[int, int]) -> None:
+def test_tracker_frames_without_face_give_nobody(detector: FaceDetector, size: tuple[int, int]) -> None:
     for count in (1, 3):
         assert found(Clip(np.zeros((count, *size, 3), np.uint8)), detector).persons == ()
 
 
-def test_one_frame_is_enough(shared: Path, detector: FaceDetector) -> None:
+def test_tracker_accepts_one_frame(shared: Path, detector: FaceDetector) -> None:
     people = found(staged(actor(shared, "demo1", np.zeros(1)), width=SIDE_PX), detector)
     assert follow(people, choose(people)).present.tolist() == [True]

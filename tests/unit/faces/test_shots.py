@@ -16,25 +16,25 @@ def clip(*parts: tuple[np.ndarray, int]) -> np.ndarray:
     return still + RANDOM.normal(0, 0.5, still.shape).astype(np.float32)
 
 
-def test_cuts_are_where_the_picture_changes() -> None:
+def test_shots_are_where_the_picture_changes() -> None:
     assert cuts(clip((ONE, 20), (OTHER, 15), (ONE, 20))) == (20, 35)
     assert cuts(clip((ONE, 1), (OTHER, 1))) == (1,)
     assert cuts(clip((ONE, 30))) == ()
     assert cuts(ONE[None]) == ()
 
 
-def test_black_frames_and_flashes_are_no_cuts() -> None:
+def test_shots_ignore_black_frames_and_flashes() -> None:
     assert cuts(clip((ONE, 20), (BLACK, 3), (ONE, 20))) == ()
     assert cuts(clip((ONE, 20), (BLACK + 255, 1), (ONE, 20))) == ()
 
 
-def test_a_short_insert_and_a_long_black_are_cuts() -> None:
+def test_shots_find_short_insert_and_long_black() -> None:
     assert cuts(clip((ONE, 20), (OTHER, 3), (ONE, 20))) == (20, 23)
     assert cuts(clip((ONE, 20), (BLACK, 30), (ONE, 20))) == (20, 50)
     assert cuts(clip((ONE, 20), (BLACK, 3), (OTHER, 20))) == (20, 23)
 
 
-def test_a_dissolve_and_a_shaking_camera_are_no_cuts() -> None:
+def test_shots_ignore_dissolve_and_camera_shake() -> None:
     share = np.linspace(0, 1, 30)[:, None, None, None]
     assert cuts(((1 - share) * ONE + share * OTHER).astype(np.float32)) == ()
     shaking = np.stack([np.roll(ONE, i % 3, axis=1) for i in range(30)])
@@ -42,7 +42,7 @@ def test_a_dissolve_and_a_shaking_camera_are_no_cuts() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 300), (1080, 1920)])
-def test_a_thumbnail_is_the_picture_made_small(size: tuple[int, int]) -> None:
+def test_shots_thumbnail_is_the_small_picture(size: tuple[int, int]) -> None:
     frame = np.zeros((*size, 3), np.uint8)
     frame[:, size[1] // 2 :] = 200
     small = thumbnail(frame)
@@ -52,7 +52,7 @@ def test_a_thumbnail_is_the_picture_made_small(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(thumbnail(frame.astype(np.uint16) * 257), small, atol=1e-3)
 
 
-def test_a_picture_covered_for_a_moment_is_not_cut() -> None:
+def test_shots_ignore_covered_camera() -> None:
     covered = ONE.copy()
     covered[1:7, 1:7] = 90
     assert cuts(clip((ONE, 20), (covered, 3), (ONE, 20))) == ()

@@ -14,14 +14,14 @@ from latentsync.media import VideoFile
 from tests.support.heads import found
 
 
-def test_motion_is_kept() -> None:
+def test_smoothing_keeps_motion() -> None:
     """A head that speeds up, slows down and turns back: quadratics pass unchanged, ends included."""
     at = np.arange(40.0)
     for way in (at, 3 * at**2 - at, np.full(40, 7.0)):
         np.testing.assert_allclose(zero_lag(way[:, None, None]), way[:, None, None], atol=1e-6)
 
 
-def test_motion_does_not_lag() -> None:
+def test_smoothing_has_no_lag() -> None:
     """A head that sways once a second: the filtered wave is the wave, neither late nor much smaller."""
     angle = 2 * np.pi * np.arange(200) / 25
     steady = zero_lag(np.sin(angle))[20:-20]
@@ -31,19 +31,19 @@ def test_motion_does_not_lag() -> None:
     assert np.abs(steady).max() > 0.97
 
 
-def test_noise_is_halved() -> None:
+def test_smoothing_halves_noise() -> None:
     noise = np.random.default_rng(3).normal(size=(5000, 3, 2))
     assert zero_lag(noise).std() < 0.51 * noise.std()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 9, 10])
-def test_short_runs_keep_their_length(count: int) -> None:
+def test_smoothing_keeps_length_of_short_runs(count: int) -> None:
     at = np.arange(float(count))[:, None]
     np.testing.assert_allclose(zero_lag(at), at, atol=1e-9)
 
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
-def test_the_crop_of_a_real_head_jitters_half_as_much(shared: Path, detector: FaceDetector, clip: str) -> None:
+def test_smoothing_halves_jitter_of_real_head(shared: Path, detector: FaceDetector, clip: str) -> None:
     people = found(VideoFile(shared / f"media/{clip}_video.mp4", duration_seconds=Fraction(2)), detector)
     crops = {
         smoothing: _corners(follow(people, people.persons[0], FollowSettings(smoothing=smoothing)))

@@ -41,21 +41,21 @@ def heard(unet: UNet, audio: torch.Tensor) -> Heard:
 
 
 @pytest.mark.parametrize("layout", ["unet", "unet_tiny"])
-def test_layout_is_the_official_one(layout: str) -> None:
+def test_unet_layout_is_official(layout: str) -> None:
     official = {key: tuple(shape) for key, shape in tiny_networks.layouts()[layout].items()}
     assert meta_shapes(lambda: UNet(UNetConfig.from_shapes(official))) == official
 
 
-def test_default_config_is_that_of_the_released_models() -> None:
+def test_unet_default_config_is_of_released_models() -> None:
     assert UNetConfig.from_shapes(tiny_networks.layouts()["unet"]) == UNetConfig()
 
 
-def test_widths_of_another_network_are_refused() -> None:
+def test_unet_refuses_widths_of_another_network() -> None:
     with pytest.raises(WeightsError, match="not a LatentSync UNet"):
         UNetConfig.from_shapes(tiny_networks.layouts()["vae_tiny"])
 
 
-def test_every_weight_is_held_by_a_layer_of_ops() -> None:
+def test_unet_layers_come_from_operations() -> None:
     names = ("Linear", "Conv2d", "GroupNorm", "LayerNorm")
     ops = SimpleNamespace(**{name: type(f"Given{name}", (getattr(nn, name),), {}) for name in names})
     with torch.device("meta"):
@@ -65,7 +65,7 @@ def test_every_weight_is_held_by_a_layer_of_ops() -> None:
     assert {type(module).__name__ for module in holders} == {f"Given{name}" for name in names}
 
 
-def test_attention_is_the_given_one(x: torch.Tensor, audio: torch.Tensor) -> None:
+def test_unet_uses_the_given_attention(x: torch.Tensor, audio: torch.Tensor) -> None:
     heads_seen: list[int] = []
 
     def counted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_attention_is_the_given_one(x: torch.Tensor, audio: torch.Tensor) -> Non
     assert heads_seen == [8] * 2 * (16 + 20)
 
 
-def test_shallow_pass_is_the_end_of_the_whole_one(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
+def test_unet_shallow_pass_is_end_of_full_pass(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
     whole, deep = unet(x, 500, heard)
     shallow, returned = unet(x, 500, heard, deep)
     assert returned is deep
@@ -87,15 +87,13 @@ def test_shallow_pass_is_the_end_of_the_whole_one(unet: UNet, x: torch.Tensor, h
     assert whole.shape == (2, 4, FRAMES, SIDE, SIDE)
 
 
-def test_shallow_pass_takes_the_deep_state_as_it_is(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
+def test_unet_shallow_pass_takes_cached_features(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
     _, deep = unet(x, 500, heard)
     assert not torch.equal(unet(x, 500, heard, torch.zeros_like(deep))[0], unet(x, 500, heard, deep)[0])
 
 
 @pytest.mark.parametrize("frames", [1, FRAMES])
-def test_a_guided_pass_is_the_silent_and_the_heard_one(
-    unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int
-) -> None:
+def test_unet_cfg_pass_is_uncond_and_cond_pass(unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int) -> None:
     x, audio = x[:, :, :frames], audio[:, :frames]
     heard, nothing = unet.hear(audio), unet.hear(torch.zeros_like(audio))
     (silent, silent_deep), (aware, aware_deep) = unet(x, 500, nothing), unet(x, 500, heard)
@@ -110,7 +108,7 @@ def test_a_guided_pass_is_the_silent_and_the_heard_one(
 
 
 @pytest.mark.parametrize("frames", [1, FRAMES])
-def test_layers_that_work_in_parts_give_the_same(
+def test_unet_chunked_layers_give_the_same(
     unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, heard = x[:, :, :frames], unet.hear(audio[:, :frames])
@@ -127,7 +125,7 @@ def test_layers_that_work_in_parts_give_the_same(
     torch.testing.assert_close(unet(x, 500, heard, deep, guided=True)[0], whole, atol=1e-4, rtol=1e-4)
 
 
-def test_every_kind_of_layer_is_compiled_by_choice(x: torch.Tensor, audio: torch.Tensor) -> None:
+def test_unet_compiles_only_chosen_layers(x: torch.Tensor, audio: torch.Tensor) -> None:
     unet = synthetic.unet()
     expected, _ = unet(x, 500, unet.hear(audio), guided=True)
     unet.compile_layers()
@@ -137,7 +135,7 @@ def test_every_kind_of_layer_is_compiled_by_choice(x: torch.Tensor, audio: torch
         torch.testing.assert_close(unet(x, 500, unet.hear(audio), guided=True)[0], expected)
 
 
-def test_compiled_layers_take_any_number_of_rows() -> None:
+def test_unet_compiled_layers_take_any_batch() -> None:
     """From the second number on torch compiles for all of them, and their sizes are symbols."""
     compiled = torch.compile(lambda x: in_parts(torch.sin, x, wider=1), backend="aot_eager", fullgraph=True)
     for rows in (2, 3, 5):
@@ -145,14 +143,14 @@ def test_compiled_layers_take_any_number_of_rows() -> None:
         torch.testing.assert_close(compiled(given), given.sin())
 
 
-def test_windows_of_one_batch_do_not_meet(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:
+def test_unet_windows_of_a_batch_are_independent(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:
     both, _ = unet(x, 500, unet.hear(audio), guided=True)
     alone, _ = unet(x[:1], 500, unet.hear(audio[:1]), guided=True)
     # float32 kernels sum in another order for another batch
     torch.testing.assert_close(both[::2], alone, atol=1e-4, rtol=1e-4)
 
 
-def test_resnet_norms_span_the_frames() -> None:
+def test_unet_resnet_norms_span_the_frames() -> None:
     """A frame is normalised otherwise beside louder ones: diffusers' motion UNet normalises each alone."""
     norm = GroupNorm(2, 4)
     clip = tiny_networks.normal(1, 1, 4, 3, 2, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]

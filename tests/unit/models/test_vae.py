@@ -18,21 +18,21 @@ def codec() -> DiffusersCodec:
     return synthetic.vae()
 
 
-def test_encodes_to_the_posterior_mean(codec: DiffusersCodec) -> None:
+def test_vae_encodes_to_posterior_mean(codec: DiffusersCodec) -> None:
     images = tiny_networks.normal(1, 1, 3, 32, 32)
     latents = codec.encode(images)
     assert latents.shape == (1, 4, 4, 4)
     assert torch.equal(latents, codec.vae.encode(images).latent_dist.mode())
 
 
-def test_a_cast_says_nothing(codec: DiffusersCodec, caplog: pytest.LogCaptureFixture) -> None:
+def test_vae_cast_logs_nothing(codec: DiffusersCodec, caplog: pytest.LogCaptureFixture) -> None:
     """diffusers' own way to cast warns of it, each time."""
     assert codec.to("cpu", torch.float64).decode(torch.zeros(1, 4, 8, 8)).dtype == torch.float64
     codec.to("cpu", torch.float32)
     assert not caplog.records
 
 
-def test_slices_are_invisible(codec: DiffusersCodec) -> None:
+def test_vae_slices_give_the_same(codec: DiffusersCodec) -> None:
     latents = tiny_networks.normal(1, SLICE_IMAGES + 1, 4, 4, 4)
     each = torch.cat([codec.decode(latents[i : i + 1]) for i in range(len(latents))])
     # float32 kernels sum in another order for another batch
@@ -40,17 +40,17 @@ def test_slices_are_invisible(codec: DiffusersCodec) -> None:
     assert each.shape == (SLICE_IMAGES + 1, 3, 32, 32)
 
 
-def test_runs_in_the_dtype_of_its_weights() -> None:
+def test_vae_runs_in_dtype_of_its_weights() -> None:
     codec = synthetic.vae().to("cpu", torch.bfloat16)
     assert codec.decode(tiny_networks.normal(1, 1, 4, 4, 4)).dtype == torch.bfloat16
 
 
-def test_layout_is_diffusers_own() -> None:
+def test_vae_layout_is_of_diffusers() -> None:
     shapes = {key: tuple(shape) for key, shape in tiny_networks.layouts()["vae_tiny"].items()}
     assert meta_shapes(lambda: autoencoder(shapes)) == shapes
 
 
-def test_old_attention_names_are_todays() -> None:
+def test_vae_old_attention_names_are_converted() -> None:
     names = list(tiny_networks.layouts()["vae_tiny"])
     old = names
     for today, before in OLD.items():
@@ -59,7 +59,7 @@ def test_old_attention_names_are_todays() -> None:
     assert list(diffusers_names({name: torch.empty(0) for name in old})) == names
 
 
-def test_the_original_layout_is_diffusers_own() -> None:
+def test_vae_original_layout_is_converted() -> None:
     """The layout of CompVis's latent-diffusion, in which vae-ft-mse-840000-ema-pruned.safetensors is published."""
     shapes = {key: tuple(shape) for key, shape in tiny_networks.layouts()["vae_tiny"].items()}
     weights = {key: torch.full(shape, float(i)) for i, (key, shape) in enumerate(shapes.items())}

@@ -8,7 +8,7 @@ from latentsync import synthetic
 from tests.support import tiny_networks
 
 
-def test_states_end_where_whispers_own_forward_ends() -> None:
+def test_whisper_hidden_states_end_as_its_forward() -> None:
     encoder = synthetic.whisper()
     mel = tiny_networks.normal(1, 1, 80, 3000)
     with torch.no_grad():
@@ -20,7 +20,7 @@ def test_states_end_where_whispers_own_forward_ends() -> None:
     torch.testing.assert_close(closed, own, atol=1e-4, rtol=1e-4)
 
 
-def test_half_precision_mel_gives_half_precision_states() -> None:
+def test_whisper_half_precision_stays_half_precision() -> None:
     with torch.no_grad():
         states = synthetic.whisper()(tiny_networks.normal(1, 1, 80, 3000).bfloat16())
     assert states.dtype == torch.bfloat16

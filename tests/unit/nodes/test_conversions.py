@@ -38,7 +38,7 @@ def levels(source: Any) -> list[int]:
     return [round(float(frame.mean()) * (255 if frame.dtype.kind == "f" else 1) / 10) for frame in frames]
 
 
-def test_a_file_is_streamed(convert: ModuleType, video: Path) -> None:
+def test_conversions_file_is_streamed(convert: ModuleType, video: Path) -> None:
     from comfy_api.input_impl import VideoFromFile
 
     for given in (VideoFromFile(str(video)), VideoFromFile(BytesIO(video.read_bytes()))):
@@ -47,7 +47,7 @@ def test_a_file_is_streamed(convert: ModuleType, video: Path) -> None:
         assert (source.rate, levels(source)) == (25, list(range(20)))
 
 
-def test_a_trimmed_file_is_streamed_from_its_part(convert: ModuleType, video: Path) -> None:
+def test_conversions_trimmed_file_is_streamed(convert: ModuleType, video: Path) -> None:
     from comfy_api.input_impl import VideoFromFile
 
     source = convert.frame_source(VideoFromFile(str(video)).as_trimmed(0.2, 0.4), 12)
@@ -55,7 +55,7 @@ def test_a_trimmed_file_is_streamed_from_its_part(convert: ModuleType, video: Pa
     assert levels(source) == list(range(5, 15))
 
 
-def test_a_part_that_comfyui_does_not_tell_of_is_read_by_comfyui(
+def test_conversions_unknown_trim_is_read_by_comfyui(
     convert: ModuleType, video: Path, old_video: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     from comfy_api.input_impl import VideoFromFile
@@ -67,7 +67,7 @@ def test_a_part_that_comfyui_does_not_tell_of_is_read_by_comfyui(
     assert "does not say which part" in caplog.text
 
 
-def test_a_video_made_of_pictures_keeps_its_exact_rate(convert: ModuleType) -> None:
+def test_conversions_video_of_images_keeps_exact_fps(convert: ModuleType) -> None:
     from comfy_api.input_impl import VideoFromComponents
     from comfy_api.latest import Types
 
@@ -77,7 +77,7 @@ def test_a_video_made_of_pictures_keeps_its_exact_rate(convert: ModuleType) -> N
     assert (source.rate, source.frame_count) == (NTSC, 4)
 
 
-def test_pictures_take_the_rate_that_the_node_says(convert: ModuleType) -> None:
+def test_conversions_images_take_fps_of_the_node(convert: ModuleType) -> None:
     assert convert.frame_source(torch.zeros(3, 8, 8, 3), 29.97002997).rate == NTSC
     assert convert.frame_source(torch.zeros(3, 8, 8, 3), 12.5).rate == Fraction(25, 2)
 
@@ -98,12 +98,12 @@ class Lazy(Mapping[str, Any]):
         return 2
 
 
-def test_sound_that_is_read_late(convert: ModuleType) -> None:
+def test_conversions_accept_lazy_audio(convert: ModuleType) -> None:
     sound = convert.waveform("audio", Lazy(lambda: {"waveform": torch.ones(1, 2, 100), "sample_rate": 44100}))
     assert (sound.rate, tuple(sound.samples.shape)) == (44100, (2, 100))
 
 
-def test_sound_that_cannot_be_had_says_what_to_wire(convert: ModuleType) -> None:
+def test_conversions_missing_audio_says_what_to_connect(convert: ModuleType) -> None:
     from the_pack.latentsync.errors import AudioError, UsageError
 
     def fail() -> dict[str, Any]:
@@ -119,7 +119,7 @@ def test_sound_that_cannot_be_had_says_what_to_wire(convert: ModuleType) -> None
         convert.waveform("audio", {"waveform": torch.zeros(2, 1, 100), "sample_rate": 16000})
 
 
-def test_a_cancel_while_sound_is_read_stays_a_cancel(convert: ModuleType) -> None:
+def test_conversions_cancel_while_reading_audio(convert: ModuleType) -> None:
     from comfy.model_management import InterruptProcessingException
 
     def cancelled() -> dict[str, Any]:
@@ -129,7 +129,7 @@ def test_a_cancel_while_sound_is_read_stays_a_cancel(convert: ModuleType) -> Non
         convert.waveform("audio", Lazy(cancelled))
 
 
-def test_half_precision_with_alpha(convert: ModuleType) -> None:
+def test_conversions_half_precision_with_alpha(convert: ModuleType) -> None:
     images = torch.rand(2, 8, 8, 4, dtype=torch.float16)
     source = convert.frame_source(images, 25)
     np.testing.assert_array_equal(next(source.read([1])), images[1, ..., :3].float().numpy())

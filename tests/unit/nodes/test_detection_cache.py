@@ -54,7 +54,7 @@ class Search:
         return People(self.source, (), (3,))
 
 
-def test_the_second_asks_nobody_and_hears_the_same_remarks(pack: ModuleType, cache: ModuleType) -> None:
+def test_detection_cache_hit_repeats_result_and_warnings(pack: ModuleType, cache: ModuleType) -> None:
     kept, first, second = cache.PeopleCache(), Source(), Source()
     search, again = Search(pack, first), Search(pack, second)
     found, repeated = kept.found("key", first, search), kept.found("key", second, again)
@@ -64,7 +64,7 @@ def test_the_second_asks_nobody_and_hears_the_same_remarks(pack: ModuleType, cac
     assert repeated.people.cuts == (3,)
 
 
-def test_the_oldest_search_is_forgotten(pack: ModuleType, cache: ModuleType) -> None:
+def test_detection_cache_evicts_the_oldest(pack: ModuleType, cache: ModuleType) -> None:
     kept, source = cache.PeopleCache(), Source()
     search = Search(pack, source)
     for key in range(cache.KEPT):
@@ -77,7 +77,7 @@ def test_the_oldest_search_is_forgotten(pack: ModuleType, cache: ModuleType) -> 
     assert search.count == cache.KEPT + 2
 
 
-def test_a_file_goes_by_its_content_and_the_part_that_is_shown(cache: ModuleType, video: Path) -> None:
+def test_detection_cache_key_is_content_and_trim(cache: ModuleType, video: Path) -> None:
     from comfy_api.input_impl import VideoFromFile
 
     whole = cache.content_key(VideoFromFile(str(video)))
@@ -89,7 +89,7 @@ def test_a_file_goes_by_its_content_and_the_part_that_is_shown(cache: ModuleType
     assert cache.content_key(VideoFromFile(str(video))) != whole
 
 
-def test_a_part_that_comfyui_does_not_tell_of_is_not_the_whole(
+def test_detection_cache_unknown_trim_is_not_the_whole(
     cache: ModuleType, video: Path, old_video: Callable[[Any], Any]
 ) -> None:
     from comfy_api.input_impl import VideoFromFile
@@ -99,7 +99,7 @@ def test_a_part_that_comfyui_does_not_tell_of_is_not_the_whole(
     assert cache.content_key(part) == cache.content_key(part)
 
 
-def test_pictures_in_memory_go_by_the_object(cache: ModuleType) -> None:
+def test_detection_cache_key_of_images_is_the_object(cache: ModuleType) -> None:
     one, other = torch.zeros(2, 4, 4, 3), torch.zeros(2, 4, 4, 3)
     key = cache.content_key(one)
     assert key == cache.content_key(one)

@@ -26,7 +26,7 @@ class Held:
     """Stands for a tensor on the device."""
 
 
-def test_all_is_free_again_when_memory_has_run_out(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_handle_oom_frees_everything(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[Held]] = []
     freed: list[bool] = []
 
@@ -78,7 +78,7 @@ def loaded(runtime: ModuleType, version: str, device: str) -> Any:
         ("1.5", "cpu", 24, 2),
     ],
 )
-def test_as_many_clips_at_once_as_free_memory_holds(
+def test_model_handle_batch_fits_free_memory(
     runtime: ModuleType, monkeypatch: pytest.MonkeyPatch, version: str, device: str, free_gb: float, clips: int
 ) -> None:
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
@@ -87,15 +87,13 @@ def test_as_many_clips_at_once_as_free_memory_holds(
     assert loaded(runtime, version, device).room().most == clips
 
 
-def test_a_deterministic_comfyui_does_not_choose_by_free_memory(
-    runtime: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_handle_deterministic_ignores_free_memory(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.args, "deterministic", True)
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
     assert loaded(runtime, "1.5", "meta").room().most == 1
 
 
-def test_pictures_are_the_same_to_the_bit_however_much_memory_is_free(
+def test_model_handle_vae_result_ignores_free_memory(
     pack: ModuleType, runtime: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ComfyUI's VAE takes as many at once as it has room for."""
@@ -111,7 +109,7 @@ def test_pictures_are_the_same_to_the_bit_however_much_memory_is_free(
     assert torch.equal(made[0][1], made[1][1])
 
 
-def test_every_batch_brings_the_unet_to_its_device(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_handle_loads_unet_before_every_batch(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two of them the VAE may have taken its place."""
     brought: list[int] = []
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, memory_required: brought.append(memory_required))
@@ -123,9 +121,7 @@ def test_every_batch_brings_the_unet_to_its_device(runtime: ModuleType, monkeypa
     assert brought[1] == 1.5 * brought[0] > 0, "two clips, then the three that there is room for"
 
 
-def test_a_network_that_does_not_fit_is_said_in_a_sentence(
-    runtime: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_handle_model_too_large_is_one_sentence(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -137,7 +133,7 @@ def test_a_network_that_does_not_fit_is_said_in_a_sentence(
     assert freed
 
 
-def test_what_torch_cannot_compile_is_named(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_handle_names_compile_error(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
     def fails(*_: object, **__: object) -> None:
@@ -150,7 +146,7 @@ def test_what_torch_cannot_compile_is_named(runtime: ModuleType, monkeypatch: py
         model.denoiser(model.room())(torch.zeros(1), 1, None)
 
 
-def test_other_errors_pass_as_they_are(runtime: ModuleType) -> None:
+def test_model_handle_passes_other_errors_on(runtime: ModuleType) -> None:
     def work() -> Iterator[int]:
         raise ValueError("mat1 and mat2")
         yield 1

@@ -8,7 +8,7 @@ from scripts.compat import NODES
 OURS_TO_INSTALL = ("cv2", "diffusers", "huggingface_hub", "mediapipe", "whisper")
 
 
-def test_without_its_libraries_the_pack_lists_every_node_and_says_nothing() -> None:
+def test_pack_import_without_libraries_lists_every_node() -> None:
     loading = load(*OURS_TO_INSTALL)
     assert set(loading.nodes) == NODES
     assert loading.asked == []

@@ -43,27 +43,27 @@ def chinese() -> dict[str, Any]:
     return translations("zh")
 
 
-def test_the_english_words_are_those_of_the_nodes(nodes: dict[str, Any], english: dict[str, Any]) -> None:
+def test_locale_english_equals_node_texts(nodes: dict[str, Any], english: dict[str, Any]) -> None:
     assert english == {name: words(info) for name, info in nodes.items()}
 
 
-def test_chinese_has_a_word_for_every_english_one(english: dict[str, Any], chinese: dict[str, Any]) -> None:
+def test_locale_chinese_has_every_key(english: dict[str, Any], chinese: dict[str, Any]) -> None:
     assert dict(leaves(chinese)).keys() == dict(leaves(english)).keys()
 
 
-def test_nothing_is_left_in_english(chinese: dict[str, Any]) -> None:
+def test_locale_chinese_has_no_english_left(chinese: dict[str, Any]) -> None:
     for path, text in leaves(chinese):
         is_sentence = path[-1] in {"tooltip", "description", "display_name"}
         assert CHINESE.search(text) or not (is_sentence or re.search("[a-z]", text)), (path, text)
 
 
-def test_no_word_holds_what_the_page_would_read_as_a_command(english: dict[str, Any], chinese: dict[str, Any]) -> None:
+def test_locale_has_no_placeholder_characters(english: dict[str, Any], chinese: dict[str, Any]) -> None:
     """vue-i18n takes these for placeholders, links and plurals."""
     for path, text in [*leaves(english), *leaves(chinese)]:
         assert not set("{}@|") & set(text), (path, text)
 
 
-def test_comfyui_reads_the_translations(
+def test_locale_is_read_by_comfyui(
     pack: ModuleType, english: dict[str, Any], chinese: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import folder_paths
@@ -74,18 +74,18 @@ def test_comfyui_reads_the_translations(
     assert CustomNodeManager().build_translations() == {"en": {"nodeDefs": english}, "zh": {"nodeDefs": chinese}}
 
 
-def test_the_pack_names_the_folder_of_its_help_pages() -> None:
+def test_help_folder_is_the_packs_web_directory() -> None:
     exported = runpy.run_path(str(REPOSITORY / "__init__.py"))
     assert (REPOSITORY / exported["WEB_DIRECTORY"] / "docs").samefile(HELP)
 
 
-def test_help_is_for_the_nodes_that_there_are(nodes: dict[str, Any]) -> None:
+def test_help_has_a_page_for_every_node(nodes: dict[str, Any]) -> None:
     found = {path.relative_to(HELP).as_posix() for path in HELP.rglob("*") if path.is_file()}
     assert found == {page for name in nodes for page in (f"{name}.md", f"{name}/zh.md")}
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_help_names_every_input_with_its_default(nodes: dict[str, Any], language: str) -> None:
+def test_help_lists_every_input_with_default(nodes: dict[str, Any], language: str) -> None:
     for name, info in nodes.items():
         shown = translations(language)[name]["inputs"]
         labels = {key: f"`{key}`" if language == "en" else f"{shown[key]['name']} `{key}`" for key in shown}
@@ -94,7 +94,7 @@ def test_help_names_every_input_with_its_default(nodes: dict[str, Any], language
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_help_names_every_output(nodes: dict[str, Any], language: str) -> None:
+def test_help_lists_every_output(nodes: dict[str, Any], language: str) -> None:
     for name, info in nodes.items():
         shown = translations(language)[name]["outputs"]
         labels = [f"`{key}`" for key in info["output_name"]]
@@ -104,7 +104,7 @@ def test_help_names_every_output(nodes: dict[str, Any], language: str) -> None:
 
 
 @pytest.mark.parametrize("path", [HELP / "a_node.md", REPOSITORY / "locales" / "zh" / "nodeDefs.json"])
-def test_the_archive_keeps_help_and_translations(path: Path) -> None:
+def test_archive_keeps_help_and_locales(path: Path) -> None:
     parts = path.relative_to(REPOSITORY).parts
     lines = (REPOSITORY / ".comfyignore").read_text(encoding="utf-8").split()
     left_out = [line for line in lines if any(fnmatch(part, line.rstrip("/")) for part in [*parts, f"/{parts[0]}"])]

@@ -56,7 +56,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_another_process_at_work_is_passed_by_and_left_in_peace(tmp_path: Path) -> None:
+def test_output_path_skips_name_of_other_process(tmp_path: Path) -> None:
     first, second, _ = numbered(tmp_path)
     with holder(first) as other, claimed(numbered(tmp_path)) as path:
         assert path == second
@@ -65,7 +65,7 @@ def test_another_process_at_work_is_passed_by_and_left_in_peace(tmp_path: Path) 
     assert not list(tmp_path.glob(".*.lock"))
 
 
-def test_processes_that_claim_names_at_once_all_get_some(tmp_path: Path) -> None:
+def test_output_path_concurrent_processes_all_get_names(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CLAIM_OFTEN, str(tmp_path)]
     processes = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) for _ in range(3)]
     said = [process.communicate()[1].decode() for process in processes]
@@ -73,7 +73,7 @@ def test_processes_that_claim_names_at_once_all_get_some(tmp_path: Path) -> None
     assert not [name for name in names(tmp_path) if not name.endswith(".lock")]
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_one_in_the_folder(tmp_path: Path) -> None:
+def test_output_path_removes_files_of_killed_process(tmp_path: Path) -> None:
     first, second, _ = numbered(tmp_path)
     with holder(first) as other:
         other.kill()
@@ -83,7 +83,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one_in_the_folder(tmp
     assert names(tmp_path) == []
 
 
-def test_a_name_that_is_there_is_replaced_or_passed_by(tmp_path: Path) -> None:
+def test_output_path_existing_name_is_replaced_or_skipped(tmp_path: Path) -> None:
     first, second, _ = numbered(tmp_path)
     first.touch()
     with claimed([first]) as path:
@@ -93,7 +93,7 @@ def test_a_name_that_is_there_is_replaced_or_passed_by(tmp_path: Path) -> None:
     assert names(tmp_path) == ["clip_1.mp4"]
 
 
-def test_a_name_is_claimed_whatever_its_suffix(tmp_path: Path) -> None:
+def test_output_path_reserves_name_of_any_suffix(tmp_path: Path) -> None:
     """The record beside a video has the same name, and a killed run's half file may have another suffix."""
     video, other = tmp_path / "out.mp4", tmp_path / "out.webm"
     with claimed([video]):
@@ -111,9 +111,7 @@ def test_a_name_is_claimed_whatever_its_suffix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", [errno.ENOLCK, errno.ENOTSUP])
-def test_without_locks_nobody_is_kept_out_and_nothing_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int
-) -> None:
+def test_output_path_works_without_file_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
     """As on some network drives."""
     fcntl = pytest.importorskip("fcntl")
 
@@ -130,7 +128,7 @@ def test_without_locks_nobody_is_kept_out_and_nothing_removed(
     assert names(tmp_path) == [living.name]
 
 
-def test_no_name_is_left(tmp_path: Path) -> None:
+def test_output_path_without_free_name_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     with claimed([path]), pytest.raises(MediaError, match=r"out.mp4: another run is writing it"), claimed([path]):
         pass
@@ -138,14 +136,12 @@ def test_no_name_is_left(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_output_path_names_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"no.out.mp4: cannot be written"), claimed([tmp_path / "no" / "out.mp4"]):
         pass
 
 
-def test_a_folder_that_takes_no_files_is_not_taken_for_another_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_path_names_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As filelock has it on Windows, and of Linux's own folders: it waits for an owner that is not there."""
     with claimed([tmp_path / "out.mp4"]):
         monkeypatch.setattr(Path, "touch", refused_by_the_folder)
@@ -157,14 +153,14 @@ def refused_by_the_folder(*_: object, **__: object) -> None:
     raise PermissionError(errno.EACCES, "Permission denied")
 
 
-def test_a_failure_frees_the_name(tmp_path: Path) -> None:
+def test_output_path_is_free_again_after_failure(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     with pytest.raises(KeyboardInterrupt), claimed([path]):
         raise KeyboardInterrupt
     assert names(tmp_path) == []
 
 
-def test_a_part_is_hidden_beside_its_file_and_never_the_same(tmp_path: Path) -> None:
+def test_output_path_temp_name_is_hidden_and_unique(tmp_path: Path) -> None:
     one, other = part_of(tmp_path / "a [b] (c).webm"), part_of(tmp_path / "a [b] (c).webm")
     assert one != other
     assert (one.parent, one.suffix) == (tmp_path, ".webm")

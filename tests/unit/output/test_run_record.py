@@ -39,11 +39,11 @@ def read(path: Path) -> dict[str, Any]:
     return record
 
 
-def test_the_schema_is_one() -> None:
+def test_record_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_a_whole_run_is_written_down(tmp_path: Path) -> None:
+def test_record_of_complete_run(tmp_path: Path) -> None:
     video = tmp_path / "\u6d4b\u8bd5 ü x.mp4"
     record = RunRecord(
         model_version="1.6",
@@ -68,7 +68,7 @@ def test_a_whole_run_is_written_down(tmp_path: Path) -> None:
     ("error", "outcome"),
     [(MediaError("/secret/folder/clip.mp4: is damaged"), "failed"), (KeyboardInterrupt(), "cancelled")],
 )
-def test_a_run_that_fails_says_why_and_names_no_folder(tmp_path: Path, error: BaseException, outcome: str) -> None:
+def test_record_of_failed_run_names_reason_and_no_folder(tmp_path: Path, error: BaseException, outcome: str) -> None:
     with pytest.raises(type(error)), Recorder(tmp_path / "out.mp4", RunRecord()):
         raise error
     written = read(tmp_path / "out.json")
@@ -78,7 +78,7 @@ def test_a_run_that_fails_says_why_and_names_no_folder(tmp_path: Path, error: Ba
     assert written["reason"] in ("clip.mp4: is damaged", "KeyboardInterrupt")
 
 
-def test_a_failed_run_leaves_an_older_video_its_record(tmp_path: Path) -> None:
+def test_record_of_failed_run_keeps_older_record(tmp_path: Path) -> None:
     video = tmp_path / "out.mp4"
     with Recorder(video, RunRecord(consent="signed by Ada")):
         video.write_bytes(b"a video")
@@ -96,7 +96,7 @@ def fail_without_a_place(video: Path) -> None:
         raise MediaError("the disk is full")
 
 
-def test_a_record_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> None:
+def test_record_write_error_does_not_hide_run_error(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="the disk is full"):
         fail_without_a_place(tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"], "no temporary file"
@@ -110,13 +110,13 @@ def test_a_record_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> Non
         ("at 24 / 25 of 3/4 it is 1920x1080", "at 24 / 25 of 3/4 it is 1920x1080"),
     ],
 )
-def test_no_folder_is_in_a_reason(tmp_path: Path, said: str, written: str) -> None:
+def test_record_reason_has_no_folder(tmp_path: Path, said: str, written: str) -> None:
     with pytest.raises(MediaError), Recorder(tmp_path / "out.mp4", RunRecord()):
         raise MediaError(said)
     assert read(tmp_path / "out.json")["reason"] == written
 
 
-def test_a_folder_with_spaces_is_not_named(tmp_path: Path) -> None:
+def test_record_reason_has_no_folder_with_spaces(tmp_path: Path) -> None:
     folder = tmp_path / "a secret folder"
     folder.mkdir()
     with pytest.raises(MediaError), Recorder(folder / "out.mp4", RunRecord()):
@@ -124,7 +124,7 @@ def test_a_folder_with_spaces_is_not_named(tmp_path: Path) -> None:
     assert read(folder / "out.json")["reason"] == "out.mp4: cannot be written"
 
 
-def test_a_run_that_is_killed_has_a_record(tmp_path: Path) -> None:
+def test_record_of_killed_run_exists(tmp_path: Path) -> None:
     video = tmp_path / "out.mp4"
     with Recorder(video, RunRecord(consent="signed by Ada")):
         written = read(tmp_path / "out.json")
@@ -140,7 +140,7 @@ def test_a_run_that_is_killed_has_a_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_what_a_run_left_that_was_killed_while_its_record_was_written_goes(tmp_path: Path, there: bool) -> None:
+def test_record_temp_file_of_killed_run_is_removed(tmp_path: Path, there: bool) -> None:
     video = tmp_path / "out.mp4"
     if there:
         video.touch()
@@ -155,7 +155,7 @@ def test_what_a_run_left_that_was_killed_while_its_record_was_written_goes(tmp_p
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has another limit")
 @pytest.mark.parametrize("stem", ["x" * 231, "\u6d4b" * 77])
-def test_the_longest_names(tmp_path: Path, stem: str) -> None:
+def test_record_accepts_longest_names(tmp_path: Path, stem: str) -> None:
     video = tmp_path / f"{stem}.mp4"
     for _ in range(2):
         with claimed([video]), Recorder(video, RunRecord()):
@@ -164,7 +164,7 @@ def test_the_longest_names(tmp_path: Path, stem: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has another limit")
-def test_a_name_that_is_too_long_is_said(tmp_path: Path) -> None:
+def test_record_names_too_long_name(tmp_path: Path) -> None:
     with (
         pytest.raises(MediaError, match="File name too long"),
         Recorder(tmp_path / ("x" * 232), RunRecord()),
@@ -173,7 +173,7 @@ def test_a_name_that_is_too_long_is_said(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_record_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_record_names_file_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "out.json").mkdir()
     with (
         pytest.raises(MediaError, match=r"out\.json: cannot be written"),
@@ -182,7 +182,7 @@ def test_a_record_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         (tmp_path / "out.mp4").write_bytes(b"x")
 
 
-def test_hashes_are_of_the_contents(tmp_path: Path) -> None:
+def test_record_hashes_are_of_contents(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound")
     digest = hashlib.sha256(b"sound").hexdigest()
     assert of_file("audio", tmp_path / "a.wav") == Item("audio", "a.wav", 5, digest)
@@ -193,7 +193,7 @@ def test_hashes_are_of_the_contents(tmp_path: Path) -> None:
         of_file("audio", tmp_path / "b.wav")
 
 
-def test_the_tags_say_that_it_was_made() -> None:
+def test_record_tags_say_it_is_generated() -> None:
     said = tags(RunRecord(model_version="1.5", seed=3, consent="yes, in writing", settings={"crf": 18}))
     assert said["AI-modified"] == "yes"
     assert "LatentSync 1.5" in said["comment"]

@@ -40,7 +40,7 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("rate", [Fraction(25), NTSC, Fraction(24000, 1001), Fraction(30), NTSC * 2, Fraction(123, 10)])
-def test_frames_and_rate(tmp_path: Path, rate: Fraction) -> None:
+def test_writer_frames_and_rate(tmp_path: Path, rate: Fraction) -> None:
     path = tmp_path / "out.mp4"
     with VideoWriter(path, rate=rate, height=48, width=64) as writer:
         for number in range(40):
@@ -54,7 +54,7 @@ def test_frames_and_rate(tmp_path: Path, rate: Fraction) -> None:
 
 
 @pytest.mark.parametrize("size", [(49, 64), (48, 65), (49, 65)])
-def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_writer_keeps_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=size[0], width=size[1]) as writer:
         writer.write(picture(3, *size))
     frame = next(VideoFile(tmp_path / "out.mp4").read([0]))
@@ -62,7 +62,7 @@ def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
     assert abs(frame.astype(int) - picture(3, *size)).mean() < 1.5
 
 
-def test_floats_are_rounded(tmp_path: Path) -> None:
+def test_writer_rounds_floats(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, crf=1) as writer:
         writer.write(np.full((48, 64, 3), 99.6 / 255, np.float32))
         writer.write(np.full((48, 64, 3), 1.5, np.float32))
@@ -71,7 +71,7 @@ def test_floats_are_rounded(tmp_path: Path) -> None:
     assert bright.min() >= 254
 
 
-def test_colour_is_tagged_as_it_is_written(tmp_path: Path) -> None:
+def test_writer_tags_colors_as_written(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     colour = np.broadcast_to(np.array([200, 40, 90], np.uint8), (48, 64, 3))
     with VideoWriter(path, rate=Fraction(25), height=48, width=64, crf=1) as writer:
@@ -86,7 +86,7 @@ def test_colour_is_tagged_as_it_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (1, 44100), (2, 44100), (2, 48000), (6, 48000)])
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 2.345])
-def test_sound_lasts_what_it_lasted(tmp_path: Path, channels: int, rate: int, seconds: float) -> None:
+def test_writer_audio_keeps_its_length(tmp_path: Path, channels: int, rate: int, seconds: float) -> None:
     """The picture lasts one second: the sound ends before it, with it, or after it."""
     waveform = tone(channels, rate, seconds)
     with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=waveform) as writer:
@@ -102,7 +102,7 @@ def test_sound_lasts_what_it_lasted(tmp_path: Path, channels: int, rate: int, se
         assert lost.abs().mean() < 0.05, "in step: a shift of half a frame would cost 0.3"
 
 
-def test_sound_is_interleaved(tmp_path: Path) -> None:
+def test_writer_interleaves_audio(tmp_path: Path) -> None:
     """A player reads picture and sound of the same instant side by side."""
     with VideoWriter(
         tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=tone(1, 48000, 8.0)
@@ -119,7 +119,7 @@ def test_sound_is_interleaved(tmp_path: Path) -> None:
     assert spans["video"][0] < spans["audio"][1]
 
 
-def test_tags_and_faststart(tmp_path: Path) -> None:
+def test_writer_tags_and_faststart(tmp_path: Path) -> None:
     tags = {"comment": "made of this and that", "prompt": '{"1": {}}', "AI-modified": "yes"}
     with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, tags=tags) as writer:
         writer.write(picture(0))
@@ -138,13 +138,13 @@ def write_and_fail(path: Path, failure: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError, type("Cancelled", (BaseException,), {})])
-def test_a_failed_write_leaves_nothing(tmp_path: Path, failure: type[BaseException]) -> None:
+def test_writer_failure_leaves_nothing(tmp_path: Path, failure: type[BaseException]) -> None:
     with pytest.raises(failure):
         write_and_fail(tmp_path / "out.mp4", failure)
     assert files(tmp_path) == []
 
 
-def test_a_failed_write_keeps_the_older_file(tmp_path: Path) -> None:
+def test_writer_failure_keeps_older_file(tmp_path: Path) -> None:
     (tmp_path / "out.mp4").write_text("older")
     with pytest.raises(RuntimeError):
         write_and_fail(tmp_path / "out.mp4", RuntimeError)
@@ -156,7 +156,7 @@ def test_a_failed_write_keeps_the_older_file(tmp_path: Path) -> None:
     assert files(tmp_path) == ["out.mp4"]
 
 
-def test_two_writers_of_one_name(tmp_path: Path) -> None:
+def test_writer_two_of_one_name(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     with VideoWriter(path, rate=Fraction(25), height=48, width=64) as first:
         first.write(picture(0))
@@ -167,7 +167,7 @@ def test_two_writers_of_one_name(tmp_path: Path) -> None:
     assert VideoFile(path).frame_count == 1
 
 
-def test_no_frame_is_an_error(tmp_path: Path) -> None:
+def test_writer_without_frames_is_an_error(tmp_path: Path) -> None:
     with (
         pytest.raises(MediaError, match=r"out.mp4: no frame was written"),
         VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64),
@@ -176,7 +176,7 @@ def test_no_frame_is_an_error(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_a_frame_of_another_size_is_an_error(tmp_path: Path) -> None:
+def test_writer_other_frame_size_is_an_error(tmp_path: Path) -> None:
     with (
         pytest.raises(MediaError, match=r"\(48, 64, 3\) were announced, not of \(48, 66, 3\)"),
         VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64) as writer,
@@ -185,7 +185,7 @@ def test_a_frame_of_another_size_is_an_error(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_writer_names_missing_folder(tmp_path: Path) -> None:
     with (
         pytest.raises(MediaError, match=r"nowhere.*cannot be written"),
         VideoWriter(tmp_path / "nowhere" / "out.mp4", rate=Fraction(25), height=48, width=64),
@@ -200,7 +200,7 @@ def write_until_it_fails(writer: VideoWriter) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
-def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writer_names_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64)
     writer._temporary.symlink_to("/dev/full")
     with pytest.raises(MediaError, match=r"out.mp4: cannot be written"):
@@ -208,7 +208,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert files(tmp_path) == []
 
 
-def test_what_cannot_be_written(tmp_path: Path) -> None:
+def test_writer_names_value_it_cannot_write(tmp_path: Path) -> None:
     for wrong in ({"rate": Fraction(0)}, {"height": 0}, {"crf": 52}):
         settings = {"rate": Fraction(25), "height": 48, "width": 64} | wrong
         with pytest.raises(UsageError):
@@ -229,7 +229,7 @@ def write(path: Path, form: Format, frames: Iterable[np.ndarray], **more: Any) -
 
 @pytest.mark.parametrize("form", available(), ids=str)
 @pytest.mark.parametrize("size", [(48, 64), (49, 65)])
-def test_every_format_is_read_back(tmp_path: Path, form: Format, size: tuple[int, int]) -> None:
+def test_writer_every_format_is_read_back(tmp_path: Path, form: Format, size: tuple[int, int]) -> None:
     if size[0] % 2 and not form.odd_pixels:
         with pytest.raises(UsageError, match="odd size 65 x 49"):
             write(tmp_path / f"out{form.suffix}", form, [picture(0, *size)])
@@ -258,7 +258,7 @@ def test_every_format_is_read_back(tmp_path: Path, form: Format, size: tuple[int
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("form", available(), ids=str)
-def test_a_clip_of_few_frames_is_whole(tmp_path: Path, form: Format, count: int) -> None:
+def test_writer_short_clip_is_complete(tmp_path: Path, form: Format, count: int) -> None:
     """Ten times, since x265's decoding times of so few are whatever memory held."""
     for _ in range(10):
         path = write(tmp_path / f"out{form.suffix}", form, [picture(i) for i in range(count)])
@@ -268,14 +268,14 @@ def test_a_clip_of_few_frames_is_whole(tmp_path: Path, form: Format, count: int)
 @pytest.mark.parametrize(
     "form", [form for form in available() if form.suffix in (".mp4", ".mov")], ids=lambda f: f.name
 )
-def test_players_can_begin_before_the_whole_file_is_there(tmp_path: Path, form: Format) -> None:
+def test_writer_file_plays_before_it_is_complete(tmp_path: Path, form: Format) -> None:
     data = write(tmp_path / f"out{form.suffix}", form, [picture(0)]).read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
 
 
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_ffv1_loses_nothing(tmp_path: Path, dtype: type, channels: int) -> None:
+def test_writer_ffv1_is_lossless(tmp_path: Path, dtype: type, channels: int) -> None:
     full = np.iinfo(dtype).max
     frames = np.random.default_rng(0).integers(0, full, (3, 48, 65, channels), dtype=dtype, endpoint=True)
     waveform = Waveform(torch.randint(-(2**23), 2**23, (2, 22050)) / 2**23, 22050)  # 24 bits
@@ -292,7 +292,7 @@ def test_ffv1_loses_nothing(tmp_path: Path, dtype: type, channels: int) -> None:
 
 
 @pytest.mark.parametrize("form", [form for form in available() if form.alpha_pixels], ids=str)
-def test_alpha_is_kept(tmp_path: Path, form: Format) -> None:
+def test_writer_keeps_alpha(tmp_path: Path, form: Format) -> None:
     alpha = np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None].repeat(48, axis=0)
     frames = [np.concatenate([picture(i), alpha], axis=-1) for i in range(3)]
     path = write(tmp_path / f"out{form.suffix}", form, frames)
@@ -306,14 +306,14 @@ def test_alpha_is_kept(tmp_path: Path, form: Format) -> None:
 
 
 @pytest.mark.parametrize("form", [form for form in available() if not form.alpha_pixels], ids=str)
-def test_alpha_is_refused_where_it_would_be_lost(tmp_path: Path, form: Format) -> None:
+def test_writer_refuses_alpha_format_cannot_hold(tmp_path: Path, form: Format) -> None:
     with pytest.raises(UsageError, match="cannot hold alpha"):
         write(tmp_path / f"out{form.suffix}", form, [np.zeros((48, 64, 4), np.uint8)])
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["mp4 h264 10-bit", "mp4 h265 10-bit", "mov prores 4444"])
-def test_ten_bits_are_written(tmp_path: Path, name: str) -> None:
+def test_writer_writes_10_bits(tmp_path: Path, name: str) -> None:
     """A ramp of 256 steps within 64 levels of 8 bits."""
     ramp = np.linspace(0.3, 0.55, 256, dtype=np.float32)[None, :, None].repeat(48, axis=0).repeat(3, axis=2)
     path = write(tmp_path / "out.mp4", named(name), [ramp], crf=0)
@@ -322,7 +322,7 @@ def test_ten_bits_are_written(tmp_path: Path, name: str) -> None:
     assert len(np.unique(read)) > 128, "8 bits would hold 64 of them"
 
 
-def test_sound_of_any_rate_is_written(tmp_path: Path) -> None:
+def test_writer_accepts_any_sample_rate(tmp_path: Path) -> None:
     for name in ("mp4 h264", "webm vp9"):
         form = named(name)
         path = write(tmp_path / f"out{form.suffix}", form, [picture(0)] * 30, waveform=tone(1, 12345, 1.0))
@@ -331,7 +331,7 @@ def test_sound_of_any_rate_is_written(tmp_path: Path) -> None:
         assert float(heard.duration_seconds) == pytest.approx(1, abs=AAC_FRAME_SAMPLES / 48000)
 
 
-def test_colours_of_the_source_are_carried(tmp_path: Path) -> None:
+def test_writer_carries_source_colors(tmp_path: Path) -> None:
     path = write(tmp_path / "out.mp4", H264, [picture(5)], colour=Colour(primaries=9, transfer=16, matrix=9), crf=1)
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
@@ -344,7 +344,7 @@ def test_colours_of_the_source_are_carried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "colour", [Colour(), Colour(6, 6, 6), Colour(5, 6, 5), Colour(9, 16, 9)], ids=["HD", "NTSC", "PAL", "HDR"]
 )
-def test_a_video_read_and_written_keeps_its_colours(tmp_path: Path, colour: Colour) -> None:
+def test_writer_colors_survive_read_and_write(tmp_path: Path, colour: Colour) -> None:
     first = VideoFile(write(tmp_path / "a.mp4", H264, [picture(5)], colour=colour, crf=1))
     assert first.colour == colour
     again = VideoFile(write(tmp_path / "b.mp4", H264, first.read([0]), colour=first.colour, crf=1))
@@ -352,12 +352,12 @@ def test_a_video_read_and_written_keeps_its_colours(tmp_path: Path, colour: Colo
     assert abs(next(again.read([0])).astype(int) - picture(5)).max() <= 4, "two roundings to 8 bits of luma and chroma"
 
 
-def test_what_a_source_does_not_say_of_its_colours_is_taken_for_hd() -> None:
+def test_writer_untagged_source_is_bt709() -> None:
     assert Colour.said(2, 2, 2) == Colour()
     assert Colour.said(9, 16, 0) == Colour(9, 16, 1), "pixels that are RGB have primaries, and need a matrix"
 
 
-def test_the_default_quality_costs_no_more_than_one_plain_encode(tmp_path: Path) -> None:
+def test_writer_default_quality_equals_plain_encode(tmp_path: Path) -> None:
     """Against x264 at the same crf through PyAV alone."""
     photograph = astronaut()
     frames = [np.ascontiguousarray(photograph[i : i + 240, 100:420]) for i in range(10)]
@@ -380,7 +380,7 @@ def psnr(made: np.ndarray, given: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.mean((made.astype(float) - given) ** 2)))
 
 
-def test_formats_are_found_by_name_and_by_suffix() -> None:
+def test_formats_are_found_by_name_and_suffix() -> None:
     assert of_suffix(".MP4") is H264
     assert {of_suffix(suffix).suffix for suffix in (".webm", ".mov", ".mkv")} == {".webm", ".mov", ".mkv"}
     with pytest.raises(UsageError, match=r"ends in '\.avi': use one of \.mp4"):

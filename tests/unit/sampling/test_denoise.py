@@ -15,7 +15,7 @@ from latentsync.types import SamplerSettings
 from tests.support import tiny_networks
 
 
-def test_noise_is_torchs_for_the_seed() -> None:
+def test_noise_is_torch_randn_of_seed() -> None:
     state = torch.get_rng_state()
     drawn = sampling.draw_noise(1247, 256)
     assert torch.equal(torch.get_rng_state(), state)
@@ -72,26 +72,26 @@ def run(
     return unet, list(sampling.denoise(unet, noise, conditioning, heard, settings, clips_at_once(most)))
 
 
-def test_every_step_is_yielded() -> None:
+def test_denoise_yields_every_step() -> None:
     _, latents = run(SamplerSettings(steps=5), windows=2)
     assert [step.shape for step in latents] == [(2, 4, 3, 2, 2)] * 5
 
 
 @pytest.mark.parametrize(("interval", "whole"), [(1, [True] * 7), (3, [True, False, False, True, False, False, True])])
-def test_the_whole_network_runs_at_the_interval(interval: int, whole: list[bool]) -> None:
+def test_denoise_deepcache_runs_full_unet_at_interval(interval: int, whole: list[bool]) -> None:
     unet, _ = run(SamplerSettings(steps=7, step_cache=interval))
     assert unet.whole == whole
 
 
 @pytest.mark.parametrize(("guidance", "clips"), [(1.0, 1), (1.5, 2)])
-def test_guidance_of_one_runs_once(guidance: float, clips: int) -> None:
+def test_denoise_cfg_1_runs_one_pass(guidance: float, clips: int) -> None:
     unet, _ = run(SamplerSettings(steps=2, guidance=guidance))
     assert unet.clips == [clips] * 2
 
 
 @pytest.mark.parametrize("windows", [1, 3])
 @pytest.mark.parametrize("most", [1, 2, 4])
-def test_the_result_is_the_same_in_any_number_of_calls(windows: int, most: int) -> None:
+def test_denoise_batch_split_gives_the_same(windows: int, most: int) -> None:
     settings = SamplerSettings(steps=4, guidance=2.0, step_cache=2)
     _, at_once = run(settings, windows)
     _, apart = run(settings, windows, most=most)
@@ -107,19 +107,19 @@ def test_the_result_is_the_same_in_any_number_of_calls(windows: int, most: int) 
         (0.0, 1.0, [2] * 6),
     ],
 )
-def test_guidance_runs_in_its_share_of_the_steps(start: float, end: float, clips: list[int]) -> None:
+def test_denoise_cfg_runs_in_its_part_of_the_steps(start: float, end: float, clips: list[int]) -> None:
     unet, _ = run(SamplerSettings(steps=6, guidance=2.0, step_cache=1, guidance_start=start, guidance_end=end))
     assert unet.clips == clips
 
 
-def test_a_step_outside_the_share_is_a_step_without_guidance() -> None:
+def test_denoise_step_outside_cfg_part_has_no_cfg() -> None:
     late = {"steps": 4, "step_cache": 1, "guidance_start": 0.5}
     _, guided = run(SamplerSettings(guidance=2.0, **late))
     _, never = run(SamplerSettings(guidance=1.0, **late))
     assert [torch.equal(one, other) for one, other in zip(guided, never, strict=True)] == [True, True, False, False]
 
 
-def test_the_cache_follows_guidance_out_and_begins_anew_with_it() -> None:
+def test_denoise_deepcache_follows_end_of_cfg() -> None:
     share = {"guidance_start": 0.25, "guidance_end": 0.625}
     unet, _ = run(SamplerSettings(steps=8, guidance=2.0, step_cache=4, **share))
     assert unet.clips == [1, 1, 2, 2, 2, 1, 1, 1]
@@ -148,25 +148,25 @@ class Halves(Recorder):
         return predicted, torch.arange(float(clips)).repeat_interleave(x.shape[2])[:, None] + 10 * (not guided)
 
 
-def test_the_heard_half_of_the_cache_is_what_goes_on() -> None:
+def test_denoise_deepcache_keeps_conditional_half() -> None:
     unet = Halves()
     run(SamplerSettings(steps=4, guidance=2.0, step_cache=4, guidance_end=0.5), unet=unet)
     assert unet.carried == [None, [0] * 3 + [1] * 3, [1] * 3, [10] * 3]
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.1)])
-def test_the_share_of_guidance_must_be_one(start: float, end: float) -> None:
+def test_denoise_cfg_part_must_be_valid(start: float, end: float) -> None:
     with pytest.raises(UsageError, match="guidance_start must be less than guidance_end"):
         SamplerSettings(guidance_start=start, guidance_end=end)
 
 
-def test_guidance_in_no_step_is_refused() -> None:
+def test_denoise_cfg_in_no_step_is_refused() -> None:
     with pytest.raises(UsageError, match=r"0\.4 to 0\.45 holds none of 3 steps: widen it"):
         SamplerSettings(steps=3, guidance_start=0.4, guidance_end=0.45)
     assert not SamplerSettings(steps=3, guidance=1.0, guidance_start=0.4, guidance_end=0.45).guided_steps
 
 
-def test_guidance_hears_silence_first() -> None:
+def test_denoise_cfg_unconditional_half_is_first() -> None:
     unet, _ = run(SamplerSettings(steps=1, guidance=2.0), most=1)
     silent, heard = unet.heard
     assert silent is None
@@ -174,7 +174,7 @@ def test_guidance_hears_silence_first() -> None:
 
 
 @pytest.mark.parametrize(("holds", "clips"), [(1, [1] * 8), (2, [2, 2] * 2)])
-def test_less_is_done_at_once_when_memory_runs_out(holds: int, clips: list[int]) -> None:
+def test_denoise_oom_halves_the_batch(holds: int, clips: list[int]) -> None:
     settings = SamplerSettings(steps=2, guidance=2.0)
     _, expected = run(settings, windows=2)
     unet, latents = run(settings, windows=2, unet=Recorder(holds), most=4)
@@ -182,12 +182,12 @@ def test_less_is_done_at_once_when_memory_runs_out(holds: int, clips: list[int])
     assert torch.equal(latents[-1], expected[-1])
 
 
-def test_no_room_for_one_clip_is_said_in_a_sentence() -> None:
+def test_denoise_oom_at_batch_1_is_one_sentence() -> None:
     with pytest.raises(RoomError, match="out of memory with clips in the UNet one at a time: close what"):
         run(SamplerSettings(steps=2), unet=Recorder(holds=0))
 
 
-def test_latents_keep_the_precision_of_the_noise() -> None:
+def test_denoise_latents_keep_dtype_of_noise() -> None:
     noise = tiny_networks.normal(1, 1, 4, 1, 2, 2)
     conditioning = tiny_networks.normal(2, 1, 9, 3, 2, 2).half()
     heard = tiny_networks.normal(3, 1, 3, 50, 384).half()
@@ -207,7 +207,7 @@ class Averages:
         return latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
-def test_conditioning_is_mask_then_masked_then_reference() -> None:
+def test_conditioning_is_mask_masked_reference() -> None:
     crops = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8))
     keep = torch.zeros(16, 16)
     keep[:8] = 1

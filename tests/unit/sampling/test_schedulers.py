@@ -21,7 +21,7 @@ MEAN, SPREAD = 0.4, 1.0  # of the latents that `Gaussian` was "trained" on
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 50, 999])
-def test_ddim_is_diffusers_ddim(steps: int) -> None:
+def test_scheduler_ddim_equals_diffusers(steps: int) -> None:
     from diffusers import DDIMScheduler
 
     low, high = solvers.BETAS
@@ -45,7 +45,7 @@ def test_ddim_is_diffusers_ddim(steps: int) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_a_thousand_steps_stay_in_the_table() -> None:
+def test_scheduler_1000_steps_stay_in_table() -> None:
     timesteps = [timestep for timestep, _, _ in solvers.schedule(1000)]
     assert max(timesteps) == 999
     assert min(timesteps) == 1
@@ -101,7 +101,7 @@ def noise() -> Tensor:
 
 @pytest.mark.parametrize("scheduler", NEW)
 @pytest.mark.parametrize("steps", [1, 2, 3, 6, 20, 1000])
-def test_one_picture_alone_is_found_in_any_number_of_steps(scheduler: Scheduler, steps: int, noise: Tensor) -> None:
+def test_scheduler_finds_single_image_in_any_steps(scheduler: Scheduler, steps: int, noise: Tensor) -> None:
     made = solved(scheduler, steps, noise, Gaussian(spread=0.0))
     # float32 sums of up to a thousand steps
     torch.testing.assert_close(made, torch.full_like(made, MEAN), rtol=0, atol=2e-3)
@@ -117,7 +117,7 @@ def error(scheduler: Scheduler, steps: int, noise: Tensor) -> float:
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_distribution_is_met_ever_better_with_more_steps(scheduler: Scheduler, noise: Tensor) -> None:
+def test_scheduler_error_falls_with_more_steps(scheduler: Scheduler, noise: Tensor) -> None:
     errors = [error(scheduler, steps, noise) for steps in (5, 20, 80)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.06  # first order's falls as the steps grow, from 0.8 at 5 of them; 0.052 seen
@@ -125,7 +125,7 @@ def test_a_distribution_is_met_ever_better_with_more_steps(scheduler: Scheduler,
 
 @pytest.mark.parametrize("scheduler", ["dpm++ 2m", "unipc"])
 @pytest.mark.parametrize("first_order", ["ddim", "euler"])
-def test_second_order_is_nearer_with_half_the_steps(
+def test_scheduler_second_order_needs_half_the_steps(
     scheduler: Scheduler, first_order: Scheduler, noise: Tensor
 ) -> None:
     assert error(scheduler, 10, noise) < error(first_order, 20, noise)
@@ -133,7 +133,7 @@ def test_second_order_is_nearer_with_half_the_steps(
 
 @pytest.mark.parametrize("scheduler", NEW)
 @pytest.mark.parametrize("steps", [1, 2, 10, 61, 999, 1000])
-def test_timesteps_are_in_the_table_and_fall(scheduler: Scheduler, steps: int) -> None:
+def test_scheduler_timesteps_fall_and_are_in_table(scheduler: Scheduler, steps: int) -> None:
     found = solvers.solver(scheduler, steps).timesteps
     assert len(found) == steps
     assert list(found) == sorted(set(found), reverse=True)
@@ -141,7 +141,7 @@ def test_timesteps_are_in_the_table_and_fall(scheduler: Scheduler, steps: int) -
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_one_window_knows_nothing_of_another(scheduler: Scheduler, noise: Tensor) -> None:
+def test_scheduler_windows_are_independent(scheduler: Scheduler, noise: Tensor) -> None:
     alone = solved(scheduler, 6, noise, Gaussian())
     solved(scheduler, 4, -noise, Gaussian())
     assert torch.equal(solved(scheduler, 6, noise, Gaussian()), alone)
@@ -151,7 +151,7 @@ def test_one_window_knows_nothing_of_another(scheduler: Scheduler, noise: Tensor
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_latents_keep_the_precision_of_the_noise(scheduler: Scheduler, dtype: torch.dtype, noise: Tensor) -> None:
+def test_scheduler_latents_keep_dtype_of_noise(scheduler: Scheduler, dtype: torch.dtype, noise: Tensor) -> None:
     solving = solvers.solver(scheduler, 3)
     latents = solving.start(noise.to(dtype))
     for step in range(3):
@@ -159,7 +159,7 @@ def test_latents_keep_the_precision_of_the_noise(scheduler: Scheduler, dtype: to
         assert latents.dtype == dtype
 
 
-def test_an_unknown_scheduler_is_named_with_those_there_are() -> None:
+def test_scheduler_unknown_name_lists_all() -> None:
     with pytest.raises(UsageError, match=r"scheduler must be one of ddim, dpm\+\+ 2m, euler, unipc, not 'lcm'"):
         SamplerSettings(scheduler="lcm")  # pyright: ignore[reportArgumentType] - what a caller without types may give
     with pytest.raises(UsageError, match="scheduler must be one of"):

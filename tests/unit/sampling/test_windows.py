@@ -69,7 +69,7 @@ def collected(samples: list[Sampled], clip: Clip) -> LipTrack:
     return pipeline.collect(samples, track, timeline, features.waveform, synthetic.vae())
 
 
-def test_the_lips_of_windows_that_overlap(clip: Clip, samples: list[Sampled]) -> None:
+def test_windows_overlap_is_cross_faded(clip: Clip, samples: list[Sampled]) -> None:
     made = {one.window: one.latents[0].movedim(1, 0) for one in samples if one.step == one.steps}
     assert list(made) == [range(16), range(12, 26), range(26, 40)] == pipeline.plan(*parts(clip), 4)
     lips = collected(samples, clip)
@@ -85,13 +85,13 @@ def test_the_lips_of_windows_that_overlap(clip: Clip, samples: list[Sampled]) ->
         assert not torch.equal(first[12 + i], second[i]), "or nothing would be shown"
 
 
-def test_a_frame_that_windows_share_is_read_once(clip: Clip) -> None:
+def test_windows_shared_frame_is_read_once(clip: Clip) -> None:
     counted = ReadOnce(clip.frames)
     sampled(counted, overlap=12, steps=1)
     assert counted.asked == list(range(COUNT))
 
 
-def test_a_window_is_the_same_whatever_it_shares(clip: Clip, samples: list[Sampled]) -> None:
+def test_windows_result_does_not_depend_on_batch(clip: Clip, samples: list[Sampled]) -> None:
     apart = sampled(clip, overlap=0)
     assert [one.window for one in apart[::2]] == [range(16), range(16, 26), range(26, 40)]
     for i in (1, -1):
@@ -99,7 +99,7 @@ def test_a_window_is_the_same_whatever_it_shares(clip: Clip, samples: list[Sampl
 
 
 @given(st.lists(st.integers(0, 2), max_size=80), overlaps)
-def test_every_frame_comes_once_and_its_weights_are_one(active: list[int], overlap: int) -> None:
+def test_windows_weights_of_every_frame_sum_to_one(active: list[int], overlap: int) -> None:
     chosen = list(windows(active, WINDOW_FRAMES, overlap))
     # the latents of window k are its unit vector: what comes out are the weights
     weights = torch.eye(max(len(chosen), 1), dtype=torch.float64)
@@ -117,7 +117,7 @@ def test_every_frame_comes_once_and_its_weights_are_one(active: list[int], overl
         assert [k for k, share in enumerate(weight.tolist()) if share > 0] == holders
 
 
-def test_one_window_at_a_time_is_held_back() -> None:
+def test_windows_only_one_is_held_back() -> None:
     given_so_far: list[int] = []
 
     def made() -> Iterator[tuple[range, torch.Tensor]]:
@@ -130,6 +130,6 @@ def test_one_window_at_a_time_is_held_back() -> None:
 
 
 @pytest.mark.parametrize("overlap", [-1, MOST_OVERLAP + 1])
-def test_overlap_has_its_bounds(overlap: int) -> None:
+def test_windows_overlap_out_of_range_is_refused(overlap: int) -> None:
     with pytest.raises(UsageError, match="overlap must be from 0"):
         SamplerSettings(overlap=overlap)

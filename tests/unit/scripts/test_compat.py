@@ -18,7 +18,7 @@ BAD = Trial("0.20.1", loaded=True, nodes=7, seconds=5.0, failure="not listed: La
 
 
 @pytest.mark.parametrize(("trials", "status"), [([GOOD], 0), ([GOOD, BAD], 1), ([BAD, GOOD], 1)])
-def test_one_line_for_each_version_and_a_status_for_all(
+def test_compat_prints_one_line_per_version(
     trials: list[Trial], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(compat, "trials", lambda _: iter(trials))
@@ -29,14 +29,14 @@ def test_one_line_for_each_version_and_a_status_for_all(
     assert ("and a log" in said.err) == (status == 1)
 
 
-def test_a_line_says_how_far_the_pack_came() -> None:
+def test_compat_line_says_how_far_the_pack_came() -> None:
     assert str(GOOD) == "ComfyUI 0.18.2    loaded       8 of 8 nodes   workflow run        12.3 s"
     assert str(BAD) == (
         "ComfyUI 0.20.1    loaded       7 of 8 nodes   workflow not run     5.0 s   not listed: LatentSyncSampler"
     )
 
 
-def test_a_comfyui_that_cannot_be_had_is_a_failure_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unavailable_comfyui_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fetch(version: str, into: Path) -> Path:
         raise FetchError(f"{version} is nowhere, not even in {into.name}")
 

@@ -24,21 +24,21 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "demo" / "models"
 
 
-def test_nothing_on_the_machine_gives_untrained_weights(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_without_weights_uses_untrained_ones(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
     said = capsys.readouterr().out
     assert "4 model files are missing" in said
     assert "untrained weights" in said
 
 
-def test_what_keeps_real_weights_from_being_taken_is_told(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_says_why_weights_are_not_used(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_models(models)
     (models / VAE.path).write_bytes(b"cut")
     assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
     assert "sd-vae-ft-mse.safetensors: cannot be read as weights" in capsys.readouterr().out
 
 
-def test_weights_that_were_asked_for_are_taken_or_the_demo_fails(models: Path) -> None:
+def test_demo_requested_weights_are_used_or_it_fails(models: Path) -> None:
     write_models(models)
     assert demo.prepare_weights("1.5") == demo.REAL_BASE
     (models / VAE.path).unlink()
@@ -47,7 +47,7 @@ def test_weights_that_were_asked_for_are_taken_or_the_demo_fails(models: Path) -
     assert not demo.SYNTHETIC_BASE.exists()
 
 
-def test_a_file_of_an_unknown_version_is_told_in_one_line(
+def test_demo_names_file_of_unknown_version(
     models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_models(models)

@@ -13,7 +13,7 @@ DEPTHS = {"uint8": LEVELS, "uint16": LEVELS.astype(np.uint16) * 257, "float32": 
 
 
 @pytest.mark.parametrize("frame", DEPTHS.values(), ids=DEPTHS)
-def test_every_depth_gives_the_same_bytes(frame: np.ndarray) -> None:
+def test_color_every_bit_depth_gives_same_uint8(frame: np.ndarray) -> None:
     np.testing.assert_array_equal(pixels.to_bytes(frame), LEVELS)
     np.testing.assert_allclose(
         pixels.to_floats(frame), LEVELS / np.float32(255), atol=1e-7, rtol=0
@@ -21,13 +21,13 @@ def test_every_depth_gives_the_same_bytes(frame: np.ndarray) -> None:
     assert pixels.to_bytes(frame[:, ::-1]).flags.c_contiguous
 
 
-def test_every_sixteen_bit_level_goes_to_the_nearest_byte() -> None:
+def test_color_16_bit_rounds_to_nearest_uint8() -> None:
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
     np.testing.assert_array_equal(pixels.to_bytes(levels), np.rint(levels / 257).astype(np.uint8))
 
 
 @pytest.mark.parametrize("depth", ["uint16", "float32"])
-def test_crop_and_blend_take_every_depth(depth: str) -> None:
+def test_color_crop_and_blend_take_every_bit_depth(depth: str) -> None:
     """The same face in the same place; a deep frame keeps its own values wherever the face does not reach."""
     random = np.random.default_rng(0)
     plain = random.integers(0, 256, (300, 300, 3), np.uint8)

@@ -12,7 +12,7 @@ from latentsync.errors import MediaError, UsageError
 from latentsync.media import ImageBatch
 
 
-def test_image_batch() -> None:
+def test_image_batch_reads_frames() -> None:
     images = torch.rand(5, 6, 7, 3)
     batch = ImageBatch(images, Fraction(24))
     assert (batch.frame_count, batch.height, batch.width, batch.rate) == (5, 6, 7, 24)
@@ -26,7 +26,7 @@ def test_image_batch() -> None:
         list(batch.read([5]))
 
 
-def test_image_batch_keeps_alpha_and_takes_half_floats() -> None:
+def test_image_batch_keeps_alpha_and_takes_fp16() -> None:
     images = torch.rand(2, 4, 4, 4).half()
     batch = ImageBatch(images, Fraction(25))
     assert batch.alpha is not None
@@ -36,6 +36,6 @@ def test_image_batch_keeps_alpha_and_takes_half_floats() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 3), (0, 4, 4, 3), (1, 4, 4, 1)])
-def test_image_batch_refuses(shape: tuple[int, ...]) -> None:
+def test_image_batch_refuses_bad_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(MediaError, match="frames, height, width"):
         ImageBatch(torch.zeros(shape), Fraction(25))

@@ -87,7 +87,9 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], int]] = {
 
 
 @pytest.mark.parametrize(("name", "make", "count"), KINDS.values(), ids=KINDS)
-def test_right_to_the_frame(tmp_path: Path, name: str, make: Callable[[Path], object], count: int) -> None:
+def test_video_kinds_are_exact_to_the_frame(
+    tmp_path: Path, name: str, make: Callable[[Path], object], count: int
+) -> None:
     make(tmp_path / name)
     video = VideoFile(tmp_path / name)
     assert (video.height, video.width, video.frame_count) == (HEIGHT, WIDTH, count)
@@ -99,14 +101,14 @@ def _as_bytes(frame: np.ndarray) -> np.ndarray:
     return (frame // 257).astype(np.uint8) if frame.dtype == np.uint16 else frame
 
 
-def test_a_still_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
+def test_video_still_picture_has_one_frame(tmp_path: Path) -> None:
     picture(tmp_path / "still.png")
     still = VideoFile(tmp_path / "still.png")
     assert (still.frame_count, still.rate) == (1, 25)
     assert numbers(still.read([0, 0])) == [5, 5]
 
 
-def test_more_than_eight_bits_stay(tmp_path: Path) -> None:
+def test_video_10_bit_stays_10_bit(tmp_path: Path) -> None:
     deep(tmp_path / "a.mkv")
     (frame,) = VideoFile(tmp_path / "a.mkv").read([3])
     assert frame.dtype == np.uint16
@@ -121,7 +123,9 @@ def test_more_than_eight_bits_stay(tmp_path: Path) -> None:
         pytest.param(TRANSPOSE, lambda stored: stored.swapaxes(0, 1), id="mirrored and turned"),
     ],
 )
-def test_mirrors(tmp_path: Path, matrix: tuple[int, ...], shown: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_video_mirrored_display_matrix(
+    tmp_path: Path, matrix: tuple[int, ...], shown: Callable[[np.ndarray], np.ndarray]
+) -> None:
     path = tmp_path / "selfie.mp4"
     make_clip(path, range(12))
     (stored,) = VideoFile(path).read([7])
@@ -132,7 +136,7 @@ def test_mirrors(tmp_path: Path, matrix: tuple[int, ...], shown: Callable[[np.nd
     assert frame.shape == (video.height, video.width, 3)
 
 
-def test_damage_in_the_middle_is_passed_over_and_counted(tmp_path: Path) -> None:
+def test_video_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
     """Frame 20 stands in for 21 to 23; every other frame is right, in whatever order, and the count is exact."""
     path = tmp_path / "damaged.mp4"
     make_clip(path, range(60), options={"bf": "0", "g": "12", "crf": "10"})
@@ -152,7 +156,7 @@ def test_damage_in_the_middle_is_passed_over_and_counted(tmp_path: Path) -> None
     assert remark.startswith("damaged.mp4: 3 of 60 frames are damaged (the first is 21)")
 
 
-def test_a_damaged_beginning(tmp_path: Path) -> None:
+def test_video_damaged_start_is_reported(tmp_path: Path) -> None:
     """Until the first good picture, that one stands in: there is none before."""
     path = tmp_path / "damaged.mkv"
     make_clip(path, range(20), codec="mjpeg", container="matroska", options={"qmin": "2"}, pixels="yuvj420p")
@@ -164,7 +168,7 @@ def test_a_damaged_beginning(tmp_path: Path) -> None:
     assert numbers(video.read([0, 2, 3, 4, 19, 1])) == [3, 3, 3, 4, 19, 3]
 
 
-def test_what_comes_before_the_first_keyframe_is_left_out(tmp_path: Path) -> None:
+def test_video_frames_before_first_keyframe_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "joined late.mp4"
     make_clip(path, range(36), options={"bf": "0", "g": "12", "crf": "10"})
     data = bytearray(path.read_bytes())
@@ -176,7 +180,7 @@ def test_what_comes_before_the_first_keyframe_is_left_out(tmp_path: Path) -> Non
     assert numbers(video.read(range(24))) == list(range(12, 36))
 
 
-def test_ping_pong_costs_no_more_than_a_few_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_ping_pong_decodes_few_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the length, twice the decoding, even where a group of pictures exceeds what is held."""
     from latentsync import decoding
 
@@ -209,27 +213,27 @@ def truncated(path: Path, container: str) -> Path:
 
 
 @pytest.mark.parametrize(("name", "container"), [("cut.mkv", "matroska"), ("cut.webm", "matroska"), ("cut.mp4", "mp4")])
-def test_a_truncated_file_is_refused(tmp_path: Path, name: str, container: str) -> None:
+def test_video_truncated_file_is_refused(tmp_path: Path, name: str, container: str) -> None:
     path = truncated(tmp_path / name, container)
     with pytest.raises(MediaError, match=rf"{name}: .*(cut short|damaged)"):
         VideoFile(path)
 
 
-def test_a_recording_that_stops_is_whole(tmp_path: Path) -> None:
+def test_video_recording_that_stops_is_complete(tmp_path: Path) -> None:
     """A transport stream may end anywhere; what it holds is right to the frame."""
     video = VideoFile(truncated(tmp_path / "cut.ts", "mpegts"))
     assert 50 < video.frame_count < 150
     assert numbers(video.read(range(video.frame_count - 1))) == list(range(video.frame_count - 1))
 
 
-def test_b_frames_in_an_avi_are_refused(tmp_path: Path) -> None:
+def test_video_b_frames_in_avi_are_refused(tmp_path: Path) -> None:
     make_clip(tmp_path / "old.avi", range(30), container="avi")
     with pytest.raises(MediaError, match=r"old.avi: an AVI does not say .* convert it to mp4"):
         VideoFile(tmp_path / "old.avi")
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 44100), (2, 44100), (2, 48000), (6, 48000)])
-def test_sound_keeps_channels_and_rate(tmp_path: Path, channels: int, rate: int) -> None:
+def test_audio_keeps_channels_and_rate(tmp_path: Path, channels: int, rate: int) -> None:
     make_wav(tmp_path / "a.wav", tone(channels, rate), rate)
     heard = read_sound(tmp_path / "a.wav")
     assert (heard.samples.shape, heard.rate) == ((channels, rate), rate)
@@ -244,7 +248,7 @@ def test_sound_keeps_channels_and_rate(tmp_path: Path, channels: int, rate: int)
         ("a.webm", "libopus", "s16"),
     ],
 )
-def test_a_lost_piece_of_sound_is_silence(tmp_path: Path, name: str, codec: str, kind: str) -> None:
+def test_audio_lost_packet_is_silence(tmp_path: Path, name: str, codec: str, kind: str) -> None:
     """Half a second is lost in the middle: what follows stays where it was, to within a codec's frame or two."""
     path = tmp_path / "whole.mka"
     with av.open(str(path), "w", format="matroska") as out:
@@ -288,7 +292,7 @@ def nothing(path: Path) -> None:
         (words, "words.mov", VideoFile, MediaError),
     ],
 )
-def test_refused_by_name(
+def test_media_refused_by_name(
     tmp_path: Path,
     make: Callable[[Path], None],
     name: str,

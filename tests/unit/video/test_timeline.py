@@ -61,25 +61,25 @@ class Clip:
 
 
 @given(lengths, rates)
-def test_frames_last_what_they_last(count: int, rate: Fraction) -> None:
+def test_timeline_frames_have_exact_length(count: int, rate: Fraction) -> None:
     assert frames_in(count / rate, rate) == count
 
 
 @given(lengths, rates, sample_rates, st.sampled_from(["floor", "ceil"]))
-def test_sound_of_whole_samples_gives_its_frames(count: int, rate: Fraction, hertz: int, rounding: str) -> None:
+def test_timeline_whole_samples_give_exact_frames(count: int, rate: Fraction, hertz: int, rounding: str) -> None:
     samples = count / rate * hertz
     whole = samples // 1 if rounding == "floor" else -(-samples // 1)
     assert frames_in(Fraction(whole, hertz), rate) == count
 
 
-def test_nothing_still_shows_a_frame() -> None:
+def test_timeline_empty_audio_still_has_one_frame() -> None:
     assert frames_in(Fraction(0), Fraction(25)) == 1
     assert frames_in(Fraction(1, 50), Fraction(25)) == 1
     assert frames_in(Fraction(3, 50), Fraction(25)) == 2, "halves go up"
 
 
 @given(lengths, st.integers(0, 1000))
-def test_ping_pong_moves_by_one_and_repeats_its_ends(length: int, start: int) -> None:
+def test_ping_pong_moves_by_one_and_repeats_ends(length: int, start: int) -> None:
     there = [ping_pong(i, length) for i in range(start, start + 2 * length + 1)]
     assert there[0] == there[-1]
     assert sorted(there[:-1]) == sorted([*range(length)] * 2)
@@ -92,7 +92,7 @@ def test_ping_pong_by_hand() -> None:
 
 
 @given(lengths, rates, lengths, rates)
-def test_the_output_lasts_as_long_as_the_sound(held: int, source_rate: Fraction, wanted: int, rate: Fraction) -> None:
+def test_timeline_lasts_as_long_as_the_audio(held: int, source_rate: Fraction, wanted: int, rate: Fraction) -> None:
     timeline = lay_out(Clip(held, source_rate), wanted / rate, rate)
     assert (timeline.frame_count, timeline.rate) == (wanted, rate)
     assert timeline.duration_seconds == wanted / rate
@@ -100,13 +100,13 @@ def test_the_output_lasts_as_long_as_the_sound(held: int, source_rate: Fraction,
 
 
 @given(lengths, rates, lengths)
-def test_the_sources_own_rate_shows_every_frame_in_turn(held: int, rate: Fraction, wanted: int) -> None:
+def test_timeline_source_fps_shows_every_frame(held: int, rate: Fraction, wanted: int) -> None:
     timeline = lay_out(Clip(held, rate), wanted / rate, rate)
     assert timeline.source_index == tuple(ping_pong(i, held) for i in range(wanted))
 
 
 @given(lengths, rates)
-def test_the_first_pass_never_runs_backwards_and_keeps_time(held: int, source_rate: Fraction) -> None:
+def test_timeline_first_pass_is_forward_and_on_time(held: int, source_rate: Fraction) -> None:
     clip = Clip(held, source_rate)
     shown = lay_out(clip, clip.duration_seconds).source_index
     assert list(shown) == sorted(shown)
@@ -115,7 +115,7 @@ def test_the_first_pass_never_runs_backwards_and_keeps_time(held: int, source_ra
 
 
 @given(st.lists(st.booleans(), max_size=80), st.integers(1, 20))
-def test_windows_cover_the_active_frames_once(active: list[bool], longest: int) -> None:
+def test_windows_cover_active_frames_once(active: list[bool], longest: int) -> None:
     found = list(windows(active, longest))
     assert [i for window in found for i in window] == [i for i, on in enumerate(active) if on]
     assert all(1 <= len(window) <= longest for window in found)
@@ -124,7 +124,7 @@ def test_windows_cover_the_active_frames_once(active: list[bool], longest: int) 
 
 
 @given(st.lists(st.integers(0, 2), max_size=80), st.integers(1, 20), st.data())
-def test_windows_that_overlap_cover_every_active_frame(active: list[int], longest: int, data: st.DataObject) -> None:
+def test_windows_with_overlap_cover_active_frames(active: list[int], longest: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, longest - 1))
     found = list(windows(active, longest, overlap))
     assert sorted({i for window in found for i in window}) == [i for i, on in enumerate(active) if on]
@@ -137,7 +137,7 @@ def test_windows_that_overlap_cover_every_active_frame(active: list[int], longes
     assert overlap > 0 or found == list(windows(active, longest))
 
 
-def test_windows_that_overlap_by_hand() -> None:
+def test_windows_with_overlap_by_hand() -> None:
     assert list(windows([1] * 33, 16, 4)) == [range(16), range(12, 28), range(24, 33)]
     assert list(windows([1] * 28, 16, 4)) == [range(16), range(12, 28)], "a third would add nothing"
     assert list(windows([1] * 3, 16, 4)) == [range(3)]
@@ -145,17 +145,17 @@ def test_windows_that_overlap_by_hand() -> None:
 
 
 @pytest.mark.parametrize("rate", [Fraction(0), Fraction(-25)])
-def test_a_rate_must_be_positive(rate: Fraction) -> None:
+def test_timeline_fps_must_be_positive(rate: Fraction) -> None:
     with pytest.raises(UsageError, match="positive"):
         Timeline(rate, (0,))
 
 
-def test_a_timeline_has_frames() -> None:
+def test_timeline_must_have_frames() -> None:
     with pytest.raises(UsageError, match="no frame"):
         Timeline(Fraction(25), ())
 
 
-def test_auto_keeps_a_rate_that_the_model_bears() -> None:
+def test_timeline_auto_keeps_supported_fps() -> None:
     for rate in RATES:
         assert output_rate(rate, "source") == rate
         assert output_rate(rate, "25") == 25
@@ -167,7 +167,7 @@ def test_auto_keeps_a_rate_that_the_model_bears() -> None:
 
 
 @given(lengths, rates, lengths, sample_rates, modes, st.sampled_from(["auto", "25", "source"]))
-def test_count_and_duration_are_exact_in_every_mode(
+def test_timeline_length_is_exact_in_every_mode(
     held: int, source_rate: Fraction, heard: int, hertz: int, mode: Length, choice: str
 ) -> None:
     rate = output_rate(source_rate, choice)
@@ -185,7 +185,7 @@ def test_count_and_duration_are_exact_in_every_mode(
 
 
 @given(lengths, rates, lengths, modes)
-def test_every_frame_of_every_mode_is_the_right_one(held: int, rate: Fraction, heard: int, mode: Length) -> None:
+def test_timeline_frames_are_exact_in_every_mode(held: int, rate: Fraction, heard: int, mode: Length) -> None:
     """At the source's own rate, frame i of the output is frame f(i) of the source, by definition of the mode."""
     timeline = lay_out(Clip(held, rate), heard / rate, rate, mode)
     meant = {
@@ -196,12 +196,12 @@ def test_every_frame_of_every_mode_is_the_right_one(held: int, rate: Fraction, h
     assert timeline.source_index == tuple(meant(i) for i in range(timeline.frame_count))
 
 
-def test_other_modes_by_hand() -> None:
+def test_timeline_other_modes_by_hand() -> None:
     assert [loop(i, 3) for i in range(8)] == [0, 1, 2, 0, 1, 2, 0, 1]
     assert [hold(i, 3) for i in range(5)] == [0, 1, 2, 2, 2]
 
 
-def test_sound_is_cut_or_followed_by_silence() -> None:
+def test_timeline_cuts_or_pads_audio() -> None:
     sound = Waveform(torch.ones(2, 44100), 44100)
     longer = Timeline(Fraction(25), tuple(range(50))).fit(sound)
     assert (longer.samples.shape, float(longer.samples.sum())) == ((2, 88200), 88200.0)

@@ -29,7 +29,7 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def test_constant_rate(clip: Path) -> None:
+def test_video_file_constant_frame_rate(clip: Path) -> None:
     video = VideoFile(clip)
     assert (video.name, video.frame_count, video.rate) == ("clip.mp4", 60, 25)
     assert (video.height, video.width) == (HEIGHT, WIDTH)
@@ -50,12 +50,14 @@ def test_constant_rate(clip: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("held_pictures", [1, 5, 1000])
-def test_any_order(clip: Path, order: list[int], held_pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_file_any_read_order(
+    clip: Path, order: list[int], held_pictures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decoding, "HELD_BYTES", held_pictures * HEIGHT * WIDTH * 2)
     assert numbers(VideoFile(clip).read(iter(order))) == order
 
 
-def test_falling_reads_decode_a_group_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_file_backward_read_decodes_gop_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     hold = decoding.Reader._hold
 
@@ -68,7 +70,7 @@ def test_falling_reads_decode_a_group_once(clip: Path, monkeypatch: pytest.Monke
     assert len(decoded) <= 60 + 12, "each group once, and the last one again, since a single frame was asked for first"
 
 
-def test_held_pictures_stay_within_their_room(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_file_cache_stays_within_limit(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "HELD_BYTES", 4 * HEIGHT * WIDTH * 2)
     most = 0
     hold = decoding.Reader._hold
@@ -83,7 +85,7 @@ def test_held_pictures_stay_within_their_room(clip: Path, monkeypatch: pytest.Mo
     assert 1 < most <= 8
 
 
-def test_indices_are_taken_one_at_a_time(clip: Path) -> None:
+def test_video_file_takes_indices_one_at_a_time(clip: Path) -> None:
     taken: list[int] = []
 
     def asking() -> Iterable[int]:
@@ -97,12 +99,12 @@ def test_indices_are_taken_one_at_a_time(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("index", [-1, 60])
-def test_an_index_out_of_range_is_named(clip: Path, index: int) -> None:
+def test_video_file_names_index_out_of_range(clip: Path, index: int) -> None:
     with pytest.raises(UsageError, match=rf"clip.mp4: there is no frame {index}; it has 60"):
         list(VideoFile(clip).read([index]))
 
 
-def test_variable_rate(tmp_path: Path) -> None:
+def test_video_file_variable_frame_rate(tmp_path: Path) -> None:
     shown_at = [0, 40, 80, 200, 210, 333, 500, 900, 940, 1000]
     path = tmp_path / "vfr.mkv"
     make_clip(path, shown_at, tick=Fraction(1, 1000), container="matroska", options={"bf": "2", "g": "4", "crf": "10"})
@@ -117,7 +119,7 @@ def test_variable_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(24), NTSC, Fraction(30), Fraction(50), NTSC * 2])
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
-def test_exact_rates(tmp_path: Path, rate: Fraction, container: str) -> None:
+def test_video_file_exact_frame_rates(tmp_path: Path, rate: Fraction, container: str) -> None:
     """Matroska rounds timestamps to 1 ms and MPEG-TS to 1/90000 s; the rate is exact all the same."""
     path = tmp_path / "clip"
     make_clip(path, range(120), tick=1 / rate, rate=rate, container=container)
@@ -127,14 +129,14 @@ def test_exact_rates(tmp_path: Path, rate: Fraction, container: str) -> None:
     assert numbers(video.read([5, 100, 99, 98, 0, 119])) == [5, 100, 99, 98, 0, 119]
 
 
-def test_instants_beyond_the_ends(clip: Path) -> None:
+def test_video_file_times_beyond_the_ends(clip: Path) -> None:
     video = VideoFile(clip)
     assert video.index_at(Fraction(-1)) == 0
     assert video.index_at(Fraction(1000)) == 59
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
-def test_time_starts_with_the_first_frame(tmp_path: Path, container: str) -> None:
+def test_video_file_time_starts_at_first_frame(tmp_path: Path, container: str) -> None:
     path = tmp_path / "late"
     make_clip(path, range(100, 140), container=container)
     video = VideoFile(path)
@@ -143,7 +145,7 @@ def test_time_starts_with_the_first_frame(tmp_path: Path, container: str) -> Non
     assert numbers(video.read([39, 38, 0, 1])) == [39, 38, 0, 1]
 
 
-def test_trim(clip: Path) -> None:
+def test_video_file_trim(clip: Path) -> None:
     video = VideoFile(clip, start_seconds=Fraction(14, 25), duration_seconds=Fraction(20, 25))
     assert (video.frame_count, video.duration_seconds) == (20, Fraction(20, 25))
     assert numbers(video.read(range(20))) == list(range(14, 34))
@@ -155,7 +157,7 @@ def test_trim(clip: Path) -> None:
 
 
 @pytest.mark.parametrize(("start", "duration"), [(Fraction(3), None), (Fraction(-1), None), (Fraction(0), Fraction(0))])
-def test_a_part_that_holds_nothing(clip: Path, start: Fraction, duration: Fraction | None) -> None:
+def test_video_file_empty_trim_is_refused(clip: Path, start: Fraction, duration: Fraction | None) -> None:
     with pytest.raises(UsageError, match=r"clip.mp4"):
         VideoFile(clip, start_seconds=start, duration_seconds=duration)
 
@@ -168,7 +170,7 @@ def test_a_part_that_holds_nothing(clip: Path, start: Fraction, duration: Fracti
         pytest.param((0, -1 << 16, 0, 1 << 16, 0, 0, 0, 0, 1 << 30), 1, id="90 anticlockwise"),
     ],
 )
-def test_rotation(clip: Path, matrix: tuple[int, ...], anticlockwise: int) -> None:
+def test_video_file_rotation(clip: Path, matrix: tuple[int, ...], anticlockwise: int) -> None:
     plain = next(VideoFile(clip).read([37]))
     turn(clip, matrix)
     video = VideoFile(clip)
@@ -178,14 +180,14 @@ def test_rotation(clip: Path, matrix: tuple[int, ...], anticlockwise: int) -> No
     np.testing.assert_array_equal(turned, np.rot90(plain, anticlockwise))
 
 
-def test_odd_size(tmp_path: Path) -> None:
+def test_video_file_odd_size(tmp_path: Path) -> None:
     make_clip(tmp_path / "odd.mp4", range(20), size=(49, 83))
     video = VideoFile(tmp_path / "odd.mp4")
     assert (video.height, video.width) == (49, 83)
     assert numbers(video.read([19, 3])) == [19, 3]
 
 
-def test_bytes_in_memory(clip: Path) -> None:
+def test_video_file_from_bytes(clip: Path) -> None:
     data = BytesIO(clip.read_bytes())
     data.seek(17)
     video = VideoFile(data)
@@ -195,7 +197,7 @@ def test_bytes_in_memory(clip: Path) -> None:
     assert data.tell() == 17
 
 
-def test_two_readers_at_once(clip: Path) -> None:
+def test_video_file_two_readers_at_once(clip: Path) -> None:
     video = VideoFile(clip)
     assert [
         (number_of(a), number_of(b)) for a, b in zip(video.read(range(50)), video.read(range(10, 60)), strict=True)
@@ -207,7 +209,7 @@ def open_files() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
-def test_a_dropped_read_closes_its_file(clip: Path) -> None:
+def test_video_file_dropped_read_closes_file(clip: Path) -> None:
     video = VideoFile(clip)
     gc.collect()
     before = open_files()
@@ -219,13 +221,13 @@ def test_a_dropped_read_closes_its_file(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["libvpx-vp9", "ffv1", "mpeg4", "libx265"])
-def test_other_codecs(tmp_path: Path, codec: str) -> None:
+def test_video_file_other_codecs(tmp_path: Path, codec: str) -> None:
     make_clip(tmp_path / "clip.mkv", range(40), codec=codec, container="matroska", options={"g": "10"})
     order = [*range(40), *range(39, -1, -1), 17]
     assert numbers(VideoFile(tmp_path / "clip.mkv").read(order)) == order
 
 
-def test_what_is_no_video(tmp_path: Path, clip: Path) -> None:
+def test_video_file_names_file_that_is_no_video(tmp_path: Path, clip: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("this is no video\n" * 100)
     make_wav(tmp_path / "sound.wav", np.zeros((1, 1600)), 16000)
@@ -243,7 +245,7 @@ def test_what_is_no_video(tmp_path: Path, clip: Path) -> None:
         VideoFile(BytesIO(b"nothing"))
 
 
-def test_frames_that_claim_to_be_hours_apart(tmp_path: Path) -> None:
+def test_video_file_refuses_absurd_timestamps(tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.mkv", [0, 1, 5_000_000], container="matroska")
     with pytest.raises(MediaError, match=r"clip.mkv: its timestamps say that its frames are 100000 s apart: .*damaged"):
         VideoFile(tmp_path / "clip.mkv")
@@ -251,7 +253,7 @@ def test_frames_that_claim_to_be_hours_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("faststart", [False, True])
-def test_a_truncated_mp4(tmp_path: Path, kept: float, faststart: bool) -> None:
+def test_video_file_truncated_mp4_is_refused(tmp_path: Path, kept: float, faststart: bool) -> None:
     path = tmp_path / "cut.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as out:
         stream = out.add_stream("libx264", rate=25, options={"crf": "1"})
@@ -267,7 +269,7 @@ def test_a_truncated_mp4(tmp_path: Path, kept: float, faststart: bool) -> None:
 
 
 @pytest.mark.parametrize(("name", "count", "rate"), [("demo1", 250, 25), ("demo2", 502, 25), ("demo3", 600, 30)])
-def test_real_clips(shared: Path, name: str, count: int, rate: int) -> None:
+def test_video_file_real_clips_are_exact(shared: Path, name: str, count: int, rate: int) -> None:
     path = shared / "media" / f"{name}_video.mp4"
     video = VideoFile(path)
     assert (video.frame_count, video.rate, video.duration_seconds) == (count, rate, Fraction(count, rate))

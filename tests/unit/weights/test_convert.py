@@ -26,7 +26,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("dtype", NAMES, ids=NAMES.values())
-def test_the_run_is_that_of_the_pickle_to_the_bit(source: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_convert_run_equals_pickle_to_the_bit(source: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     target = tmp_path / "unet.safetensors"
     finish(convert(source, target, "1.6", dtype))
     converted, original = checkpoint.load_unet(target), checkpoint.load_unet(source, dtype=dtype)
@@ -38,7 +38,7 @@ def test_the_run_is_that_of_the_pickle_to_the_bit(source: Path, tmp_path: Path, 
     assert torch.equal(made, wanted)
 
 
-def test_the_file_says_what_it_is(source: Path, tmp_path: Path) -> None:
+def test_convert_writes_metadata(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "unet.safetensors"
     finish(convert(source, target, "1.6", torch.float16))
     assert marks.read(target) == {
@@ -51,7 +51,7 @@ def test_the_file_says_what_it_is(source: Path, tmp_path: Path) -> None:
     assert target.stat().st_size < 0.6 * source.stat().st_size
 
 
-def test_other_readers_read_it(source: Path, tmp_path: Path) -> None:
+def test_convert_file_opens_with_safetensors(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "unet.safetensors"
     finish(convert(source, target, "1.5", torch.bfloat16))
     assert load_file(target).keys() == checkpoint.read(source).tensors.keys()
@@ -59,7 +59,7 @@ def test_other_readers_read_it(source: Path, tmp_path: Path) -> None:
         assert file.get_tensor("conv_in.weight").dtype == torch.bfloat16
 
 
-def test_it_is_mapped_and_not_copied(source: Path, tmp_path: Path) -> None:
+def test_convert_file_is_mapped_not_copied(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "unet.safetensors"
     finish(convert(source, target, "1.5", torch.float16))
     unet = checkpoint.load_unet(target)
@@ -70,20 +70,20 @@ def test_it_is_mapped_and_not_copied(source: Path, tmp_path: Path) -> None:
         assert str(target) in mapped.read_text(encoding="utf-8")
 
 
-def test_untrained_weights_stay_marked_as_such(source: Path, tmp_path: Path) -> None:
+def test_convert_keeps_mark_of_untrained_weights(source: Path, tmp_path: Path) -> None:
     untrained = tmp_path / "untrained.safetensors"
     save_file(checkpoint.read(source).tensors, untrained, synthetic.MARK)
     finish(convert(untrained, tmp_path / "half.safetensors", "1.5", torch.float16))
     assert marks.read(tmp_path / "half.safetensors")[marks.WEIGHTS] == marks.SYNTHETIC
 
 
-def test_its_steps_reach_the_end(source: Path, tmp_path: Path) -> None:
+def test_convert_steps_reach_the_end(source: Path, tmp_path: Path) -> None:
     steps = list(convert(source, tmp_path / "unet.safetensors", "1.5", torch.float16))
     writing = [step for step in steps if step.what == "writing unet.safetensors"]
     assert writing[-1] == Step("writing unet.safetensors", writing[-1].total, writing[-1].total)
 
 
-def test_stopping_leaves_nothing(source: Path, tmp_path: Path) -> None:
+def test_convert_cancel_leaves_nothing(source: Path, tmp_path: Path) -> None:
     work = convert(source, tmp_path / "unet.safetensors", "1.5", torch.float16)
     while not next(work).what.startswith("writing"):
         pass
@@ -91,7 +91,7 @@ def test_stopping_leaves_nothing(source: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_values_that_fp16_cannot_hold_are_refused(source: Path, tmp_path: Path) -> None:
+def test_convert_refuses_values_beyond_fp16(source: Path, tmp_path: Path) -> None:
     state = dict(checkpoint.read(source).tensors)
     state["conv_out.bias"] = torch.full_like(state["conv_out.bias"], 1e6)
     large, target = tmp_path / "large.pt", tmp_path / "large.safetensors"
@@ -102,7 +102,7 @@ def test_values_that_fp16_cannot_hold_are_refused(source: Path, tmp_path: Path) 
     finish(convert(large, target, "1.5", torch.bfloat16))
 
 
-def test_a_disk_that_fills_up_meanwhile(source: Path, tmp_path: Path) -> None:
+def test_convert_names_full_disk(source: Path, tmp_path: Path) -> None:
     """What is written to goes nowhere, as on a full disk."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_meanwhile(source: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_unet_is_refused(tmp_path: Path) -> None:
+def test_convert_refuses_file_that_is_no_unet(tmp_path: Path) -> None:
     source = tmp_path / "whisper.pt"
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, source)
     with pytest.raises(WeightsError, match=r"whisper.pt: not a LatentSync UNet"):
@@ -127,7 +127,7 @@ def test_what_is_no_unet_is_refused(tmp_path: Path) -> None:
         ("no/unet.safetensors", "the folder .* does not exist: make it"),
     ],
 )
-def test_a_target_that_cannot_be(source: Path, tmp_path: Path, name: str, said: str) -> None:
+def test_convert_refuses_bad_target(source: Path, tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "there.safetensors").write_bytes(b"mine")
     with pytest.raises(UsageError, match=said):
         finish(convert(source, tmp_path / name, "1.5", torch.float16))

@@ -51,7 +51,7 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_file_arrives_whole_with_its_steps(served: Served, tmp_path: Path) -> None:
+def test_download_is_complete_with_progress(served: Served, tmp_path: Path) -> None:
     steps = list(fetch.fetch([published(served)], hub.folders_in(tmp_path)))
     assert (tmp_path / "latentsync" / "tiny.pt").read_bytes() == CONTENT
     assert left_in(tmp_path) == ["tiny.pt"]
@@ -59,14 +59,14 @@ def test_a_file_arrives_whole_with_its_steps(served: Served, tmp_path: Path) -> 
     assert [step.done for step in steps] == sorted(step.done for step in steps)
 
 
-def test_what_is_there_is_not_fetched_again(served: Served, tmp_path: Path) -> None:
+def test_download_skips_existing_file(served: Served, tmp_path: Path) -> None:
     place = tmp_path / "tiny.pt"
     place.write_bytes(b"anything")
     finish(fetch.fetch_one(published(served), place))
     assert (place.read_bytes(), served.requests) == (b"anything", [])
 
 
-def test_a_cut_is_resumed(served: Served, tmp_path: Path) -> None:
+def test_download_resumes_after_interruption(served: Served, tmp_path: Path) -> None:
     served.cuts["/tiny.pt"] = [500_000]
     finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert (tmp_path / "tiny.pt").read_bytes() == CONTENT
@@ -74,7 +74,7 @@ def test_a_cut_is_resumed(served: Served, tmp_path: Path) -> None:
     assert served.requests == [("/tiny.pt", None), ("/tiny.pt", f"bytes={kept}-")]
 
 
-def test_a_later_try_goes_on_where_the_first_ended(served: Served, tmp_path: Path) -> None:
+def test_download_next_try_resumes(served: Served, tmp_path: Path) -> None:
     served.cuts["/tiny.pt"] = [300_000] + 6 * [0]
     place = tmp_path / "tiny.pt"
     with pytest.raises(WeightsError, match=r"tiny.pt: .*What came is kept. Try again"):
@@ -87,7 +87,7 @@ def test_a_later_try_goes_on_where_the_first_ended(served: Served, tmp_path: Pat
     assert served.requests[-1] == ("/tiny.pt", f"bytes={kept}-")
 
 
-def test_a_server_that_cannot_resume_starts_over(served: Served, tmp_path: Path) -> None:
+def test_download_restarts_without_range_support(served: Served, tmp_path: Path) -> None:
     served.resumes = False
     fetch.part_of(tmp_path / "tiny.pt").write_bytes(CONTENT[:1000])
     finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
@@ -103,14 +103,14 @@ def test_a_server_that_cannot_resume_starts_over(served: Served, tmp_path: Path)
     ],
     ids=["other bytes", "too long", "too short"],
 )
-def test_another_file_never_gets_the_name(served: Served, tmp_path: Path, content: bytes, said: str) -> None:
+def test_download_wrong_file_never_gets_the_name(served: Served, tmp_path: Path, content: bytes, said: str) -> None:
     served.files["/tiny.pt"] = content
     with pytest.raises(WeightsError, match=said):
         finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert not (tmp_path / "tiny.pt").exists()
 
 
-def test_what_is_too_long_is_told_as_deleted(served: Served, tmp_path: Path) -> None:
+def test_download_too_long_file_is_deleted(served: Served, tmp_path: Path) -> None:
     served.files["/tiny.pt"] = CONTENT + b"more"
     with pytest.raises(WeightsError, match="What came was deleted") as raised:
         finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
@@ -118,7 +118,7 @@ def test_what_is_too_long_is_told_as_deleted(served: Served, tmp_path: Path) -> 
     assert fetch.part_of(tmp_path / "tiny.pt").stat().st_size == 0
 
 
-def test_a_wrong_part_is_deleted_and_the_next_try_is_right(served: Served, tmp_path: Path) -> None:
+def test_download_wrong_part_is_deleted_then_right(served: Served, tmp_path: Path) -> None:
     fetch.part_of(tmp_path / "tiny.pt").write_bytes(b"x" * 1000)
     with pytest.raises(WeightsError, match="It was deleted"):
         finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
@@ -127,20 +127,20 @@ def test_a_wrong_part_is_deleted_and_the_next_try_is_right(served: Served, tmp_p
     assert left_in(tmp_path) == ["tiny.pt"]
 
 
-def test_a_file_that_is_not_there(served: Served, tmp_path: Path) -> None:
+def test_download_names_missing_file(served: Served, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=rf"{served.url}/none.pt: the server answered 404"):
         finish(fetch.fetch_one(published(served, "none.pt"), tmp_path / "none.pt"))
     assert not (tmp_path / "none.pt").exists()
 
 
-def test_no_server(served: Served, tmp_path: Path) -> None:
+def test_download_without_server_is_reported(served: Served, tmp_path: Path) -> None:
     file = WeightFile("latentsync/tiny.pt", "http://127.0.0.1:1/tiny.pt", 10, "", "MIT")
     with pytest.raises(WeightsError, match=r"127.0.0.1:1/tiny.pt: .*by hand") as raised:
         finish(fetch.fetch_one(file, tmp_path / "tiny.pt"))
     assert "HF_ENDPOINT" not in str(raised.value), "mirrors are the hub's"
 
 
-def test_a_mirror_that_fails_is_named_with_its_setting(
+def test_download_names_failing_mirror_and_setting(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", served.url)
@@ -149,14 +149,14 @@ def test_a_mirror_that_fails_is_named_with_its_setting(
         finish(fetch.fetch_one(file, tmp_path / "tiny.pt"))
 
 
-def test_offline_mode_is_honoured(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_respects_offline_mode(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
         finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert (served.requests, (tmp_path / "tiny.pt").exists()) == ([], False)
 
 
-def test_a_mirror_is_honoured(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_respects_mirror(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", served.url)
     served.files["/owner/repo/resolve/abc/tiny.pt"] = CONTENT
     digest = hashlib.sha256(CONTENT).hexdigest()
@@ -165,7 +165,7 @@ def test_a_mirror_is_honoured(served: Served, tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "tiny.pt").read_bytes() == CONTENT
 
 
-def test_stopping_in_the_middle_keeps_what_came(served: Served, tmp_path: Path) -> None:
+def test_download_cancel_keeps_partial_file(served: Served, tmp_path: Path) -> None:
     served.stalls.add("/tiny.pt")
     place = tmp_path / "tiny.pt"
     work = fetch.fetch_one(published(served), place)
@@ -180,7 +180,7 @@ def test_stopping_in_the_middle_keeps_what_came(served: Served, tmp_path: Path) 
     assert place.read_bytes() == CONTENT
 
 
-def test_two_downloads_of_one_file_do_not_meet(served: Served, tmp_path: Path) -> None:
+def test_download_two_of_one_file_do_not_collide(served: Served, tmp_path: Path) -> None:
     served.stalls.add("/tiny.pt")
     first = fetch.fetch_one(published(served), tmp_path / "tiny.pt")
     next(first)
@@ -189,7 +189,7 @@ def test_two_downloads_of_one_file_do_not_meet(served: Served, tmp_path: Path) -
     first.close()
 
 
-def test_a_lock_that_cannot_be_deleted_is_released_all_the_same(
+def test_download_lock_is_released_if_not_deletable(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows deletes no open file."""
@@ -216,7 +216,7 @@ def test_a_lock_that_cannot_be_deleted_is_released_all_the_same(
         pytest.param("latentsync/tiny.pt.part/x", "latentsync: cannot be written to .*part", id="no part"),
     ],
 )
-def test_a_folder_that_cannot_be_written_to(served: Served, tmp_path: Path, blocked: str, said: str) -> None:
+def test_download_names_read_only_folder(served: Served, tmp_path: Path, blocked: str, said: str) -> None:
     """Root may write anywhere, so something stands in the way instead of a right that is missing."""
     path = tmp_path / blocked
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ class EndsMeanwhile(Future[None]):
         return super().result()
 
 
-def test_a_download_may_end_at_any_moment() -> None:
+def test_download_killed_at_any_moment_can_resume() -> None:
     assert fetch._over(EndsMeanwhile()) is False
 
 
@@ -255,7 +255,7 @@ for step in fetch_one(WeightFile("latentsync/tiny.pt", url, int(size), digest, "
 """
 
 
-def test_killed_in_the_middle(served: Served, tmp_path: Path) -> None:
+def test_download_killed_process_leaves_partial_file(served: Served, tmp_path: Path) -> None:
     served.stalls.add("/tiny.pt")
     file, place = published(served), tmp_path / "tiny.pt"
     command = [sys.executable, "-c", KILLED, file.url, str(place), str(file.size_bytes), file.sha256]
@@ -287,20 +287,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(served: Served, small_disk: Path) -> None:
+def test_download_checks_disk_space_first(served: Served, small_disk: Path) -> None:
     with pytest.raises(WeightsError, match=r"68 MB are needed there for tiny.pt, and 1 MB are free"):
         finish(fetch.fetch([published(served)], hub.folders_in(small_disk)))
     assert (served.requests, left_in(small_disk)) == ([], [])
 
 
-def test_a_disk_that_fills_up_meanwhile(served: Served, small_disk: Path) -> None:
+def test_download_names_full_disk(served: Served, small_disk: Path) -> None:
     place = small_disk / "tiny.pt"
     with pytest.raises(WeightsError, match="the disk is full"):
         finish(fetch.fetch_one(published(served), place))
     assert not place.exists()
 
 
-def test_what_came_counts_as_room(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_counts_partial_file_as_space(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = published(served)
     place = hub.destination(file, hub.folders_in(tmp_path))
     room = shutil.disk_usage(tmp_path)._replace(free=fetch.SPARE_BYTES + 1000)
@@ -312,7 +312,7 @@ def test_what_came_counts_as_room(served: Served, tmp_path: Path, monkeypatch: p
     fetch.check_room({file: place})
 
 
-def test_a_large_download_is_remembered_as_checked(
+def test_download_remembers_checksum_of_large_file(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "REMEMBERED_BYTES", 1000)

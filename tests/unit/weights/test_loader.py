@@ -36,7 +36,7 @@ def tensors(unet_file: Path) -> dict[str, torch.Tensor]:
     return checkpoint.read(unet_file).tensors
 
 
-def test_written_models_load_and_say_what_they_are(models: Path, unet_file: Path) -> None:
+def test_loader_reads_written_models_and_metadata(models: Path, unet_file: Path) -> None:
     assert checkpoint.read(unet_file).metadata == {
         "latentsync_version": "1.5",
         "latentsync_weights": "synthetic",
@@ -51,17 +51,17 @@ def test_written_models_load_and_say_what_they_are(models: Path, unet_file: Path
     assert not list(models.rglob("*.part"))
 
 
-def test_written_models_are_those_in_memory(unet_file: Path) -> None:
+def test_loader_written_models_equal_memory(unet_file: Path) -> None:
     written, held = checkpoint.load_unet(unet_file).state_dict(), synthetic.unet().state_dict()
     assert all(torch.equal(written[key], held[key]) for key in held)
 
 
-def test_weights_take_the_dtype_asked_for(unet_file: Path) -> None:
+def test_loader_casts_to_requested_dtype(unet_file: Path) -> None:
     unet = checkpoint.load_unet(unet_file, dtype=torch.float16)
     assert {tensor.dtype for tensor in unet.state_dict().values()} == {torch.float16}
 
 
-def test_official_pickle_is_unwrapped(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def test_loader_unwraps_official_pickle(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     path = tmp_path / "latentsync_unet.pt"
     torch.save({"global_step": 7, "state_dict": tensors}, path)
     read = checkpoint.read(path)
@@ -69,7 +69,7 @@ def test_official_pickle_is_unwrapped(tmp_path: Path, tensors: dict[str, torch.T
     assert torch.equal(checkpoint.load_unet(read).state_dict()[KEY], tensors[KEY])
 
 
-def test_pickles_from_before_archives_are_read(tmp_path: Path) -> None:
+def test_loader_reads_legacy_pickle(tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     torch.save({"weight": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
     assert checkpoint.read(path).shapes == {"weight": (2,)}
@@ -92,7 +92,7 @@ def test_pickles_from_before_archives_are_read(tmp_path: Path) -> None:
     ],
     ids=["missing", "extra", "shape", "input channels", "another network"],
 )
-def test_other_weights_are_refused(
+def test_loader_refuses_other_weights(
     tmp_path: Path, tensors: dict[str, torch.Tensor], change: Callable[[dict[str, torch.Tensor]], object], said: str
 ) -> None:
     path = tmp_path / "other.safetensors"
@@ -104,7 +104,7 @@ def test_other_weights_are_refused(
     assert str(path) in str(raised.value)
 
 
-def test_many_faults_are_counted_and_a_few_named() -> None:
+def test_loader_error_counts_faults_and_names_a_few() -> None:
     with pytest.raises(WeightsError, match=r"4 missing \(a, b, c, \.\.\.\); 1 unexpected \(z\)"):
         checkpoint.check_shapes({"z": (1,)}, dict.fromkeys("abcd", (1,)), "name")
 
@@ -118,7 +118,7 @@ class Runs:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x00" * 4096])
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_loader_refuses_file_that_is_no_checkpoint(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"file{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=path.name):
@@ -126,7 +126,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, suffix: str, content: 
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_truncated_files_are_refused(tmp_path: Path, models: Path, share: float) -> None:
+def test_loader_refuses_truncated_files(tmp_path: Path, models: Path, share: float) -> None:
     for whole in filter(Path.is_file, models.rglob("*")):
         cut = tmp_path / whole.name
         content = whole.read_bytes()
@@ -135,7 +135,7 @@ def test_truncated_files_are_refused(tmp_path: Path, models: Path, share: float)
             checkpoint.read(cut)
 
 
-def test_code_in_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loader_runs_no_code_of_a_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "trap.pt"
     torch.save({"state_dict": {KEY: Runs()}}, path)
@@ -147,7 +147,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not Path("ran").exists()
 
 
-def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path) -> None:
+def test_loader_names_missing_file_and_unknown_kind(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file"):
         checkpoint.read(tmp_path / "nowhere.pt")
     (tmp_path / "weights.gguf").write_bytes(b"")
@@ -155,7 +155,7 @@ def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "weights.gguf")
 
 
-def test_whisper_without_dims_and_with_a_hole_is_refused(models: Path) -> None:
+def test_loader_refuses_incomplete_whisper(models: Path) -> None:
     whole = checkpoint.read(models / "latentsync" / "whisper" / "tiny.pt")
     with pytest.raises(WeightsError, match="no dims"):
         checkpoint.load_whisper(Checkpoint(whole.path, whole.tensors))
@@ -164,6 +164,6 @@ def test_whisper_without_dims_and_with_a_hole_is_refused(models: Path) -> None:
         checkpoint.load_whisper(Checkpoint(whole.path, less, whole.metadata))
 
 
-def test_a_weight_left_on_meta_is_an_error() -> None:
+def test_loader_weight_left_on_meta_is_an_error() -> None:
     with pytest.raises(WeightsError, match="left empty"):
         checkpoint.build(lambda: Linear(1, 1), Linear(1, 1, device="meta").state_dict(), name="hollow")

@@ -92,7 +92,7 @@ def locate(models: Path, version: Version | None = None, unet: Path | None = Non
     return finish(hub.locate(hub.folders_in(models), version, unet))
 
 
-def test_files_in_their_places_are_found(models: Path) -> None:
+def test_locate_finds_files_in_place(models: Path) -> None:
     unet = put_unet(models, "1.5")
     found = locate(models)
     assert (found.spec.version, found.unet) == ("1.5", unet)
@@ -101,13 +101,13 @@ def test_files_in_their_places_are_found(models: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["checkpoints/LatentSync-1.6/latentsync_unet.pt", "unet/lipsync.pt"])
-def test_files_of_other_packs_are_known_by_their_hash(models: Path, place: str) -> None:
+def test_locate_knows_files_of_other_packs_by_hash(models: Path, place: str) -> None:
     unet = put(models / place, CONTENTS["1.6"])
     assert locate(models) == locate(models, "1.6")
     assert (locate(models).spec.version, locate(models).unet) == ("1.6", unet)
 
 
-def test_a_vae_is_known_under_any_name_and_in_both_layouts(models: Path) -> None:
+def test_locate_finds_vae_of_any_name_and_layout(models: Path) -> None:
     put_unet(models, "1.5")
     (models / "vae" / "sd-vae-ft-mse.safetensors").unlink()
     elsewhere = put(models / "LatentSync" / "vae" / "diffusion_pytorch_model.safetensors", CONTENTS["vae"])
@@ -116,13 +116,13 @@ def test_a_vae_is_known_under_any_name_and_in_both_layouts(models: Path) -> None
     assert locate(models).vae == elsewhere
 
 
-def test_a_file_of_the_right_size_only_is_not_taken(models: Path) -> None:
+def test_locate_ignores_file_with_only_the_right_size(models: Path) -> None:
     put(models / "checkpoints" / "other.pt", bytes(len(CONTENTS["1.5"])))
     with pytest.raises(WeightsError, match="missing"):
         locate(models)
 
 
-def test_links_are_followed_once(models: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_locate_follows_links_once(models: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     unet = put(elsewhere / "deep" / "weights.pt", CONTENTS["1.5"])
     (elsewhere / "deep" / "loop").symlink_to(elsewhere)
@@ -130,7 +130,7 @@ def test_links_are_followed_once(models: Path, tmp_path_factory: pytest.TempPath
     assert locate(models).unet == models / "linked" / unet.relative_to(elsewhere)
 
 
-def test_every_folder_of_a_kind_is_looked_into_and_safetensors_come_first(models: Path, tmp_path: Path) -> None:
+def test_locate_searches_every_folder_safetensors_first(models: Path, tmp_path: Path) -> None:
     put_unet(models, "1.5")
     second = put_safetensors(tmp_path / "second" / "1.5" / "latentsync_unet.safetensors", {marks.VERSION: "1.5"})
     folders = Folders({"latentsync": (models / "latentsync", tmp_path / "second"), "vae": (models / "vae",)})
@@ -148,7 +148,7 @@ def test_every_folder_of_a_kind_is_looked_into_and_safetensors_come_first(models
         (("1.5",), 24_000_000_000, "1.5"),
     ],
 )
-def test_auto_takes_what_is_there_and_what_the_card_holds(
+def test_locate_auto_takes_existing_and_fitting_version(
     models: Path, there: tuple[Version, ...], card_bytes: int | None, taken: Version
 ) -> None:
     for version in there:
@@ -157,12 +157,12 @@ def test_auto_takes_what_is_there_and_what_the_card_holds(
     assert found.spec.version == taken
 
 
-def test_the_hash_decides_where_the_folder_is_wrong(models: Path) -> None:
+def test_locate_hash_decides_version(models: Path) -> None:
     put_unet(models, "1.6", content="1.5")
     assert locate(models).spec.version == "1.5"
 
 
-def test_everything_missing_is_listed_in_one_error(tmp_path: Path, published: Published) -> None:
+def test_locate_lists_all_missing_files(tmp_path: Path, published: Published) -> None:
     with pytest.raises(WeightsError) as raised:
         locate(tmp_path, "1.6")
     said = str(raised.value)
@@ -173,13 +173,13 @@ def test_everything_missing_is_listed_in_one_error(tmp_path: Path, published: Pu
     assert f'Run `python -m latentsync download 1.6 --models "{tmp_path}"`, or put them there by hand.' in said
 
 
-def test_comfyui_is_told_of_its_own_way_to_fetch(tmp_path: Path, published: Published) -> None:
+def test_locate_names_comfyui_way_to_download(tmp_path: Path, published: Published) -> None:
     with pytest.raises(WeightsError, match="Switch on download_missing in Load Model, or put") as raised:
         finish(hub.locate(dataclasses.replace(hub.folders_in(tmp_path), models=None)))
     assert "python -m" not in str(raised.value)
 
 
-def test_only_what_a_run_needs_is_named(tmp_path: Path, published: Published) -> None:
+def test_locate_names_only_needed_files(tmp_path: Path, published: Published) -> None:
     """What Load Model fetches is what `locate` asks for, and the finder of faces."""
     whisper, vae, landmarker = published.whisper, published.vae, published.landmarker
     unet, own = published.models["1.6"].unet, tmp_path / "tuned.safetensors"
@@ -189,13 +189,13 @@ def test_only_what_a_run_needs_is_named(tmp_path: Path, published: Published) ->
     assert hub.networks_of("1.6", needs_vae=False) == (unet, whisper)
 
 
-def test_a_wired_vae_is_not_looked_for(models: Path, published: Published) -> None:
+def test_locate_ignores_vae_if_one_is_connected(models: Path, published: Published) -> None:
     put_unet(models, "1.5")
     (models / published.vae.path).unlink()
     assert finish(hub.locate(hub.folders_in(models), needs_vae=False)).spec.version == "1.5"
 
 
-def test_large_files_are_hashed_in_steps(models: Path) -> None:
+def test_locate_hashes_large_files_in_steps(models: Path) -> None:
     put_unet(models, "1.5")
     assert "checking latentsync_unet.pt" in {step.what for step in hub.locate(hub.folders_in(models))}
 
@@ -283,27 +283,27 @@ WRONG: dict[str, Wrong] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_every_wrong_file_gets_its_sentence(models: Path, wrong: Wrong) -> None:
+def test_locate_reports_every_wrong_file(models: Path, wrong: Wrong) -> None:
     unet = wrong.make(models)
     with pytest.raises(wrong.error, match=wrong.said):
         locate(models, wrong.version, unet)
 
 
-def test_another_whisper_is_refused(models: Path) -> None:
+def test_locate_refuses_another_whisper(models: Path) -> None:
     put_unet(models, "1.5")
     torch.save({"dims": {}, "model_state_dict": {"weight": torch.zeros(1)}}, models / TINY)
     with pytest.raises(WeightsError, match=r"tiny.pt: is not the file that belongs there: .* bytes, tiny.pt has 7"):
         locate(models)
 
 
-def test_a_fine_tune_is_what_its_user_says(models: Path) -> None:
+def test_locate_trusts_user_about_fine_tune(models: Path) -> None:
     tuned = put_safetensors(models / "latentsync" / "tuned.safetensors", {})
     assert locate(models, "1.6", tuned).spec.resolution == 512
     official_size = put(models / "latentsync" / "tuned.pt", bytes(len(CONTENTS["1.5"])))
     assert locate(models, "1.6", official_size).spec.version == "1.6"
 
 
-def test_the_landmarker_is_found_and_checked(models: Path, published: Published) -> None:
+def test_locate_finds_and_checks_landmarker(models: Path, published: Published) -> None:
     folders = hub.folders_in(models)
     place = models / published.landmarker.path
     assert hub.require(published.landmarker, folders) == place
@@ -320,7 +320,7 @@ def test_the_landmarker_is_found_and_checked(models: Path, published: Published)
         hub.require(published.landmarker, folders)
 
 
-def test_untrained_weights_pass_as_what_they_are(tmp_path: Path) -> None:
+def test_locate_accepts_untrained_weights(tmp_path: Path) -> None:
     synthetic.write_models(tmp_path, "1.6")
     assert locate(tmp_path).spec.version == "1.6"
     with pytest.raises(WeightsError, match=r"latentsync_unet.pt"):
