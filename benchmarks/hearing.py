@@ -32,7 +32,7 @@ from latentsync.audio.features import (
 )
 from latentsync.audio.reader import read_audio
 from latentsync.audio.waveform import SAMPLE_RATE, Waveform
-from tests.golden import procedural
+from tests.support import procedural
 
 CLIP_SECONDS, SHIFT_SECONDS, SEGMENT_SECONDS = 300, 7, 30
 NEAR_CUT_SECONDS = 1  # on either side of where one segment gives way to the next

@@ -42,7 +42,7 @@ from latentsync.video.timeline import Timeline
 from latentsync.video.video_file import VideoFile
 from latentsync.weights.catalog import MODELS
 from scripts.sample_clip import LANDMARKS
-from tests.face import seams
+from tests.support import seams
 
 RESOLUTION = MODELS["1.5"].resolution
 TOO_BRIGHT = 0.24  # of a face in [-1, 1]

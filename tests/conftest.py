@@ -1,7 +1,8 @@
-"""What every test may ask for."""
+"""Fixtures that several test folders use."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,56 +10,29 @@ from pathlib import Path
 import pytest
 
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
-from tests.witness import Witness
+from latentsync.synthetic import write_models
+from latentsync.weights.catalog import FACE_LANDMARKER
+from scripts.comfyui import ComfyUI
+from scripts.sample_clip import Sample, make_sample
+from tests.support.comfyui_packs import PACKS
+from tests.support.paths import SHARED
+from tests.support.scene import Scene
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = REPOSITORY.parent / "shared"
-RELIABILITY = REPOSITORY / "docs" / "reliability.md"
-WITNESS = pytest.StashKey[Witness]()
+BASE_NAME = "\u6d4b\u8bd5 ü x"
+"""The folder of the tests' ComfyUI has a space and letters of several scripts in its name."""
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make faults` runs what takes minutes, too, and writes down what happened."""
-    parser.addoption("--faults", action="store_true", help=f"run every attack and write {RELIABILITY.name}")
+CLIP_SECONDS = 0.6
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Whoever attacks tells one witness; what is interrupted by a test takes notice.
-
-    A shell has its background jobs ignore Ctrl-C, and what they start inherits that.
-    """
-    config.stash[WITNESS] = Witness()
+    """Let Ctrl-C interrupt the processes that tests start: a shell tells its background jobs to ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what lives in tests/comfyui, so that `-m "not comfyui"` leaves the real ComfyUI out; leave out what is
-    for `make faults` alone."""
-    for item in items:
-        if item.path.is_relative_to(REPOSITORY / "tests" / "comfyui"):
-            item.add_marker(pytest.mark.comfyui)
-    if not config.getoption("--faults"):
-        left_out = [item for item in items if item.get_closest_marker("faults")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table."""
-    if session.config.getoption("--faults"):
-        session.config.stash[WITNESS].write(RELIABILITY)
-
-
-@pytest.fixture(scope="session")
-def witness(request: pytest.FixtureRequest) -> Witness:
-    """To be told what happened."""
-    return request.config.stash[WITNESS]
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real footage, MediaPipe's model and recorded results, which lie beside the repository where they are at hand."""
+    """The folder with real footage, MediaPipe's model and recorded results of the official code."""
     if not SHARED.is_dir():
         pytest.skip(f"needs {SHARED.name}/ (real footage and recorded results) beside the repository")
     return SHARED
@@ -69,3 +43,47 @@ def detector(shared: Path) -> Iterator[MediaPipeDetector]:
     """MediaPipe's detector, opened once."""
     with MediaPipeDetector(shared / "models/face_landmarker.task") as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """A valid clip of 15 frames with its recording and its landmarks."""
+    return make_sample(tmp_path_factory.mktemp("good"), seconds=CLIP_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def whole_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete models folder with untrained weights."""
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    return folder
+
+
+@pytest.fixture
+def scene(tmp_path: Path, good: Sample, whole_models: Path) -> Scene:
+    """An empty folder with valid inputs at hand, for one attack."""
+    return Scene(tmp_path, good, whole_models)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base directory of the tests' ComfyUI, with untrained weights in it."""
+    base = tmp_path_factory.mktemp("comfyui") / BASE_NAME
+    write_models(base / "models")
+    landmarker = SHARED / "models" / "face_landmarker.task"
+    if landmarker.is_file():
+        shutil.copyfile(landmarker, base / "models" / FACE_LANDMARKER.path)
+    return base
+
+
+@pytest.fixture(scope="session")
+def sample(base: Path) -> Sample:
+    """The sample clip in ComfyUI's input folder: 2 s of video, 3 s of audio and the landmarks."""
+    return make_sample(base / "input")
+
+
+@pytest.fixture(scope="session")
+def comfyui(base: Path, sample: Sample) -> Iterator[ComfyUI]:
+    """One running ComfyUI for the whole session, with this pack in it."""
+    with ComfyUI(base, packs=PACKS) as server:
+        yield server

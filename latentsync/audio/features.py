@@ -24,8 +24,8 @@ from ..models.constants import (
 from ..models.whisper import MEL_BINS, SEGMENT_MELS, WhisperEncoder
 from ..tensor_buffer import TensorBuffer
 from ..video.timeline import Timeline
-from . import features, mel, vad
-from .mel import HOP_SAMPLES, log_mel
+from . import vad
+from .mel import BLOCK_MELS, HOP_SAMPLES, log_mel, mel_power
 from .vad import VoiceActivity
 from .waveform import BLOCK_SAMPLES, SAMPLE_RATE, Waveform, check_not_silent, check_samples, duration_text, resample
 
@@ -71,7 +71,7 @@ def encode_audio(
     after the recording, where upstream's windows repeat its first and last state.
 
     Args:
-        powers: mel powers (80, n) of the recording, see `mel.powers`.
+        powers: mel powers (80, n) of the recording, see `mel.mel_power`.
         encoder: runs where its weights are.
         peak: log10 of the recording's largest mel power.
         closed: bool (positions,): where the states are those of true silence; None: nowhere.
@@ -335,25 +335,25 @@ def extract_features(heard: DrivingAudio, encoder: WhisperEncoder, settings: Aud
         `steps(heard, settings)` times.
     """
     known: list[vad.NoiseProfile] = []
-    for part in vad.profile_noise(mel.mel_power(heard)):
+    for part in vad.profile_noise(mel_power(heard)):
         known.append(part)
         yield FeatureStep()
     survey = vad.merge(known)
     levels: list[torch.Tensor] = []
-    for level in vad.snr_db(mel.mel_power(heard), survey):
+    for level in vad.snr_db(mel_power(heard), survey):
         levels.append(level)
         yield FeatureStep()
     found = vad.threshold(torch.cat(levels), settings.threshold_db, settings.hang_seconds)
     yield FeatureStep(speech=found)
     closed = _closed_positions(found) if settings.silence == "close mouth" else None
-    for states in features.encode_audio(mel.mel_power(heard), encoder, survey.peak, settings.segments, closed):
+    for states in encode_audio(mel_power(heard), encoder, survey.peak, settings.segments, closed):
         yield FeatureStep(states=states)
 
 
 def num_feature_steps(heard: DrivingAudio, settings: AudioSettings) -> int:
     """How many steps `listen` takes."""
-    blocks = -(-heard.sample_count // (mel.BLOCK_MELS * mel.HOP_SAMPLES))
-    return 2 * blocks + 1 + features.segment_count(heard.sample_count, settings.segments)
+    blocks = -(-heard.sample_count // (BLOCK_MELS * HOP_SAMPLES))
+    return 2 * blocks + 1 + segment_count(heard.sample_count, settings.segments)
 
 
 def collect_features(
@@ -372,8 +372,8 @@ def collect_features(
     Raises:
         AudioError: frames without speech are to keep the source, and there is no other.
     """
-    margin = features.BEFORE + features.AFTER if settings.segments == "overlapping" else 0
-    expected, count, found = heard.sample_count // mel.HOP_SAMPLES // 2 + margin, 0, None
+    margin = BEFORE + AFTER if settings.segments == "overlapping" else 0
+    expected, count, found = heard.sample_count // HOP_SAMPLES // 2 + margin, 0, None
     with TensorBuffer(f"what is heard in {float(heard.duration_seconds):.0f} s of sound", expected, folder) as store:
         for step in listened:
             found = step.speech or found
@@ -383,7 +383,7 @@ def collect_features(
     if found is None or count != expected:
         raise AudioError(f"{count} of {expected} audio states were made: the listening was not run to its end")
     spoken = found.spoken if settings.silence == "keep source" else None
-    first = -features.BEFORE if settings.segments == "overlapping" else 0
+    first = -BEFORE if settings.segments == "overlapping" else 0
     made_with = {**asdict(settings), "vocals": heard.source is not waveform, "later_by_samples": heard.shift_samples}
     return AudioFeatures(kept, waveform, first, spoken, made_with), found
 

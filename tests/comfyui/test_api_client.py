@@ -15,8 +15,8 @@ import pytest
 from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
-from tests.comfyui import graphs
-from tests.file_server import serving
+from tests.support import graphs
+from tests.support.file_server import serving
 
 CLIENT = graphs.API_WORKFLOWS / "client.py"
 TWO_VOICES = graphs.API_WORKFLOWS / "lipsync_two_speakers.json"
@@ -43,7 +43,7 @@ def inputs_of(comfyui: ComfyUI, class_type: str) -> Mapping[str, object]:
     return next(node["inputs"] for node in newest["prompt"][2].values() if node["class_type"] == class_type)
 
 
-def test_a_file_goes_in_and_the_video_comes_back(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
+def test_client_uploads_runs_and_downloads(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     fields = ["--seed", "7", "--guidance_scale", "2", "--loop_mode", "loop"]
     done = client(comfyui, sample.video, sample.audio, "-o", out, "--graph", graph, *fields)
@@ -56,7 +56,7 @@ def test_a_file_goes_in_and_the_video_comes_back(comfyui: ComfyUI, sample: Sampl
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_hosted_routes_request_runs_as_it_is(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
+def test_client_runs_a_hosted_route_request(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
     """Its fields in a file, its video and audio at addresses."""
     out = tmp_path / "out.mp4"
     with serving() as served:
@@ -70,7 +70,7 @@ def test_a_hosted_routes_request_runs_as_it_is(comfyui: ComfyUI, sample: Sample,
     assert json.loads(done.stdout)["request"]["seed"] == inputs_of(comfyui, "LatentSyncSampler")["seed"], "it is told"
 
 
-def test_what_cannot_be_done_is_a_sentence(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
+def test_client_reports_errors_in_one_sentence(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
     request = tmp_path / "request.json"
     request.write_text(json.dumps({"video": "a.mp4", "audio": "a.wav", "lipsync_strength": 2}), encoding="utf-8")
     said = {
@@ -90,7 +90,7 @@ def test_what_cannot_be_done_is_a_sentence(comfyui: ComfyUI, sample: Sample, tmp
     assert "127.0.0.1:9" in said["nobody there"].stderr
 
 
-def test_ctrl_c_ends_the_run_on_the_server_too(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
+def test_client_ctrl_c_cancels_the_prompt(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
     long = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=100, step_cache="off")
     graph = tmp_path / "graph.json"
     graph.write_text(json.dumps(graphs.with_landmarks(long, sample.landmarks.name)), encoding="utf-8")

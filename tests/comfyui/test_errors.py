@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,20 +14,10 @@ from safetensors.torch import load_file, save_file
 from latentsync.output.video_writer import VideoWriter
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
-from tests.comfyui import graphs
+from tests.support import graphs
+from tests.support.model_files import put_aside
 
 UNET = Path("latentsync/1.5/latentsync_unet.safetensors")
-
-
-@contextmanager
-def put_aside(path: Path) -> Iterator[Path]:
-    """Move a file away and, at the end, back; yields where it is meanwhile."""
-    aside = path.with_name(path.name + ".aside")
-    path.rename(aside)
-    try:
-        yield aside
-    finally:
-        aside.replace(path)
 
 
 @pytest.fixture
@@ -54,7 +42,7 @@ def fails_to_load(comfyui: ComfyUI, graph: graphs.Graph, version: str) -> Execut
     return fails(comfyui, graphs.changed(graph, "LatentSyncLoadModel", version=version, unet="auto"))
 
 
-def test_missing_weights_are_all_listed_at_once(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_errors_list_all_missing_weights(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     error = fails_to_load(comfyui, graph, "1.6")
     assert error.node_type == "LatentSyncLoadModel"
     assert "latentsync_unet.pt" in error.exception_message
@@ -72,7 +60,7 @@ def test_missing_weights_are_all_listed_at_once(comfyui: ComfyUI, graph: graphs.
         ),
     ],
 )
-def test_another_network_is_refused(comfyui: ComfyUI, graph: graphs.Graph, change, said: str) -> None:  # noqa: ANN001
+def test_errors_refuse_another_unet(comfyui: ComfyUI, graph: graphs.Graph, change, said: str) -> None:  # noqa: ANN001
     path = comfyui.models / UNET
     with put_aside(path) as good:
         tensors = load_file(good)
@@ -84,7 +72,7 @@ def test_another_network_is_refused(comfyui: ComfyUI, graph: graphs.Graph, chang
     assert path.name in error.exception_message
 
 
-def test_a_truncated_checkpoint_is_refused_by_name(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_errors_refuse_truncated_checkpoint(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     path = comfyui.models / UNET
     with put_aside(path) as good:
         path.write_bytes(good.read_bytes()[:100_000])
@@ -92,7 +80,7 @@ def test_a_truncated_checkpoint_is_refused_by_name(comfyui: ComfyUI, graph: grap
     assert path.name in error.exception_message
 
 
-def test_a_vae_of_another_kind_is_refused(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_errors_refuse_another_vae(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     path = comfyui.models / "vae" / "sd-vae-ft-mse.safetensors"
     with put_aside(path) as good:
         tensors = load_file(good)
@@ -102,7 +90,7 @@ def test_a_vae_of_another_kind_is_refused(comfyui: ComfyUI, graph: graphs.Graph)
     assert "sd-vae-ft-mse" in error.exception_message
 
 
-def test_a_video_without_a_face(comfyui: ComfyUI, graph: graphs.Graph, shared: Path) -> None:
+def test_errors_name_video_without_face(comfyui: ComfyUI, graph: graphs.Graph, shared: Path) -> None:
     assert shared
     with VideoWriter(comfyui.input / "grey.mp4", rate=Fraction(25), height=64, width=64) as writer:
         for _ in range(5):
@@ -114,20 +102,20 @@ def test_a_video_without_a_face(comfyui: ComfyUI, graph: graphs.Graph, shared: P
     assert "grey.mp4: no face found in any of its 5 frames" in error.exception_message
 
 
-def test_a_file_that_is_no_video(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_errors_name_file_that_is_no_video(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     (comfyui.input / "words.mp4").write_text("this is no video", encoding="utf-8")
     error = fails(comfyui, graphs.changed(graph, "LoadVideo", file="words.mp4"))
     assert "words.mp4" in error.exception_message
 
 
-def test_a_silent_recording(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_errors_refuse_silent_recording(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     graph["silence"] = {"class_type": "EmptyAudio", "inputs": {"duration": 1.0, "sample_rate": 44100, "channels": 2}}
     error = fails(comfyui, graphs.changed(graph, "LatentSyncAudioEmbed", audio=["silence", 0]))
     assert error.node_type == "LatentSyncAudioEmbed"
     assert "silent" in error.exception_message
 
 
-def test_faces_without_the_detectors_model(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_errors_name_missing_face_landmarker(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     model = comfyui.models / "latentsync" / "face_landmarker.task"
     graph = graphs.changed(graph, "LatentSyncFacePrep", min_confidence=0.43)  # no search of another test is at hand
     del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["landmarks"]
@@ -140,7 +128,7 @@ def test_faces_without_the_detectors_model(comfyui: ComfyUI, graph: graphs.Graph
     assert "mediapipe-models" in error.exception_message
 
 
-def test_a_good_graph_still_works_after_all_that(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+def test_errors_do_not_stop_the_next_prompt(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
     assert graphs.probe(path).frames == 75
     shutil.rmtree(path.parent)

@@ -8,7 +8,7 @@ import pytest
 from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
-from tests.comfyui import graphs
+from tests.support import graphs
 
 STAGES = ["unet", "encode", "decode", "whisper"]
 
@@ -33,7 +33,7 @@ def frames(comfyui: ComfyUI, graph: graphs.Graph) -> np.ndarray:
     return np.stack(list(video.read(range(video.frame_count))))
 
 
-def test_passes_run_apart_where_both_have_no_room(comfyui: ComfyUI, sample: Sample) -> None:
+def test_memory_cfg_passes_split_when_both_do_not_fit(comfyui: ComfyUI, sample: Sample) -> None:
     expected = frames(comfyui, graph_of(sample, "whole"))
     apart = frames(comfyui, graph_of(sample, "apart", stage="unet", holds=1))
     # float32 kernels sum in another order for another batch; untrained layers amplify it
@@ -41,9 +41,7 @@ def test_passes_run_apart_where_both_have_no_room(comfyui: ComfyUI, sample: Samp
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_room_at_all_is_said_in_a_sentence_and_the_next_run_works(
-    comfyui: ComfyUI, sample: Sample, stage: str
-) -> None:
+def test_memory_oom_raises_and_next_prompt_runs(comfyui: ComfyUI, sample: Sample, stage: str) -> None:
     with pytest.raises(ExecutionFailedError) as caught:
         comfyui.run(graph_of(sample, stage, stage=stage, holds=0))
     said = caught.value.exception_message.strip()
@@ -54,7 +52,7 @@ def test_no_room_at_all_is_said_in_a_sentence_and_the_next_run_works(
     assert len(frames(comfyui, graph_of(sample, f"{stage}-after")))
 
 
-def test_only_what_changed_runs_again(comfyui: ComfyUI, sample: Sample) -> None:
+def test_memory_seed_change_reruns_only_sampler(comfyui: ComfyUI, sample: Sample) -> None:
     """A new recording costs no face work, a new blend no sampling."""
     graph = graph_of(sample, "cached")
     comfyui.run(graph)

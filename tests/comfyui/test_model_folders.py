@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from latentsync.synthetic import write_models
 from latentsync.weights.catalog import HUB, VAE, WHISPER
 from scripts.comfyui import ComfyUI, ExecutionFailedError
-from tests.comfyui.test_errors import put_aside
-from tests.comfyui.test_weights import full_size_vae, loading, said
-from tests.file_server import Served, serving
+from tests.support.file_server import Served, serving
+from tests.support.model_files import full_size_vae, loading, put_aside, said
 
 PUBLISHED = "1.5/latentsync_unet.safetensors"
 TUNED = "whisper_tuned_unet.safetensors"
@@ -72,19 +71,21 @@ def missing(comfyui: ComfyUI, seed: str, **inputs: object) -> str:
     return caught.value.exception_message
 
 
-def test_weights_are_found_in_the_folders_of_extra_model_paths(comfyui: ComfyUI) -> None:
+def test_model_folders_of_extra_model_paths_are_used(comfyui: ComfyUI) -> None:
     assert not [path for path in comfyui.models.rglob("*") if path.is_file()]
     assert "LoadedModel(1.5, 256 px" in said(comfyui, loading("elsewhere"))
 
 
-def test_every_unet_is_offered_and_whisper_is_none(comfyui: ComfyUI) -> None:
+def test_model_folders_offer_every_unet_but_not_whisper(comfyui: ComfyUI) -> None:
     offered = comfyui.object_info("LatentSyncLoadModel")["LatentSyncLoadModel"]["input"]["required"]["unet"][1][
         "options"
     ]
     assert offered == ["auto", PUBLISHED, OWN, TUNED]
 
 
-def test_only_what_is_needed_is_fetched(comfyui: ComfyUI, elsewhere: Path, served: Served, shared: Path) -> None:
+def test_model_folders_download_only_missing_files(
+    comfyui: ComfyUI, elsewhere: Path, served: Served, shared: Path
+) -> None:
     """The published UNet and the VAE are missing, and neither is asked for beside the user's own."""
     heads = elsewhere / "talking heads"
     shutil.copyfile(shared / "models" / "face_landmarker.task", heads / "face_landmarker.task")

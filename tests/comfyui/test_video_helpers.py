@@ -12,7 +12,7 @@ from latentsync.output.video_writer import VideoWriter
 from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, speech
-from tests.comfyui import graphs
+from tests.support import graphs
 
 SECONDS = 2.0
 SOUND_RATE = 44_100
@@ -33,7 +33,7 @@ def helpers_graph(sample: Sample, video: str, name: str) -> graphs.Graph:
     return graphs.changed(graph, "LatentSyncAudioEmbed", audio=["load", 2])
 
 
-def test_frames_and_late_sound_go_in_and_come_out(comfyui: ComfyUI, sample: Sample) -> None:
+def test_video_helpers_frames_and_lazy_audio_pass_through(comfyui: ComfyUI, sample: Sample) -> None:
     given = list(VideoFile(sample.video).read(range(round(25 * SECONDS))))
     sound = Waveform(torch.from_numpy(speech(SECONDS)).float()[None], SOUND_RATE)
     path = comfyui.input / "talking.mp4"
@@ -52,7 +52,7 @@ def test_frames_and_late_sound_go_in_and_come_out(comfyui: ComfyUI, sample: Samp
     assert difference.max() > 30, "untrained lips are noise: the mouth must have changed"
 
 
-def test_the_late_sound_of_a_silent_video_is_not_read_where_it_is_not_wired(comfyui: ComfyUI, sample: Sample) -> None:
+def test_video_helpers_unconnected_audio_is_not_read(comfyui: ComfyUI, sample: Sample) -> None:
     """Where it is wired, ComfyUI 0.30 reads it before we do, and stops at the helper's loader with its message."""
     graph = helpers_graph(sample, sample.video.name, "silent")
     faces = graphs.node(graph, "LatentSyncFacePrep")

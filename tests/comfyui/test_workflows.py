@@ -17,7 +17,7 @@ from latentsync.video.video_file import VideoFile
 from scripts.comfyui import PACK, ComfyUI
 from scripts.sample_clip import Sample
 from scripts.workflow import to_api
-from tests.comfyui import graphs
+from tests.support import graphs
 
 AAC_FRAME_SECONDS = 1024 / 44100  # a decoder may hand out the last frame whole
 SOURCE_FRAMES = 50
@@ -25,12 +25,12 @@ THUMBNAIL_BYTES = 60_000  # they travel with every install
 
 
 @pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
-def test_the_saved_graph_is_the_graph_that_is_tested(comfyui: ComfyUI, path: Path) -> None:
+def test_workflow_api_form_matches_saved_graph(comfyui: ComfyUI, path: Path) -> None:
     saved = json.loads(path.read_text(encoding="utf-8"))
     assert to_api(saved, comfyui.object_info()) == graphs.load(path.stem)
 
 
-def test_the_video_workflow_makes_a_whole_video(comfyui: ComfyUI, sample: Sample) -> None:
+def test_workflow_video_writes_complete_file(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
     made, source = graphs.probe(path), VideoFile(sample.video)
@@ -43,7 +43,7 @@ def test_the_video_workflow_makes_a_whole_video(comfyui: ComfyUI, sample: Sample
     assert not list(path.parent.glob(".*")), "a temporary file was left behind"
 
 
-def test_the_images_workflow_changes_only_the_face(comfyui: ComfyUI, sample: Sample) -> None:
+def test_workflow_images_changes_only_the_face(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.quick("lipsync_images"), sample.landmarks.name)
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
     made, source = VideoFile(path), VideoFile(sample.video)
@@ -54,7 +54,7 @@ def test_the_images_workflow_changes_only_the_face(comfyui: ComfyUI, sample: Sam
     assert difference.max() > 30, "untrained lips are noise: the mouth must have changed"
 
 
-def test_the_image_to_video_workflow_speaks(comfyui: ComfyUI, sample: Sample) -> None:
+def test_workflow_image_to_video_has_audio_length(comfyui: ComfyUI, sample: Sample) -> None:
     """Wan's 10 GB are not at hand: RepeatImageBatch, a core node that makes frames of a picture, takes their place."""
     first = next(iter(VideoFile(sample.video).read([0])))
     Image.fromarray(first).save(comfyui.input / "a picture.png")
@@ -69,7 +69,7 @@ def test_the_image_to_video_workflow_speaks(comfyui: ComfyUI, sample: Sample) ->
     assert made.frames == 24 * 3, "the frames go forwards and backwards for as long as the recording lasts"
 
 
-def test_the_song_workflow_moves_lips_by_the_voice_alone(comfyui: ComfyUI, sample: Sample) -> None:
+def test_workflow_song_moves_lips_by_voice_only(comfyui: ComfyUI, sample: Sample) -> None:
     """With another voice the lips differ; the song that is heard stays the same."""
     graph = graphs.with_landmarks(graphs.quick("lipsync_song"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
@@ -84,7 +84,7 @@ def test_the_song_workflow_moves_lips_by_the_voice_alone(comfyui: ComfyUI, sampl
     assert torch.equal(*(read_audio(path).samples for path in made))
 
 
-def test_the_long_video_workflow_keeps_the_videos_length(comfyui: ComfyUI, sample: Sample) -> None:
+def test_workflow_long_video_keeps_video_length(comfyui: ComfyUI, sample: Sample) -> None:
     """fp8 weights, and a sound track that is longer than the video."""
     graph = graphs.with_landmarks(graphs.quick("lipsync_long_video"), sample.landmarks.name)
     made = graphs.probe(graphs.the_video(comfyui.outputs(comfyui.run(graph))))
@@ -93,7 +93,7 @@ def test_the_long_video_workflow_keeps_the_videos_length(comfyui: ComfyUI, sampl
 
 
 @pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
-def test_every_template_has_its_picture(comfyui: ComfyUI, path: Path) -> None:
+def test_workflow_every_template_has_thumbnail(comfyui: ComfyUI, path: Path) -> None:
     """The page asks for a .jpg beside each template that the server offers."""
     assert path.stem in comfyui.get("/api/workflow_templates").json()[PACK]
     answer = comfyui.get(f"/api/workflow_templates/{PACK}/{path.stem}.jpg")
@@ -102,7 +102,7 @@ def test_every_template_has_its_picture(comfyui: ComfyUI, path: Path) -> None:
     assert len(answer.content) < THUMBNAIL_BYTES
 
 
-def test_detection_runs_in_comfyui(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
+def test_workflow_detects_faces(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
     assert shared
     graph = graphs.changed(graphs.quick("lipsync_video"), "LatentSyncSampler", steps=1)
     graph["report"] = {
@@ -113,7 +113,7 @@ def test_detection_runs_in_comfyui(comfyui: ComfyUI, sample: Sample, shared: Pat
     assert "50 of 50" in str(entry["outputs"]["report"])
 
 
-def test_a_new_seed_reruns_the_sampler_alone(comfyui: ComfyUI, sample: Sample) -> None:
+def test_workflow_new_seed_reruns_only_sampler(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1, seed=1)
     comfyui.run(graph)
@@ -123,7 +123,7 @@ def test_a_new_seed_reruns_the_sampler_alone(comfyui: ComfyUI, sample: Sample) -
     assert ran == {graphs.node(graph, "LatentSyncSampler"), graphs.node(graph, "LatentSyncVideoCombine")}
 
 
-def test_progress_is_told_for_every_long_node(comfyui: ComfyUI, sample: Sample) -> None:
+def test_workflow_reports_progress(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     prompt_id = comfyui.queue(graphs.changed(graph, "LatentSyncSampler", seed=77, steps=2))
     comfyui.wait(prompt_id)

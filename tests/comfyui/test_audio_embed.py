@@ -1,0 +1,79 @@
+"""Audio Embed in a real ComfyUI: its picture, its vocals, and a pause that keeps the source."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.comfyui import ComfyUI, ExecutionFailedError
+from scripts.sample_clip import Sample
+from tests.support import graphs
+
+
+@pytest.fixture
+def graph(sample: Sample) -> graphs.Graph:
+    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    return graphs.changed(graph, "LatentSyncSampler", steps=1)
+
+
+def test_audio_embed_vocals_gate_the_lips(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    """The audio speaks throughout, the vocals pause for 1.6 s: fewer windows are sampled than there are."""
+    graphs.write_speech(comfyui.input / "vocals.wav", (0.6, True), (1.6, False), (0.8, True))
+    graph["vocals"] = {"class_type": "LoadAudio", "inputs": {"audio": "vocals.wav"}}
+    graph = graphs.changed(graph, "LatentSyncAudioEmbed", vocals=["vocals", 0], silence="keep source")
+    prompt_id = comfyui.queue(graph)
+    entry = comfyui.wait(prompt_id)
+    (drawn,) = entry["outputs"][graphs.node(graph, "LatentSyncAudioEmbed")]["images"]
+    picture = Image.open(comfyui.base / drawn["type"] / drawn["subfolder"] / drawn["filename"])
+    assert picture.size == (1024, 308)
+    shaded = (np.asarray(picture)[120] == (0xD8, 0xF0, 0xD8)).all(axis=-1)
+    assert shaded[:150].mean() > 0.5, "the curve is drawn over the shade"
+    assert not shaded[round(1.2 / 3 * 1024) : round(1.9 / 3 * 1024)].any()
+    assert windows(comfyui, graph, prompt_id) < 5, "75 frames are five windows"
+
+
+def test_audio_embed_pause_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -> None:
+    """Frames 12.5 to 62.5 are silent; speech opens a little early, and stays open for a while after."""
+    recording = graphs.write_speech(comfyui.input / "pause.wav", (0.5, True), (2.0, False), (0.5, True))
+    graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    graph = graphs.changed(graph, "LoadAudio", audio=recording.name)
+    graph = graphs.changed(graph, "LatentSyncAudioEmbed", silence="keep source")
+    # the clip lasts 2 s, and is played backwards after that: what is shown at frame 50 is frame 49
+    images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
+    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    graphs.save(graph, "pause", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=0, length=50)
+    prompt_id = comfyui.queue(graph)
+    comfyui.wait(prompt_id)
+    made, given, mask = (graphs.pictures(comfyui.output / "pause", name) for name in ("made", "given", "mask"))
+    assert len(made) == len(given) == len(mask) == 50
+    assert (made[5] != given[5]).any()
+    for i in range(30, 50):
+        np.testing.assert_array_equal(made[i], given[i])
+        assert mask[i].max() == 0, "the mask is of the floats themselves: not a bit differs"
+    assert windows(comfyui, graph, prompt_id) <= 3, "75 frames are five windows"
+
+
+def windows(comfyui: ComfyUI, graph: graphs.Graph, prompt_id: str) -> int:
+    """How many windows the Sampler ran, of one step each."""
+    sampler = graphs.node(graph, "LatentSyncSampler")
+    states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
+    return [state[sampler]["max"] for state in states if sampler in state][-1]
+
+
+def test_audio_embed_refuses_offset_beyond_recording(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    with pytest.raises(ExecutionFailedError) as caught:
+        comfyui.run(graphs.changed(graph, "LatentSyncAudioEmbed", offset_ms=-500_000))
+    assert caught.value.node_type == "LatentSyncAudioEmbed"
+    assert "use a smaller one" in caught.value.exception_message
+
+
+def test_audio_embed_without_audio_says_what_to_connect(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    """Load Video's components have no AUDIO where the file has none."""
+    video = graphs.node(graph, "LoadVideo")
+    graph["parts"] = {"class_type": "GetVideoComponents", "inputs": {"video": [video, 0]}}
+    with pytest.raises(ExecutionFailedError) as caught:
+        comfyui.run(graphs.changed(graph, "LatentSyncAudioEmbed", audio=["parts", 1]))
+    assert caught.value.node_type == "LatentSyncAudioEmbed"
+    assert "connect the AUDIO of Load Audio" in caught.value.exception_message

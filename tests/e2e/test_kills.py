@@ -1,0 +1,67 @@
+"""However a run ends, no half file has the final name, and the next run works and leaves nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from latentsync.claim import claimed, part_of
+from latentsync.cli.main import main
+from tests.support.cli_process import await_stage, begun, check_after_a_kill, check_no_room
+from tests.support.paths import REPOSITORY
+from tests.support.scene import Scene
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process in one way only")
+
+
+@pytest.mark.parametrize("stage", ["lips", "video"])
+def test_killed_run_leaves_no_half_file(scene: Scene, stage: str) -> None:
+    with begun(scene, "--steps", 20) as process:
+        await_stage(process, stage)
+        process.kill()
+        process.communicate()
+    check_after_a_kill(scene, stage)
+
+
+def test_stale_temp_files_are_removed_active_ones_kept(scene: Scene) -> None:
+    """Three names in one folder: a killed run's, a living run's, and somebody's file that only looks like ours."""
+    with claimed([scene.folder / "living.mp4"]):
+        living = part_of(scene.folder / "living.mp4")
+        living.touch()
+        dead = part_of(scene.folder / "dead.webm")
+        dead.touch()
+        (scene.folder / ".dead.latentsync.lock").touch()
+        own = scene.written(".notes.part.txt", "mine")
+        with claimed([scene.output]):
+            assert not dead.exists()
+            assert living.exists()
+    assert own.exists()
+    living.unlink()
+    assert [path.name for path in scene.folder.iterdir()] == [own.name]
+
+
+def test_second_run_of_same_output_is_refused(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    with claimed([scene.output]):
+        assert main(scene.run()) == 1
+    said = capsys.readouterr().err
+    assert "out.mp4: another run is writing it" in said
+    assert main(scene.run()) == 0
+
+
+def test_full_disk_is_one_sentence(scene: Scene) -> None:
+    check_no_room(scene, 5_000)
+
+
+def test_closed_stdout_gives_no_traceback(scene: Scene) -> None:
+    """`... | head` closes the pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "latentsync", *scene.search(scene.good.landmarks)]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.returncode != 0
+    assert b"Traceback" not in done.stderr

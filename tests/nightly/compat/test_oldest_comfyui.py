@@ -1,0 +1,21 @@
+"""The oldest ComfyUI that is supported, in this environment; `make compat` gives each one an environment of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import compat
+from scripts.fetch_comfyui import fetch
+
+OLDEST = compat.VERSIONS[0]
+
+
+@pytest.mark.slow
+def test_oldest_comfyui_runs_basic_workflow(tmp_path: Path) -> None:
+    program = fetch(OLDEST, compat.FOLDER / OLDEST)
+    trial = compat.attempt(OLDEST, program, tmp_path, Path(sys.executable))
+    print(trial)
+    assert (trial.loaded, trial.nodes, trial.ran) == (True, len(compat.NODES), True), trial.failure

@@ -1,0 +1,124 @@
+"""The same seed on the same machine gives the same file, byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latentsync import synthetic
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import Waveform
+from latentsync.faces.face_track import FaceTrack
+from latentsync.models import vae
+from latentsync.models.protocols import VAE
+from latentsync.models.vae import DiffusersVAE
+from latentsync.oom import BatchLimit
+from latentsync.output.formats import FORMATS, Format
+from latentsync.sampling import conditioning, sampler
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import build_timeline
+from latentsync.video.video_file import VideoFile
+from scripts.sample_clip import Sample
+from tests.support.paths import REPOSITORY
+from tests.support.scene import Scene
+
+LEFT_IN_MEMORY = (0, 85, 170, 255)
+"""For MALLOC_PERTURB_: new memory is filled with the complement, and left as it is for 0, so that code which reads what
+it has not written is seen."""
+
+WRITE = """
+import hashlib
+import sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+import torch
+from latentsync.formats import named
+from latentsync.media import VideoFile
+from latentsync.types import Waveform
+from latentsync.writer import VideoWriter
+form, path, source = named(sys.argv[1]), Path(sys.argv[2]), VideoFile(sys.argv[3])
+sound = Waveform(torch.sin(torch.arange(20000) / 20)[None] / 2, 44100)
+height, width = 234, 310  # small, for many files in little time; no multiples of 16
+pictures = [np.ascontiguousarray(frame[120:, 80:][:height, :width]) for frame in source.read(range(source.frame_count))]
+for _ in range(int(sys.argv[4])):
+    with VideoWriter(path, rate=Fraction(25), height=height, width=width, form=form, waveform=sound) as writer:
+        for picture in pictures:
+            writer.write(picture)
+    print(hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+FILES = 25
+"""That each process writes: a race between an encoder's threads shows in one of eight or so."""
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_writer_output_does_not_depend_on_memory_content(form: Format, good: Sample, tmp_path: Path) -> None:
+    """In a process of its own each, since what the memory holds is chosen when a process begins."""
+    path = tmp_path / f"out{form.suffix}"
+    digests = set()
+    values = LEFT_IN_MEMORY[: 2 if form.name != "mp4 h264" else None]
+    for value in values:
+        environment = {"MALLOC_PERTURB_": str(value), "PYTHONPATH": str(REPOSITORY)}
+        command = [sys.executable, "-c", WRITE, form.name, path, good.video, str(FILES)]
+        said = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout.split()
+        assert len(said) == FILES
+        digests.update(said)
+    assert len(digests) == 1
+
+
+def test_run_twice_gives_same_file(scene: Scene) -> None:
+    digests = set()
+    for value in LEFT_IN_MEMORY[:3]:
+        environment = {"MALLOC_PERTURB_": str(value), "PYTHONPATH": str(REPOSITORY)}
+        command = [sys.executable, "-m", "latentsync", *scene.run("--guidance", 1.5, "--steps", 3)]
+        subprocess.run(command, check=True, cwd=REPOSITORY, env=environment, capture_output=True)
+        digests.add(digest(scene.output))
+    assert len(digests) == 1
+
+
+def lips(good: Sample, codec: VAE, most: int) -> torch.Tensor:
+    """The latents of a clip of two windows, so many clips at once in the UNet."""
+    source = VideoFile(good.video)
+    points = np.tile([[[200.0, 250.0], [280.0, 250.0], [240.0, 310.0]]], (source.frame_count, 1, 1))
+    track = FaceTrack(source, points)
+    states = torch.randn(150, 5, 384, generator=torch.Generator().manual_seed(0))
+    features = AudioFeatures(states, Waveform(torch.zeros(1, 16_000 * 32 // 25), 16_000))
+    timeline = build_timeline(source, Fraction(32, 25))
+    settings = SamplerSettings(steps=2, step_cache=1)
+    room = BatchLimit(most, "clips")
+    noise = conditioning.sample_noise(settings.seed, 256)
+    samples = sampler.sample_windows(synthetic.unet(), codec, track, features, timeline, settings, noise, room=room)
+    return sampler.build_lip_track(samples, track, timeline, features.waveform, codec).latents.float()
+
+
+def test_sampler_batch_size_changes_little(good: Sample) -> None:
+    """Kernels sum in another order for another batch. Untrained layers amplify that; trained ones hardly do."""
+    codec = synthetic.vae()
+    one = lips(good, codec, 2)
+    assert torch.equal(one, lips(good, codec, 2)), "the same batch, to the bit"
+    pair = lips(good, codec, 4)
+    furthest, spread = float((one - pair).abs().max()), float(one.std())
+    assert furthest < 0.01 * spread
+
+
+def test_vae_slice_size_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(5, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made = []
+    for most in (1, 2, 5):
+        monkeypatch.setattr(vae, "SLICE_IMAGES", most)
+        codec = DiffusersVAE(synthetic.vae().vae)
+        made.append(codec.decode(codec.encode(images)))
+    levels = [((each / 2 + 0.5).clamp(0, 1) * 255).round() for each in made]
+    furthest = max(float((each - levels[0]).abs().max()) for each in levels)
+    assert furthest <= 1, "of 255: a value on the edge between two levels"

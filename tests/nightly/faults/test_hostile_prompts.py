@@ -1,0 +1,235 @@
+"""Whatever a prompt holds, nothing outside ComfyUI's folders is read or written, and no code runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scripts.comfyui import ComfyUI, ExecutionFailedError, InvalidPromptError
+from scripts.comfyui_events import ComfyUIError
+from scripts.sample_clip import Sample
+from tests.support import graphs
+from tests.support.broken_media import transport
+from tests.support.broken_weights import Runs
+from tests.support.scene import Scene
+
+DOOR = "POST /prompt"
+MOST_SHOWN = 160  # letters of a message
+SECRET = "the secret of this machine"
+NAN, INF = float("nan"), float("inf")
+
+FIRST, SECOND, THIRD, LAST = (
+    "LatentSyncLoadModel",
+    "LatentSyncFacePrep",
+    "LatentSyncAudioEmbed",
+    "LatentSyncVideoCombine",
+)
+SAMPLER = "LatentSyncSampler"
+
+VALUES = [
+    (SAMPLER, {"steps": -1}),
+    (SAMPLER, {"steps": 10**30}),
+    (SAMPLER, {"steps": "many"}),
+    (SAMPLER, {"steps": NAN}),
+    (SAMPLER, {"guidance": NAN}),
+    (SAMPLER, {"guidance": INF}),
+    (SAMPLER, {"guidance_start": NAN}),
+    (SAMPLER, {"seed": 2**64}),
+    (SAMPLER, {"seed": -1}),
+    (SAMPLER, {"overlap": 16}),
+    (SAMPLER, {"scheduler": "__import__('os').system('true')"}),
+    (SAMPLER, {"step_cache": "99"}),
+    (SAMPLER, {"fps": "1e9"}),
+    (SAMPLER, {"length": "../../etc"}),
+    (SAMPLER, {"model": "a word"}),
+    (SAMPLER, {"embeds": {"states": "a word"}}),
+    (SECOND, {"fps": -25}),
+    (SECOND, {"max_yaw": NAN}),
+    (SECOND, {"face_index": 10**6}),
+    (SECOND, {"landmarks": "a word"}),
+    (SECOND, {"landmarks": {"frames": 5, "image_size": [64, 64]}}),
+    (SECOND, {"landmarks": {"frames": [[{"landmarks_xy": [[1e400, 0]] * 478}]], "image_size": [640, 480]}}),
+    (THIRD, {"threshold_db": NAN, "silence": "keep source"}),
+    (THIRD, {"offset_ms": 10**9}),
+    (THIRD, {"audio": "a word"}),
+    (THIRD, {"audio": {"waveform": "a word", "sample_rate": 16_000}}),
+    (THIRD, {"vocals": "a word"}),
+    (LAST, {"crf": 10**6}),
+    (LAST, {"feather": NAN}),
+    (LAST, {"grow": INF}),
+    (LAST, {"format": "../../bin/sh"}),
+    (LAST, {"blend": None}),
+    (LAST, {"protect": "a word"}),
+    (FIRST, {"version": "2.0"}),
+    (FIRST, {"precision": "eval"}),
+    (FIRST, {"vae": "a word"}),
+]
+
+SAID_AS = {"threshold_db": "speech threshold"}
+"""What a value is called in a sentence that is the command line's, too."""
+
+OUTSIDE = [
+    "../{name}",
+    "../../{name}",
+    "video/../../{name}",
+    "{folder}/{name}",
+    "/{folder}/{name}",
+    "%year%/../../{name}",
+    "a\0b",
+]
+
+
+@pytest.fixture
+def graph(sample: Sample) -> graphs.Graph:
+    """The video workflow at one step, into a folder of its own."""
+    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, SAMPLER, steps=1, guidance=1.0, length="shortest")
+    return graphs.changed(graph, LAST, filename_prefix="hostile/clip")
+
+
+@pytest.fixture
+def outside(comfyui: ComfyUI, tmp_path: Path) -> Iterator[Path]:
+    """A folder that is none of ComfyUI's, with a secret in it; nothing may appear there, nor beside ComfyUI's own."""
+    (tmp_path / "secret.txt").write_text(SECRET, encoding="utf-8")
+    (tmp_path / "secret.json").write_text(json.dumps({"frames": [], "said": SECRET}), encoding="utf-8")
+    before = {folder: everything(folder) for folder in (tmp_path, comfyui.base)}
+    yield tmp_path
+    assert everything(tmp_path) == before[tmp_path]
+    assert shown(comfyui.base) == {path.name for path in before[comfyui.base] if path.parent == comfyui.base}
+    told = json.dumps(comfyui.get("/history").json())
+    assert SECRET not in told
+
+
+def everything(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def shown(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def refused(comfyui: ComfyUI, graph: graphs.Graph) -> str:
+    """Run a graph that must not; what was said of it."""
+    with pytest.raises(ComfyUIError) as caught:
+        comfyui.run(graph)
+    if isinstance(caught.value, ExecutionFailedError):
+        return f"at the node: {caught.value.exception_message}"
+    assert isinstance(caught.value, InvalidPromptError)
+    return f"before it is queued: {str(caught.value).splitlines()[-1]}"
+
+
+def works(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
+    assert graphs.probe(path).frames == 50
+
+
+def cell(text: str) -> str:
+    line = text.splitlines()[0]
+    return f"`{line if len(line) <= MOST_SHOWN else line[: MOST_SHOWN - 1] + '…'}`"
+
+
+def test_prompt_values_out_of_range_are_refused(comfyui: ComfyUI, graph: graphs.Graph, outside: Path) -> None:
+    for node, values in VALUES:
+        said = refused(comfyui, graphs.changed(graph, node, **values))
+        name = next(iter(values))
+        assert SAID_AS.get(name, name) in said, "who is told knows which value it was"
+    folder = comfyui.output / "hostile"
+    assert not folder.exists() or not list(folder.glob("*.mp4"))
+
+
+def test_prompt_fps_nan_is_refused(comfyui: ComfyUI, sample: Sample, outside: Path) -> None:
+    graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
+    said = refused(comfyui, graphs.changed(graph, SECOND, fps=NAN))
+    assert "fps must be a number, not nan" in said
+
+
+@pytest.mark.parametrize("prefix", OUTSIDE)
+def test_prompt_prefix_cannot_leave_output_folder(
+    comfyui: ComfyUI, graph: graphs.Graph, outside: Path, prefix: str
+) -> None:
+    given = prefix.format(name="stolen", folder=outside)
+    said = refused(comfyui, graphs.changed(graph, LAST, filename_prefix=given))
+    assert "filename_prefix" in said or "cannot be written (embedded null byte)" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../{secret}", "{folder}/unet.pt", "1.5/../../{secret}", "..", "", ["a"], {"a": 1}, 5]
+)
+def test_prompt_model_name_cannot_leave_models_folder(
+    comfyui: ComfyUI, graph: graphs.Graph, outside: Path, name: Any
+) -> None:
+    given = name.format(secret="secret.txt", folder=outside) if isinstance(name, str) else name
+    said = refused(comfyui, graphs.changed(graph, FIRST, unet=given))
+    assert "unet" in said
+    assert "Exception" not in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize("socket", ["source", "reference_face", "landmarks"])
+def test_prompt_path_in_a_socket_reads_nothing(
+    comfyui: ComfyUI, graph: graphs.Graph, outside: Path, socket: str
+) -> None:
+    """A value takes the place of a wire: ComfyUI hands it to the node as it is."""
+    said = refused(comfyui, graphs.changed(graph, SECOND, **{socket: str(outside / "secret.json")}))
+    assert f"at the node: {socket} must be wired" in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat"])
+def test_prompt_playlist_reads_no_other_file(
+    comfyui: ComfyUI, sample: Sample, graph: graphs.Graph, outside: Path, kind: str
+) -> None:
+    """Both are read by FFmpeg as videos, and name whatever file they like."""
+    folder = outside.parent / f"{outside.name}-private"
+    folder.mkdir()
+    private = transport(Scene(folder, sample, folder))
+    texts = {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{private}\n#EXT-X-ENDLIST\n",
+        "ffconcat": f"ffconcat version 1.0\nfile '{os.path.relpath(private, comfyui.input)}'\n",
+    }
+    listing = comfyui.input / f"clip.{kind}"
+    listing.write_text(texts[kind], encoding="utf-8")
+    changed = graphs.changed(graph, "LoadVideo", file=listing.name)
+    del changed[graphs.node(changed, SECOND)]["inputs"]["landmarks"]
+    said = refused(comfyui, changed)
+    listing.unlink()
+    assert f"clip.{kind}: cannot be read as video" in said
+
+
+def test_prompt_checkpoint_cannot_run_code(comfyui: ComfyUI, graph: graphs.Graph, outside: Path) -> None:
+    proof = comfyui.base / "code-was-run"
+    path = comfyui.models / "latentsync" / "evil.pt"
+    torch.save({"conv_in.weight": torch.zeros(1), "x": Runs(proof)}, path)
+    said = refused(comfyui, graphs.changed(graph, FIRST, unet=path.name, version="1.5"))
+    path.unlink()
+    assert "code in it is not run" in said
+    assert not proof.exists()
+
+
+def test_prompt_text_is_never_run_as_code(comfyui: ComfyUI, sample: Sample, graph: graphs.Graph, outside: Path) -> None:
+    proof = outside.parent / f"{outside.name}-proof"
+    code = f"__import__('os').mkdir({str(proof)!r})"
+    inputs = {"consent": f"$({code}) {{{{{code}}}}} %n", "filename_prefix": "hostile/$(id) `id` ${HOME}"}
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graphs.changed(graph, LAST, **inputs))))
+    assert path.parent == comfyui.output / "hostile"
+    assert path.name.startswith("$(id) `id` ${HOME}_")
+    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert record["consent"] == inputs["consent"]
+    path.unlink()
+    path.with_suffix(".json").unlink()
+    stored = json.loads(sample.landmarks.read_text(encoding="utf-8"))
+    stored["frames"][0][0]["score"] = code
+    (comfyui.input / "evil.json").write_text(json.dumps(stored), encoding="utf-8")
+    refused(comfyui, graphs.with_landmarks(graph, "evil.json"))
+    (comfyui.input / "evil.json").unlink()
+    assert not proof.exists()
+
+
+def test_prompt_valid_graph_still_runs(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    works(comfyui, graphs.changed(graph, SAMPLER, seed=4321))

@@ -1,0 +1,40 @@
+"""The same graph makes the same file, whatever ran before it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from scripts.comfyui import ComfyUI
+from scripts.sample_clip import Sample
+from tests.support import graphs
+
+
+def made(comfyui: ComfyUI, graph: graphs.Graph) -> str:
+    """The hash of what a graph makes when nothing is remembered; the file is put away, so that its name is free."""
+    comfyui.free()
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.unlink()
+    path.with_suffix(".json").unlink(missing_ok=True)
+    return digest
+
+
+def test_prompt_order_does_not_change_results(comfyui: ComfyUI, sample: Sample) -> None:
+    graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/clip")
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1, guidance=1.0, length="shortest")
+    one = graphs.changed(graph, "LatentSyncSampler", seed=5)
+    other = graphs.changed(graph, "LatentSyncSampler", seed=6, overlap=4)
+    digests = [made(comfyui, each) for each in (one, other, one)]
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_deleted_temp_folder_is_created_again(comfyui: ComfyUI, sample: Sample) -> None:
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/temp")
+    shutil.rmtree(comfyui.temp)
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graphs.changed(graph, "LatentSyncSampler", seed=8, steps=1))))
+    assert graphs.probe(path).frames == 75
+    assert Path(comfyui.temp).is_dir()

@@ -1,0 +1,58 @@
+"""What a user gets from the registry, and the environment that a user has."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scripts.comfyui import REPOSITORY, fetched_program
+from scripts.compat import make_environment
+from tests.support.registry import COMFY_CLI, UserEnvironment, of_package, run, uv
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Git tracks here, as it stands, in a repository of its own."""
+    if not (REPOSITORY / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("needs Git, and a checkout: what is packed is what Git tracks")
+    folder = tmp_path_factory.mktemp("checkout") / "latentsync-nodes"
+    for name in run("git", "-c", "safe.directory=*", "ls-files", "-z", cwd=REPOSITORY).split("\0"):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(REPOSITORY / name, folder / name)
+    run("git", "init", "--quiet", cwd=folder)
+    run("git", "add", "--all", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder for programs that write into it."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def archive(checkout: Path, home: Path) -> Path:
+    """What comfy-cli uploads to the registry and users get."""
+    assert uv("--version")
+    of_package(COMFY_CLI, "comfy", "--skip-prompt", "node", "pack", cwd=checkout, home=home)
+    return (checkout / "node.zip").rename(checkout.with_name("node.zip"))
+
+
+@pytest.fixture(scope="session")
+def unpacked(archive: Path) -> Path:
+    """The archive's content."""
+    folder = archive.with_name("unpacked")
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def user_environment(tmp_path: Path) -> UserEnvironment:
+    """One that nobody has installed into; uv links its packages out of its cache."""
+    uv("--version")
+    return UserEnvironment(make_environment(tmp_path / "venv", [fetched_program() / "requirements.txt"]))

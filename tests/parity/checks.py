@@ -1,0 +1,180 @@
+"""Compare this implementation with recorded results of the official code.
+
+Each .npz holds `meta`, a JSON list of cases, and the arrays of each case under its name. A file without `meta` holds a
+mask. Inputs and weights are rebuilt from the seeds, keys and shapes that a case names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync.audio import features
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import SAMPLE_RATE, Waveform
+from latentsync.compositing import box_blend
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.alignment import affine_matrices, crop, keep_mask
+from latentsync.faces.face_track import FaceTrack
+from latentsync.sampling import conditioning
+from latentsync.sampling import denoise as denoising
+from latentsync.sampling import sampler as product
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import Timeline, ping_pong
+from tests.support.tiny_networks import Clip, normal, speech_states, unet, vae, worst
+
+OVERSHOOT_FRAMES = 2
+
+Case = dict[str, Any]
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One error of one case and what it may be at most."""
+
+    what: str
+    value: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.limit  # false for NaN
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.value:.3g} (<= {self.limit:g})"
+
+
+def check(path: Path) -> Iterator[tuple[str, list[Measured]]]:
+    """The errors of each case of a file. Cases of a kind without a check are left out, see `skipped`."""
+    with np.load(path) as arrays:
+        if "meta" not in arrays:
+            yield "keep", mask(arrays)
+            return
+        for case in json.loads(str(arrays["meta"])):
+            if case["kind"] in KINDS:
+                yield case["name"], KINDS[case["kind"]](case, arrays)
+
+
+def skipped(path: Path) -> list[tuple[str, str]]:
+    """Name and kind of each case of a file that no check compares."""
+    with np.load(path) as arrays:
+        cases = json.loads(str(arrays["meta"])) if "meta" in arrays else []
+    return [(case["name"], case["kind"]) for case in cases if case["kind"] not in KINDS]
+
+
+def mask(arrays: Arrays) -> list[Measured]:
+    keep = arrays["keep"]
+    return [Measured("max", float(np.abs(keep_mask(len(keep)) - keep).max()), 1e-6)]
+
+
+def forward(case: Case, arrays: Arrays) -> list[Measured]:
+    """1e-4: float32 sums of other orders, over a few hundred layers."""
+    batch, frames, size = case["batch"], case["frames"], case["size"]
+    x = normal(case["x_seed"], batch, 13, frames, size, size)
+    heard = normal(case["audio_seed"], batch, frames, 50, 384)
+    with torch.no_grad():
+        network = unet(case["layout"])
+        noise, _ = network(x, case["t"], network.hear(heard))
+    return [Measured("max", worst(noise, arrays[case["name"]]), 1e-4)]
+
+
+def denoise(case: Case, arrays: Arrays) -> list[Measured]:
+    """1e-3, relative: the steps amplify what one pass leaves."""
+    frames, size = case["frames"], case["size"]
+    settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
+    *_, latents = denoising.denoise(
+        unet(case["layout"]),
+        normal(case["noise_seed"], 1, 4, 1, size, size),
+        normal(case["cond_seed"], 1, 9, frames, size, size),
+        normal(case["audio_seed"], 1, frames, 50, 384),
+        settings,
+        product.clip_limit(2),
+    )
+    expected = arrays[case["name"]]
+    return [Measured("relative", worst(latents, expected) / float(np.abs(expected).max()), 1e-3)]
+
+
+def sound(case: Case, arrays: Arrays) -> list[Measured]:
+    """2e-3: the goldens ran another attention kernel, on states of magnitude ten."""
+    heard = features.frame_windows(speech_states(case["seconds"]), case["index"], Fraction(case["fps"]))
+    return [Measured("max", worst(heard, arrays[case["name"]]), 2e-3)]
+
+
+def alignment(case: Case, arrays: Arrays) -> list[Measured]:
+    """1e-3 px for matrices; pixels as OpenCV's rounding differs between versions and from torch's."""
+    name, resolution = case["name"], case["resolution"]
+    clip = Clip(case)
+    matrices = affine_matrices(clip.points(case["frames"]), resolution)
+    crops = np.stack([crop(clip.frame(i), matrices[i], resolution) for i in case["keep"]])
+    last = case["pasted_frame"]
+    pasted = box_blend.paste_box(clip.frame(last), procedural_face(resolution), matrices[last])
+    return [
+        Measured("matrices", float(np.abs(matrices - arrays[f"{name}_matrices"]).max()), 1e-3),
+        *pixels("crops", crops, arrays[f"{name}_crops"], mean=0.7, levels=3, share=0.999),
+        *pixels("pasted", pasted, arrays[f"{name}_pasted"], mean=0.7, levels=3, share=0.999),
+    ]
+
+
+def pipeline(case: Case, arrays: Arrays) -> list[Measured]:
+    """Every stage at once: the pixel errors of all add up, mostly those of resizing."""
+    noise = torch.from_numpy(arrays[f"{case['name']}_noise"])
+    drawn = conditioning.sample_noise(case["seed"], case["resolution"])
+    made = list(clip_frames(case, noise))
+    output = np.stack([made[i] for i in case["keep"]])
+    return [
+        Measured("noise", worst(drawn, noise.numpy()), 1e-6),
+        *pixels("frames", output, arrays[case["name"]], mean=1.0, levels=4, share=0.99),
+    ]
+
+
+KINDS: dict[str, Callable[[Case, Arrays], list[Measured]]] = {
+    "forward": forward,
+    "denoise": denoise,
+    "audio": sound,
+    "align": alignment,
+    "pipeline": pipeline,
+}
+
+
+def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
+    """The output frames of a pipeline case, in order, by the same pipeline that users run.
+
+    Upstream's loop over the audio runs two frames past its end. We never make those, but the recorded frames of the
+    last window were sampled together with them, so here the timeline has them too.
+    """
+    clip = Clip(case)
+    features = AudioFeatures(speech_states(case["seconds"]), Waveform(torch.zeros(1, 1), SAMPLE_RATE))
+    count = len(features.states) // 2 + OVERSHOOT_FRAMES
+    timeline = Timeline(clip.rate, tuple(ping_pong(i, clip.frame_count) for i in range(count)))
+    track = FaceTrack(clip, clip.points(clip.frame_count))
+    settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
+    steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
+    lips = product.build_lip_track(steps, track, timeline, features.waveform, vae())
+    return (made.frame for made in composite([lips], BlendSettings("box", color_match=False)))
+
+
+def procedural_face(resolution: int) -> Tensor:
+    """float32 (3, R, R) in [-0.8, 0.8]."""
+    y, x = torch.meshgrid(*[torch.arange(resolution) / resolution] * 2, indexing="ij")
+    return 0.8 * torch.stack([torch.sin(6 * x), torch.cos(5 * y), torch.sin(4 * (x + y))])
+
+
+def pixels(
+    what: str, given: np.ndarray, expected: np.ndarray, *, mean: float, levels: int, share: float
+) -> list[Measured]:
+    """The mean error in levels of 255, and the share of values that are further off than `levels`."""
+    error = np.abs(given.astype(np.int16) - expected)
+    return [
+        Measured(f"{what} mean", float(error.mean()), mean),
+        Measured(f"{what} beyond {levels}", float((error > levels).mean()), 1 - share),
+    ]

@@ -1,0 +1,177 @@
+"""Numbers, names and pictures that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentsync.audio.features import AudioSettings
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.face_track import FaceTrack
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.frame_source import ImageBatch
+from latentsync.video.timeline import Timeline
+from tests.support.broken_media import folder, loop
+from tests.support.scene import Attack, Misuse, Scene
+
+NAN, INF = float("nan"), float("inf")
+
+
+def flag(name: str, value: object) -> Callable[[Scene], list[str]]:
+    return lambda scene: scene.run(f"{name}={value}")
+
+
+def onto(path: Callable[[Scene], Path], *more: str) -> Callable[[Scene], list[str]]:
+    return lambda scene: scene.run(*more, output=path(scene))
+
+
+def inside_a_file(scene: Scene) -> Path:
+    return scene.written("file", "words") / "out.mp4"
+
+
+def mine(scene: Scene) -> Path:
+    return scene.written("mine.mp4", scene.good.video.read_bytes())
+
+
+VALUES = [
+    Attack("0 steps", flag("--steps", 0), "steps must be from 1 to 1000, not 0", 2),
+    Attack("-1 steps", flag("--steps", -1), "not -1", 2),
+    Attack("a thousand million steps", flag("--steps", 10**9), "not 1000000000", 2),
+    Attack("guidance that is no number", flag("--guidance", NAN), "guidance must be from 1 to 10.*nan", 2),
+    Attack("endless guidance", flag("--guidance", INF), "guidance must be from 1 to 10.*inf", 2),
+    Attack("guidance that starts at no number", flag("--guidance-start", NAN), "guidance_start.*nan", 2),
+    Attack("a negative seed", flag("--seed", -1), "a seed must be from 0", 2),
+    Attack("a seed of 2^64", flag("--seed", 2**64), "a seed must be from 0", 2),
+    Attack("a seed of 4,000 digits", flag("--seed", "9" * 4000), "a seed must be from 0", 2),
+    Attack("an overlap of a whole window", flag("--overlap", 16), "overlap must be from 0", 2),
+    Attack("a step cache of 0", flag("--step-cache", 0), "step_cache must be", 2),
+    Attack("a feather that is no number", flag("--feather", NAN), "feather must be", 2),
+    Attack("a mask grown endlessly", flag("--grow", INF), "the mask can grow", 2),
+    Attack("a threshold that is no number", flag("--threshold-db", NAN), "threshold must be", 2),
+    Attack("a negative hang time", flag("--hang-ms", -1), "hang time must be", 2),
+    Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), "use a smaller one"),
+    Attack("a gap of -1 frames", flag("--max-gap", -1), "max_gap must be", 2),
+    Attack("a yaw that is no number", flag("--max-yaw", NAN), "max_yaw must be", 2),
+    Attack("face -1", flag("--face-index", -1), "counts from 0", 2),
+    Attack("face 10^30", flag("--face-index", 10**30), "there is no face"),
+]
+
+DETECTOR = [
+    Attack("a confidence that is no number", flag("--min-confidence", NAN), "min_confidence.*nan", 2),
+    Attack("a confidence of 2", flag("--min-confidence", 2), "min_confidence.*2", 2),
+]
+
+NAMES = [
+    Attack("an output in a folder that is not there", onto(lambda s: s.folder / "no" / "out.mp4"), "does not exist", 2),
+    Attack("an output inside a file", onto(inside_a_file), "does not exist", 2),
+    Attack("an output that is a folder", onto(lambda s: folder(s, "out.mp4")), "out.mp4.* is a folder", 2),
+    Attack("an output behind a link to itself", onto(lambda s: loop(s, "loop") / "out.mp4"), "does not exist", 2),
+    Attack(
+        "an output of 300 letters",
+        onto(lambda s: s.folder / f"{'x' * 300}.mp4"),
+        "File name too long",
+    ),
+    Attack(
+        "an output in a folder that takes no files",
+        onto(lambda _: Path("/proc/out.mp4")),
+        "/proc/out.mp4: cannot be written",
+        needs="/proc",
+    ),
+    Attack("an output without a suffix", onto(lambda s: s.folder / "out"), "no video can be written", 2),
+    Attack(
+        "an output with a suffix that is no video's", onto(lambda s: s.folder / "out.exe"), "no video can be written", 2
+    ),
+    Attack("an output that is the source", lambda s: s.run(video=mine(s), output=mine(s)), "one of the inputs", 2),
+    Attack(
+        "a record that is a folder",
+        lambda s: [folder(s, "out.json"), *s.run("--record")][1:],
+        "out.json.* is a folder",
+        2,
+    ),
+]
+
+
+def batch(images: torch.Tensor, rate: Fraction = Fraction(25)) -> list[np.ndarray]:
+    source = ImageBatch(images, rate)
+    return list(source.read(range(source.frame_count)))
+
+
+def pixels(value: float) -> torch.Tensor:
+    images = torch.full((3, 8, 8, 3), 0.5)
+    images[2, 4, 4, 1] = value
+    return images
+
+
+class Plain:
+    """A codec whose faces are of one colour."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(images), 4, images.shape[2] // 8, images.shape[3] // 8)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(latents), 3, latents.shape[2] * 8, latents.shape[3] * 8), self._value)
+
+
+def laid_in(protect: np.ndarray | None = None, colour: float = 0.0) -> list[Any]:
+    """Two frames of 96 x 96 with a face, its mouth laid in under a mask."""
+    source = ImageBatch(torch.full((2, 96, 96, 3), 0.5), Fraction(25))
+    points = np.tile([[[38.0, 40.0], [58.0, 40.0], [48.0, 55.0]]], (2, 1, 1))
+    lips = LipTrack(
+        FaceTrack(source, points),
+        Timeline(Fraction(25), (0, 1)),
+        torch.zeros(2, 4, 32, 32, dtype=torch.float16),
+        np.arange(2),
+        Waveform(torch.zeros(1, 1280), 16_000),
+        Plain(colour),
+    )
+    return list(composite([lips], BlendSettings(), protect))
+
+
+def mask(value: float) -> np.ndarray:
+    protect = np.zeros((1, 96, 96), np.float32)
+    protect[0, 60, 48] = value
+    return protect
+
+
+PICTURES = [
+    Misuse(
+        "pictures of whole numbers",
+        lambda _: batch(torch.zeros(1, 8, 8, 3, dtype=torch.uint8)),
+        "must be floating point",
+    ),
+    Misuse("a batch of no pictures", lambda _: batch(torch.zeros(0, 8, 8, 3)), r"not torch.float32 \(0, 8, 8, 3\)"),
+    Misuse("pictures of two colours", lambda _: batch(torch.zeros(1, 8, 8, 2)), "3 or 4"),
+    Misuse("one picture without its batch", lambda _: batch(torch.zeros(8, 8, 3)), "must be floating point"),
+    Misuse("a pixel that is no number", lambda _: batch(pixels(NAN)), "frame 2 .*not numbers"),
+    Misuse("an endless pixel", lambda _: batch(pixels(INF)), "frame 2 .*not numbers"),
+    Misuse(
+        "pictures at 0 frames per second", lambda _: batch(torch.zeros(1, 8, 8, 3), Fraction(0)), "must be positive"
+    ),
+    Misuse(
+        "pictures at -25 frames per second", lambda _: batch(torch.zeros(1, 8, 8, 3), Fraction(-25)), "must be positive"
+    ),
+    Misuse("a mask with a value that is no number", lambda _: laid_in(mask(NAN)), "protecting mask.*not numbers"),
+    Misuse("an endless mask", lambda _: laid_in(mask(INF)), "protecting mask.*not numbers"),
+    Misuse("a mask of another size", lambda _: laid_in(np.zeros((1, 48, 48), np.float32)), "protecting mask must be"),
+    Misuse("a mask of no pictures", lambda _: laid_in(np.zeros((0, 96, 96), np.float32)), "protecting mask must be"),
+    Misuse("a mask of colours", lambda _: laid_in(np.zeros((1, 96, 96, 3), np.float32)), "protecting mask must be"),
+    Misuse("faces that are not numbers, out of the VAE", lambda _: laid_in(colour=NAN), "not numbers"),
+    Misuse("sound of no channels", lambda _: Waveform(torch.zeros(0, 100), 16_000), r"not \(0, 100\)"),
+    Misuse("sound at a negative rate", lambda _: Waveform(torch.zeros(1, 100), -1), "must be positive"),
+    Misuse("steps that are no number", lambda _: SamplerSettings(steps=NAN), "steps must be"),
+    Misuse(
+        "a scheduler that is code", lambda _: SamplerSettings(scheduler="__import__('os')"), "scheduler must be one of"
+    ),
+    Misuse("a silence that is none", lambda _: AudioSettings(silence="loud"), "silence must be one of"),
+]

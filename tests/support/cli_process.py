@@ -1,0 +1,86 @@
+"""The command line as a process that can be killed, and what it may leave behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+
+from latentsync.cli.main import main
+from latentsync.video.video_file import VideoFile
+from tests.support.paths import REPOSITORY
+from tests.support.scene import Scene
+
+SCHEMA = json.loads((REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
+STAGES = ("faces", "audio", "lips", "video")
+BEFORE, AFTER = "before its stages", "after its end"
+
+
+def begun(scene: Scene, *more: object) -> subprocess.Popen[bytes]:
+    """The command line at work in a process of its own, on a clip that keeps every stage busy."""
+    command = [sys.executable, "-m", "latentsync", *scene.run("--record", *more)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+def await_stage(process: subprocess.Popen[bytes], stage: str) -> None:
+    """Read on until a run shows a stage's bar."""
+    assert process.stderr is not None
+    said = b""
+    while f"{stage}:".encode() not in said:
+        piece = process.stderr.read1(4096)
+        assert piece, said
+        said += piece
+
+
+def record_of(path: Path) -> dict[str, object]:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(record)
+    return record
+
+
+def check_after_a_kill(scene: Scene, stage: str) -> str:
+    """What a killed run left, and what the next one makes of it; returns what the record of the killed one said."""
+    if scene.output.exists():
+        assert VideoFile(scene.output).frame_count == 15, "under its name only when whole"
+    record = scene.output.with_suffix(".json")
+    outcome = str(record_of(record)["outcome"]) if record.exists() else "none"
+    assert outcome in {BEFORE: ("none", "unfinished"), AFTER: ("done",)}.get(stage, ("unfinished", "done"))
+    shown = [path.name for path in scene.folder.iterdir() if not path.name.startswith(".")]
+    assert set(shown) <= {"out.mp4", "out.json"}
+    assert main(scene.run("--record")) == 0
+    assert VideoFile(scene.output).frame_count == 15
+    assert sorted(path.name for path in scene.folder.iterdir()) == ["out.json", "out.mp4"], "no stray file"
+    assert record_of(record)["outcome"] == "done"
+    return outcome
+
+
+def limit_files(to_bytes: int) -> None:
+    """Every write beyond so many bytes of a file fails, as on a full disk; run in the child."""
+    import resource  # Windows has none
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (to_bytes, to_bytes))
+
+
+def check_no_room(scene: Scene, room_bytes: int) -> None:
+    """A run that may write no file beyond this size fails with one sentence, and the next run works."""
+    command = [sys.executable, "-m", "latentsync", *scene.run("--record")]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, check=False, preexec_fn=lambda: limit_files(room_bytes)
+    )
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    (line,) = re.findall(r"latentsync: (.*)", said)
+    assert "cannot be written" in line
+    assert not scene.output.exists()
+    left = sorted(path.name for path in scene.folder.iterdir())
+    assert left in ([], ["out.json"])
+    if left:
+        assert record_of(scene.folder / "out.json")["outcome"] in ("failed", "unfinished")
+    assert main(scene.run("--record")) == 0

@@ -1,0 +1,127 @@
+"""The example workflows as the graphs that POST /prompt takes, and small changes to them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import wave
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from PIL import Image
+
+from tests.support import procedural
+from tests.support.paths import REPOSITORY
+
+WORKFLOWS = REPOSITORY / "workflows"
+API_WORKFLOWS = REPOSITORY / "api"
+
+Graph = dict[str, dict[str, Any]]
+
+
+def load(name: str) -> Graph:
+    """An example workflow in API format."""
+    return json.loads((API_WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def quick(name: str) -> Graph:
+    """An example workflow with as few steps as exercise the step cache's both kinds."""
+    return changed(load(name), "LatentSyncSampler", steps=2)
+
+
+def nodes(graph: Graph, class_type: str) -> list[str]:
+    """The ids of the nodes of a class, in order."""
+    return [key for key, value in graph.items() if value["class_type"] == class_type]
+
+
+def node(graph: Graph, class_type: str) -> str:
+    """The id of the one node of a class."""
+    (found,) = nodes(graph, class_type)
+    return found
+
+
+def changed(graph: Graph, class_type: str, **inputs: Any) -> Graph:
+    """A copy in which every node of a class, of which there is at least one, has other inputs."""
+    graph = copy.deepcopy(graph)
+    found = nodes(graph, class_type)
+    assert found
+    for key in found:
+        graph[key]["inputs"].update(inputs)
+    return graph
+
+
+def with_landmarks(graph: Graph, file: str) -> Graph:
+    """A copy whose Face Prep takes stored landmarks instead of detecting."""
+    graph = changed(graph, "LatentSyncFacePrep", landmarks=["landmarks", 0])
+    graph["landmarks"] = {"class_type": "LatentSyncDemoLandmarks", "inputs": {"file": file}}
+    return graph
+
+
+def needed(graph: Graph) -> Graph:
+    """The nodes that an output node of ours asks for, itself included."""
+    waiting, kept = nodes(graph, "LatentSyncVideoCombine"), {}
+    while waiting:
+        key = waiting.pop()
+        kept[key] = graph[key]
+        waiting += [value[0] for value in graph[key]["inputs"].values() if isinstance(value, list)]
+    return kept
+
+
+def write_speech(path: Path, *parts: tuple[float, bool]) -> Path:
+    """A recording that speaks, or does not, for so many seconds after one another."""
+    samples = np.concatenate([procedural.speech(seconds) * speaks for seconds, speaks in parts])
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+def the_video(paths: list[Path], suffix: str = ".mp4") -> Path:
+    """The one video among the files that a prompt's nodes reported; pictures are shown by other nodes too."""
+    (found,) = [path for path in paths if path.suffix == suffix]
+    return found
+
+
+def save(graph: Graph, folder: str, links: dict[str, list[object]], first: int, length: int) -> None:
+    """Have some pictures of each batch saved under its name."""
+    for name, link in links.items():
+        some = {"image": link, "batch_index": first, "length": length}
+        graph[f"some {name}"] = {"class_type": "ImageFromBatch", "inputs": some}
+        saved = {"images": [f"some {name}", 0], "filename_prefix": f"{folder}/{name}"}
+        graph[f"save {name}"] = {"class_type": "SaveImage", "inputs": saved}
+
+
+def pictures(folder: Path, name: str) -> list[np.ndarray]:
+    """Those that `save` had saved."""
+    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob(f"{name}_*.png"))]
+
+
+class Probe(NamedTuple):
+    """What a finished file holds, by decoding it."""
+
+    width: int
+    height: int
+    rate: Fraction
+    frames: int
+    audio_codec: str
+    audio_seconds: float
+    tags: dict[str, str]
+
+
+def probe(path: Path) -> Probe:
+    """Decode a video file from end to end."""
+    with av.open(path) as container:
+        tags = dict(container.metadata)
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        frames, samples = 0, 0
+        for frame in container.decode(video, audio):
+            if isinstance(frame, av.VideoFrame):
+                frames += 1
+            else:
+                samples += frame.samples
+        return Probe(
+            video.width, video.height, video.average_rate, frames, audio.codec.name, samples / audio.rate, tags
+        )

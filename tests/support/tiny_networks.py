@@ -1,0 +1,105 @@
+"""Small networks in the official layout with reproducible weights, and the procedural clip that goes with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync import checkpoint
+from latentsync.audio import features, mel
+from latentsync.checkpoint import Checkpoint
+from latentsync.models.layers import sinusoid_table
+from latentsync.models.unet import UNet
+from latentsync.models.vae import DiffusersVAE
+from latentsync.models.whisper import WhisperEncoder
+from latentsync.synthetic import WHISPER_DIMS
+from latentsync.video.color import BT709
+from latentsync.video.timeline import MODEL_RATE
+from tests.support import procedural
+from tests.support.paths import GOLDEN
+from tests.support.synthetic_weights import synthetic_state_dict
+
+
+class Clip:
+    """The procedural clip of a case, as a FrameSource."""
+
+    name = "the procedural clip"
+    rate = MODEL_RATE
+    colour = BT709
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.height, self.width, self.scale = case["height"], case["width"], case["scale"]
+        self.frame_count = case.get("source_frames") or case["frames"]
+        self.duration_seconds = self.frame_count / self.rate
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        return self.height, self.width, self.frame_count
+
+    def index_at(self, seconds: Fraction) -> int:
+        return min(int(seconds * self.rate), self.frame_count - 1)
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        return map(self.frame, indices)
+
+    def frame(self, i: int) -> np.ndarray:
+        return procedural.frame(i, self.height, self.width)
+
+    def points(self, count: int) -> np.ndarray:
+        return np.stack([procedural.points(i, self.height, self.width, self.scale) for i in range(count)])
+
+
+def speech_states(seconds: float) -> Tensor:
+    return upstream_states(torch.from_numpy(procedural.speech(seconds)))
+
+
+def upstream_states(samples: Tensor) -> Tensor:
+    """The states of a recording (samples,) at 16 kHz, cut as upstream cuts it."""
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
+    return torch.cat(list(features.encode_audio([power], whisper(), mel.log_peak(power), "upstream")))
+
+
+@cache
+def layouts() -> dict[str, dict[str, list[int]]]:
+    return json.loads((GOLDEN / "layouts.json").read_text(encoding="utf-8"))
+
+
+@cache
+def unet(layout: str) -> UNet:
+    """Our UNet of a layout, with the weights that its goldens were made with; read strictly, never copied."""
+    shapes = layouts()[layout]
+    tables = {key: sinusoid_table(*shape[1:]) for key, shape in shapes.items() if key.endswith(".pe")}
+    weights = synthetic_state_dict({key: shape for key, shape in shapes.items() if key not in tables})
+    return checkpoint.load_unet(Checkpoint(Path(layout), weights | tables))
+
+
+@cache
+def vae() -> DiffusersVAE:
+    weights = synthetic_state_dict(layouts()["vae_tiny"], "vae.")
+    return checkpoint.load_vae(Checkpoint(Path("vae_tiny"), weights))
+
+
+@cache
+def whisper() -> WhisperEncoder:
+    table = "encoder.positional_embedding"
+    weights = synthetic_state_dict(
+        {key: shape for key, shape in layouts()["whisper_tiny"].items() if key != table}, "whisper."
+    )
+    weights[table] = WhisperEncoder(WHISPER_DIMS).state_dict()[table]
+    return checkpoint.load_whisper(Checkpoint(Path("whisper_tiny"), weights, {"dims": WHISPER_DIMS}))
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+
+
+def worst(given: Tensor, expected: np.ndarray) -> float:
+    return float(np.abs(given.numpy() - expected).max())

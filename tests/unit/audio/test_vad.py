@@ -1,0 +1,163 @@
+"""The speech curve and its gate, on voices over noise, music and tones."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from latentsync.audio import features, mel, vad, waveform
+from latentsync.audio.reader import read_audio
+from latentsync.audio.waveform import Waveform
+from tests.support import procedural, tiny_networks
+
+RATE = waveform.SAMPLE_RATE
+THRESHOLD_DB, HANG_SECONDS = 4.0, 0.2
+
+
+def heard(samples: Tensor, hang_seconds: float = HANG_SECONDS, threshold_db: float = THRESHOLD_DB) -> vad.VoiceActivity:
+    known = vad.merge(vad.profile_noise(mel.mel_power([samples])))
+    return vad.threshold(torch.cat(list(vad.snr_db(mel.mel_power([samples]), known))), threshold_db, hang_seconds)
+
+
+def words(*seconds: tuple[float, float], lasting: float) -> Tensor:
+    """Speech-like sound from and to the given instants, and nothing else."""
+    samples = torch.zeros(round(lasting * RATE))
+    for first, end in seconds:
+        at = slice(round(first * RATE), round(end * RATE))
+        samples[at] = torch.from_numpy(procedural.speech(end - first + 0.1))[: at.stop - at.start]
+    return samples
+
+
+def beneath(voice: Tensor, background: Tensor, decibels: float) -> Tensor:
+    """A voice and, so far below its own level where it speaks, a background."""
+    level = voice[voice.abs() > 1e-3].square().mean().sqrt()
+    return voice + background * (level / background.square().mean().sqrt() * 10 ** (-decibels / 20))
+
+
+def chords(count: int) -> Tensor:
+    """Struck chords of three notes with overtones, two a second."""
+    t = torch.arange(count, dtype=torch.float64) / RATE
+    struck = torch.exp(-2 * (t % 0.5))
+    third = 1 + (t // 2) % 4 / 8
+    notes = [root * overtone for root in (165.0, 208.0, 247.0) for overtone in (1, 2, 3, 4)]
+    return (struck * sum(torch.sin(2 * torch.pi * note * third * t) / note for note in notes)).float()
+
+
+def hum(count: int) -> Tensor:
+    t = torch.arange(count, dtype=torch.float64) / RATE
+    return sum(torch.sin(2 * torch.pi * hertz * t) for hertz in (50, 150, 440, 880, 1320)).float()  # type: ignore[union-attr]
+
+
+def share(gate: np.ndarray, first: float, end: float) -> float:
+    return float(gate[round(first * 100) : round(end * 100)].mean())
+
+
+BACKGROUNDS = {"white noise": lambda count: tiny_networks.normal(1, count), "chords": chords, "hum": hum}
+
+
+@pytest.mark.parametrize("decibels", [30, 20, 10])
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_vad_follows_the_voice(background: str, decibels: int) -> None:
+    if (background, decibels) == ("chords", 10):
+        pytest.skip("chords that are nearly as loud as the voice sound like one: wire the vocals alone")
+    voice = words((1, 3), (5, 6.5), (8.5, 10), lasting=12)
+    gate = heard(beneath(voice, BACKGROUNDS[background](len(voice)), decibels)).spoken
+    for first, end in ((1, 3), (5, 6.5), (8.5, 10)):
+        assert share(gate, first, end - 0.1) == 1
+    for first, end in ((3.4, 4.8), (6.9, 8.3), (10.4, 12)):
+        assert share(gate, first, end) == 0
+
+
+def test_vad_opens_early_and_holds() -> None:
+    gate = heard(words((2, 3), (5, 6), lasting=8), hang_seconds=0.2).spoken
+    opened, closed = np.flatnonzero(np.diff(gate.astype(int), prepend=0, append=0)).reshape(-1, 2)[0]
+    assert 2.0 - 0.16 <= opened / 100 <= 2.0 - 0.08, "120 ms before, measured over 50 ms"
+    assert closed / 100 >= 3.0 + 0.1
+
+
+@pytest.mark.parametrize(("hang_seconds", "runs"), [(0.1, 2), (0.6, 1)])
+def test_vad_keeps_pauses_shorter_than_hold(hang_seconds: float, runs: int) -> None:
+    gate = heard(words((1, 2), (2.5, 4), lasting=6), hang_seconds).spoken
+    assert np.count_nonzero(np.diff(gate[:450].astype(int), prepend=0) == 1) == runs
+
+
+def test_vad_higher_threshold_detects_less() -> None:
+    voice = words((1, 3), lasting=6)
+    samples = beneath(voice, tiny_networks.normal(2, len(voice)), 6)
+    shares = [heard(samples, threshold_db=threshold).spoken.mean() for threshold in (2.0, 6.0, 20.0)]
+    assert shares[0] > shares[1] > shares[2] == 0
+
+
+def test_vad_stays_open_at_a_lower_level() -> None:
+    level = torch.tensor([0.0, 3.0, 5.0, 3.0, 2.0, 3.0, 0.0]).repeat_interleave(50)
+    gate = vad.threshold(level, 4.0, 0.0).spoken
+    assert np.flatnonzero(gate).tolist() == list(range(50 - vad.LEAD_MELS, 200))
+
+
+def test_vad_ignores_digital_silence_as_noise_floor() -> None:
+    voice = words((1, 3), (10, 12), lasting=20)
+    samples = beneath(voice, tiny_networks.normal(3, len(voice)), 15)
+    samples[5 * RATE : 6 * RATE] = 0
+    gate = heard(samples).spoken
+    assert share(gate, 6.2, 9.5) == 0, "noise after a second of nothing is still noise"
+
+
+def test_vad_curve_does_not_depend_on_blocks() -> None:
+    samples = beneath(words((1, 40), (50, 69), lasting=70), tiny_networks.normal(4, 70 * RATE), 20)
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
+    known = vad.merge(vad.profile_noise(mel.blocks([power], mel.BLOCK_MELS)))
+    given = [torch.cat(list(vad.snr_db(power.split(size, dim=1), known))) for size in (1, 333, 7000)]
+    assert torch.equal(given[0], given[2])
+    assert torch.equal(given[1], given[2])
+
+
+def test_vad_finds_no_speech_in_noise() -> None:
+    assert not heard(tiny_networks.normal(5, 10 * RATE)).spoken.any()
+
+
+@pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
+def test_vad_finds_speech_in_real_recordings(shared: Path, clip: str) -> None:
+    waveform = read_audio(shared / "media" / f"{clip}_audio.wav")
+    found = heard(waveform.samples.mean(dim=0))
+    loud = waveform.samples[0, : len(found.spoken) * 160].view(-1, 160).square().mean(dim=1).sqrt() > 0.05
+    assert found.spoken[loud.numpy()].mean() > 0.98, "all but a click, a breath, the end of a fading vowel"
+    assert found.spoken.mean() > 0.7
+
+
+@pytest.fixture(scope="session")
+def sentence(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
+    """A synthetic voice at its own rate: three phrases, a second of silence after each."""
+    speaker = shutil.which("espeak-ng")
+    if speaker is None:
+        pytest.skip("needs espeak-ng (a Debian package) for a voice")
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    phrases = ("Good morning everybody", "this is a song about the sea", "and here it ends")
+    text = "".join(f'{phrase}<break time="1s"/>' for phrase in phrases)
+    subprocess.run([speaker, "-m", "-w", str(path), f"<speak>{text}</speak>"], check=True, timeout=60)
+    return read_audio(path)
+
+
+def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
+    """The bed is louder than the voice; what is heard by the lips is the vocals alone."""
+    bed = chords(int(sentence.duration_seconds * RATE)) * 5
+    mixed = Waveform(bed[None].expand(2, -1) + 0.1, RATE)
+    mixed = Waveform(mixed.samples / mixed.samples.abs().max(), RATE)
+    driven = torch.cat(list(features.prepare_driving_audio(mixed, sentence, Fraction(0))))
+    gate = heard(driven).spoken
+    loud = driven[: len(gate) * 160].view(-1, 160).square().mean(dim=1).sqrt().numpy() > 0.02
+    assert gate[loud].all(), "every sounding part of the voice is speech"
+    silent = ~loud
+    for around in range(1, 45):  # the hang and the lead, a decay, and a frame of the spectrum
+        silent[around:] &= ~loud[:-around]
+        silent[:-around] &= ~loud[around:]
+    assert silent.sum() > 80, "the pauses between the phrases"
+    assert not gate[silent].any()
+    alone = heard(torch.cat(list(features.prepare_driving_audio(mixed)))).spoken
+    assert (alone[: len(gate)] == gate).mean() < 0.9, "without vocals the bed itself is heard"

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from latentsync.errors import FaceError
+from latentsync.faces.precomputed import from_comfyui, read_json
+from tests.support.image_clip import black, drawn_face
+
+SMALL = drawn_face(120, 20, 30).landmarks
+LARGE = drawn_face(10, 20, 60).landmarks
+
+
+def _landmarks(*frames: list[Any], size: Any = (100, 200)) -> dict[str, Any]:
+    return {"frames": [[{"landmarks_xy": face} for face in faces] for faces in frames], "image_size": size}
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor, np.ndarray.tolist, np.float32])
+def test_precomputed_sorts_faces_largest_first(kind: Any) -> None:
+    frames = from_comfyui(_landmarks([kind(SMALL), kind(LARGE)], []), black(2))
+    assert [len(faces) for faces in frames] == [2, 0]
+    np.testing.assert_array_equal(frames[0][0].landmarks, LARGE)
+    assert frames[0][0].landmarks.dtype == np.float64
+
+
+def test_precomputed_one_frame_serves_all() -> None:
+    frames = from_comfyui(_landmarks([LARGE]), black(3))
+    assert [len(faces) for faces in frames] == [1, 1, 1]
+
+
+def test_precomputed_scales_landmarks_of_resized_copy() -> None:
+    (faces,) = from_comfyui(_landmarks([LARGE / 2], size=[50, 100]), black(1))
+    np.testing.assert_allclose(faces[0].landmarks, LARGE)
+
+
+def test_precomputed_refuses_landmarks_of_other_video() -> None:
+    with pytest.raises(FaceError, match=r"2 frames were given, but clip has 3"):
+        from_comfyui(_landmarks([], []), black(3))
+    with pytest.raises(FaceError, match="200 x 200"):
+        from_comfyui(_landmarks([LARGE], size=(200, 200)), black(1))
+
+
+@pytest.mark.parametrize(
+    "landmarks",
+    [
+        {},
+        {"frames": [[]]},
+        {"frames": None, "image_size": (100, 200)},
+        {"frames": [], "image_size": (100, 200)},
+        {"frames": [[]], "image_size": (0, 200)},
+        {"frames": [[]], "image_size": 100},
+        _landmarks([LARGE[:68]]),
+        _landmarks([np.full((478, 2), np.nan)]),
+        _landmarks([np.zeros((478, 3))]),
+        _landmarks(["face"]),
+        {"frames": [[{"score": 1.0}]], "image_size": (100, 200)},
+        {"frames": [["face"]], "image_size": (100, 200)},
+    ],
+)
+def test_precomputed_refuses_values_that_are_no_landmarks(landmarks: dict[str, Any]) -> None:
+    with pytest.raises(FaceError, match="landmarks"):
+        from_comfyui(landmarks, black(1))
+
+
+def test_precomputed_reads_json(tmp_path: Path) -> None:
+    path = tmp_path / "faces.json"
+    path.write_text(json.dumps(_landmarks([LARGE.tolist()])), encoding="utf-8")
+    (faces,) = from_comfyui(read_json(path), black(1))
+    np.testing.assert_array_equal(faces[0].landmarks, LARGE)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_precomputed_names_file_without_landmarks(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "faces.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(FaceError, match=r"faces\.json"):
+        read_json(path)
+
+
+def test_precomputed_names_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FaceError, match=r"none\.json"):
+        read_json(tmp_path / "none.json")

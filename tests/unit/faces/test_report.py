@@ -1,0 +1,153 @@
+"""The report, the numbered crops, and the command that prints them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from latentsync.cli.main import main
+from latentsync.faces import report
+from latentsync.faces.alignment import affine_matrices, crop
+from latentsync.faces.face_track import TrackSettings, build_face_track
+from latentsync.faces.identities import Identities, Identity, reference_appearance, select
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.output.video_writer import VideoWriter
+from tests.support.heads import SIDE_PX, actor, blanked, found, staged
+from tests.support.image_clip import Clip, black
+
+COUNT = 30
+
+
+@pytest.fixture(scope="module")
+def pair(shared: Path) -> Clip:
+    """demo1 on the left, hidden from frame 8 to 19; demo2 on the right."""
+    left, right = actor(shared, "demo1", np.zeros(COUNT)), actor(shared, "demo2", np.full(COUNT, 2.0 * SIDE_PX))
+    return blanked(staged(left, right), 8, 20)
+
+
+@pytest.fixture(scope="module")
+def people(pair: Clip, detector: MediaPipeDetector) -> Identities:
+    return found(pair, detector)
+
+
+@pytest.fixture(scope="module")
+def video(pair: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faces") / "pair.mp4"
+    with VideoWriter(path, rate=Fraction(25), height=SIDE_PX, width=3 * SIDE_PX) as writer:
+        for frame in pair.frames:
+            writer.write(frame)
+    return path
+
+
+def test_report_lists_people_and_frames_left_alone(people: Identities) -> None:
+    chosen = select(people, "leftmost")
+    said = report.report_text(people, followed(people, chosen)).splitlines()
+    assert said[0] == "clip: 30 frames, 1 shot(s), 2 face(s)"
+    assert said[1].startswith("  1 (chosen): 18 of 30 frames (0-7, 20-29), ")
+    assert said[2].startswith("  2: 30 of 30 frames (0-29), ")
+    assert said[3:] == ["  face in 18 of 30 frames", "  left as they are: 8-19"]
+
+
+def test_report_names_frames_beyond_yaw_limit(people: Identities) -> None:
+    chosen = select(people, "rightmost")
+    yaws = np.where(np.isin(chosen.frames, [10, 11]), 80.0, 0.0)
+    turned = replace(chosen, yaws=yaws)
+    assert report.report_text(people, followed(people, turned)).splitlines()[3:] == [
+        "  face in 30 of 30 frames",
+        "  bridged: 10-11",
+    ]
+    assert report.report_json(people, followed(people, turned, max_gap_frames=1))["lips"]["left"] == [[10, 12]]
+
+
+def followed(people: Identities, person: Identity, **settings: Any) -> report.Selection:
+    how = TrackSettings(**settings)
+    return report.Selection(person, build_face_track(people, person, how), how)
+
+
+def test_report_without_people(detector: MediaPipeDetector) -> None:
+    assert report.report_text(found(black(3), detector)) == "clip: 3 frames, 1 shot(s), 0 face(s)"
+
+
+def test_report_contact_sheet_numbers_everybody(people: Identities) -> None:
+    crops = list(report.identity_crops(people, 256))
+    assert [numbered.shape for numbered in crops] == [(256, 256, 3)] * 2
+    decoded = cv2.imdecode(np.frombuffer(report.contact_sheet(crops), np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decoded[..., ::-1], np.hstack(crops))
+    bare = [numberless(people, person) for person in people.persons]
+    for numbered, plain in zip(crops, bare, strict=True):
+        changed = (numbered != plain).any(axis=-1)
+        assert changed[:60, :60].any(), "a number in the upper left corner"
+        assert not changed[60:].any()
+        assert not changed[:, 60:].any()
+    pixels = [int((numbered != plain).any(axis=-1).sum()) for numbered, plain in zip(crops, bare, strict=True)]
+    assert pixels[0] < pixels[1], "a 1 is thinner than a 2"
+
+
+def numberless(people: Identities, person: Identity) -> np.ndarray:
+    """The crop that `report.crops` numbers."""
+    best = report._best(person)
+    at = int(np.flatnonzero(person.frames == best)[0])
+    matrix = affine_matrices(person.points[at : at + 1], 256, (), "zero-lag")[0]
+    return crop(next(people.source.read([best])), matrix, 256).transpose(1, 2, 0)
+
+
+def test_reference_picture_selects_person(people: Identities, pair: Clip, detector: MediaPipeDetector) -> None:
+    for left, number in ((0, 1), (2 * SIDE_PX, 2)):
+        picture = pair.frames[25][:, left : left + SIDE_PX]
+        bright = (picture * 0.7).astype(np.uint8)
+        for given in (picture, bright, cv2.resize(picture, None, fx=1.7, fy=1.7).astype(np.float32) / 255):
+            assert select(people, reference=reference_appearance(given, detector)).number == number
+
+
+def command(video: Path, shared: Path, tmp_path: Path, *more: object) -> int:
+    folder = tmp_path / "models" / "latentsync"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "face_landmarker.task").exists():
+        (folder / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
+    return main(["faces", str(video), "--models", str(folder.parent), *map(str, more)])
+
+
+def test_faces_command_prints_json_and_writes_crops(
+    shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    png = tmp_path / "crops ü.png"
+    assert command(video, shared, tmp_path, "--json", "-o", png, "--face", "leftmost") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [face["frames"] for face in told["faces"]] == [18, 30]
+    assert told["chosen"] == 1
+    assert told["lips"] == {"frames": 18, "bridged": [], "left": [[8, 20]]}
+    assert cv2.imdecode(np.frombuffer(png.read_bytes(), np.uint8), cv2.IMREAD_COLOR).shape == (256, 512, 3)
+
+
+def test_faces_command_max_gap_fills_gaps(
+    shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(video, shared, tmp_path, "--face", "leftmost", "--max-gap", 12) == 0
+    assert "  bridged: 8-19" in capsys.readouterr().out.splitlines()
+
+
+def test_faces_command_refuses_bad_arguments(
+    shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(video, shared, tmp_path, "-o", "crops.jpg") == 2
+    assert command(video, shared, tmp_path, "--face-index", 2) == 1
+    assert "there is no face 2 to choose; 2 faces were found" in capsys.readouterr().err
+    assert command(video, shared, tmp_path, "--min-confidence", 0) == 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (480, 640)])
+def test_tracker_frames_without_face_give_nobody(detector: MediaPipeDetector, size: tuple[int, int]) -> None:
+    for count in (1, 3):
+        assert found(Clip(np.zeros((count, *size, 3), np.uint8)), detector).persons == ()
+
+
+def test_tracker_accepts_one_frame(shared: Path, detector: MediaPipeDetector) -> None:
+    people = found(staged(actor(shared, "demo1", np.zeros(1)), width=SIDE_PX), detector)
+    assert build_face_track(people, select(people)).present.tolist() == [True]

@@ -1,0 +1,75 @@
+"""The nodes' own modules, imported with a real ComfyUI's beside them, for what needs no server to be tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.support.paths import REPOSITORY
+
+PACK = "the_pack"  # ComfyUI, too, imports packs under names of its own
+
+
+@pytest.fixture(scope="session")
+def comfyui_modules() -> Iterator[None]:
+    """ComfyUI's modules can be imported; on the processor, since tests run anywhere."""
+    folder = next(iter(sorted((REPOSITORY / ".comfyui").glob("ComfyUI-*"))), None)
+    if folder is None:
+        pytest.skip("needs ComfyUI in .comfyui/, where `make venv` puts it")
+    sys.path.append(str(folder))
+    from comfy.cli_args import args
+
+    args.cpu = True
+    yield
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui_modules: None) -> ModuleType:
+    """The package of the nodes; its modules are its attributes."""
+    root = _package(PACK, REPOSITORY)
+    sys.modules[PACK] = root
+    return importlib.import_module(f"{PACK}.nodes")
+
+
+def _package(name: str, folder: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    return importlib.util.module_from_spec(spec)
+
+
+@pytest.fixture
+def old_video(comfyui_modules: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """Makes of a VIDEO one that tells nothing of its trim, as in ComfyUI before 0.23."""
+    from comfy_api.input import VideoInput
+
+    monkeypatch.delattr(VideoInput, "get_active_trim_window", raising=False)
+
+    class Old(VideoInput):
+        def __init__(self, video: Any) -> None:
+            self._video = video
+
+        def get_components(self) -> Any:
+            return self._video.get_components()
+
+        def get_stream_source(self) -> Any:
+            return self._video.get_stream_source()
+
+        def get_duration(self) -> float:
+            return self._video.get_duration()
+
+        def as_trimmed(self, *given: Any, **named: Any) -> Any:
+            return Old(self._video.as_trimmed(*given, **named))
+
+        def save_to(self, *given: Any, **named: Any) -> None:
+            self._video.save_to(*given, **named)
+
+    return Old

@@ -1,0 +1,141 @@
+"""What becomes of a run that finds no memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from latentsync import synthetic
+from latentsync.sampling.sampler import clip_limit
+from latentsync.weights.catalog import VAE
+
+
+@pytest.fixture(scope="session")
+def runtime(pack: ModuleType) -> ModuleType:
+    return pack.runtime
+
+
+class Held:
+    """Stands for a tensor on the device."""
+
+
+def test_model_handle_oom_frees_everything(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Held]] = []
+    freed: list[bool] = []
+
+    def work() -> Iterator[int]:
+        tensor = Held()
+        held.append(weakref.ref(tensor))
+        yield 1
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
+        )
+
+    monkeypatch.setattr(runtime.mm, "unload_all_models", lambda: freed.append(held[0]() is None))
+    with pytest.raises(Exception, match="out of memory: close") as caught:
+        list(runtime.tracked(work(), 2))
+    assert type(caught.value).__name__ == "RoomError"
+    assert str(caught.value).endswith("precision fp8 (CUDA out of memory)")
+    assert freed == [True], "what the run held went before the models did"
+
+
+class Patcher:
+    """A network of which 1 GB is not on its card yet."""
+
+    def __init__(self, device: str) -> None:
+        self.load_device, self.model = torch.device(device), None
+
+    def model_size(self) -> int:
+        return 3 * GB
+
+    def loaded_size(self) -> int:
+        return 2 * GB
+
+
+GB = 2**30
+
+
+def loaded(runtime: ModuleType, version: str, device: str) -> Any:
+    spec = runtime.MODELS[version]
+    return runtime.LoadedModel(spec, Patcher(device), None, None, torch.float16, ())
+
+
+@pytest.mark.parametrize(
+    ("version", "device", "free_gb", "clips"),
+    [
+        ("1.6", "meta", 24, 2),
+        ("1.6", "meta", 3.2, 1),
+        ("1.6", "meta", 0.5, 1),
+        ("1.5", "meta", 24, 8),
+        ("1.5", "meta", 3.1, 4),
+        ("1.5", "cpu", 24, 2),
+    ],
+)
+def test_model_handle_batch_fits_free_memory(
+    runtime: ModuleType, monkeypatch: pytest.MonkeyPatch, version: str, device: str, free_gb: float, clips: int
+) -> None:
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
+    monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: free_gb * GB)
+    monkeypatch.setattr(runtime.mm, "extra_reserved_memory", lambda: 1 * GB)
+    assert loaded(runtime, version, device).room().most == clips
+
+
+def test_model_handle_deterministic_ignores_free_memory(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.args, "deterministic", True)
+    monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
+    assert loaded(runtime, "1.5", "meta").room().most == 1
+
+
+def test_model_handle_vae_result_ignores_free_memory(
+    pack: ModuleType, runtime: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ComfyUI's VAE takes as many at once as it has room for."""
+    synthetic.write_models(tmp_path)
+    codec = runtime.VaeCodec(pack.loading._load_vae(tmp_path / VAE.path))
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made = []
+    for free_gb in (0.001, 1000):
+        monkeypatch.setattr(codec.vae.patcher, "get_free_memory", lambda _, free=free_gb: free * GB)
+        latents = codec.encode(images)
+        made.append((latents, codec.decode(latents)))
+    assert torch.equal(made[0][0], made[1][0])
+    assert torch.equal(made[0][1], made[1][1])
+
+
+def test_model_handle_loads_unet_before_every_batch(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two of them the VAE may have taken its place."""
+    brought: list[int] = []
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, memory_required: brought.append(memory_required))
+    model = loaded(runtime, "1.6", "meta")
+    model.unet.model = synthetic.unet()
+    unet = model.denoiser(clip_limit(3))
+    for windows in (1, 2):
+        assert len(unet.hear(torch.zeros(windows, 2, 50, 384))) == 16
+    assert brought[1] == 1.5 * brought[0] > 0, "two clips, then the three that there is room for"
+
+
+def test_model_handle_model_too_large_is_one_sentence(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    freed: list[bool] = []
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", load)
+    monkeypatch.setattr(runtime.mm, "unload_all_models", lambda: freed.append(True))
+    with pytest.raises(Exception, match=r"^out of memory: close what else uses it"):
+        loaded(runtime, "1.6", "meta").room()
+    assert freed
+
+
+def test_model_handle_passes_other_errors_on(runtime: ModuleType) -> None:
+    def work() -> Iterator[int]:
+        raise ValueError("mat1 and mat2")
+        yield 1
+
+    with pytest.raises(ValueError, match="mat1 and mat2"):
+        list(runtime.tracked(work(), 1))

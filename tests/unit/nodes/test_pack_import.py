@@ -1,0 +1,16 @@
+"""What ComfyUI's start has of the pack: silence, and no library that is not there already."""
+
+from __future__ import annotations
+
+from benchmarks.importing import load
+from scripts.compat import NODES
+
+OURS_TO_INSTALL = ("cv2", "diffusers", "huggingface_hub", "mediapipe", "whisper")
+
+
+def test_pack_import_without_libraries_lists_every_node() -> None:
+    loading = load(*OURS_TO_INSTALL)
+    assert set(loading.nodes) == NODES
+    assert loading.asked == []
+    assert loading.packages == []
+    assert loading.said == ""

@@ -1,0 +1,184 @@
+"""Help pages and translations: complete, in step with the nodes to the word, and where ComfyUI looks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import runpy
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.support.paths import REPOSITORY
+
+HELP = REPOSITORY / "web" / "docs"
+IDENTIFIERS = {"version", "unet", "precision", "format", "scheduler"}
+"""Inputs whose options are names: of versions, files, number formats, codecs, methods."""
+
+WITHOUT_DEFAULT = {"en": ("required", "optional", "empty"), "zh": ("\u5fc5\u586b", "\u53ef\u9009", "\u7a7a")}
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
+
+@pytest.fixture(scope="session")
+def nodes(pack: ModuleType) -> dict[str, dict[str, Any]]:
+    """What ComfyUI's page is told of each node."""
+    extension = pack.LatentSyncExtension()
+    pack.runtime.register_model_folders()
+    told = [node.GET_NODE_INFO_V1() for node in asyncio.run(extension.get_node_list())]
+    return {info["name"]: info for info in told}
+
+
+@pytest.fixture(scope="session")
+def english() -> dict[str, Any]:
+    return translations("en")
+
+
+@pytest.fixture(scope="session")
+def chinese() -> dict[str, Any]:
+    return translations("zh")
+
+
+def test_locale_english_equals_node_texts(nodes: dict[str, Any], english: dict[str, Any]) -> None:
+    assert english == {name: words(info) for name, info in nodes.items()}
+
+
+def test_locale_chinese_has_every_key(english: dict[str, Any], chinese: dict[str, Any]) -> None:
+    assert dict(leaves(chinese)).keys() == dict(leaves(english)).keys()
+
+
+def test_locale_chinese_has_no_english_left(chinese: dict[str, Any]) -> None:
+    for path, text in leaves(chinese):
+        is_sentence = path[-1] in {"tooltip", "description", "display_name"}
+        assert CHINESE.search(text) or not (is_sentence or re.search("[a-z]", text)), (path, text)
+
+
+def test_locale_has_no_placeholder_characters(english: dict[str, Any], chinese: dict[str, Any]) -> None:
+    """vue-i18n takes these for placeholders, links and plurals."""
+    for path, text in [*leaves(english), *leaves(chinese)]:
+        assert not set("{}@|") & set(text), (path, text)
+
+
+def test_locale_is_read_by_comfyui(
+    pack: ModuleType, english: dict[str, Any], chinese: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import folder_paths
+    from app.custom_node_manager import CustomNodeManager
+
+    (tmp_path / "latentsync-nodes").symlink_to(REPOSITORY, target_is_directory=True)
+    monkeypatch.setattr(folder_paths, "get_folder_paths", lambda _: [str(tmp_path)])
+    assert CustomNodeManager().build_translations() == {"en": {"nodeDefs": english}, "zh": {"nodeDefs": chinese}}
+
+
+def test_help_folder_is_the_packs_web_directory() -> None:
+    exported = runpy.run_path(str(REPOSITORY / "__init__.py"))
+    assert (REPOSITORY / exported["WEB_DIRECTORY"] / "docs").samefile(HELP)
+
+
+def test_help_has_a_page_for_every_node(nodes: dict[str, Any]) -> None:
+    found = {path.relative_to(HELP).as_posix() for path in HELP.rglob("*") if path.is_file()}
+    assert found == {page for name in nodes for page in (f"{name}.md", f"{name}/zh.md")}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_help_lists_every_input_with_default(nodes: dict[str, Any], language: str) -> None:
+    for name, info in nodes.items():
+        shown = translations(language)[name]["inputs"]
+        labels = {key: f"`{key}`" if language == "en" else f"{shown[key]['name']} `{key}`" for key in shown}
+        expected = sorted((labels[key], default) for key, default in defaults(info, language))
+        assert sorted((row[0], row[2]) for row in table(name, language, 0)) == expected, name
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_help_lists_every_output(nodes: dict[str, Any], language: str) -> None:
+    for name, info in nodes.items():
+        shown = translations(language)[name]["outputs"]
+        labels = [f"`{key}`" for key in info["output_name"]]
+        if language == "zh":
+            labels = [f"{shown[str(i)]['name']} {label}" for i, label in enumerate(labels)]
+        assert [row[0] for row in table(name, language, 1)] == labels, (name, language)
+
+
+@pytest.mark.parametrize("path", [HELP / "a_node.md", REPOSITORY / "locales" / "zh" / "nodeDefs.json"])
+def test_archive_keeps_help_and_locales(path: Path) -> None:
+    parts = path.relative_to(REPOSITORY).parts
+    lines = (REPOSITORY / ".comfyignore").read_text(encoding="utf-8").split()
+    left_out = [line for line in lines if any(fnmatch(part, line.rstrip("/")) for part in [*parts, f"/{parts[0]}"])]
+    assert not left_out
+
+
+def translations(language: str) -> dict[str, Any]:
+    return json.loads((REPOSITORY / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def words(info: dict[str, Any]) -> dict[str, Any]:
+    """A node's own words, in the form in which ComfyUI takes translations."""
+    outputs = zip(info["output_name"], info["output_tooltips"], strict=True)
+    return {
+        "display_name": info["display_name"],
+        "description": info["description"],
+        "inputs": {
+            key.replace(".", "_"): said for key, kind, told in inputs(info) for key, said in said_of(key, kind, told)
+        },
+        "outputs": {str(i): {"name": name, "tooltip": tooltip} for i, (name, tooltip) in enumerate(outputs)},
+    }
+
+
+def inputs(info: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Name, type and options of every input, in the order in which they are shown."""
+    for group, names in info["input_order"].items():
+        yield from ((name, *info["input"][group][name]) for name in names if group != "hidden")
+
+
+def said_of(key: str, kind: str, told: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is said of an input, and of each socket that grows out of it."""
+    said: dict[str, Any] = {"name": key, "tooltip": told["tooltip"]}
+    if kind == "COMBO" and key not in IDENTIFIERS:
+        said["options"] = {option: option for option in told["options"]}
+    yield key, said
+    if kind == "COMFY_AUTOGROW_V3":
+        template = told["template"]
+        ((_, socket),) = template["input"]["required"].values()
+        names = [f"{template['prefix']}{i}" for i in range(template["max"])]
+        yield from ((f"{key}.{name}", {"name": name, "tooltip": socket["tooltip"]}) for name in names)
+
+
+def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def page(name: str, language: str) -> str:
+    path = HELP / f"{name}.md" if language == "en" else HELP / name / f"{language}.md"
+    return path.read_text(encoding="utf-8")
+
+
+def table(name: str, language: str, number: int) -> list[list[str]]:
+    """The cells of one of a page's tables, without its head; each section has at most one."""
+    sections = [rows(section) for section in page(name, language).split("\n## ")]
+    return [found for found in sections if found][number][2:]
+
+
+def rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def defaults(info: dict[str, Any], language: str) -> Iterator[tuple[str, str]]:
+    """Every input, and what a page says of its default."""
+    required, optional, empty = WITHOUT_DEFAULT[language]
+    for key, _, told in inputs(info):
+        default = told.get("default")
+        if default is None:
+            yield key, optional if key in info["input_order"].get("optional", []) else required
+        elif isinstance(default, bool):
+            yield key, "`on`" if default else "`off`"
+        else:
+            yield key, (f"`{default}`" if isinstance(default, str) else f"`{default:g}`") if default != "" else empty

@@ -1,0 +1,58 @@
+"""Which weights the demo takes, and what it says when it cannot take real ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from latentsync import marks
+from latentsync.errors import WeightsError
+from latentsync.synthetic import write_models
+from latentsync.weights.catalog import MODELS, VAE
+from scripts import demo
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The models folder of the demo; what downloads brings nothing."""
+    monkeypatch.setattr(demo, "REAL_BASE", tmp_path / "demo")
+    monkeypatch.setattr(demo, "SYNTHETIC_BASE", tmp_path / "untrained")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
+    return tmp_path / "demo" / "models"
+
+
+def test_demo_without_weights_uses_untrained_ones(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
+    said = capsys.readouterr().out
+    assert "4 model files are missing" in said
+    assert "untrained weights" in said
+
+
+def test_demo_says_why_weights_are_not_used(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_models(models)
+    (models / VAE.path).write_bytes(b"cut")
+    assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
+    assert "sd-vae-ft-mse.safetensors: cannot be read as weights" in capsys.readouterr().out
+
+
+def test_demo_requested_weights_are_used_or_it_fails(models: Path) -> None:
+    write_models(models)
+    assert demo.prepare_weights("1.5") == demo.REAL_BASE
+    (models / VAE.path).unlink()
+    with pytest.raises(WeightsError, match=r"sd-vae-ft-mse.safetensors"):
+        demo.prepare_weights("1.5")
+    assert not demo.SYNTHETIC_BASE.exists()
+
+
+def test_demo_names_file_of_unknown_version(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_models(models)
+    monkeypatch.setattr(marks, "VERSION", "no mark")
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    assert demo.main() == 1
+    unet = (models / MODELS["1.5"].unet.path).with_suffix(".safetensors")
+    assert capsys.readouterr().err.startswith(f"The demo failed: {unet}: nobody knows this file")

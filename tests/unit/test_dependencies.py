@@ -1,0 +1,72 @@
+"""A library that is missing stops what needs it, with a sentence that says what to install, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentsync import synthetic
+from latentsync.audio import mel
+from latentsync.errors import DependencyError
+from latentsync.faces import warp
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.fetch import fetch
+from latentsync.hub import folders_in
+from latentsync.progress import run
+from latentsync.sampling import schedulers
+from latentsync.weights.catalog import WHISPER
+from tests.support.paths import REPOSITORY
+
+Remove = Callable[[str], None]
+
+
+@pytest.fixture
+def remove(monkeypatch: pytest.MonkeyPatch) -> Remove:
+    """Makes a package one that is not installed."""
+
+    def removed(package: str) -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, package, None)
+
+    return removed
+
+
+def download(folder: Path) -> None:
+    run(fetch([WHISPER], folders_in(folder)))
+
+
+@pytest.mark.parametrize(
+    ("package", "use", "install"),
+    [
+        ("mediapipe", lambda folder: MediaPipeDetector(folder / "any.task"), "mediapipe>=0.10.30"),
+        ("cv2", lambda _: warp.opencv(), "opencv-python"),
+        ("whisper", lambda _: synthetic.whisper(), "openai-whisper>=20240930"),
+        ("whisper", lambda _: list(mel.mel_power([torch.zeros(16000)])), "openai-whisper>=20240930"),
+        ("diffusers", lambda _: synthetic.vae(), "diffusers>=0.32"),
+        ("diffusers", lambda _: schedulers.make_scheduler("unipc", 4), "diffusers>=0.32"),
+        ("huggingface_hub", download, "huggingface_hub>=0.27"),
+    ],
+)
+def test_missing_library_error_says_what_to_install(
+    package: str, use: Callable[[Path], object], install: str, remove: Remove, tmp_path: Path
+) -> None:
+    remove(package)
+    with pytest.raises(DependencyError, match=re.escape(f"pip install '{install}'")):
+        use(tmp_path)
+
+
+def test_ddim_runs_without_diffusers(remove: Remove) -> None:
+    remove("diffusers")
+    assert len(schedulers.make_scheduler("ddim", 4).timesteps) == 4
+
+
+def test_named_versions_equal_requirements() -> None:
+    required = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").split()
+    told = {"mediapipe>=0.10.30", "openai-whisper>=20240930", "diffusers>=0.32", "huggingface_hub>=0.27"}
+    assert set(required) == told

@@ -1,0 +1,41 @@
+"""ImageBatch: frames from a tensor."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from latentsync.errors import MediaError, UsageError
+from latentsync.video.frame_source import ImageBatch
+
+
+def test_image_batch_reads_frames() -> None:
+    images = torch.rand(5, 6, 7, 3)
+    batch = ImageBatch(images, Fraction(24))
+    assert (batch.frame_count, batch.height, batch.width, batch.rate) == (5, 6, 7, 24)
+    assert batch.duration_seconds == Fraction(5, 24)
+    assert [batch.index_at(Fraction(i, 24)) for i in range(-1, 7)] == [0, 0, 1, 2, 3, 4, 4, 4]
+    for i, picture in zip([4, 0, 0], batch.read(iter([4, 0, 0])), strict=True):
+        assert picture.dtype == np.float32
+        assert picture.flags.c_contiguous
+        np.testing.assert_array_equal(picture, images[i].numpy())
+    with pytest.raises(UsageError, match="no frame 5"):
+        list(batch.read([5]))
+
+
+def test_image_batch_keeps_alpha_and_takes_fp16() -> None:
+    images = torch.rand(2, 4, 4, 4).half()
+    batch = ImageBatch(images, Fraction(25))
+    assert batch.alpha is not None
+    assert torch.equal(batch.alpha, images[..., 3])
+    np.testing.assert_array_equal(next(batch.read([1])), images[1, ..., :3].float().numpy())
+    assert ImageBatch(images[..., :3], Fraction(25)).alpha is None
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (0, 4, 4, 3), (1, 4, 4, 1)])
+def test_image_batch_refuses_bad_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(MediaError, match="frames, height, width"):
+        ImageBatch(torch.zeros(shape), Fraction(25))

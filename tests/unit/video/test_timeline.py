@@ -1,0 +1,210 @@
+"""The arithmetic of time: counts, order and windows, for every usual rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentsync.audio.waveform import Waveform
+from latentsync.errors import UsageError
+from latentsync.sampling.windows import split_windows
+from latentsync.video.timeline import (
+    MODEL_RATE,
+    LengthMode,
+    Timeline,
+    build_timeline,
+    hold,
+    loop,
+    num_frames,
+    output_rate,
+    ping_pong,
+)
+
+RATES = [
+    *(Fraction(rate) for rate in (24, 25, 30, 50)),
+    *(Fraction(rate * 1000, 1001) for rate in (24, 30, 60)),
+]
+rates = st.sampled_from(RATES)
+lengths = st.integers(1, 100)
+modes: st.SearchStrategy[LengthMode] = st.sampled_from(get_args(LengthMode))
+sample_rates = st.sampled_from([16000, 22050, 44100, 48000])
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A source of constant rate that has no pictures."""
+
+    frame_count: int
+    rate: Fraction
+    name: str = "clip"
+    height: int = 1
+    width: int = 1
+
+    @property
+    def duration_seconds(self) -> Fraction:
+        return self.frame_count / self.rate
+
+    def index_at(self, seconds: Fraction) -> int:
+        return min(max(int(seconds * self.rate // 1), 0), self.frame_count - 1)
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        raise NotImplementedError
+
+
+@given(lengths, rates)
+def test_timeline_frames_have_exact_length(count: int, rate: Fraction) -> None:
+    assert num_frames(count / rate, rate) == count
+
+
+@given(lengths, rates, sample_rates, st.sampled_from(["floor", "ceil"]))
+def test_timeline_whole_samples_give_exact_frames(count: int, rate: Fraction, hertz: int, rounding: str) -> None:
+    samples = count / rate * hertz
+    whole = samples // 1 if rounding == "floor" else -(-samples // 1)
+    assert num_frames(Fraction(whole, hertz), rate) == count
+
+
+def test_timeline_empty_audio_still_has_one_frame() -> None:
+    assert num_frames(Fraction(0), Fraction(25)) == 1
+    assert num_frames(Fraction(1, 50), Fraction(25)) == 1
+    assert num_frames(Fraction(3, 50), Fraction(25)) == 2, "halves go up"
+
+
+@given(lengths, st.integers(0, 1000))
+def test_ping_pong_moves_by_one_and_repeats_ends(length: int, start: int) -> None:
+    there = [ping_pong(i, length) for i in range(start, start + 2 * length + 1)]
+    assert there[0] == there[-1]
+    assert sorted(there[:-1]) == sorted([*range(length)] * 2)
+    for a, b in pairwise(there):
+        assert abs(a - b) == 1 or (a == b and a in (0, length - 1))
+
+
+def test_ping_pong_by_hand() -> None:
+    assert [ping_pong(i, 3) for i in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
+
+
+@given(lengths, rates, lengths, rates)
+def test_timeline_lasts_as_long_as_the_audio(held: int, source_rate: Fraction, wanted: int, rate: Fraction) -> None:
+    timeline = build_timeline(Clip(held, source_rate), wanted / rate, rate)
+    assert (timeline.frame_count, timeline.rate) == (wanted, rate)
+    assert timeline.duration_seconds == wanted / rate
+    assert all(0 <= i < held for i in timeline.source_index)
+
+
+@given(lengths, rates, lengths)
+def test_timeline_source_fps_shows_every_frame(held: int, rate: Fraction, wanted: int) -> None:
+    timeline = build_timeline(Clip(held, rate), wanted / rate, rate)
+    assert timeline.source_index == tuple(ping_pong(i, held) for i in range(wanted))
+
+
+@given(lengths, rates)
+def test_timeline_first_pass_is_forward_and_on_time(held: int, source_rate: Fraction) -> None:
+    clip = Clip(held, source_rate)
+    shown = build_timeline(clip, clip.duration_seconds).source_index
+    assert list(shown) == sorted(shown)
+    for position, i in enumerate(shown[: held - 1]):
+        assert 0 <= position / MODEL_RATE - i / source_rate < 1 / source_rate or i == held - 1
+
+
+@given(st.lists(st.booleans(), max_size=80), st.integers(1, 20))
+def test_windows_cover_active_frames_once(active: list[bool], longest: int) -> None:
+    found = list(split_windows(active, longest))
+    assert [i for window in found for i in window] == [i for i, on in enumerate(active) if on]
+    assert all(1 <= len(window) <= longest for window in found)
+    for a, b in pairwise(found):
+        assert len(a) == longest or a.stop < b.start, "only the last window of a run is short"
+
+
+@given(st.lists(st.integers(0, 2), max_size=80), st.integers(1, 20), st.data())
+def test_windows_with_overlap_cover_active_frames(active: list[int], longest: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, longest - 1))
+    found = list(split_windows(active, longest, overlap))
+    assert sorted({i for window in found for i in window}) == [i for i, on in enumerate(active) if on]
+    for window in found:
+        assert 1 <= len(window) <= longest
+        assert len({active[i] for i in window}) == 1, "no window goes across a change"
+    for a, b in pairwise(found):
+        assert a.stop < b.stop, "each adds a frame"
+        assert b.start >= a.stop or (a.stop - b.start == overlap and len(a) == longest)
+    assert overlap > 0 or found == list(split_windows(active, longest))
+
+
+def test_windows_with_overlap_by_hand() -> None:
+    assert list(split_windows([1] * 33, 16, 4)) == [range(16), range(12, 28), range(24, 33)]
+    assert list(split_windows([1] * 28, 16, 4)) == [range(16), range(12, 28)], "a third would add nothing"
+    assert list(split_windows([1] * 3, 16, 4)) == [range(3)]
+    assert list(split_windows([1] * 17 + [2] * 3, 16, 4)) == [range(16), range(12, 17), range(17, 20)]
+
+
+@pytest.mark.parametrize("rate", [Fraction(0), Fraction(-25)])
+def test_timeline_fps_must_be_positive(rate: Fraction) -> None:
+    with pytest.raises(UsageError, match="positive"):
+        Timeline(rate, (0,))
+
+
+def test_timeline_must_have_frames() -> None:
+    with pytest.raises(UsageError, match="no frame"):
+        Timeline(Fraction(25), ())
+
+
+def test_timeline_auto_keeps_supported_fps() -> None:
+    for rate in RATES:
+        assert output_rate(rate, "source") == rate
+        assert output_rate(rate, "25") == 25
+        assert output_rate(rate) == (rate if rate <= 30 else 25)
+    assert output_rate(Fraction(31)) == 31
+    assert output_rate(Fraction(23)) == 23
+    assert output_rate(Fraction(2299, 100)) == 25
+    assert output_rate(Fraction(15)) == 25
+
+
+@given(lengths, rates, lengths, sample_rates, modes, st.sampled_from(["auto", "25", "source"]))
+def test_timeline_length_is_exact_in_every_mode(
+    held: int, source_rate: Fraction, heard: int, hertz: int, mode: LengthMode, choice: str
+) -> None:
+    rate = output_rate(source_rate, choice)
+    sound = Waveform(torch.zeros(1, round(heard / rate * hertz)), hertz)
+    clip = Clip(held, source_rate)
+    timeline = build_timeline(clip, sound.duration_seconds, rate, mode)
+    shown = num_frames(clip.duration_seconds, rate)
+    expected = {"video": shown, "shortest": min(shown, heard)}.get(mode, heard)
+    assert (timeline.frame_count, timeline.rate) == (expected, rate)
+    assert timeline.sound_frames == min(expected, heard)
+    fitted = sound.fit_to(timeline.frame_count, timeline.rate)
+    assert num_frames(fitted.duration_seconds, rate) == expected
+    assert abs(fitted.duration_seconds - timeline.duration_seconds) <= Fraction(1, 2 * hertz), "half a sample"
+    assert fitted is sound or expected != heard, "sound that lasts as long is not touched"
+
+
+@given(lengths, rates, lengths, modes)
+def test_timeline_frames_are_exact_in_every_mode(held: int, rate: Fraction, heard: int, mode: LengthMode) -> None:
+    """At the source's own rate, frame i of the output is frame f(i) of the source, by definition of the mode."""
+    timeline = build_timeline(Clip(held, rate), heard / rate, rate, mode)
+    meant = {
+        "ping-pong": lambda i: [*range(held), *reversed(range(held))][i % (2 * held)],
+        "loop": lambda i: i % held,
+        "hold": lambda i: min(i, held - 1),
+    }.get(mode, lambda i: i)
+    assert timeline.source_index == tuple(meant(i) for i in range(timeline.frame_count))
+
+
+def test_timeline_other_modes_by_hand() -> None:
+    assert [loop(i, 3) for i in range(8)] == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert [hold(i, 3) for i in range(5)] == [0, 1, 2, 2, 2]
+
+
+def test_timeline_cuts_or_pads_audio() -> None:
+    sound = Waveform(torch.ones(2, 44100), 44100)
+    longer = sound.fit_to(50, Fraction(25))
+    assert (longer.samples.shape, float(longer.samples.sum())) == ((2, 88200), 88200.0)
+    assert not longer.samples[:, 44100:].any()
+    shorter = sound.fit_to(5, Fraction(25))
+    assert shorter.samples.shape == (2, 8820)
