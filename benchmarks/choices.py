@@ -42,40 +42,40 @@ from latentsync.video.timeline import Timeline, build_timeline
 from latentsync.video.video_file import VideoFile
 
 RESOLUTION = 128  # pixels, half of what 1.5 samples
-EXACT = SamplerSettings(steps=20, step_cache=1)
+EXACT = SamplerSettings(num_inference_steps=20, cache_interval=1)
 
 CHOICES = {
-    **{f"step_cache {n}": SamplerSettings(step_cache=n) for n in (2, 3, 4, 5)},
+    **{f"step_cache {n}": SamplerSettings(cache_interval=n) for n in (2, 3, 4, 5)},
     **{
-        f"{scheduler}, {steps} steps": SamplerSettings(steps=steps, step_cache=1, scheduler=scheduler)
+        f"{scheduler}, {steps} steps": SamplerSettings(num_inference_steps=steps, cache_interval=1, scheduler=scheduler)
         for scheduler in ("ddim", "dpm++ 2m", "euler", "unipc")
         for steps in (20, 10, 6)
         if (scheduler, steps) != (EXACT.scheduler, EXACT.steps)
     },
-    "guidance 1": SamplerSettings(step_cache=1, guidance=1.0),
-    "guidance_end 0.5": SamplerSettings(step_cache=1, guidance_end=0.5),
-    "another seed": SamplerSettings(seed=EXACT.seed + 1, step_cache=1),
+    "guidance 1": SamplerSettings(cache_interval=1, guidance_scale=1.0),
+    "guidance_end 0.5": SamplerSettings(cache_interval=1, guidance_end=0.5),
+    "another seed": SamplerSettings(seed=EXACT.seed + 1, cache_interval=1),
 }
 """What is compared; another seed, for how far apart two mouths of equal right are."""
 
 
 class Counted:
-    """A denoiser that counts its passes, each of one clip: a guided call is two."""
+    """A denoiser that counts its passes, each of one clip: a do_cfg call is two."""
 
     def __init__(self, unet: protocols.Denoiser) -> None:
         self._unet = unet
         self.whole = self.shallow = 0
 
-    def hear(self, audio: Tensor) -> AudioKV:
-        return self._unet.hear(audio)
+    def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
+        return self._unet.precompute_audio_kv(audio)
 
     def __call__(
-        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, guided: bool = False
+        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, do_cfg: bool = False
     ) -> tuple[Tensor, Tensor]:
-        clips = len(x) * (1 + guided)
+        clips = len(x) * (1 + do_cfg)
         self.whole += clips if deep is None else 0
         self.shallow += clips if deep is not None else 0
-        return self._unet(x, timestep, heard, deep, guided=guided)
+        return self._unet(x, timestep, heard, deep, do_cfg=do_cfg)
 
 
 class Clip(NamedTuple):
@@ -105,7 +105,7 @@ def main() -> None:
 
 def _clip(options: argparse.Namespace) -> Clip:
     seconds = options.frames / VideoFile(options.video).rate
-    source, sound = VideoFile(options.video, duration_seconds=seconds), read_audio(options.sound).lasting(seconds)
+    source, sound = VideoFile(options.video, duration_seconds=seconds), read_audio(options.sound).pad_or_trim(seconds)
     with MediaPipeDetector(options.model) as detector:
         people = cluster_tracks(source, track_faces(source, detector))
     heard, settings = prepare_driving_audio(sound, None, Fraction(0)), AudioSettings()

@@ -55,7 +55,7 @@ SIDES = {"1.6": 64, "1.5": 32}  # of the latents
 WAYS = {"default": (PASSES, codecs.SLICE_IMAGES), "low memory": (1, 1)}  # clips in the UNet, images in the VAE
 LIMITS_GB = {("1.6", "default"): 6.0, ("1.5", "default"): 3.6, ("1.6", "low memory"): 4.5}
 SHOWN = 8  # kinds of tensors that are named of a peak
-SETTINGS = SamplerSettings(steps=3, step_cache=2)  # the first step and the third are whole
+SETTINGS = SamplerSettings(num_inference_steps=3, cache_interval=2)  # the first step and the third are whole
 
 
 class Held(NamedTuple):

@@ -101,7 +101,7 @@ def at_cuts(steps: np.ndarray) -> np.ndarray:
 def pauses(options: argparse.Namespace) -> None:
     """Of a pause put into the middle, how much is gated; and how much of the word after it is cut."""
     defaults = AudioSettings()
-    print(f"threshold {defaults.threshold_db} dB, hang {defaults.hang_seconds} s\n")
+    print(f"threshold {defaults.threshold_db} dB, hang {defaults.hangover_s} s\n")
     print("| recording | pause, s | noise, dB below | of it gated, % | owed, % | speech open, % | word start cut, ms |")
     print("|---|---|---|---|---|---|---|")
     for path in options.sounds:
@@ -120,7 +120,7 @@ def paused(voice: Tensor, seconds: float, decibels: int, settings: AudioSettings
     spoken = gated(noisy, settings)
     begins, ends = middle // TICK, (middle + len(silence)) // TICK
     pause = spoken[begins:ends]
-    owed = max(0, len(pause) - round(100 * settings.hang_seconds) - vad.LEAD_MELS) / len(pause)
+    owed = max(0, len(pause) - round(100 * settings.hangover_s) - vad.LEAD_MELS) / len(pause)
     loud = loudness(clean)[: len(spoken)] > LOUD
     cut = int(np.argmax(spoken[ends:])) * 10 if spoken[ends:].any() else len(spoken[ends:]) * 10
     return 100 * (1 - pause.mean()), 100 * owed, 100 * spoken[loud].mean(), cut
@@ -142,7 +142,7 @@ def loudness(samples: Tensor) -> np.ndarray:
 def gated(samples: Tensor, settings: AudioSettings) -> np.ndarray:
     known = vad.merge(vad.profile_noise(mel.mel_power([samples])))
     levels = torch.cat(list(vad.snr_db(mel.mel_power([samples]), known)))
-    return vad.threshold(levels, settings.threshold_db, settings.hang_seconds).spoken
+    return vad.threshold(levels, settings.threshold_db, settings.hangover_s).spoken
 
 
 def mono(path: Path) -> Tensor:

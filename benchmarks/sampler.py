@@ -123,7 +123,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def of_sampling(options: argparse.Namespace, window: Window) -> Iterator[Row]:
     """A window from noise to its last latents: plainly, and by the product."""
     given = window.noise, window.conditioning, window.audio
-    exact = SamplerSettings(steps=options.steps, guidance=options.guidance, step_cache=1)
+    exact = SamplerSettings(num_inference_steps=options.steps, guidance_scale=options.guidance, cache_interval=1)
 
     def product(settings: SamplerSettings) -> Tensor:
         *_, latents = denoise(window.unet, *given, settings, clip_limit(PASSES))
@@ -150,7 +150,7 @@ def sampling_row(name: str, taken: Taken, baseline: Taken, options: argparse.Nam
 
 @torch.no_grad()
 def of_ladder(options: argparse.Namespace, window: Window) -> Iterator[Row]:
-    """One guided step, each way one change after the one above it; then parts of the last."""
+    """One do_cfg step, each way one change after the one above it; then parts of the last."""
     taken = in_turn(ladder(window), Meter(options.device), options.rounds)
     first = before = median(one.seconds for one in taken["plain"])
     for name, ones in taken.items():
@@ -163,23 +163,23 @@ def of_ladder(options: argparse.Namespace, window: Window) -> Iterator[Row]:
 
 
 def ladder(window: Window) -> dict[str, Work]:
-    """Ways to compute one guided step."""
+    """Ways to compute one do_cfg step."""
     audio, unet = window.audio, window.unet
     x = torch.cat([window.noise.expand(-1, -1, audio.shape[1], -1, -1).to(audio), window.conditioning], dim=1)
     zeros, timestep = torch.zeros_like(audio), torch.tensor(TIMESTEP)
-    heard, silence = unet.hear(audio), unet.hear(zeros)
-    _, deep = unet(x, TIMESTEP, heard, guided=True)
+    heard, silence = unet.precompute_audio_kv(audio), unet.precompute_audio_kv(zeros)
+    _, deep = unet(x, TIMESTEP, heard, do_cfg=True)
     both = torch.cat([zeros, audio]), torch.cat([x, x])
     return {
         "plain": lambda: plain.unet(window.weights, both[1], timestep, both[0]),
         "our layers, a call for each pass": lambda: (
-            unet(x, TIMESTEP, unet.hear(zeros)),
-            unet(x, TIMESTEP, unet.hear(audio)),
+            unet(x, TIMESTEP, unet.precompute_audio_kv(zeros)),
+            unet(x, TIMESTEP, unet.precompute_audio_kv(audio)),
         ),
         "+ hears once": lambda: (unet(x, TIMESTEP, silence), unet(x, TIMESTEP, heard)),
         "+ silence folded": lambda: (unet(x, TIMESTEP, None), unet(x, TIMESTEP, heard)),
-        "+ one call, what is common once": lambda: unet(x, TIMESTEP, heard, guided=True),
-        "of that: a shallow step": lambda: unet(x, TIMESTEP, heard, deep, guided=True),
+        "+ one call, what is common once": lambda: unet(x, TIMESTEP, heard, do_cfg=True),
+        "of that: a shallow step": lambda: unet(x, TIMESTEP, heard, deep, do_cfg=True),
         "of that: conv_in": lambda: unet.conv_in(fold(x)),
     }
 

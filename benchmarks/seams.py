@@ -74,7 +74,7 @@ def untrained(track: FaceTrack) -> LipTrack:
     timeline = Timeline(track.source.rate, tuple(range(count)))
     sound = Waveform(torch.zeros(1, round(16000 * timeline.duration_seconds)), 16000)
     features = AudioFeatures(torch.zeros(int(50 * timeline.duration_seconds) + 1, AUDIO_STATES, AUDIO_WIDTH), sound)
-    settings, codec = SamplerSettings(steps=1, guidance=1), synthetic.vae()
+    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1), synthetic.vae()
     noise = sample_noise(settings.seed, RESOLUTION)
     samples = sampler.sample_windows(synthetic.unet(), codec, track, features, timeline, settings, noise)
     return sampler.build_lip_track(samples, track, timeline, sound, codec)

@@ -15,7 +15,7 @@ from latentsync.cli import run
 
 def main(arguments: list[str]) -> int:
     synthetic = run._synthetic_models
-    run._synthetic_models = lambda: replace(synthetic(), unet=Deaf(), codec=PoolingCodec())
+    run._synthetic_models = lambda: replace(synthetic(), unet=Deaf(), vae=PoolingCodec())
     return command_line.main(arguments)
 
 

@@ -26,7 +26,7 @@ class BatchLimit:
     """
 
     def __init__(self, most: int, what: str) -> None:
-        self.most = most
+        self.max_batch = most
         self._what = what
 
     def run(self, work: Callable[[int], T], asked: int) -> T:
@@ -40,7 +40,7 @@ class BatchLimit:
             RoomError: one at a time is too much.
         """
         while True:
-            at_once = min(self.most, asked)
+            at_once = min(self.max_batch, asked)
             try:
                 return work(at_once)
             except (RuntimeError, MemoryError) as error:
@@ -50,10 +50,10 @@ class BatchLimit:
             # only here is what the failed attempt held free again: the error kept it
             if at_once == 1:
                 raise OutOfMemoryError(_message(f"with {self._what} one at a time", reason))
-            self.most = at_once // 2
+            self.max_batch = at_once // 2
 
     def __repr__(self) -> str:
-        return f"Room({self.most} {self._what})"
+        return f"Room({self.max_batch} {self._what})"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

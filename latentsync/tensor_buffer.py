@@ -56,7 +56,7 @@ class TensorBuffer:
         self._count = slots.stop
         return slots
 
-    def finished(self) -> torch.Tensor:
+    def tensor(self) -> torch.Tensor:
         """All of them, fp16 (count, ...); from a file they come page by page, as they are read."""
         if self._memory is not None:
             return self._memory[: self._count]

@@ -57,7 +57,7 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "hang_ms",
-                    default=round(1000 * defaults.hang_seconds),
+                    default=round(1000 * defaults.hangover_s),
                     min=0,
                     max=5000,
                     step=20,

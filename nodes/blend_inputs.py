@@ -58,7 +58,7 @@ def blend_inputs() -> list[io.Input]:
         io.Boolean.Input(
             "color_match",
             default=True,
-            tooltip="Gives the new mouth the colours that the skin around it has in the source. A face whose colours "
+            tooltip="Gives the new mouth the colors that the skin around it has in the source. A face whose colors "
             "are right already stays as it is.",
         ),
     ]

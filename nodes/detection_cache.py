@@ -28,7 +28,7 @@ class Found(NamedTuple):
     """Who is in a source, and what was remarked on it while it was searched."""
 
     people: Identities
-    remarks: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 class DetectionCache:
@@ -46,11 +46,11 @@ class DetectionCache:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
-                return Found(Identities(source, kept.persons, kept.cuts), kept.remarks)
+                return Found(Identities(source, kept.persons, kept.cuts), kept.warnings)
         people = search()
-        found = Found(people, tuple(source.remarks()))
+        found = Found(people, tuple(source.warnings()))
         with self._lock:
-            self._kept[key] = _Kept(people.persons, people.cuts, found.remarks)
+            self._kept[key] = _Kept(people.persons, people.cuts, found.warnings)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
@@ -59,7 +59,7 @@ class DetectionCache:
 class _Kept(NamedTuple):
     persons: tuple[Identity, ...]
     cuts: tuple[int, ...]
-    remarks: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @cache

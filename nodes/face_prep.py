@@ -142,14 +142,14 @@ class LatentSyncFacePrep(io.ComfyNode):
             expect_type("reference_face", reference_face, torch.Tensor, "Load Image, or whatever makes an IMAGE")
         if landmarks is not None:
             expect_type("landmarks", landmarks, Mapping, "whatever makes FACE_LANDMARKS")
-        people, remarks = _found(source, fps, min_confidence, landmarks)
+        people, warnings = _found(source, fps, min_confidence, landmarks)
         reference = None if reference_face is None else _look(reference_face, min_confidence)
         person = identities.select(people, face, face_index, reference)
         track = build_face_track(people, person, settings)
         choice = {"face": face, "face_index": face_index, "min_confidence": min_confidence}
-        track = replace(track, made_with={**track.made_with, **choice})
+        track = replace(track, params={**track.params, **choice})
         preview = _preview(people)
-        said = "\n".join([report.report_text(people, report.Selection(person, track, settings)), *remarks])
+        said = "\n".join([report.report_text(people, report.Selection(person, track, settings)), *warnings])
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(said).as_dict()}
         return io.NodeOutput(track, preview, said, ui=shown)
 
@@ -166,7 +166,7 @@ def _found(
     if landmarks is not None:
         given = PrecomputedDetector(from_comfyui(landmarks, frames))
         people = cluster_tracks(frames, progress.with_progress(track_faces(frames, given), frames.frame_count))
-        return Found(people, tuple(frames.remarks()))
+        return Found(people, tuple(frames.warnings()))
     key = content_key(source), min_confidence
     return shared_cache().found(key, frames, lambda: _detected(frames, min_confidence))
 

@@ -60,7 +60,7 @@ class LatentSyncLoadModel(io.ComfyNode):
                     "vae",
                     optional=True,
                     tooltip="Used instead of sd-vae-ft-mse. It must be a VAE of Stable Diffusion 1.x; "
-                    "SDXL's looks the same but gives wrong colours.",
+                    "SDXL's looks the same but gives wrong colors.",
                 ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],

@@ -34,7 +34,7 @@ class LoadedModel:
 
     spec: version and resolution.
     unet, whisper: ComfyUI's patchers; they decide where the weights are.
-    codec: ComfyUI's VAE behind the library's interface.
+    vae: ComfyUI's VAE behind the library's interface.
     dtype: what the UNet computes in.
     files: that were read.
     """
@@ -42,7 +42,7 @@ class LoadedModel:
     spec: ModelSpec
     unet: Any
     whisper: Any
-    codec: ComfyVAE
+    vae: ComfyVAE
     dtype: torch.dtype
     files: tuple[Path, ...]
 
@@ -99,9 +99,9 @@ class ComfyUNet:
         self._model, self._room = model, room
         self._network: UNet = model.unet.model
 
-    def hear(self, audio: torch.Tensor) -> AudioKV:
-        self._model.load(min(self._room.most, PASSES * len(audio)))
-        return self._network.hear(audio)
+    def precompute_audio_kv(self, audio: torch.Tensor) -> AudioKV:
+        self._model.load(min(self._room.max_batch, PASSES * len(audio)))
+        return self._network.precompute_audio_kv(audio)
 
     def __call__(self, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - the UNet's
         return self._network(*given, **named)

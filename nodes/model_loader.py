@@ -67,7 +67,7 @@ def load_model(
         vae: to use instead of the one on disk.
     """
     device = mm.get_torch_device()
-    codec = ComfyVAE(checked_vae(vae)) if vae is not None else None
+    given_vae = ComfyVAE(checked_vae(vae)) if vae is not None else None
     version, chosen = _choice(version, unet)
     files = run_with_progress(_files(version, chosen, device, download_missing=download_missing, needs_vae=vae is None))
     stored, computed = _dtypes(precision, device)
@@ -81,7 +81,7 @@ def load_model(
         spec=files.spec,
         unet=_patcher(network, device, mm.unet_offload_device()),
         whisper=_patcher(checkpoint.load_whisper(files.whisper), device, mm.text_encoder_offload_device()),
-        codec=codec or ComfyVAE(_load_vae(files.vae)),
+        vae=given_vae or ComfyVAE(_load_vae(files.vae)),
         dtype=computed,
         files=(files.unet, files.whisper) if vae is not None else (files.unet, files.whisper, files.vae),
     )

@@ -165,7 +165,7 @@ class LatentSyncSampler(io.ComfyNode):
         noise = sample_noise(seed, model.spec.resolution).to(model.device)
         room = model.room()
         samples = sampler.sample_windows(
-            model.denoiser(room), model.codec, faces, embeds, timeline, settings, noise, model.dtype, room
+            model.denoiser(room), model.vae, faces, embeds, timeline, settings, noise, model.dtype, room
         )
         total = len(windows.plan_windows(faces, embeds, timeline, overlap)) * steps
         lips = sampler.build_lip_track(
@@ -173,9 +173,9 @@ class LatentSyncSampler(io.ComfyNode):
             faces,
             timeline,
             embeds.waveform,
-            model.codec,
+            model.vae,
             model_folders.temp_folder(),
         )
         asked = {"fps": fps, "length": LENGTHS[length]}
         origin = Provenance.of(model.spec.version, model.files, faces, embeds, settings, asked, monotonic() - began)
-        return io.NodeOutput(replace(lips, origin=origin))
+        return io.NodeOutput(replace(lips, provenance=origin))

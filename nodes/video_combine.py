@@ -132,7 +132,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
                 facts.identify(tracks, _given(tracks, heard, protect))
             made = composite(tracks, settings, masks)
             cls._write(path, made, tracks, form, crf, heard, run_record.tags(facts))
-            facts.notes.extend(source.remarks())
+            facts.notes.extend(source.warnings())
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
 
@@ -161,7 +161,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
             crf=crf,
             waveform=heard,
             tags={**cls._tags(), **tags},
-            colour=source.colour,
+            color=source.color,
         )
         with writer:
             for i, (frame, _) in enumerate(progress.with_progress(made, timeline.frame_count)):

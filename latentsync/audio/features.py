@@ -39,7 +39,7 @@ STATE_RATE = MEL_RATE // 2  # positions per second: the encoder halves
 SEGMENT_POSITIONS = SEGMENT_MELS // 2
 
 
-BEFORE = AUDIO_POSITIONS // 2 - 1  # positions that a window starts before its centre
+BEFORE = AUDIO_POSITIONS // 2 - 1  # positions that a window starts before its center
 
 
 AFTER = AUDIO_POSITIONS - BEFORE - 1
@@ -101,9 +101,9 @@ def frame_windows(states: Tensor, frames: Sequence[int], rate: Fraction, first: 
     Returns:
         (len(frames), 50, 384), position-major; beyond either end the outermost position is repeated.
     """
-    centres = torch.tensor([int(frame * STATE_RATE / rate) for frame in frames], device=states.device)
+    centers = torch.tensor([int(frame * STATE_RATE / rate) for frame in frames], device=states.device)
     offsets = torch.arange(AUDIO_POSITIONS, device=states.device) - BEFORE
-    positions = (centres[:, None] + offsets - first).clamp(0, len(states) - 1)
+    positions = (centers[:, None] + offsets - first).clamp(0, len(states) - 1)
     return states[positions].flatten(1, 2)
 
 
@@ -181,13 +181,13 @@ class AudioSettings:
 
     silence: as it comes out of the network; the source's own frames; or states of true silence.
     threshold_db: above its background, from which sound counts as speech; 1 to 20.
-    hang_seconds: how long speech is taken to go on after its level has fallen; 0 to 5.
+    hangover_s: how long speech is taken to go on after its level has fallen; 0 to 5.
     segments: overlapping, or cut every 30 s as upstream does.
     """
 
     silence: Silence = "as is"
     threshold_db: float = 4.0
-    hang_seconds: float = 0.2
+    hangover_s: float = 0.2
     segments: Segments = "overlapping"
 
     def __post_init__(self) -> None:
@@ -195,8 +195,8 @@ class AudioSettings:
         check_choice("segments", self.segments, get_args(Segments))
         if not 1.0 <= self.threshold_db <= 20.0:
             raise UsageError(f"the speech threshold must be from 1 to 20 dB, not {self.threshold_db}")
-        if not 0.0 <= self.hang_seconds <= 5.0:
-            raise UsageError(f"the hang time must be from 0 to 5 s, not {self.hang_seconds}")
+        if not 0.0 <= self.hangover_s <= 5.0:
+            raise UsageError(f"the hang time must be from 0 to 5 s, not {self.hangover_s}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,14 +207,14 @@ class AudioFeatures:
     waveform: the sound of the finished video, untouched.
     first: position of states[0]; negative where there are states of before the sound.
     spoken: bool (n,), 100 a second: whether the lips follow; elsewhere the source's frames stay. None: everywhere.
-    made_with: how it was listened to.
+    params: how it was listened to.
     """
 
     states: torch.Tensor
     waveform: Waveform
     first: int = 0
     spoken: np.ndarray | None = None
-    made_with: Mapping[str, object] = field(default_factory=dict[str, object])
+    params: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:
         if self.states.ndim != 3 or self.states.shape[1:] != (AUDIO_STATES, AUDIO_WIDTH):
@@ -225,7 +225,7 @@ class AudioFeatures:
                 "vocals, or choose 'as is' for silence"
             )
 
-    def spoken_in(self, timeline: Timeline) -> np.ndarray:
+    def speech_frames(self, timeline: Timeline) -> np.ndarray:
         """bool (output frames,): whether the lips follow; where there is no more sound, they do not."""
         if self.spoken is None:
             return np.ones(timeline.frame_count, dtype=bool)
@@ -343,7 +343,7 @@ def extract_features(heard: DrivingAudio, encoder: WhisperEncoder, settings: Aud
     for level in vad.snr_db(mel_power(heard), survey):
         levels.append(level)
         yield FeatureStep()
-    found = vad.threshold(torch.cat(levels), settings.threshold_db, settings.hang_seconds)
+    found = vad.threshold(torch.cat(levels), settings.threshold_db, settings.hangover_s)
     yield FeatureStep(speech=found)
     closed = _closed_positions(found) if settings.silence == "close mouth" else None
     for states in encode_audio(mel_power(heard), encoder, survey.peak, settings.segments, closed):
@@ -379,13 +379,13 @@ def collect_features(
             found = step.speech or found
             if step.states is not None:
                 count = store.append(step.states).stop
-        kept = store.finished()
+        kept = store.tensor()
     if found is None or count != expected:
         raise AudioError(f"{count} of {expected} audio states were made: the listening was not run to its end")
     spoken = found.spoken if settings.silence == "keep source" else None
     first = -BEFORE if settings.segments == "overlapping" else 0
-    made_with = {**asdict(settings), "vocals": heard.source is not waveform, "later_by_samples": heard.shift_samples}
-    return AudioFeatures(kept, waveform, first, spoken, made_with), found
+    params = {**asdict(settings), "vocals": heard.source is not waveform, "later_by_samples": heard.shift_samples}
+    return AudioFeatures(kept, waveform, first, spoken, params), found
 
 
 def _closed_positions(found: VoiceActivity) -> np.ndarray:

@@ -119,13 +119,13 @@ def snr_db(powers: Iterable[Tensor], known: NoiseProfile) -> Iterator[Tensor]:
         yield (block / floor).log10().mul(10).clamp(0, TALLEST_DB).mean(dim=0)
 
 
-def threshold(level_db: Tensor, threshold_db: float, hang_seconds: float) -> VoiceActivity:
+def threshold(level_db: Tensor, threshold_db: float, hangover_s: float) -> VoiceActivity:
     """Where the level reaches the threshold, with all around that stays above three fifths of it, and 120 ms before.
 
     Args:
         level_db: (frames,).
         threshold_db: at which the gate opens.
-        hang_seconds: how long it stays open after the level has fallen.
+        hangover_s: how long it stays open after the level has fallen.
     """
     level = level_db.numpy()
     stays, opens = level > STAYING * threshold_db, level > threshold_db
@@ -133,7 +133,7 @@ def threshold(level_db: Tensor, threshold_db: float, hang_seconds: float) -> Voi
     spoken = np.zeros(len(level), dtype=bool)
     for first, end in edges.reshape(-1, 2):
         if opens[first:end].any():
-            spoken[max(first - LEAD_MELS, 0) : end + round(hang_seconds * MEL_RATE)] = True
+            spoken[max(first - LEAD_MELS, 0) : end + round(hangover_s * MEL_RATE)] = True
     return VoiceActivity(level, spoken, threshold_db)
 
 

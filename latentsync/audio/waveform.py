@@ -61,7 +61,7 @@ class Waveform:
     def duration_seconds(self) -> Fraction:
         return Fraction(self.samples.shape[1], self.rate)
 
-    def lasting(self, seconds: Fraction) -> Waveform:
+    def pad_or_trim(self, seconds: Fraction) -> Waveform:
         """The same sound cut, or filled up with silence, to the whole samples nearest to `seconds`."""
         missing = round(seconds * self.rate) - self.samples.shape[1]
         return Waveform(torch.nn.functional.pad(self.samples, (0, missing)), self.rate)
@@ -70,7 +70,7 @@ class Waveform:
         """The waveform of `frames` video frames at `rate` fps: cut, or padded with silence, unless it already is."""
         if num_frames(self.duration_seconds, rate) == frames:
             return self
-        return self.lasting(frames / rate)
+        return self.pad_or_trim(frames / rate)
 
     def __repr__(self) -> str:
         channels, count = self.samples.shape

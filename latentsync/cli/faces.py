@@ -157,8 +157,8 @@ def choose(people: Identities, options: argparse.Namespace, choice: Choice) -> S
     person = choose_person(people, options.face, options.face_index, choice.reference)
     track = build_face_track(people, person, choice.settings)
     flags = ("face", "face_index", "min_confidence")
-    made_with = {**track.made_with, **{flag: getattr(options, flag) for flag in flags}}
-    return Selection(person, replace(track, made_with=made_with), choice.settings)
+    params = {**track.params, **{flag: getattr(options, flag) for flag in flags}}
+    return Selection(person, replace(track, params=params), choice.settings)
 
 
 def _landmarker(options: argparse.Namespace) -> Path:

@@ -43,7 +43,7 @@ def add_flags(job: argparse.ArgumentParser) -> None:
         "--color-match",
         action=argparse.BooleanOptionalAction,
         default=blend.color_match,
-        help="give the mouth the colours that the skin around it has",
+        help="give the mouth the colors that the skin around it has",
     )
     job.add_argument(
         "--format", choices=[form.name for form in FORMATS], help="of the video; otherwise by the output's suffix"
@@ -108,5 +108,5 @@ def writer(lips: LipTrack, options: argparse.Namespace, tags: dict[str, str]) ->
         crf=options.crf,
         waveform=lips.waveform,
         tags=tags,
-        colour=source.colour,
+        color=source.color,
     )

@@ -44,7 +44,7 @@ class Models:
 
     unet: Denoiser
     encoder: WhisperEncoder
-    codec: VAE
+    vae: VAE
     resolution: int
     device: torch.device
     dtype: torch.dtype
@@ -64,11 +64,14 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--version", choices=sorted(MODELS), help="model version; otherwise 1.6 where the card holds it, else 1.5"
     )
     options.add_flag(job)
-    job.add_argument("--steps", type=int, default=defaults.steps, help="denoising steps")
-    job.add_argument("--guidance", type=float, default=defaults.guidance, help="strength of the audio, 1 to 3")
+    job.add_argument("--steps", type=int, default=defaults.num_inference_steps, help="denoising steps")
+    job.add_argument("--guidance", type=float, default=defaults.guidance_scale, help="strength of the audio, 1 to 3")
     job.add_argument("--seed", type=int, default=defaults.seed, help="seed of the noise")
     job.add_argument(
-        "--step-cache", type=int, default=defaults.step_cache, help="run the whole UNet every so many steps; 1 is off"
+        "--step-cache",
+        type=int,
+        default=defaults.cache_interval,
+        help="run the whole UNet every so many steps; 1 is off",
     )
     job.add_argument(
         "--scheduler",
@@ -123,7 +126,7 @@ def _add_hearing(job: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--hang-ms",
         type=int,
-        default=round(1000 * defaults.hang_seconds),
+        default=round(1000 * defaults.hangover_s),
         help="how long speech is taken to go on after it has faded",
     )
     job.add_argument("--offset-ms", type=int, default=0, help="lips later than the sound; negative: earlier")
@@ -175,13 +178,13 @@ def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack
     timeline = build_timeline(source, sound.duration_seconds, output_rate(source.rate, options.fps), options.length)
     began = monotonic()
     samples = sampler.sample_windows(
-        models.unet, models.codec, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
+        models.unet, models.vae, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
     )
-    total = len(windows.plan_windows(track, features, timeline, settings.overlap)) * settings.steps
-    lips = sampler.build_lip_track(progress_bar(samples, "lips", total), track, timeline, sound, models.codec)
+    total = len(windows.plan_windows(track, features, timeline, settings.overlap)) * settings.num_inference_steps
+    lips = sampler.build_lip_track(progress_bar(samples, "lips", total), track, timeline, sound, models.vae)
     asked = {"fps": options.fps, "length": options.length}
     origin = Provenance.of(models.version, models.files, track, features, settings, asked, monotonic() - began)
-    return replace(lips, origin=origin)
+    return replace(lips, provenance=origin)
 
 
 def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> None:
@@ -196,10 +199,10 @@ def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> No
     with output_options.writer(lips, options, tags(record)) as writer:
         for made in progress_bar(composite([lips], blend), "video", lips.timeline.frame_count):
             writer.write(made.frame)
-    for remark in source.remarks():
+    for remark in source.warnings():
         sys.stderr.write(f"note: {remark}\n")
         record.notes.append(remark)
-    spoken = int((lips.slots >= 0).sum())
+    spoken = int((lips.latent_index >= 0).sum())
     sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {spoken} of them with new lips\n")
 
 

@@ -1,6 +1,6 @@
-"""The colours of a new face brought to those of the footage around it.
+"""The colors of a new face brought to those of the footage around it.
 
-Around the mask the network gives back what it was shown; where it does so in other colours, the mouth has them too.
+Around the mask the network gives back what it was shown; where it does so in other colors, the mouth has them too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..faces.alignment import crop_size, keep_mask
 from ..faces.warp import invert_affine, opencv, sample_bilinear, transform_points
 from ..video.color import max_value
 
-RING_SHARE = 0.08  # of the crop's side: how far around the mask colours are compared
+RING_SHARE = 0.08  # of the crop's side: how far around the mask colors are compared
 
 
 STRIDE_PX = 2  # between the pixels compared: neighbours tell the same
@@ -27,12 +27,12 @@ CARRY = 0.8  # of the previous frame's correction
 STRONGEST_GAIN = 1.4
 
 
-FLAT = 1 / 255  # a spread of colours below a level says nothing
+FLAT = 1 / 255  # a spread of colors below a level says nothing
 
 
 @dataclass(frozen=True, eq=False)
 class ColorCorrection:
-    """What turns the colours of a face into the footage's: `gain * face + offset`, on faces in [-1, 1].
+    """What turns the colors of a face into the footage's: `gain * face + offset`, on faces in [-1, 1].
 
     gain, offset: float32 (3,), red, green, blue.
     """
@@ -95,7 +95,7 @@ class Ring:
         return ColorCorrection(torch.from_numpy(gain), torch.from_numpy(seen.mean(axis=0) - gain * made.mean(axis=0)))
 
     def _of(self, face: torch.Tensor) -> np.ndarray:
-        """The face's colours at the ring: float32 (n, 3)."""
+        """The face's colors at the ring: float32 (n, 3)."""
         pixels = face.detach().float().cpu()
         if pixels.shape[1:] != (self._side, self._side):
             pixels = F.interpolate(pixels[None], (self._side, self._side), mode="area")[0]

@@ -100,7 +100,7 @@ def decode_crops(lips: LipTrack) -> Iterator[np.ndarray]:
         float32 (height, width, 3) in [0, 1], of `align.crop_size(lips.resolution)`.
     """
     for first in range(0, len(lips.latents), DECODE_FRAMES):
-        for face in lips.codec.decode(lips.latents[first : first + DECODE_FRAMES].float() / LATENT_SCALE):
+        for face in lips.vae.decode(lips.latents[first : first + DECODE_FRAMES].float() / LATENT_SCALE):
             yield (box_blend.to_crop_aspect(face) / 2 + 0.5).clip(0, 1)
 
 
@@ -125,7 +125,7 @@ class _ProtectMask:
 
 
 class _Speaker:
-    """One speaker's faces: decoded, in the footage's colours, laid into a frame."""
+    """One speaker's faces: decoded, in the footage's colors, laid into a frame."""
 
     def __init__(self, lips: LipTrack, settings: BlendSettings) -> None:
         self._lips = lips
@@ -140,7 +140,7 @@ class _Speaker:
 
     def faces(self, frames: dict[int, np.ndarray]) -> dict[int, torch.Tensor]:
         """Output frames with a mouth -> their faces, (3, h, w) in [-1, 1]."""
-        slots = self._lips.slots
+        slots = self._lips.latent_index
         shown = {i: frame for i, frame in frames.items() if i < len(slots) and slots[i] >= 0}
         if not shown:
             return {}
@@ -168,14 +168,14 @@ class _Speaker:
     def _decoded(self, slots: np.ndarray) -> list[torch.Tensor]:
         lips = self._lips
         if lips.crops is None:
-            return list(lips.codec.decode(lips.latents[slots].float() / LATENT_SCALE))
+            return list(lips.vae.decode(lips.latents[slots].float() / LATENT_SCALE))
         faces = lips.crops[slots].movedim(-1, 1).float() * 2 - 1
         if self._settings.mode == "box":
             faces = F.interpolate(faces, (lips.resolution, lips.resolution), mode="bicubic", antialias=True)
         return list(faces)
 
     def _matched(self, i: int, face: torch.Tensor, frame: np.ndarray) -> torch.Tensor:
-        """The face in the footage's colours; the correction begins anew after frames without a mouth, and at cuts."""
+        """The face in the footage's colors; the correction begins anew after frames without a mouth, and at cuts."""
         steady = self._last is not None and self._last[0] == i - 1 and self._goes_on[i]
         before = self._last[1] if self._last is not None and steady else None
         correction = self._ring.match(face, frame, self._matrices[i]).after(before)
@@ -195,7 +195,7 @@ FADE_FRAMES = 3
 
 def lip_opacity(lips: LipTrack) -> np.ndarray:
     """float32 (output frames,) in [0, 1]: opacity of the new lips, lower next to frames that stay unchanged."""
-    return opacities(lips.slots >= 0, lips.track.shots[list(lips.timeline.source_index)])
+    return opacities(lips.latent_index >= 0, lips.track.shots[list(lips.timeline.source_index)])
 
 
 def opacities(active: Sequence[bool] | np.ndarray, shots: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ class BlendSettings:
 
     mode: what of the face is laid in.
     edge: where the mouth ends; of mode "mouth".
-    color_match: bring the face's colours to those of the footage around the mask.
+    color_match: bring the face's colors to those of the footage around the mask.
     """
 
     mode: BlendMode = "mouth"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .face_track import FaceTrack, Smoothing
 
 
-OUTSIDE = 127  # grey of crop pixels that lie outside the frame
+OUTSIDE = 127  # gray of crop pixels that lie outside the frame
 
 
 TEMPLATE = ((17.0, 20.0), (58.0, 20.0), (37.5, 40.0))  # left brow, right brow, nose
@@ -125,8 +125,8 @@ def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     Points of one face must not all be the same.
     Umeyama's method without reflections; scale is the ratio of deviations. The miss is in deviations, not pixels.
     """
-    start, start_deviation, start_mean = _normalised(points)
-    goal, goal_deviation, goal_mean = _normalised(target[None])
+    start, start_deviation, start_mean = _normalized(points)
+    goal, goal_deviation, goal_mean = _normalized(target[None])
     left, _, right = np.linalg.svd(np.swapaxes(goal, -1, -2) @ start)
     handedness = np.linalg.det(left) * np.linalg.det(right)
     left[..., -1] *= handedness[:, None]
@@ -135,12 +135,12 @@ def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     return np.concatenate([linear, offset[..., None]], axis=-1), (goal - start)[:, 2]
 
 
-def _normalised(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (N, 3, 2) centred and divided by their one deviation, the deviation (N,), the mean (N, 2)."""
+def _normalized(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (N, 3, 2) centerd and divided by their one deviation, the deviation (N,), the mean (N, 2)."""
     mean = points.mean(axis=1)
-    centred = points - mean[:, None]
-    deviation = centred.std(axis=(1, 2), ddof=1)
-    return centred / deviation[:, None, None], deviation, mean
+    centerd = points - mean[:, None]
+    deviation = centerd.std(axis=(1, 2), ddof=1)
+    return centerd / deviation[:, None, None], deviation, mean
 
 
 def _check_apart(points: np.ndarray, frames: np.ndarray) -> None:

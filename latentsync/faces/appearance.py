@@ -20,7 +20,7 @@ PATCH = (12, 16)  # rows and columns of a look
 SAMPLED = 4  # pixels sampled each way for one of the patch
 
 
-TINT_UNIT = 10.0  # levels of colour difference that weigh as much as having nothing in common
+TINT_UNIT = 10.0  # levels of color difference that weigh as much as having nothing in common
 
 
 def appearance(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def appearance(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def appearance_distance(a: np.ndarray, b: np.ndarray) -> float:
     """0 for the same look; beyond about 0.4 it is another person. Brightness and contrast do not count."""
-    shapes = [_normalised(patch.mean(axis=-1)) for patch in (a, b)]
+    shapes = [_normalized(patch.mean(axis=-1)) for patch in (a, b)]
     tint = float(np.linalg.norm(_tint(a) - _tint(b)))
     return 1 - float((shapes[0] * shapes[1]).sum()) + tint / TINT_UNIT
 
@@ -61,12 +61,12 @@ def set_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(min(table.min(axis=0).mean(), table.min(axis=1).mean()))
 
 
-def _normalised(grey: np.ndarray) -> np.ndarray:
-    centred = grey - grey.mean()
-    return centred / max(float(np.linalg.norm(centred)), 1e-6)
+def _normalized(gray: np.ndarray) -> np.ndarray:
+    centerd = gray - gray.mean()
+    return centerd / max(float(np.linalg.norm(centerd)), 1e-6)
 
 
 def _tint(patch: np.ndarray) -> np.ndarray:
-    """Mean colour without brightness: red against green, yellow against blue, in levels."""
+    """Mean color without brightness: red against green, yellow against blue, in levels."""
     red, green, blue = patch.reshape(-1, 3).mean(axis=0)
     return np.array([red - green, (red + green) / 2 - blue])

@@ -49,7 +49,7 @@ class BoxDetection(NamedTuple):
 class FaceDetector(Protocol):
     """Where the faces of a clip come from."""
 
-    def glance(self, frame: np.ndarray) -> tuple[BoxDetection, ...]:
+    def detect_boxes(self, frame: np.ndarray) -> tuple[BoxDetection, ...]:
         """Where faces seem to be, from the frame alone: it may run ahead, in another thread."""
         ...
 
@@ -91,7 +91,7 @@ class FaceDetection:
 
     @property
     def points(self) -> np.ndarray:
-        """float64 (3, 2), pixels: centre of the image-left brow, of the image-right brow, of the nose."""
+        """float64 (3, 2), pixels: center of the image-left brow, of the image-right brow, of the nose."""
         return np.stack([self.landmarks[list(group)].mean(axis=0) for group in (LEFT_BROW, RIGHT_BROW, NOSE)])
 
     @property

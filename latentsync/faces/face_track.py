@@ -24,18 +24,18 @@ class FaceTrack:
     """One person's face over a source. Holds no pixels: they are read again when needed.
 
     source: the frames it was measured on.
-    points: float64 (frames, 3, 2), pixels: centre of the image-left brow, of the image-right brow, of the nose;
+    points: float64 (frames, 3, 2), pixels: center of the image-left brow, of the image-right brow, of the nose;
         NaN in frames without the face.
     cuts: frames that begin a new shot, the first not counted.
     smoothing: "zero-lag" if the points are steady already, "upstream" if LatentSync's filter is to steady the crop.
-    made_with: whose face it is, and how it was followed.
+    params: whose face it is, and how it was followed.
     """
 
     source: FrameSource
     points: np.ndarray
     cuts: tuple[int, ...] = ()
     smoothing: Smoothing = "upstream"
-    made_with: Mapping[str, object] = field(default_factory=dict[str, object])
+    params: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:
         check_choice("smoothing", self.smoothing, get_args(Smoothing))

@@ -59,12 +59,12 @@ class Identity:
         return np.sqrt(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1))
 
     @property
-    def centre_px(self) -> np.ndarray:
+    def center_px(self) -> np.ndarray:
         """float64 (2,): where the face is on average."""
         return (self.boxes[:, :2] + self.boxes[:, 2:]).mean(axis=0) / 2
 
     def __repr__(self) -> str:
-        x, y = self.centre_px
+        x, y = self.center_px
         return (
             f"Person {self.number} ({len(self.frames)} frames, {np.median(self.sides_px):.0f} px at {x:.0f}, {y:.0f})"
         )
@@ -219,9 +219,9 @@ def sort_identities(people: Identities, order: SelectBy) -> Sequence[Identity]:
     middle = np.array([people.source.width, people.source.height]) / 2
     keys = {
         "largest": lambda person: -float((person.sides_px**2).sum()),
-        "leftmost": lambda person: float(person.centre_px[0]),
-        "rightmost": lambda person: -float(person.centre_px[0]),
-        "most central": lambda person: float(np.linalg.norm(person.centre_px - middle)),
+        "leftmost": lambda person: float(person.center_px[0]),
+        "rightmost": lambda person: -float(person.center_px[0]),
+        "most central": lambda person: float(np.linalg.norm(person.center_px - middle)),
         "most frames": lambda person: -len(person.frames),
     }
     return sorted(people.persons, key=keys[order])

@@ -77,9 +77,9 @@ class MediaPipeDetector:
 
     def detect(self, frame: np.ndarray) -> tuple[FaceDetection, ...]:
         """The faces of a frame (H, W, 3) on its own, uint8 or float32 in [0, 1]: largest first; there may be none."""
-        return self._find(frame, self.glance(frame), (), thorough=True)
+        return self._find(frame, self.detect_boxes(frame), (), thorough=True)
 
-    def glance(self, frame: np.ndarray) -> tuple[BoxDetection, ...]:
+    def detect_boxes(self, frame: np.ndarray) -> tuple[BoxDetection, ...]:
         """Where the whole frame, made small, seems to show faces."""
         return self._search(to_uint8(frame))
 

@@ -34,7 +34,7 @@ class PrecomputedDetector:
     def __init__(self, faces: Sequence[tuple[FaceDetection, ...]]) -> None:
         self._faces = faces
 
-    def glance(self, frame: np.ndarray) -> tuple[BoxDetection, ...]:  # noqa: ARG002 - nothing is looked for
+    def detect_boxes(self, frame: np.ndarray) -> tuple[BoxDetection, ...]:  # noqa: ARG002 - nothing is looked for
         return ()
 
     def find(

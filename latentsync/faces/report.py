@@ -74,7 +74,7 @@ def contact_sheet(pictures: list[np.ndarray]) -> bytes:
 
 
 def _line(person: Identity, is_chosen: bool, frame_count: int) -> str:
-    x, y = person.centre_px
+    x, y = person.center_px
     return (
         f"  {person.number}{' (chosen)' if is_chosen else ''}: {len(person.frames)} of {frame_count} frames "
         f"({_ranges(_spans(person.frames))}), {np.median(person.sides_px):.0f} px at {x:.0f}, {y:.0f}, "
@@ -105,7 +105,7 @@ def _entry(person: Identity) -> dict[str, Any]:
         "frames": len(person.frames),
         "spans": _spans(person.frames),
         "side_px": round(float(np.median(person.sides_px)), 1),
-        "centre_px": [round(float(value), 1) for value in person.centre_px],
+        "center_px": [round(float(value), 1) for value in person.center_px],
         "yaw_degrees": [round(float(person.yaws.min()), 1), round(float(person.yaws.max()), 1)],
         "score": round(float(np.median(person.scores)), 3),
     }
@@ -145,6 +145,6 @@ def _numbered(crop: np.ndarray, number: int) -> np.ndarray:
     cv2 = opencv()
     scale = crop.shape[0] / 160
     place = (round(6 * scale), round(24 * scale))
-    for colour, thickness in (((0, 0, 0), 5), ((255, 255, 255), 2)):
-        cv2.putText(crop, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, colour, round(thickness * scale))
+    for color, thickness in (((0, 0, 0), 5), ((255, 255, 255), 2)):
+        cv2.putText(crop, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, color, round(thickness * scale))
     return crop

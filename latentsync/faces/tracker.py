@@ -113,7 +113,7 @@ def _followed(glances: Iterator[_Glanced], finder: FaceDetector) -> Iterator[Fra
 
 def _glances(source: FrameSource, finder: FaceDetector) -> Iterator[_Glanced]:
     for frame in source.read(range(source.frame_count)):
-        yield _Glanced(frame, thumbnail(frame), finder.glance(frame))
+        yield _Glanced(frame, thumbnail(frame), finder.detect_boxes(frame))
 
 
 def _linked(

@@ -1,6 +1,6 @@
 """Moving pixels between a frame and the crop of a face: only the part of the frame that the crop covers.
 
-Every matrix maps frame pixels to crop pixels, with pixel centres at whole numbers.
+Every matrix maps frame pixels to crop pixels, with pixel centers at whole numbers.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def warp_to_frame(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int],
 
 
 def sample_bilinear(frame: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The colours of a frame (H, W, 3) at places (n, 2), x and y in pixels inside it: float32 (n, 3), bilinear."""
+    """The colors of a frame (H, W, 3) at places (n, 2), x and y in pixels inside it: float32 (n, 3), bilinear."""
     corner = places.min(axis=0).astype(int)
     last = np.ceil(places.max(axis=0)).astype(int)
     box = np.ascontiguousarray(frame[corner[1] : last[1] + 1, corner[0] : last[0] + 1])

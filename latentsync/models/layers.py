@@ -68,24 +68,24 @@ class LayerConfig:
 class Context:
     """What steers a pass through the layers.
 
-    A guided pass computes every clip twice, without and with its audio. Both are the same up to the first audio
-    attention, so that until then the batch holds each clip once; after it, the silent clips and then the heard ones.
+    A do_cfg pass computes every clip twice, without and with its audio. Both are the same up to the first audio
+    attention, so that until then the batch holds each clip once; after it, the silent clips and then the audio_kv ones.
 
     time: (1, time width), the same for every clip.
-    heard: the audio, see `Heard`; None is silence.
+    audio_kv: the audio, see `Heard`; None is silence.
     frames: of each clip.
-    clips: in the batch, once silent and heard ones have parted.
+    clips: in the batch, once silent and audio_kv ones have parted.
     silent: of them, how many (the first) hear nothing.
     """
 
     time: Tensor
-    heard: AudioKV | None
+    audio_kv: AudioKV | None
     frames: int
     clips: int
     silent: int
 
     def parted(self, x: Tensor) -> Tensor:
-        """`x` (clips * frames, ...) with the silent and the heard clips apart: itself where they are already."""
+        """`x` (clips * frames, ...) with the silent and the audio_kv clips apart: itself where they are already."""
         missing = self.clips * self.frames - len(x)
         return torch.cat([x[:missing], x]) if missing else x
 
@@ -232,8 +232,8 @@ class SpatialBlock(nn.Module):
         quiet = context.silent * context.frames
         if quiet:
             x[:quiet] += self.attn2.silence(x)
-        if context.heard is not None:
-            x[quiet:] += self.attn2(self.norm2(x[quiet:]), *context.heard[self.place])
+        if context.audio_kv is not None:
+            x[quiet:] += self.attn2(self.norm2(x[quiet:]), *context.audio_kv[self.place])
         return self.ff(self.norm3(x)).add_(x)
 
 

@@ -40,8 +40,14 @@ class VAE(Protocol):
 class Denoiser(Protocol):
     """What the sampler needs of a network: see `models.unet.UNet`."""
 
-    def hear(self, audio: Tensor) -> AudioKV: ...
+    def precompute_audio_kv(self, audio: Tensor) -> AudioKV: ...
 
     def __call__(
-        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, guided: bool = False
+        self,
+        x: Tensor,
+        timestep: float,
+        audio_kv: AudioKV | None,
+        cached_features: Tensor | None = None,
+        *,
+        do_cfg: bool = False,
     ) -> tuple[Tensor, Tensor]: ...

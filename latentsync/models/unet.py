@@ -115,36 +115,42 @@ class UNet(nn.Module):
         for place, block in enumerate(self.spatial_blocks):
             block.place = place
 
-    def hear(self, audio: Tensor) -> AudioKV:
+    def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
         """What a batch's audio (clips, frames, 50, 384) is to `forward`: the same at every step."""
         tokens = audio.flatten(0, 1)
         return [block.attn2.pairs(tokens) for block in self.spatial_blocks]
 
     def forward(
-        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, guided: bool = False
+        self,
+        x: Tensor,
+        timestep: float,
+        audio_kv: AudioKV | None,
+        cached_features: Tensor | None = None,
+        *,
+        do_cfg: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """One pass, whole or shallow (DeepCache, branch 0: arXiv 2312.00858).
 
         Args:
             x: (clips, 13, frames, h, w); noisy latents, mask, masked latents, reference latents.
             timestep: 0 to 999.
-            heard: the clips' audio, from `hear`; None is silence (audio of zeros).
-            deep: what an earlier pass over as many clips returned; with it only the outermost layers run.
-            guided: compute each clip twice: first all without audio, then all with it.
+            audio_kv: the clips' audio, from `hear`; None is silence (audio of zeros).
+            cached_features: what an earlier pass over as many clips returned; with it only the outermost layers run.
+            do_cfg: compute each clip twice: first all without audio, then all with it.
 
         Returns:
             The noise (clips, or twice as many, 4, frames, h, w), and the state that entered the last layer.
         """
-        clips = len(x) * (1 + guided)
-        silent = clips if heard is None else clips - len(x)
+        clips = len(x) * (1 + do_cfg)
+        silent = clips if audio_kv is None else clips - len(x)
         time = self.time_embedding(torch.tensor([timestep], device=x.device), x.dtype)
-        context = Context(time, heard, x.shape[2], clips, silent)
+        context = Context(time, audio_kv, x.shape[2], clips, silent)
         outer = self.conv_in(fold(x))
-        if deep is None:
-            deep = self.depths(outer, context)
-        hidden = self.outermost.layer(-1, torch.cat([deep, context.parted(outer)], dim=1), context)
+        if cached_features is None:
+            cached_features = self.depths(outer, context)
+        hidden = self.outermost.layer(-1, torch.cat([cached_features, context.parted(outer)], dim=1), context)
         hidden = F.silu(norm_over_clip(self.conv_norm_out, hidden, context.frames), inplace=True)
-        return unfold(self.conv_out(hidden), clips), deep
+        return unfold(self.conv_out(hidden), clips), cached_features
 
     def depths(self, outer: Tensor, context: Context) -> Tensor:
         """Everything between the first convolution and the last layer."""

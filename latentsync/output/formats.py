@@ -64,7 +64,7 @@ class Format:
     suffix: of the file's name.
     muxer, encoder: FFmpeg's names.
     pixels: of even sizes.
-    odd_pixels: of sizes that are odd either way, which need unsubsampled colour; empty where they cannot be kept.
+    odd_pixels: of sizes that are odd either way, which need unsubsampled color; empty where they cannot be kept.
     alpha_pixels: of frames with alpha; empty where alpha cannot be kept.
     deep_pixels, deep_alpha_pixels: of frames with more than 8 bits, where the format follows the source.
     sound: how sound is encoded.

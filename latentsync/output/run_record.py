@@ -91,7 +91,7 @@ class RunRecord:
 
     settings: by name, whatever JSON can hold.
     seconds: by stage.
-    notes: retries, remarks on the source, and the like.
+    notes: retries, warnings on the source, and the like.
     """
 
     outcome: Outcome = "done"
@@ -200,14 +200,14 @@ def _reading(path: Path) -> Generator[None, None, None]:
 
 
 def _origins(speakers: Sequence[LipTrack]) -> list[Provenance]:
-    return [lips.origin for lips in speakers if lips.origin is not None]
+    return [lips.provenance for lips in speakers if lips.provenance is not None]
 
 
 def _counted(speakers: Sequence[LipTrack]) -> FrameCounts:
-    total = max(len(lips.slots) for lips in speakers)
+    total = max(len(lips.latent_index) for lips in speakers)
     shown = np.zeros(total, bool)
     for lips in speakers:
-        shown[: len(lips.slots)] |= lips.slots >= 0
+        shown[: len(lips.latent_index)] |= lips.latent_index >= 0
     return FrameCounts(total, int(shown.sum()), int((~shown).sum()))
 
 

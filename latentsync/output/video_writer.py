@@ -1,6 +1,6 @@
 """Media out: a video file that appears under its name only when it is whole.
 
-Pictures are BT.709 at limited range and tagged so, unless the source says that its colours are others: one rule, which
+Pictures are BT.709 at limited range and tagged so, unless the source says that its colors are others: one rule, which
 players, browsers and PyAV all follow, and which is the rule of nearly every HD source.
 """
 
@@ -48,7 +48,7 @@ class VideoWriter:
 
     Used as a context manager. The file grows under a hidden temporary name beside `path` and is renamed when the
     block ends; if the block fails or is cancelled, nothing is left. Sizes that are odd either way are kept exactly,
-    with unsubsampled colour, which browsers may not play.
+    with unsubsampled color, which browsers may not play.
 
     Args:
         path: the finished file; an older one is replaced.
@@ -58,7 +58,7 @@ class VideoWriter:
         crf: quality, 0 to 51; 18 looks like the source. Formats without crf take no notice.
         waveform: the sound, encoded once at its own channels and, where the codec knows it, its own rate.
         tags: the file's metadata, under any names.
-        colour: of the frames.
+        color: of the frames.
 
     Raises:
         UsageError: a size, rate or crf that cannot be.
@@ -77,7 +77,7 @@ class VideoWriter:
         crf: int = 18,
         waveform: Waveform | None = None,
         tags: Mapping[str, str] | None = None,
-        colour: ColorSpace = BT709,
+        color: ColorSpace = BT709,
     ) -> None:
         if rate <= 0 or height <= 0 or width <= 0 or not 0 <= crf <= 51:
             raise UsageError(f"cannot write {width} x {height} at {rate} fps with crf {crf}: all positive, crf 0 to 51")
@@ -91,7 +91,7 @@ class VideoWriter:
         self._crf = crf
         self._waveform = waveform
         self._tags = dict(tags or {})
-        self._colour = colour
+        self._color = color
         self._shape: tuple[int, ...] | None = None
         self._temporary = part_of(path.absolute())  # FFmpeg takes a name with a colon for an address
 
@@ -116,7 +116,7 @@ class VideoWriter:
                 self._begin(frame)
             if frame.shape != self._shape:
                 raise MediaError(f"{self.path.name}: frames of {self._shape} were announced, not of {frame.shape}")
-            picture = _picture(frame, self._pixels, self._colour)
+            picture = _picture(frame, self._pixels, self._color)
             picture.pts = self.frame_count
             picture.time_base = 1 / self._rate
             self._mux(self._video.encode(picture))
@@ -130,7 +130,7 @@ class VideoWriter:
         self._pixels = self._form.pixels_of(*self._size, alpha=alpha, deep=frame.dtype != np.uint8)
         self._video = _add_video(self._container, self._size, self._rate, self._form, self._pixels)
         _set_quality(self._video, self._form, self._crf)
-        _set_color(self._video, self._colour)
+        _set_color(self._video, self._color)
         self._sound = (
             None if self._waveform is None else _AudioEncoder(self._container, self._waveform, self._form.sound)
         )
@@ -239,11 +239,11 @@ def _set_quality(stream: VideoStream, form: Format, crf: int) -> None:
     stream.bit_rate = 0  # PyAV's own default, one megabit per second, would bound what crf asks for
 
 
-def _set_color(stream: VideoStream, colour: ColorSpace) -> None:
+def _set_color(stream: VideoStream, color: ColorSpace) -> None:
     is_rgb = stream.format.is_rgb
     context = stream.codec_context
-    context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-    context.colorspace = RGB_MATRIX if is_rgb else colour.matrix
+    context.color_primaries, context.color_trc = color.primaries, color.transfer
+    context.colorspace = RGB_MATRIX if is_rgb else color.matrix
     context.color_range = FULL_RANGE if is_rgb else LIMITED_RANGE
 
 
@@ -269,7 +269,7 @@ def check_audio_codec(waveform: Waveform, codec: SoundCodec) -> None:
         raise AudioError("the sound is empty; give a recording")
 
 
-def _picture(frame: np.ndarray, pixels: str, colour: ColorSpace) -> VideoFrame:
+def _picture(frame: np.ndarray, pixels: str, color: ColorSpace) -> VideoFrame:
     """A frame as the encoder takes it: of more than 8 bits where both the frame and the encoder have them.
 
     It may look at the array's own memory, which must not change any more.
@@ -284,7 +284,7 @@ def _picture(frame: np.ndarray, pixels: str, colour: ColorSpace) -> VideoFrame:
         given = av.VideoFrame.from_numpy_buffer(_to_words(frame), format="rgba64le" if layout == "rgba" else "rgb48le")
     if target.is_rgb:
         return reformat(given, format=pixels)
-    return reformat(given, format=pixels, dst_colorspace=MATRICES[colour.matrix], dst_color_range="MPEG")
+    return reformat(given, format=pixels, dst_colorspace=MATRICES[color.matrix], dst_color_range="MPEG")
 
 
 def _to_words(frame: np.ndarray) -> np.ndarray:

@@ -18,20 +18,20 @@ def sample_noise(seed: int, resolution: int) -> Tensor:
 
 
 @torch.no_grad()
-def prepare_conditioning(crops: Tensor, keep: Tensor, codec: VAE) -> Tensor:
+def prepare_conditioning(crops: Tensor, keep: Tensor, vae: VAE) -> Tensor:
     """What the UNet sees of a window besides the noise.
 
     Args:
         crops: uint8 (frames, 3, R, R).
         keep: float32 (R, R): 1 keep, 0 regenerate.
-        codec: encodes both.
+        vae: encodes both.
 
     Returns:
-        (1, 9, frames, R/8, R/8) as the codec gives it: mask 1, masked latents 4, reference latents 4, scaled.
+        (1, 9, frames, R/8, R/8) as the vae gives it: mask 1, masked latents 4, reference latents 4, scaled.
     """
     reference = normalize_pixels(crops)
-    masked_latents = codec.encode(reference * keep.to(reference)) * LATENT_SCALE
-    reference_latents = codec.encode(reference) * LATENT_SCALE
+    masked_latents = vae.encode(reference * keep.to(reference)) * LATENT_SCALE
+    reference_latents = vae.encode(reference) * LATENT_SCALE
     mask = F.interpolate(keep[None, None], scale_factor=1 / LATENT_STRIDE, mode="nearest").to(reference_latents)
     channels = [mask.expand(len(crops), -1, -1, -1), masked_latents, reference_latents]
     return torch.cat(channels, dim=1).transpose(0, 1)[None]

@@ -18,7 +18,7 @@ from .settings import SamplerSettings
 def denoise(
     unet: Denoiser, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings, room: BatchLimit
 ) -> Iterator[Tensor]:
-    """Samples the latents of a batch of windows, guided by the audio.
+    """Samples the latents of a batch of windows, do_cfg by the audio.
 
     Args:
         unet: computes in the dtype and on the device of the conditioning and the audio.
@@ -26,7 +26,7 @@ def denoise(
         conditioning: (windows, 9, frames, r, r), see `condition`.
         audio: (windows, frames, 50, 384).
         settings: scheduler, steps, guidance and step cache; the seed is in the noise.
-        room: for so many clips at once; a guided window is two.
+        room: for so many clips at once; a do_cfg window is two.
 
     Yields:
         The latents (windows, 4, frames, r, r) after every step; the last are the result.
@@ -34,35 +34,44 @@ def denoise(
     Raises:
         RoomError: there is no room for one clip.
     """
-    solving, guided = make_scheduler(settings.scheduler, settings.steps), settings.guided_steps
-    heard = unet.hear(audio)
+    solving, do_cfg = make_scheduler(settings.scheduler, settings.num_inference_steps), settings.guided_steps
+    audio_kv = unet.precompute_audio_kv(audio)
     latents = solving.start(noise).expand(len(conditioning), -1, conditioning.shape[2], -1, -1)
-    deep = None
+    cached_features = None
     for step, timestep in enumerate(solving.timesteps):
-        if step % settings.step_cache == 0 or step == guided.start:
-            deep = None
-        elif deep is not None and step == guided.stop:
-            _, deep = deep.chunk(2)
+        if step % settings.cache_interval == 0 or step == do_cfg.start:
+            cached_features = None
+        elif cached_features is not None and step == do_cfg.stop:
+            _, cached_features = cached_features.chunk(2)
         x = torch.cat([solving.scaled(latents, step).to(conditioning), conditioning], dim=1)
-        predicted, deep = predict_noise(unet, x, timestep, heard, deep, guided=step in guided, room=room)
-        if step in guided:
+        predicted, cached_features = predict_noise(
+            unet, x, timestep, audio_kv, cached_features, do_cfg=step in do_cfg, room=room
+        )
+        if step in do_cfg:
             silent, aware = predicted.chunk(2)
-            predicted = silent + settings.guidance * (aware - silent)
+            predicted = silent + settings.guidance_scale * (aware - silent)
         latents = solving.step(latents, predicted.to(latents), step)
         yield latents
 
 
 def predict_noise(
-    unet: Denoiser, x: Tensor, timestep: float, heard: AudioKV, deep: Tensor | None, *, guided: bool, room: BatchLimit
+    unet: Denoiser,
+    x: Tensor,
+    timestep: float,
+    audio_kv: AudioKV,
+    cached_features: Tensor | None,
+    *,
+    do_cfg: bool,
+    room: BatchLimit,
 ) -> tuple[Tensor, Tensor]:
-    """What `unet` returns for a batch of windows (guided: all without audio, then all with it), in one call or more."""
-    clips = len(x) * (1 + guided)
+    """What `unet` returns for a batch of windows (do_cfg: all without audio, then all with it), in one call or more."""
+    clips = len(x) * (1 + do_cfg)
 
     def work(most: int) -> tuple[Tensor, Tensor]:
         if most >= clips:
-            return unet(x, timestep, heard, deep, guided=guided)
-        passes = [None, heard] if guided else [heard]
-        states = [None] * len(passes) if deep is None else deep.chunk(len(passes))
+            return unet(x, timestep, audio_kv, cached_features, do_cfg=do_cfg)
+        passes = [None, audio_kv] if do_cfg else [audio_kv]
+        states = [None] * len(passes) if cached_features is None else cached_features.chunk(len(passes))
         made = [_one_pass(unet, x, timestep, *given, most) for given in zip(passes, states, strict=True)]
         noises, deeps = zip(*chain.from_iterable(made), strict=True)
         return torch.cat(noises), torch.cat(deeps)
@@ -71,16 +80,16 @@ def predict_noise(
 
 
 def _one_pass(
-    unet: Denoiser, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None, most: int
+    unet: Denoiser, x: Tensor, timestep: float, audio_kv: AudioKV | None, cached_features: Tensor | None, most: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """What `unet` returns for one pass over a batch of windows, `most` of them in each call."""
     frames = x.shape[2]
     for first in range(0, len(x), most):
         rows = slice(first * frames, (first + most) * frames)
-        sound = None if heard is None else _select_frames(heard, rows)
-        yield unet(x[first : first + most], timestep, sound, None if deep is None else deep[rows])
+        sound = None if audio_kv is None else _select_frames(audio_kv, rows)
+        yield unet(x[first : first + most], timestep, sound, None if cached_features is None else cached_features[rows])
 
 
-def _select_frames(heard: AudioKV, rows: slice) -> AudioKV:
+def _select_frames(audio_kv: AudioKV, rows: slice) -> AudioKV:
     """The audio of some of a batch's frames."""
-    return [(key[rows], value[rows]) for key, value in heard]
+    return [(key[rows], value[rows]) for key, value in audio_kv]

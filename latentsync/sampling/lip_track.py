@@ -53,8 +53,8 @@ class Provenance:
     ) -> Provenance:
         """From what was sampled and how; `timeline` is what was asked of it."""
         settings: dict[str, Mapping[str, object]] = {
-            "faces": track.made_with,
-            "audio": features.made_with,
+            "faces": track.params,
+            "audio": features.params,
             "sampler": asdict(sampler),
             "timeline": timeline,
         }
@@ -67,28 +67,32 @@ class LipTrack:
 
     track: the face, and through it the source.
     timeline: which source frame each output frame shows.
-    latents: fp16 (slots, 4, R/8, R/8), scaled, on the CPU.
-    slots: int64 (output frames,): index into latents; -1 where the source passes untouched.
+    latents: fp16 (latent_index, 4, R/8, R/8), scaled, on the CPU.
+    latent_index: int64 (output frames,): index into latents; -1 where the source passes untouched.
     waveform: the sound of the finished video.
-    codec: decodes the latents.
-    crops: (slots, height, width, 3) in [0, 1], of any size: faces that stand in for the decoded ones.
-    origin: what they were made with, where that is to be recorded.
+    vae: decodes the latents.
+    crops: (latent_index, height, width, 3) in [0, 1], of any size: faces that stand in for the decoded ones.
+    provenance: what they were made with, where that is to be recorded.
     """
 
     track: FaceTrack
     timeline: Timeline
     latents: torch.Tensor
-    slots: np.ndarray
+    latent_index: np.ndarray
     waveform: Waveform
-    codec: VAE
+    vae: VAE
     crops: torch.Tensor | None = None
-    origin: Provenance | None = None
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         if self.latents.ndim != 4 or self.latents.shape[1] != LATENT_CHANNELS:
-            raise UsageError(f"lip latents must be (slots, {LATENT_CHANNELS}, r, r), not {tuple(self.latents.shape)}")
-        if self.slots.shape != (self.timeline.frame_count,):
-            raise UsageError(f"{self.timeline.frame_count} output frames need as many slots, not {self.slots.shape}")
+            raise UsageError(
+                f"lip latents must be (latent_index, {LATENT_CHANNELS}, r, r), not {tuple(self.latents.shape)}"
+            )
+        if self.latent_index.shape != (self.timeline.frame_count,):
+            raise UsageError(
+                f"{self.timeline.frame_count} output frames need as many latent_index, not {self.latent_index.shape}"
+            )
         if self.crops is not None and (self.crops.shape[::3] != (len(self.latents), 3) or self.crops.ndim != 4):
             raise UsageError(
                 f"{len(self.latents)} crops were taken out and as many must come back, (crops, height, width, 3), "

@@ -30,7 +30,7 @@ from .lip_track import LipTrack
 from .settings import SamplerSettings
 from .windows import crossfade, num_shared, plan_windows
 
-PASSES = 2  # of a guided window: without its audio and with it
+PASSES = 2  # of a do_cfg window: without its audio and with it
 
 
 class StepOutput(NamedTuple):
@@ -44,7 +44,7 @@ class StepOutput(NamedTuple):
 
 def sample_windows(
     unet: protocols.Denoiser,
-    codec: VAE,
+    vae: VAE,
     track: FaceTrack,
     features: AudioFeatures,
     timeline: Timeline,
@@ -58,7 +58,7 @@ def sample_windows(
     Args:
         noise: float32 (1, 4, 1, R/8, R/8), repeated over every frame of the clip; sampling runs on its device.
         dtype: what the UNet computes in; the sampler's own arithmetic stays in the noise's.
-        room: for how many clips at once, a guided window being two; by default one window.
+        room: for how many clips at once, a do_cfg window being two; by default one window.
 
     Yields:
         every step of every window; windows are independent of one another.
@@ -71,14 +71,16 @@ def sample_windows(
     keep = torch.from_numpy(keep_mask(resolution))
     chosen = plan_windows(track, features, timeline, settings.overlap)
     with closing(prefetch(_crops(track, chosen, timeline, resolution))) as crops:
-        for batch in _batches(chosen, lambda: room.most // (PASSES if settings.guidance > 1 else 1)):
+        for batch in _batches(chosen, lambda: room.max_batch // (PASSES if settings.guidance_scale > 1 else 1)):
             pictures = [torch.from_numpy(own) for own in islice(crops, len(batch))]
-            conditioning = torch.cat([prepare_conditioning(own, keep, codec) for own in pictures])
-            heard = torch.stack([frame_windows(features.states, own, timeline.rate, features.first) for own in batch])
-            given = conditioning.to(noise.device, dtype), heard.to(noise.device, dtype)
+            conditioning = torch.cat([prepare_conditioning(own, keep, vae) for own in pictures])
+            audio_kv = torch.stack(
+                [frame_windows(features.states, own, timeline.rate, features.first) for own in batch]
+            )
+            given = conditioning.to(noise.device, dtype), audio_kv.to(noise.device, dtype)
             for step, latents in enumerate(denoise.denoise(unet, noise, *given, settings, room), start=1):
                 each = zip(batch, latents.split(1), strict=True)
-                yield from (StepOutput(window, step, settings.steps, own) for window, own in each)
+                yield from (StepOutput(window, step, settings.num_inference_steps, own) for window, own in each)
 
 
 def clip_limit(most: int) -> BatchLimit:
@@ -111,7 +113,7 @@ def build_lip_track(
     track: FaceTrack,
     timeline: Timeline,
     waveform: Waveform,
-    codec: VAE,
+    vae: VAE,
     folder: Path | None = None,
 ) -> LipTrack:
     """Run the sampling to its end and keep its latents.
@@ -125,19 +127,19 @@ def build_lip_track(
         WeightsError: the network gave no numbers.
         StorageError: the folder has no room.
     """
-    slots = np.full(timeline.frame_count, -1, dtype=np.int64)
+    latent_index = np.full(timeline.frame_count, -1, dtype=np.int64)
     made = ((one.window, one.latents[0].movedim(1, 0).cpu()) for one in samples if one.step == one.steps)
     with TensorBuffer(f"the latents of {timeline.frame_count} frames", timeline.frame_count, folder) as store:
         for frames, latents in crossfade(made):
             _check_finite(frames, latents)
-            slots[frames.start : frames.stop] = store.append(latents)
-        latents = store.finished()
+            latent_index[frames.start : frames.stop] = store.append(latents)
+        latents = store.tensor()
     if not len(latents):
         raise FaceError(
             f"{track.source.name}: the face is in none of the frames that the speech covers "
             f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
         )
-    return LipTrack(track, timeline, latents, slots, waveform.fit_to(timeline.frame_count, timeline.rate), codec)
+    return LipTrack(track, timeline, latents, latent_index, waveform.fit_to(timeline.frame_count, timeline.rate), vae)
 
 
 def _check_finite(frames: range, latents: torch.Tensor) -> None:

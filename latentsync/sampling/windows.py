@@ -40,7 +40,7 @@ def plan_windows(track: FaceTrack, features: AudioFeatures, timeline: Timeline, 
         overlap: frames that neighbouring windows share.
     """
     shown = np.where(track.present, track.shots + 1, 0)[list(timeline.source_index)]
-    shown[~features.spoken_in(timeline)] = 0
+    shown[~features.speech_frames(timeline)] = 0
     if timeline.sound_frames is not None:
         shown[timeline.sound_frames :] = 0
     return list(split_windows(shown.tolist(), overlap=overlap))

@@ -39,7 +39,7 @@ class ColorSpace:
 
     def __post_init__(self) -> None:
         if self.matrix not in MATRICES:
-            raise UsageError(f"colours can be written with the matrices {sorted(MATRICES)} of H.273, not {self.matrix}")
+            raise UsageError(f"colors can be written with the matrices {sorted(MATRICES)} of H.273, not {self.matrix}")
 
 
 BT709 = ColorSpace()

@@ -22,7 +22,7 @@ class FrameSource(Protocol):
     name: what errors call it.
     rate: frames per second; the mean where the clock varies.
     height, width: displayed size in pixels.
-    colour: what the numbers of its pixels mean.
+    color: what the numbers of its pixels mean.
     identity: equal for two sources of the same pixels, as far as that is known without looking at them.
     """
 
@@ -37,7 +37,7 @@ class FrameSource(Protocol):
     @property
     def width(self) -> int: ...
     @property
-    def colour(self) -> ColorSpace: ...
+    def color(self) -> ColorSpace: ...
     @property
     def identity(self) -> Hashable: ...
     @property
@@ -52,7 +52,7 @@ class FrameSource(Protocol):
         float32 in 0..1 of a batch."""
         ...
 
-    def remarks(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         """What its user should know of it, one sentence each; damage is met while reading."""
         ...
 
@@ -69,7 +69,7 @@ class ImageBatch:
     """
 
     name = "the image batch"
-    colour = BT709
+    color = BT709
 
     def __init__(self, images: torch.Tensor, rate: Fraction) -> None:
         if images.ndim != 4 or images.shape[3] not in (3, 4) or 0 in images.shape or not images.is_floating_point():
@@ -112,7 +112,7 @@ class ImageBatch:
                 raise MediaError(f"{self.name}: frame {i} has values that are not numbers; look at the node it is from")
             yield picture.numpy()
 
-    def remarks(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         """None."""
         return iter(())
 

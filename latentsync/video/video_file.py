@@ -54,7 +54,7 @@ class VideoFile:
                 raise MediaError(f"{self.name}: not one of its {len(index.pts)} frames can be decoded; export it again")
             self._matrix = display_matrix(picture)
             self.height, self.width = display_size(picture, self._matrix)
-            self.colour = ColorSpace.said(picture.color_primaries, picture.color_trc, picture.colorspace)
+            self.color = ColorSpace.said(picture.color_primaries, picture.color_trc, picture.colorspace)
             self._is_interlaced = picture.interlaced_frame
         self._index = index
         self._shown = _trim_range(index, start_seconds, duration_seconds, self.name)
@@ -88,7 +88,7 @@ class VideoFile:
 
         They are uint8, or uint16 where the file has more than 8 bits. Rising indices are one decoding pass. A falling
         one decodes from the keyframe before it and holds up to 256 MB of the pictures on the way, so that those after
-        it come from there. A damaged frame shows the last good one before it; see `remarks`.
+        it come from there. A damaged frame shows the last good one before it; see `warnings`.
 
         Raises:
             UsageError: an index out of range.
@@ -103,7 +103,7 @@ class VideoFile:
                     last = (i, to_rgb(reader.picture(self._shown[checked_index(i, self)]), self._matrix))
                 yield last[1]
 
-    def remarks(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         """What its user should know of it, one sentence each.
 
         Damage is met while reading: ask after a read of the whole.

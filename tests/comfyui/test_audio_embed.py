@@ -42,8 +42,8 @@ def test_audio_embed_pause_keeps_original_frames(comfyui: ComfyUI, sample: Sampl
     graph = graphs.changed(graph, "LatentSyncAudioEmbed", silence="keep source")
     # the clip lasts 2 s, and is played backwards after that: what is shown at frame 50 is frame 49
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
-    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    graphs.save(graph, "pause", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=0, length=50)
+    graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    graphs.save(graph, "pause", {"made": [images, 0], "given": [parts, 0], "mask": ["gray", 0]}, first=0, length=50)
     prompt_id = comfyui.queue(graph)
     comfyui.wait(prompt_id)
     made, given, mask = (graphs.pictures(comfyui.output / "pause", name) for name in ("made", "given", "mask"))

@@ -77,8 +77,8 @@ def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample
 def test_to_images_changes_only_the_mouth(comfyui: ComfyUI, sample: Sample) -> None:
     graph = one_step("lipsync_images", sample)
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
-    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    graphs.save(graph, "exact", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=7, length=3)
+    graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    graphs.save(graph, "exact", {"made": [images, 0], "given": [parts, 0], "mask": ["gray", 0]}, first=7, length=3)
     comfyui.run(graph)
     made, given, mask = (graphs.pictures(comfyui.output / "exact", name) for name in ("made", "given", "mask"))
     source = VideoFile(sample.video)
@@ -101,8 +101,8 @@ def test_to_images_gap_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -
     (comfyui.input / "gap.json").write_text(json.dumps(landmarks), encoding="utf-8")
     graph = graphs.changed(one_step("lipsync_images", sample), "LatentSyncDemoLandmarks", file="gap.json")
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
-    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    graphs.save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=19, length=3)
+    graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    graphs.save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["gray", 0]}, first=19, length=3)
     comfyui.run(graph)
     made, given, mask = (graphs.pictures(comfyui.output / "gap", name) for name in ("made", "given", "mask"))
     assert (made[0] != given[0]).any()

@@ -167,7 +167,7 @@ def silent(path: Path) -> Path:
     return path
 
 
-def grey(path: Path) -> Path:
+def gray(path: Path) -> Path:
     with VideoWriter(path, rate=Fraction(25), height=64, width=64) as writer:
         for _ in range(5):
             writer.write(np.full((64, 64, 3), 127, np.uint8))
@@ -209,9 +209,9 @@ def test_run_refuses_video_without_face(
     models.mkdir()
     (models / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
     output = tmp_path / "out.mp4"
-    video = grey(tmp_path / "grey.mp4")
+    video = gray(tmp_path / "gray.mp4")
     assert run(video, sample.audio, "-o", output, "--synthetic", "--models", tmp_path) == 1
-    assert "grey.mp4: no face found in any of its 5 frames" in refusal(capsys)
+    assert "gray.mp4: no face found in any of its 5 frames" in refusal(capsys)
     assert not output.exists()
 
 

@@ -47,7 +47,7 @@ def read_on(video: VideoFile) -> str:
     except MediaError as error:
         return f"`{error}`"
     assert len(frames) == 60
-    (remark,) = video.remarks()
+    (remark,) = video.warnings()
     return f"`{remark}`"
 
 
@@ -79,7 +79,7 @@ def test_tensor_buffer_survives_deleted_temp_folder(tmp_path: Path, monkeypatch:
         kept.append(rows)
         shutil.rmtree(folder)
         kept.append(rows)
-        assert torch.equal(kept.finished(), torch.cat([rows, rows]).half())
+        assert torch.equal(kept.tensor(), torch.cat([rows, rows]).half())
     with (
         pytest.raises(StorageError, match="temp: cannot hold the rows"),
         TensorBuffer("the rows", 32, folder) as kept,

@@ -87,7 +87,7 @@ def synced(source: VideoFile, sound: Waveform, length: LengthMode, path: Path) -
         track,
         features,
         timeline,
-        SamplerSettings(steps=1, guidance=1),
+        SamplerSettings(num_inference_steps=1, guidance_scale=1),
         torch.zeros(1, 4, 1, SIDE // 8, SIDE // 8),
     )
     lips = sampler.build_lip_track(samples, track, timeline, sound, Codec(), path.parent)

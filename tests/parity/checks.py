@@ -84,14 +84,16 @@ def forward(case: Case, arrays: Arrays) -> list[Measured]:
     heard = normal(case["audio_seed"], batch, frames, 50, 384)
     with torch.no_grad():
         network = unet(case["layout"])
-        noise, _ = network(x, case["t"], network.hear(heard))
+        noise, _ = network(x, case["t"], network.precompute_audio_kv(heard))
     return [Measured("max", worst(noise, arrays[case["name"]]), 1e-4)]
 
 
 def denoise(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-3, relative: the steps amplify what one pass leaves."""
     frames, size = case["frames"], case["size"]
-    settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
+    settings = SamplerSettings(
+        num_inference_steps=case["steps"], guidance_scale=case["guidance"], cache_interval=case["cache_interval"]
+    )
     *_, latents = denoising.denoise(
         unet(case["layout"]),
         normal(case["noise_seed"], 1, 4, 1, size, size),
@@ -157,7 +159,9 @@ def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
     count = len(features.states) // 2 + OVERSHOOT_FRAMES
     timeline = Timeline(clip.rate, tuple(ping_pong(i, clip.frame_count) for i in range(count)))
     track = FaceTrack(clip, clip.points(clip.frame_count))
-    settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
+    settings = SamplerSettings(
+        num_inference_steps=case["steps"], guidance_scale=case["guidance"], cache_interval=case["cache_interval"]
+    )
     steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
     lips = product.build_lip_track(steps, track, timeline, features.waveform, vae())
     return (made.frame for made in composite([lips], BlendSettings("box", color_match=False)))

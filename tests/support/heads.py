@@ -62,7 +62,7 @@ def staged(*actors: Actor, width: int = 3 * SIDE_PX) -> Clip:
 
 
 def blanked(clip: Clip, first: int, stop: int, margin_px: int = 0) -> Clip:
-    """A copy with frames that show nothing but grey, or but grey inside of a margin."""
+    """A copy with frames that show nothing but gray, or but gray inside of a margin."""
     frames = clip.frames.copy()
     frames[first:stop, margin_px : SIDE_PX - margin_px, margin_px : SIDE_PX - margin_px] = 100
     return Clip(frames)

@@ -21,7 +21,7 @@ class Clip:
     frames: np.ndarray
     name: str = "clip"
     rate: Fraction = Fraction(25)
-    colour: ColorSpace = BT709
+    color: ColorSpace = BT709
 
     @property
     def identity(self) -> int:

@@ -33,7 +33,7 @@ class Clip:
 
     name = "the procedural clip"
     rate = MODEL_RATE
-    colour = BT709
+    color = BT709
 
     def __init__(self, case: dict[str, Any]) -> None:
         self.height, self.width, self.scale = case["height"], case["width"], case["scale"]

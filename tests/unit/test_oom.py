@@ -21,7 +21,7 @@ def test_oom_halves_the_batch_and_remembers() -> None:
     room = BatchLimit(8, "pictures")
     assert [room.run(work, 9), room.run(work, 9)] == ["made", "made"]
     assert tried == [8, 4, 2, 2]
-    assert room.most == 2
+    assert room.max_batch == 2
 
 
 def test_oom_at_batch_1_is_not_retried() -> None:

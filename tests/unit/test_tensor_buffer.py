@@ -29,7 +29,7 @@ def test_tensor_buffer_returns_what_was_appended(kept_in: str, tmp_path: Path) -
     given = windows()
     with TensorBuffer("rows", 40, tmp_path) as store:
         slots = [store.append(piece) for piece in given]
-        finished = store.finished()
+        finished = store.tensor()
     assert slots == [range(16), range(16, 32), range(32, 35)]
     assert finished.dtype == torch.float16
     assert torch.equal(finished, torch.cat(given).half())
@@ -41,7 +41,7 @@ def test_tensor_buffer_two_clips_are_separate(kept_in: str, tmp_path: Path) -> N
         for a, b in zip(windows(1), windows(2), strict=True):
             one.append(a)
             two.append(b)
-        first, second = one.finished(), two.finished()
+        first, second = one.tensor(), two.tensor()
     assert torch.equal(first, torch.cat(windows(1)).half())
     assert torch.equal(second, torch.cat(windows(2)).half())
 
@@ -55,7 +55,7 @@ def test_tensor_buffer_file_is_deleted_with_latents(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(stores, "MEMORY_BYTES", 0)
     with TensorBuffer("rows", 40, tmp_path) as store:
         store.append(windows()[0])
-        finished = store.finished()
+        finished = store.tensor()
     gc.collect()
     assert mapped_in(tmp_path) == 1
     assert list(tmp_path.iterdir()) == [], "it has no name, so that nothing stays even if the process is killed"
@@ -82,7 +82,7 @@ def test_tensor_buffer_failure_leaves_no_file(tmp_path: Path, monkeypatch: pytes
 def test_tensor_buffer_small_data_needs_no_folder(tmp_path: Path) -> None:
     with TensorBuffer("rows", 40, tmp_path / "nowhere") as store:
         store.append(windows()[0])
-        assert len(store.finished()) == 16
+        assert len(store.tensor()) == 16
 
 
 def test_tensor_buffer_names_folder_it_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,4 +93,4 @@ def test_tensor_buffer_names_folder_it_cannot_use(tmp_path: Path, monkeypatch: p
 
 def test_tensor_buffer_without_windows_is_empty() -> None:
     with TensorBuffer("rows", 40) as store:
-        assert len(store.finished()) == 0
+        assert len(store.tensor()) == 0

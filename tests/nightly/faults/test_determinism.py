@@ -95,7 +95,7 @@ def lips(good: Sample, codec: VAE, most: int) -> torch.Tensor:
     states = torch.randn(150, 5, 384, generator=torch.Generator().manual_seed(0))
     features = AudioFeatures(states, Waveform(torch.zeros(1, 16_000 * 32 // 25), 16_000))
     timeline = build_timeline(source, Fraction(32, 25))
-    settings = SamplerSettings(steps=2, step_cache=1)
+    settings = SamplerSettings(num_inference_steps=2, cache_interval=1)
     room = BatchLimit(most, "clips")
     noise = conditioning.sample_noise(settings.seed, 256)
     samples = sampler.sample_windows(synthetic.unet(), codec, track, features, timeline, settings, noise, room=room)

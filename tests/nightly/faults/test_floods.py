@@ -155,7 +155,10 @@ def long_lips(source: VideoFile, sound: Waveform) -> LipTrack:
     track, codec = FaceTrack(source, points), PoolingCodec()
     heard, settings = prepare_driving_audio(sound), AudioSettings()
     features, _ = collect_features(extract_features(heard, synthetic.whisper(), settings), heard, sound, settings)
-    timeline, sampler = build_timeline(source, sound.duration_seconds), SamplerSettings(steps=1, guidance=1.0)
+    timeline, sampler = (
+        build_timeline(source, sound.duration_seconds),
+        SamplerSettings(num_inference_steps=1, guidance_scale=1.0),
+    )
     noise = conditioning.sample_noise(sampler.seed, 256)
     samples = sample_windows(Deaf(), codec, track, features, timeline, sampler, noise)
     return build_lip_track(samples, track, timeline, sound, codec)
@@ -177,4 +180,4 @@ def test_one_hour_video_is_exact(tmp_path: Path) -> None:
     assert (video.frame_count, video.duration_seconds) == (HOUR_FRAMES, Fraction(3600))
     wrong = [i for i, frame in enumerate(video.read(range(HOUR_FRAMES))) if number_of(frame) != i]
     assert wrong == []
-    assert (lips.slots >= 0).all()
+    assert (lips.latent_index >= 0).all()

@@ -46,7 +46,7 @@ def lips(silence: Silence) -> tuple[LipTrack, list[range]]:
     timeline = Timeline(Fraction(25), tuple(range(80)))
     features = listened(silence)[0]
     noise = conditioning.sample_noise(1, 64)
-    settings = SamplerSettings(steps=1, guidance=1.0)
+    settings = SamplerSettings(num_inference_steps=1, guidance_scale=1.0)
     samples = sampler.sample_windows(
         tiny_networks.unet("unet_tiny"), tiny_networks.vae(), track, features, timeline, settings, noise
     )
@@ -84,21 +84,21 @@ def test_silence_close_mouth_changes_only_the_pause() -> None:
 
 def test_silence_keep_original_keeps_every_bit() -> None:
     kept, _ = lips("keep source")
-    assert (kept.slots[PAUSE] < 0).all()
+    assert (kept.latent_index[PAUSE] < 0).all()
     for i, made in enumerate(frames("keep source")):
-        assert np.array_equal(made.frame, made.source) == (kept.slots[i] < 0)
+        assert np.array_equal(made.frame, made.source) == (kept.latent_index[i] < 0)
 
 
 def test_silence_keep_original_skips_sampling() -> None:
     (everything, windows), (kept, fewer) = lips("as is"), lips("keep source")
     assert len(windows) == 5
     assert len(fewer) < len(windows)
-    assert len(kept.latents) == (kept.slots >= 0).sum() < len(everything.latents) == 80
+    assert len(kept.latents) == (kept.latent_index >= 0).sum() < len(everything.latents) == 80
 
 
 def test_silence_keep_original_fades_three_frames() -> None:
     kept, _ = lips("keep source")
-    last = int(np.flatnonzero(kept.slots >= 0)[np.flatnonzero(kept.slots >= 0) < PAUSE.start].max())
+    last = int(np.flatnonzero(kept.latent_index >= 0)[np.flatnonzero(kept.latent_index >= 0) < PAUSE.start].max())
     assert lip_opacity(kept)[last - 3 : last + 2].tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
     full = frames("as is")
     for i in (last - 2, last - 1, last):
@@ -122,7 +122,7 @@ def test_silence_frame_with_any_speech_is_speech(rate: Fraction, expected: list[
     spoken = np.zeros(12, dtype=bool)
     spoken[7:10] = True  # 70 to 100 ms
     features = AudioFeatures(torch.zeros(6, 5, 384), TALK, spoken=spoken)
-    assert features.spoken_in(Timeline(rate, (0,) * 5)).tolist() == expected
+    assert features.speech_frames(Timeline(rate, (0,) * 5)).tolist() == expected
 
 
 def test_silence_without_any_speech_is_an_error() -> None:
@@ -141,7 +141,7 @@ def test_extract_features_incomplete_steps_are_refused() -> None:
         features.collect_features(steps, heard, TALK, settings)
 
 
-@pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hang_seconds": -1.0}])
+@pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hangover_s": -1.0}])
 def test_audio_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="must be from"):
         AudioSettings(**wrong)  # type: ignore[arg-type]

@@ -21,9 +21,9 @@ RATE = waveform.SAMPLE_RATE
 THRESHOLD_DB, HANG_SECONDS = 4.0, 0.2
 
 
-def heard(samples: Tensor, hang_seconds: float = HANG_SECONDS, threshold_db: float = THRESHOLD_DB) -> vad.VoiceActivity:
+def heard(samples: Tensor, hangover_s: float = HANG_SECONDS, threshold_db: float = THRESHOLD_DB) -> vad.VoiceActivity:
     known = vad.merge(vad.profile_noise(mel.mel_power([samples])))
-    return vad.threshold(torch.cat(list(vad.snr_db(mel.mel_power([samples]), known))), threshold_db, hang_seconds)
+    return vad.threshold(torch.cat(list(vad.snr_db(mel.mel_power([samples]), known))), threshold_db, hangover_s)
 
 
 def words(*seconds: tuple[float, float], lasting: float) -> Tensor:
@@ -76,15 +76,15 @@ def test_vad_follows_the_voice(background: str, decibels: int) -> None:
 
 
 def test_vad_opens_early_and_holds() -> None:
-    gate = heard(words((2, 3), (5, 6), lasting=8), hang_seconds=0.2).spoken
+    gate = heard(words((2, 3), (5, 6), lasting=8), hangover_s=0.2).spoken
     opened, closed = np.flatnonzero(np.diff(gate.astype(int), prepend=0, append=0)).reshape(-1, 2)[0]
     assert 2.0 - 0.16 <= opened / 100 <= 2.0 - 0.08, "120 ms before, measured over 50 ms"
     assert closed / 100 >= 3.0 + 0.1
 
 
-@pytest.mark.parametrize(("hang_seconds", "runs"), [(0.1, 2), (0.6, 1)])
-def test_vad_keeps_pauses_shorter_than_hold(hang_seconds: float, runs: int) -> None:
-    gate = heard(words((1, 2), (2.5, 4), lasting=6), hang_seconds).spoken
+@pytest.mark.parametrize(("hangover_s", "runs"), [(0.1, 2), (0.6, 1)])
+def test_vad_keeps_pauses_shorter_than_hold(hangover_s: float, runs: int) -> None:
+    gate = heard(words((1, 2), (2.5, 4), lasting=6), hangover_s).spoken
     assert np.count_nonzero(np.diff(gate[:450].astype(int), prepend=0) == 1) == runs
 
 

@@ -16,8 +16,8 @@ from scripts.sample_clip import make_sample
 
 
 def empty_clip(folder: Path) -> tuple[Path, Path]:
-    """A grey video, and landmarks that say that nobody is in it."""
-    video, landmarks = folder / "grey.mp4", folder / "nobody.json"
+    """A gray video, and landmarks that say that nobody is in it."""
+    video, landmarks = folder / "gray.mp4", folder / "nobody.json"
     with VideoWriter(video, rate=Fraction(25), height=64, width=64) as writer:
         for _ in range(3):
             writer.write(np.full((64, 64, 3), 127, np.uint8))
@@ -34,7 +34,7 @@ def test_faces_without_faces_draws_nothing_and_says_so(tmp_path: Path, capsys: p
     assert command(*empty_clip(tmp_path), output) == 0
     told = capsys.readouterr()
     assert f"note: nobody was found, so no picture was written to {output}" in told.err
-    assert told.out == "grey.mp4: 3 frames, 1 shot(s), 0 face(s)\n"
+    assert told.out == "gray.mp4: 3 frames, 1 shot(s), 0 face(s)\n"
     assert not output.exists()
 
 

@@ -94,11 +94,11 @@ def test_compositor_crops_are_upright_and_come_back(clip: Clip) -> None:
     plain = BlendSettings(color_match=False)
     original = next(composite([lips], plain)).frame.astype(int)
     back = next(composite([replace(lips, crops=crops)], plain)).frame.astype(int)
-    grey = next(composite([replace(lips, crops=torch.full((FRAMES - 1, 50, 40, 3), 0.5))], plain)).frame.astype(int)
+    gray = next(composite([replace(lips, crops=torch.full((FRAMES - 1, 50, 40, 3), 0.5))], plain)).frame.astype(int)
     changed = (original != clip.frames[0]).any(axis=-1)
-    # noise resampled once more differs; grey differs by far more
-    assert np.abs(back - original)[changed].mean() < np.abs(grey - original)[changed].mean()
-    assert set(np.unique(grey[seams.in_frame(affine_matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
+    # noise resampled once more differs; gray differs by far more
+    assert np.abs(back - original)[changed].mean() < np.abs(gray - original)[changed].mean()
+    assert set(np.unique(gray[seams.in_frame(affine_matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
 
 
 def test_compositor_names_inputs_that_do_not_fit(clip: Clip) -> None:
@@ -121,7 +121,7 @@ def test_compositor_names_inputs_that_do_not_fit(clip: Clip) -> None:
 
 
 class Tinted:
-    """A codec whose faces are the source's own crops in other colours: of frame i, as the latents say, `tints[i]`."""
+    """A codec whose faces are the source's own crops in other colors: of frame i, as the latents say, `tints[i]`."""
 
     def __init__(self, clip: Clip, tints: list[float]) -> None:
         maps = affine_matrices(points(0), 256)

@@ -40,7 +40,7 @@ def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[Compo
     track = FaceTrack(clip, points, cuts, "zero-lag")
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
     sound = silence()
-    settings, codec = SamplerSettings(steps=1, guidance=1.0), synthetic.vae()
+    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1.0), synthetic.vae()
     noise = sample_noise(1, RESOLUTION)
     samples = sampler.sample_windows(synthetic.unet(), codec, track, sound, timeline, settings, noise)
     lips = sampler.build_lip_track(samples, track, timeline, sound.waveform, codec)

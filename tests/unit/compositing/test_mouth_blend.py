@@ -119,7 +119,7 @@ def test_mouth_blend_face_outside_frame_changes_nothing() -> None:
 
 
 def test_mouth_blend_seam_is_softer_than_box() -> None:
-    """A face of other colours shows where it ends."""
+    """A face of other colors shows where it ends."""
     frame, matrix = frame_of(np.uint8), matrix_at()
     seen = crop(frame, matrix, 256)
     face = torch.from_numpy(seen) / 127.5 - 1 + 0.2

@@ -38,7 +38,7 @@ def audio() -> torch.Tensor:
 
 @pytest.fixture
 def heard(unet: UNet, audio: torch.Tensor) -> AudioKV:
-    return unet.hear(audio)
+    return unet.precompute_audio_kv(audio)
 
 
 @pytest.mark.parametrize("layout", ["unet", "unet_tiny"])
@@ -75,7 +75,7 @@ def test_unet_uses_the_given_attention(x: torch.Tensor, audio: torch.Tensor) -> 
 
     given: AttentionFn = counted
     unet = UNet(synthetic.UNET, attention=given)
-    unet(x, 1, unet.hear(audio))
+    unet(x, 1, unet.precompute_audio_kv(audio))
     # 16 spatial transformers and 20 motion modules, two attentions each
     assert heads_seen == [8] * 2 * (16 + 20)
 
@@ -96,10 +96,10 @@ def test_unet_shallow_pass_takes_cached_features(unet: UNet, x: torch.Tensor, he
 @pytest.mark.parametrize("frames", [1, FRAMES])
 def test_unet_cfg_pass_is_uncond_and_cond_pass(unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int) -> None:
     x, audio = x[:, :, :frames], audio[:, :frames]
-    heard, nothing = unet.hear(audio), unet.hear(torch.zeros_like(audio))
+    heard, nothing = unet.precompute_audio_kv(audio), unet.precompute_audio_kv(torch.zeros_like(audio))
     (silent, silent_deep), (aware, aware_deep) = unet(x, 500, nothing), unet(x, 500, heard)
-    both, deep = unet(x, 500, heard, guided=True)
-    shallow, _ = unet(x, 500, heard, deep, guided=True)
+    both, deep = unet(x, 500, heard, do_cfg=True)
+    shallow, _ = unet(x, 500, heard, deep, do_cfg=True)
     # float32 kernels sum in another order for another batch
     torch.testing.assert_close(both, torch.cat([silent, aware]), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(deep, torch.cat([silent_deep, aware_deep]), atol=1e-4, rtol=1e-4)
@@ -112,29 +112,29 @@ def test_unet_cfg_pass_is_uncond_and_cond_pass(unet: UNet, x: torch.Tensor, audi
 def test_unet_chunked_layers_give_the_same(
     unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, heard = x[:, :, :frames], unet.hear(audio[:, :frames])
-    whole, deep = unet(x, 500, heard, guided=True)
+    x, heard = x[:, :, :frames], unet.precompute_audio_kv(audio[:, :frames])
+    whole, deep = unet(x, 500, heard, do_cfg=True)
     monkeypatch.setattr(layers, "CPU_PART_BYTES", 50_000)
     counts: list[int] = []
     net = unet.up_blocks[-1].attentions[0].transformer_blocks[0].ff.net
     with net.register_forward_hook(lambda *_: counts.append(1)):
-        in_parts, deep_in_parts = unet(x, 500, heard, guided=True)
+        in_parts, deep_in_parts = unet(x, 500, heard, do_cfg=True)
     assert len(counts) > 1
     # float32 kernels sum in another order for other shapes
     torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(deep_in_parts, deep, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(unet(x, 500, heard, deep, guided=True)[0], whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(unet(x, 500, heard, deep, do_cfg=True)[0], whole, atol=1e-4, rtol=1e-4)
 
 
 def test_unet_windows_of_a_batch_are_independent(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:
-    both, _ = unet(x, 500, unet.hear(audio), guided=True)
-    alone, _ = unet(x[:1], 500, unet.hear(audio[:1]), guided=True)
+    both, _ = unet(x, 500, unet.precompute_audio_kv(audio), do_cfg=True)
+    alone, _ = unet(x[:1], 500, unet.precompute_audio_kv(audio[:1]), do_cfg=True)
     # float32 kernels sum in another order for another batch
     torch.testing.assert_close(both[::2], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_unet_resnet_norms_span_the_frames() -> None:
-    """A frame is normalised otherwise beside louder ones: diffusers' motion UNet normalises each alone."""
+    """A frame is normalized otherwise beside louder ones: diffusers' motion UNet normalises each alone."""
     norm = GroupNorm(2, 4)
     clip = tiny_networks.normal(1, 1, 4, 3, 2, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
     torch.testing.assert_close(unfold(norm_over_clip(norm, fold(clip), frames=3), batch=1), norm(clip))

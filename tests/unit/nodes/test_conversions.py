@@ -21,7 +21,7 @@ NTSC = Fraction(30000, 1001)
 
 @pytest.fixture(scope="session")
 def convert(pack: ModuleType) -> ModuleType:
-    return pack.convert
+    return pack.conversions
 
 
 @pytest.fixture

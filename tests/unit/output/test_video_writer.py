@@ -74,10 +74,10 @@ def test_writer_rounds_floats(tmp_path: Path) -> None:
 
 def test_writer_tags_colors_as_written(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
-    colour = np.broadcast_to(np.array([200, 40, 90], np.uint8), (48, 64, 3))
+    color = np.broadcast_to(np.array([200, 40, 90], np.uint8), (48, 64, 3))
     with VideoWriter(path, rate=Fraction(25), height=48, width=64, crf=1) as writer:
-        writer.write(colour)
-    assert abs(next(VideoFile(path).read([0])).astype(int) - colour).max() <= 2
+        writer.write(color)
+    assert abs(next(VideoFile(path).read([0])).astype(int) - color).max() <= 2
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
@@ -333,7 +333,7 @@ def test_writer_accepts_any_sample_rate(tmp_path: Path) -> None:
 
 
 def test_writer_carries_source_colors(tmp_path: Path) -> None:
-    path = write(tmp_path / "out.mp4", H264, [picture(5)], colour=ColorSpace(primaries=9, transfer=16, matrix=9), crf=1)
+    path = write(tmp_path / "out.mp4", H264, [picture(5)], color=ColorSpace(primaries=9, transfer=16, matrix=9), crf=1)
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         assert (context.color_primaries, context.color_trc, context.colorspace) == (9, 16, 9)
@@ -343,15 +343,15 @@ def test_writer_carries_source_colors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "colour",
+    "color",
     [ColorSpace(), ColorSpace(6, 6, 6), ColorSpace(5, 6, 5), ColorSpace(9, 16, 9)],
     ids=["HD", "NTSC", "PAL", "HDR"],
 )
-def test_writer_colors_survive_read_and_write(tmp_path: Path, colour: ColorSpace) -> None:
-    first = VideoFile(write(tmp_path / "a.mp4", H264, [picture(5)], colour=colour, crf=1))
-    assert first.colour == colour
-    again = VideoFile(write(tmp_path / "b.mp4", H264, first.read([0]), colour=first.colour, crf=1))
-    assert again.colour == colour
+def test_writer_colors_survive_read_and_write(tmp_path: Path, color: ColorSpace) -> None:
+    first = VideoFile(write(tmp_path / "a.mp4", H264, [picture(5)], color=color, crf=1))
+    assert first.color == color
+    again = VideoFile(write(tmp_path / "b.mp4", H264, first.read([0]), color=first.color, crf=1))
+    assert again.color == color
     assert abs(next(again.read([0])).astype(int) - picture(5)).max() <= 4, "two roundings to 8 bits of luma and chroma"
 
 

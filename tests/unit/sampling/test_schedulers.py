@@ -74,11 +74,11 @@ class Gaussian:
         deviations = (x - start**0.5 * MEAN) / (start * self.spread**2 + 1 - start) ** 0.5
         return end**0.5 * MEAN + (end * self.spread**2 + 1 - end) ** 0.5 * deviations
 
-    def hear(self, audio: Tensor) -> AudioKV:
+    def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
         return [(audio, audio)]
 
     def __call__(
-        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, guided: bool = False
+        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, do_cfg: bool = False
     ) -> tuple[Tensor, Tensor]:
         alpha = self.alpha(timestep)
         variance = alpha * self.spread**2 + 1 - alpha
@@ -87,7 +87,7 @@ class Gaussian:
 
 
 def solved(scheduler: SchedulerName, steps: int, noise: Tensor, unet: protocols.Denoiser, windows: int = 1) -> Tensor:
-    settings = SamplerSettings(steps=steps, guidance=1.0, step_cache=1, scheduler=scheduler)
+    settings = SamplerSettings(num_inference_steps=steps, guidance_scale=1.0, cache_interval=1, scheduler=scheduler)
     conditioning = torch.zeros(windows, 9, 1, *noise.shape[-2:])
     *_, latents = denoise.denoise(unet, noise, conditioning, torch.zeros(windows, 1, 50, 384), settings, clip_limit(8))
     return latents

@@ -61,7 +61,7 @@ def parts(clip: Clip) -> tuple[FaceTrack, AudioFeatures, Timeline]:
 def sampled(clip: Clip, overlap: int, steps: int = 2) -> list[StepOutput]:
     """Window by window: a batch of another size sums in another order."""
     unet, noise, room = synthetic.unet(), sample_noise(1, RESOLUTION), sampler.clip_limit(1)
-    settings = SamplerSettings(steps=steps, guidance=1.0, overlap=overlap)
+    settings = SamplerSettings(num_inference_steps=steps, guidance_scale=1.0, overlap=overlap)
     return list(sampler.sample_windows(unet, synthetic.vae(), *parts(clip), settings, noise, room=room))
 
 
@@ -79,7 +79,7 @@ def test_windows_overlap_is_cross_faded(clip: Clip, samples: list[StepOutput]) -
     made = {one.window: one.latents[0].movedim(1, 0) for one in samples if one.step == one.steps}
     assert list(made) == [range(16), range(12, 26), range(26, 40)] == windows.plan_windows(*parts(clip), 4)
     lips = collected(samples, clip)
-    assert lips.slots.tolist() == list(range(COUNT)), "every frame once, in order"
+    assert lips.latent_index.tolist() == list(range(COUNT)), "every frame once, in order"
     first, second, third = made.values()
     assert torch.equal(lips.latents[:12], first[:12].half())
     assert torch.equal(lips.latents[16:26], second[4:].half())

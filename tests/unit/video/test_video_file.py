@@ -222,7 +222,7 @@ def test_video_file_dropped_read_closes_file(clip: Path) -> None:
 
 @pytest.mark.parametrize("codec", ["libvpx-vp9", "ffv1", "mpeg4", "libx265"])
 def test_video_file_other_codecs(tmp_path: Path, codec: str) -> None:
-    make_clip(tmp_path / "clip.mkv", range(40), codec=codec, container="matroska", options={"g": "10"})
+    make_clip(tmp_path / "clip.mkv", range(40), vae=codec, container="matroska", options={"g": "10"})
     order = [*range(40), *range(39, -1, -1), 17]
     assert numbers(VideoFile(tmp_path / "clip.mkv").read(order)) == order
 

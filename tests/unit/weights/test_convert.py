@@ -34,7 +34,9 @@ def test_convert_run_equals_pickle_to_the_bit(source: Path, tmp_path: Path, dtyp
     assert all(torch.equal(state[key], tensor) for key, tensor in original.state_dict().items())
     x, audio = tiny_networks.normal(1, 1, 13, 2, 8, 8).to(dtype), tiny_networks.normal(2, 1, 2, 50, 384).to(dtype)
     with torch.no_grad():
-        (made, _), (wanted, _) = (unet(x, 500, unet.hear(audio), guided=True) for unet in (converted, original))
+        (made, _), (wanted, _) = (
+            unet(x, 500, unet.precompute_audio_kv(audio), do_cfg=True) for unet in (converted, original)
+        )
     assert torch.equal(made, wanted)
 
 
