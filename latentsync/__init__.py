@@ -1,3 +1,60 @@
-"""LatentSync as a library: a talking video and new speech in, the same video with the lips following out."""
+"""LatentSync as a library: give any talking video new speech.
+
+Names are imported on first use, so that `import latentsync` loads neither torch nor any other large library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .audio.features import AudioFeatures as AudioFeatures, AudioSettings as AudioSettings
+    from .audio.waveform import Waveform as Waveform
+    from .compositing.settings import BlendSettings as BlendSettings, MaskEdge as MaskEdge
+    from .errors import AudioError as AudioError, DependencyError as DependencyError, FaceError as FaceError, LatentSyncError as LatentSyncError, MediaError as MediaError, OutOfMemoryError as OutOfMemoryError, StorageError as StorageError, UsageError as UsageError, WeightsError as WeightsError
+    from .faces.face_track import FaceTrack as FaceTrack, TrackSettings as TrackSettings
+    from .faces.identities import Identities as Identities
+    from .output.result import LipSyncResult as LipSyncResult
+    from .pipeline import LipSyncPipeline as LipSyncPipeline, detect_faces as detect_faces, select_face as select_face
+    from .sampling.lip_track import LipTrack as LipTrack
+    from .sampling.settings import SamplerSettings as SamplerSettings
+    from .video.frame_source import FrameSource as FrameSource, ImageBatch as ImageBatch
+    from .video.video_file import VideoFile as VideoFile
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "audio.features": ("AudioFeatures", "AudioSettings"),
+    "audio.waveform": ("Waveform",),
+    "compositing.settings": ("BlendSettings", "MaskEdge"),
+    "errors": (
+        "AudioError",
+        "DependencyError",
+        "FaceError",
+        "LatentSyncError",
+        "MediaError",
+        "OutOfMemoryError",
+        "StorageError",
+        "UsageError",
+        "WeightsError",
+    ),
+    "faces.face_track": ("FaceTrack", "TrackSettings"),
+    "faces.identities": ("Identities",),
+    "output.result": ("LipSyncResult",),
+    "pipeline": ("LipSyncPipeline", "detect_faces", "select_face"),
+    "sampling.lip_track": ("LipTrack",),
+    "sampling.settings": ("SamplerSettings",),
+    "video.frame_source": ("FrameSource", "ImageBatch"),
+    "video.video_file": ("VideoFile",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -1,17 +1,26 @@
-"""Long work on files, in steps: whoever runs it shows them, and may stop between two."""
+"""Progress of long work: a task is a generator that yields how far it is; whoever runs it shows that, and may stop it.
+
+`ShowProgress` is how a caller takes part in a loop of the library: it passes items on, and may draw a bar or raise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 T = TypeVar("T")
+
+BAR_DELAY_SECONDS = 0.5  # a task that ends sooner draws no bar
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the work on one file has come: `done` of `total` bytes; `what` says it in words, with the file's name."""
+    """Progress of a task on one file: `done` of `total` bytes. `what` names the task and the file."""
 
     what: str
     done: int
@@ -19,13 +28,53 @@ class Progress:
 
 
 Task = Generator[Progress, None, T]
-"""Yields its steps and returns its result."""
+"""Long work on files: yields its progress, returns its result."""
+
+ShowProgress = Callable[[Iterator[Any], str, int], Iterator[Any]]
+"""Passes on the items of an iterator. Arguments: the iterator, the name of the stage, the number of items."""
 
 
-def run(work: Task[T]) -> T:
-    """Do small work at once, showing no step."""
+def run(task: Task[T]) -> T:
+    """Run a task without showing its progress, and return its result."""
     while True:
         try:
-            next(work)
+            next(task)
         except StopIteration as end:
             return end.value
+
+
+def progress_bar(items: Iterable[T], stage: str, total: int) -> Iterator[T]:
+    """Pass items on under a progress bar on stderr."""
+    from tqdm import tqdm
+
+    return iter(tqdm(items, desc=stage, total=total))
+
+
+def run_with_progress(task: Task[T]) -> T:
+    """Run a task under progress bars on stderr, one for each file, and return its result."""
+    from tqdm import tqdm
+
+    bar: tqdm[NoReturn] | None = None
+    what = ""
+    with closing(task):
+        try:
+            while True:
+                step = next(task)
+                if bar is None or step.what != what:
+                    if bar is not None:
+                        bar.close()
+                    what = step.what
+                    bar = tqdm(desc=what, total=step.total, unit="B", unit_scale=True, delay=BAR_DELAY_SECONDS)
+                bar.update(step.done - bar.n)
+        except StopIteration as end:
+            return end.value
+        finally:
+            if bar is not None:
+                bar.close()
+
+
+def shown(items: Iterator[T], stage: str, total: int, progress: ShowProgress | bool) -> Iterator[T]:
+    """`items` under the caller's progress: True draws a bar on stderr, False nothing."""
+    if progress is False:
+        return items
+    return progress_bar(items, stage, total) if progress is True else progress(items, stage, total)

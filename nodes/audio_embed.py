@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
 from ..latentsync.audio.features import AudioSettings, Segments, Silence
-from . import conversions, model_folders, model_handle, progress
+from . import conversions
 from .io_types import CATEGORY, Embeds, Model, expect_type
-
-if TYPE_CHECKING:
-    from .model_handle import LoadedModel
+from .model_handle import LoadedModel
+from .progress import with_progress
 
 
 class LatentSyncAudioEmbed(io.ComfyNode):
@@ -94,14 +93,15 @@ class LatentSyncAudioEmbed(io.ComfyNode):
         segments: Segments,
         vocals: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync.audio import features, plot
+        from ..latentsync.audio.features import prepare_driving_audio
+        from ..latentsync.audio.plot import plot_speech
 
-        expect_type("model", model, model_handle.LoadedModel, "Load Model")
+        expect_type("model", model, LoadedModel, "Load Model")
         settings = AudioSettings(silence, threshold_db, hang_ms / 1000, segments)
-        given = conversions.waveform("audio", audio)
+        waveform = conversions.waveform("audio", audio)
         driving = None if vocals is None else conversions.waveform("vocals", vocals)
-        heard = features.prepare_driving_audio(given, driving, Fraction(offset_ms, 1000))
-        listened = features.extract_features(heard, model.encoder(), settings)
-        steps = progress.with_progress(listened, features.num_feature_steps(heard, settings))
-        embeds, speech = features.collect_features(steps, heard, given, settings, model_folders.temp_folder())
-        return io.NodeOutput(embeds, ui=ui.PreviewImage(conversions.picture(plot.plot_speech(speech, heard)), cls=cls))
+        embeds, speech = model.pipeline().encode_audio(
+            waveform, driving, offset_ms=offset_ms, settings=settings, progress=with_progress
+        )
+        plot = plot_speech(speech, prepare_driving_audio(waveform, driving, Fraction(offset_ms, 1000)))
+        return io.NodeOutput(embeds, ui=ui.PreviewImage(conversions.picture(plot), cls=cls))

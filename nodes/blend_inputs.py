@@ -1,26 +1,26 @@
-"""The inputs that say how lips are laid into frames, for the nodes that do it."""
+"""Inputs of the nodes that paste mouths into frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io
 
+from ..latentsync.compositing.settings import BLENDERS
 from ..latentsync.sampling.lip_track import LipTrack
 from .io_types import Lips, expect_type
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from ..latentsync.compositing.settings import BlendMode, BlendSettings
+    from ..latentsync.audio.waveform import Waveform
+    from ..latentsync.output.result import LipSyncResult
 
 MOST_SPEAKERS = 8
 
 
 def lips_input() -> io.Autogrow.Input:
-    """One socket more than are wired."""
+    """One input more than are connected."""
     one = Lips.Input("lips", tooltip="From Sampler. For several speakers one each, all on the same source.")
     return io.Autogrow.Input(
         "lips",
@@ -33,7 +33,7 @@ def blend_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "blend",
-            options=["mouth", "box"],
+            options=list(BLENDERS),
             default="mouth",
             tooltip="mouth changes only what the model made anew, with a soft edge: all other pixels stay the "
             "source's. box lays in the whole crop, as the authors' program does.",
@@ -73,26 +73,23 @@ def protect_input() -> io.Input:
     )
 
 
-def speakers(lips: Mapping[str, LipTrack | None]) -> list[LipTrack]:
-    """What is wired, in order."""
-    return [expect_type(name, track, LipTrack, "Sampler") for name, track in sorted(lips.items()) if track is not None]
-
-
-def blend_settings(blend: BlendMode, feather: float, grow: float, color_match: bool) -> BlendSettings:
+def lip_sync_result(
+    lips: Mapping[str, LipTrack | None],
+    blend: str,
+    feather: float,
+    grow: float,
+    color_match: bool,
+    protect: torch.Tensor | None,
+    audio: Waveform | None = None,
+) -> LipSyncResult:
+    """The connected speakers and the blend inputs as the library's result."""
     from ..latentsync.compositing.settings import BlendSettings, MaskEdge
+    from ..latentsync.output.result import LipSyncResult
 
-    return BlendSettings(blend, MaskEdge(grow / 100, feather / 100), color_match)
-
-
-def protection(protect: torch.Tensor | None) -> np.ndarray | None:
-    """A MASK (masks, H, W) as the library takes it."""
-    if protect is None:
-        return None
-    masks = expect_type("protect", protect, torch.Tensor, "Load Image (as Mask), or whatever makes a MASK")
-    return masks.detach().cpu().numpy()
-
-
-def alpha_of(track: LipTrack) -> torch.Tensor | None:
-    """(source frames, H, W) in 0..1, where the source has it."""
-    source: Any = track.track.source
-    return getattr(source, "alpha", None)
+    speakers = [expect_type(name, track, LipTrack, "Sampler") for name, track in sorted(lips.items()) if track is not None]
+    mask = None
+    if protect is not None:
+        mask = expect_type("protect", protect, torch.Tensor, "Load Image (as Mask), or any node that makes a MASK")
+        mask = mask.detach().cpu().numpy()
+    settings = BlendSettings(blend, MaskEdge(grow / 100, feather / 100), color_match)
+    return LipSyncResult(tuple(speakers), settings, mask, audio)

@@ -9,8 +9,9 @@ from comfy_api.latest import io
 from typing_extensions import override
 
 from ..latentsync.sampling.lip_track import LipTrack
-from . import conversions, progress
+from . import conversions
 from .io_types import CATEGORY, Lips, expect_type
+from .progress import with_progress
 
 
 class LatentSyncCropsOut(io.ComfyNode):
@@ -37,7 +38,7 @@ class LatentSyncCropsOut(io.ComfyNode):
         expect_type("lips", lips, LipTrack, "Sampler")
         width, height = crop_size(lips.resolution)
         images = torch.empty(len(lips.latents), height, width, 3)
-        for i, crop in enumerate(progress.with_progress(decode_crops(lips), len(lips.latents))):
+        for i, crop in enumerate(with_progress(decode_crops(lips), "crops", len(lips.latents))):
             images[i] = conversions.image(crop)
         return io.NodeOutput(images)
 

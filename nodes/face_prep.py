@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -13,16 +11,18 @@ from typing_extensions import override
 
 from ..latentsync.faces.face_track import Smoothing, TrackSettings
 from ..latentsync.faces.identities import SELECT_BY
-from . import conversions, model_folders, progress
+from . import conversions
 from .detection_cache import Found, content_key, shared_cache
 from .io_types import CATEGORY, FaceLandmarks, Faces, expect_type
+from .model_folders import model_folders
+from .progress import with_progress
 
 if TYPE_CHECKING:
-    import numpy as np
     from comfy_api.input import VideoInput
 
     from ..latentsync.faces.identities import Identities
-    from ..latentsync.video.frame_source import FrameSource
+
+PREVIEW_PX = 256
 
 
 class LatentSyncFacePrep(io.ComfyNode):
@@ -134,70 +134,34 @@ class LatentSyncFacePrep(io.ComfyNode):
         reference_face: torch.Tensor | None = None,
         landmarks: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync.faces import identities, report
-        from ..latentsync.faces.face_track import build_face_track
+        from ..latentsync.faces import report
+        from ..latentsync.faces.detectors import DEFAULT_DETECTOR, open_detector
+        from ..latentsync.faces.identities import reference_appearance
+        from ..latentsync.pipeline import detect_faces, select_face
 
-        settings = TrackSettings(max_gap, max_yaw, smoothing)
+        settings, folders = TrackSettings(max_gap, max_yaw, smoothing), model_folders()
         if reference_face is not None:
-            expect_type("reference_face", reference_face, torch.Tensor, "Load Image, or whatever makes an IMAGE")
+            expect_type("reference_face", reference_face, torch.Tensor, "Load Image, or any node that makes an IMAGE")
         if landmarks is not None:
-            expect_type("landmarks", landmarks, Mapping, "whatever makes FACE_LANDMARKS")
-        people, warnings = _found(source, fps, min_confidence, landmarks)
-        reference = None if reference_face is None else _look(reference_face, min_confidence)
-        person = identities.select(people, face, face_index, reference)
-        track = build_face_track(people, person, settings)
-        choice = {"face": face, "face_index": face_index, "min_confidence": min_confidence}
-        track = replace(track, params={**track.params, **choice})
-        preview = _preview(people)
-        said = "\n".join([report.report_text(people, report.Selection(person, track, settings)), *warnings])
-        shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(said).as_dict()}
-        return io.NodeOutput(track, preview, said, ui=shown)
+            expect_type("landmarks", landmarks, Mapping, "any node that makes FACE_LANDMARKS")
+        frames = conversions.frame_source(source, fps)
 
+        def search() -> Identities:
+            return detect_faces(
+                frames, folders, min_confidence=min_confidence, landmarks=landmarks, progress=with_progress
+            )
 
-def _found(
-    source: VideoInput | torch.Tensor, fps: float, min_confidence: float, landmarks: Mapping[str, Any] | None
-) -> Found:
-    """Everybody in the source, found once for all Face Preps that look at it in the same way."""
-    from ..latentsync.faces.identities import cluster_tracks
-    from ..latentsync.faces.precomputed import PrecomputedDetector, from_comfyui
-    from ..latentsync.faces.tracker import track_faces
-
-    frames = conversions.frame_source(source, fps)
-    if landmarks is not None:
-        given = PrecomputedDetector(from_comfyui(landmarks, frames))
-        people = cluster_tracks(frames, progress.with_progress(track_faces(frames, given), frames.frame_count))
-        return Found(people, tuple(frames.warnings()))
-    key = content_key(source), min_confidence
-    return shared_cache().found(key, frames, lambda: _detected(frames, min_confidence))
-
-
-def _detected(frames: FrameSource, min_confidence: float) -> Identities:
-    from ..latentsync.faces.identities import cluster_tracks
-    from ..latentsync.faces.tracker import track_faces
-
-    with _detector(min_confidence) as detector, closing(track_faces(frames, detector)) as scanned:
-        return cluster_tracks(frames, progress.with_progress(scanned, frames.frame_count))
-
-
-def _detector(min_confidence: float) -> Any:  # noqa: ANN401 - imported late
-    from ..latentsync import hub
-    from ..latentsync.faces.mediapipe_detector import MediaPipeDetector
-    from ..latentsync.weights.catalog import FACE_LANDMARKER
-
-    return MediaPipeDetector(hub.require(FACE_LANDMARKER, model_folders.model_folders()), min_confidence)
-
-
-def _look(picture: torch.Tensor, min_confidence: float) -> np.ndarray:
-    """The look of the face in the first picture of a batch."""
-    from ..latentsync.faces.identities import reference_appearance
-
-    with _detector(min_confidence) as detector:
-        return reference_appearance(picture[0, ..., :3].float().cpu().numpy(), detector)
-
-
-def _preview(people: Identities) -> torch.Tensor:
-    """(persons, R, R, 3): everybody's numbered crop."""
-    from ..latentsync.faces import report
-    from ..latentsync.weights.catalog import MODELS
-
-    return torch.stack([conversions.image(crop) for crop in report.identity_crops(people, MODELS["1.5"].resolution)])
+        if landmarks is None:
+            key = content_key(source), DEFAULT_DETECTOR, min_confidence
+            people, warnings = shared_cache().found(key, frames, search)
+        else:
+            people, warnings = Found(search(), tuple(frames.warnings()))
+        reference = None
+        if reference_face is not None:
+            with open_detector(DEFAULT_DETECTOR, folders, min_confidence) as detector:
+                reference = reference_appearance(reference_face[0, ..., :3].float().cpu().numpy(), detector)
+        selection = select_face(people, face, face_index, reference=reference, settings=settings)
+        preview = torch.stack([conversions.image(crop) for crop in report.identity_crops(people, PREVIEW_PX)])
+        text = "\n".join([report.report_text(people, selection), *warnings])
+        shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
+        return io.NodeOutput(selection.track, preview, text, ui=shown)

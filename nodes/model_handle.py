@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from ..latentsync.weights.catalog import MODELS, ModelSpec
 from .progress import with_oom_message
 
 if TYPE_CHECKING:
-    from ..latentsync.models.protocols import AudioKV, Denoiser
+    from ..latentsync.models.protocols import AudioKV
     from ..latentsync.models.unet import UNet
-    from ..latentsync.models.whisper import WhisperEncoder
+    from ..latentsync.pipeline import LipSyncPipeline
 
 
 CLIP_CHANNELS = 8200  # held at once for each latent pixel of a clip: more than benchmarks/footprint.py counts of any
@@ -50,11 +50,25 @@ class LoadedModel:
     def device(self) -> torch.device:
         return self.unet.load_device
 
-    def denoiser(self, room: BatchLimit) -> Denoiser:
-        """The UNet, for as many clips at once as there is room for; each batch of windows brings it to its device."""
-        return ComfyUNet(self, room)
+    def pipeline(self, batch_limit: BatchLimit | None = None) -> LipSyncPipeline:
+        """The library's pipeline on networks that ComfyUI manages; each comes to its device when it is used."""
+        from ..latentsync.pipeline import LipSyncPipeline
+        from .model_folders import model_folders, temp_folder
 
-    def room(self) -> BatchLimit:
+        return LipSyncPipeline(
+            unet=ComfyUNet(self, batch_limit or clip_limit(PASSES)),
+            whisper=ComfyWhisper(self.whisper),
+            vae=self.vae,
+            spec=self.spec,
+            device=self.device,
+            dtype=self.dtype,
+            files=self.files,
+            folders=model_folders(),
+            batch_limit=batch_limit,
+            temp_dir=temp_folder(),
+        )
+
+    def batch_limit(self) -> BatchLimit:
         """Room for as many clips in the UNet as the free memory holds, once its weights are where they are to be.
 
         No more than those of one guided window of 512 pixels, which leave a card nothing to wait for, or, on the
@@ -80,11 +94,6 @@ class LoadedModel:
         latent = self.spec.resolution // LATENT_STRIDE
         return WINDOW_FRAMES * latent * latent * CLIP_CHANNELS * self.dtype.itemsize
 
-    def encoder(self) -> WhisperEncoder:
-        """Whisper's encoder, brought to its device."""
-        with_oom_message(lambda: mm.load_models_gpu([self.whisper]))
-        return self.whisper.model
-
     def __repr__(self) -> str:
         return f"LoadedModel({self.spec.version}, {self.spec.resolution} px, {self.dtype} on {self.device})"
 
@@ -105,6 +114,20 @@ class ComfyUNet:
 
     def __call__(self, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - the UNet's
         return self._network(*given, **named)
+
+
+class ComfyWhisper:
+    """ComfyUI's patcher of Whisper's encoder as the library's `AudioEncoder`: each call brings it to its device."""
+
+    def __init__(self, patcher: Any) -> None:  # noqa: ANN401 - ComfyUI's
+        self._patcher = patcher
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        with_oom_message(lambda: mm.load_models_gpu([self._patcher]))
+        return self._patcher.model.parameters()
+
+    def __call__(self, mel: torch.Tensor) -> torch.Tensor:
+        return self._patcher.model(mel)
 
 
 class ComfyVAE:

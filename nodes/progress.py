@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import comfy.model_management as mm
-import comfy.sd
 import comfy.utils
 
 from ..latentsync.errors import OutOfMemoryError
 from ..latentsync.oom import is_out_of_memory, out_of_memory_error
-
-if TYPE_CHECKING:
-    from ..latentsync.progress import Task
-
+from ..latentsync.progress import Task
 
 T = TypeVar("T")
 
+END: Any = object()
 
-END: Any = object()  # of what is iterated over
 
-
-def with_progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """Pass `items` on, moving the node's progress bar and looking for a cancel at each.
+def with_progress(items: Iterator[T], stage: str, total: int) -> Iterator[T]:  # noqa: ARG001 - one stage a node
+    """Pass items on, move the node's progress bar, and stop when the user cancels: a `progress.ShowProgress`.
 
     Raises:
-        RoomError: memory ran out, see `with_room`.
+        OutOfMemoryError: see `with_oom_message`.
     """
-    bar, made = comfy.utils.ProgressBar(total), iter(items)
+    bar = comfy.utils.ProgressBar(total)
     for done in count(1):
-        item = with_oom_message(lambda: next(made, END))
+        item = with_oom_message(lambda: next(items, END))
         if item is END:
             return
         mm.throw_exception_if_processing_interrupted()
@@ -40,10 +36,10 @@ def with_progress(items: Iterable[T], total: int) -> Iterator[T]:
 
 
 def with_oom_message(work: Callable[[], T]) -> T:
-    """What `work` gives.
+    """The result of `work`.
 
     Raises:
-        RoomError: memory ran out; what ComfyUI had loaded was put away first, so that the next prompt begins afresh.
+        OutOfMemoryError: memory ran out. All models were unloaded first, so the next prompt starts clean.
     """
     try:
         return work()
@@ -51,20 +47,19 @@ def with_oom_message(work: Callable[[], T]) -> T:
         if not is_out_of_memory(error):
             raise
         reason = out_of_memory_error(error)
-    # only here does the error no longer hold what the failed attempt had on the device
+    # outside `except`: the traceback keeps the failed attempt's tensors alive
     mm.unload_all_models()
     mm.soft_empty_cache()
     raise reason
 
 
-def run_with_progress(work: Task[T]) -> T:
-    """Do the work on files, moving the node's progress bar and looking for a cancel at each step."""
-    try:
-        while True:
-            step = next(work)
-            mm.throw_exception_if_processing_interrupted()
-            comfy.utils.ProgressBar(step.total).update_absolute(step.done, step.total)
-    except StopIteration as end:
-        return end.value
-    finally:
-        work.close()
+def run_with_progress(task: Task[T]) -> T:
+    """Run a task on files, move the node's progress bar, and stop when the user cancels."""
+    with closing(task):
+        try:
+            while True:
+                step = next(task)
+                mm.throw_exception_if_processing_interrupted()
+                comfy.utils.ProgressBar(step.total).update_absolute(step.done, step.total)
+        except StopIteration as end:
+            return end.value

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from time import monotonic
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 from typing_extensions import override
 
 from ..latentsync.models.constants import MAX_OVERLAP
-from ..latentsync.sampling.settings import SchedulerName
-from . import model_folders, model_handle, progress
+from ..latentsync.sampling.schedulers import SCHEDULERS
 from .io_types import CATEGORY, Embeds, Faces, Lips, Model, expect_type
+from .model_handle import LoadedModel
+from .progress import with_progress
 
 if TYPE_CHECKING:
     from ..latentsync.audio.features import AudioFeatures
     from ..latentsync.faces.face_track import FaceTrack
     from ..latentsync.video.timeline import FpsMode, LengthMode
-    from .model_handle import LoadedModel
 
 STEP_CACHE_OFF = "off"
 LENGTHS: dict[str, LengthMode] = {
@@ -93,7 +91,7 @@ class LatentSyncSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=list(get_args(SchedulerName)),
+                    options=list(SCHEDULERS),
                     default="ddim",
                     tooltip="How the noise is taken away. ddim is the authors' own; dpm++ 2m and unipc are made for "
                     "fewer steps: set steps to 10 with them.",
@@ -141,41 +139,28 @@ class LatentSyncSampler(io.ComfyNode):
         step_cache: str,
         fps: FpsMode,
         length: str,
-        scheduler: SchedulerName,
+        scheduler: str,
         overlap: int,
         guidance_start: float,
         guidance_end: float,
     ) -> io.NodeOutput:
         from ..latentsync.audio.features import AudioFeatures
         from ..latentsync.faces.face_track import FaceTrack
-        from ..latentsync.sampling import sampler, windows
-        from ..latentsync.sampling.conditioning import sample_noise
-        from ..latentsync.sampling.lip_track import Provenance
         from ..latentsync.sampling.settings import SamplerSettings
-        from ..latentsync.video.timeline import build_timeline, output_rate
 
-        began = monotonic()
-        expect_type("model", model, model_handle.LoadedModel, "Load Model")
+        expect_type("model", model, LoadedModel, "Load Model")
         expect_type("faces", faces, FaceTrack, "Face Prep")
         expect_type("embeds", embeds, AudioFeatures, "Audio Embed")
-        cache = 1 if step_cache == STEP_CACHE_OFF else int(step_cache)
-        settings = SamplerSettings(seed, steps, guidance, cache, scheduler, overlap, guidance_start, guidance_end)
-        rate = output_rate(faces.source.rate, fps)
-        timeline = build_timeline(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
-        noise = sample_noise(seed, model.spec.resolution).to(model.device)
-        room = model.room()
-        samples = sampler.sample_windows(
-            model.denoiser(room), model.vae, faces, embeds, timeline, settings, noise, model.dtype, room
+        settings = SamplerSettings(
+            seed=seed,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            cache_interval=1 if step_cache == STEP_CACHE_OFF else int(step_cache),
+            scheduler=scheduler,
+            overlap=overlap,
+            guidance_start=guidance_start,
+            guidance_end=guidance_end,
         )
-        total = len(windows.plan_windows(faces, embeds, timeline, overlap)) * steps
-        lips = sampler.build_lip_track(
-            progress.with_progress(samples, total),
-            faces,
-            timeline,
-            embeds.waveform,
-            model.vae,
-            model_folders.temp_folder(),
-        )
-        asked = {"fps": fps, "length": LENGTHS[length]}
-        origin = Provenance.of(model.spec.version, model.files, faces, embeds, settings, asked, monotonic() - began)
-        return io.NodeOutput(replace(lips, provenance=origin))
+        pipeline = model.pipeline(model.batch_limit())
+        lips = pipeline.sample(faces, embeds, settings, fps=fps, length=LENGTHS[length], progress=with_progress)
+        return io.NodeOutput(lips)

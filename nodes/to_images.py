@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from typing_extensions import override
 
-from . import conversions, progress
-from .blend_inputs import alpha_of, blend_inputs, blend_settings, lips_input, protect_input, protection, speakers
+from . import conversions
+from .blend_inputs import blend_inputs, lip_sync_result, lips_input, protect_input
 from .io_types import CATEGORY
+from .progress import with_progress
 
 if TYPE_CHECKING:
     import torch
 
-    from ..latentsync.compositing.settings import BlendMode
     from ..latentsync.sampling.lip_track import LipTrack
 
 
@@ -46,7 +46,7 @@ class LatentSyncToImages(io.ComfyNode):
     def execute(
         cls,
         lips: Mapping[str, LipTrack],
-        blend: BlendMode,
+        blend: str,
         feather: float,
         grow: float,
         color_match: bool,
@@ -54,18 +54,13 @@ class LatentSyncToImages(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        from ..latentsync.audio.waveform import mix
-        from ..latentsync.compositing.compositor import composite, shared_timeline
-
-        tracks = speakers(lips)
-        timeline, source, alpha = shared_timeline(tracks), tracks[0].track.source, alpha_of(tracks[0])
-        made = composite(tracks, blend_settings(blend, feather, grow, color_match), protection(protect))
+        result = lip_sync_result(lips, blend, feather, grow, color_match, protect)
+        timeline, source, alpha = result.timeline, result.source, result.alpha
         images = torch.empty(timeline.frame_count, source.height, source.width, 3 if alpha is None else 4)
         mask = torch.empty(timeline.frame_count, source.height, source.width)
-        for i, (frame, original) in enumerate(progress.with_progress(made, timeline.frame_count)):
+        for i, (frame, original) in enumerate(result.composite(progress=with_progress)):
             images[i, ..., :3] = conversions.image(frame)
             if alpha is not None:
                 images[i, ..., 3] = alpha[timeline.source_index[i]]
             mask[i] = torch.from_numpy((frame != original).any(axis=-1))
-        sound = mix([track.waveform for track in tracks])
-        return io.NodeOutput(images, mask, conversions.audio(sound), float(timeline.rate))
+        return io.NodeOutput(images, mask, conversions.audio(result.waveform), float(timeline.rate))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
 import folder_paths
-import numpy as np
 from comfy.cli_args import args
 from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io, ui
@@ -18,17 +17,15 @@ from typing_extensions import override
 
 from ..latentsync.errors import UsageError
 from ..latentsync.output.formats import available_formats, format_named
-from . import conversions, progress
-from .blend_inputs import alpha_of, blend_inputs, blend_settings, lips_input, protect_input, protection, speakers
+from . import conversions
+from .blend_inputs import blend_inputs, lip_sync_result, lips_input, protect_input
 from .io_types import CATEGORY
+from .progress import with_progress
 
 if TYPE_CHECKING:
     import torch
 
-    from ..latentsync.audio.waveform import Waveform
-    from ..latentsync.compositing.compositor import Composite
-    from ..latentsync.compositing.settings import BlendMode
-    from ..latentsync.output.formats import Format
+    from ..latentsync.output.result import LipSyncResult
     from ..latentsync.output.run_record import FileDigest
     from ..latentsync.sampling.lip_track import LipTrack
     from ..latentsync.video.frame_source import FrameSource
@@ -103,7 +100,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
         filename_prefix: str,
         format: str,
         crf: int,
-        blend: BlendMode,
+        blend: str,
         feather: float,
         grow: float,
         color_match: bool,
@@ -114,61 +111,35 @@ class LatentSyncVideoCombine(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..latentsync.claim import claimed
         from ..latentsync.compositing.compositor import composite
-        from ..latentsync.output import run_record
+        from ..latentsync.audio.waveform import check_samples
+        from ..latentsync.output.output_path import reserve_path
+        from ..latentsync.output.run_record import Recorder, RunRecord
 
-        tracks, masks, form = speakers(lips), protection(protect), format_named(format)
-        source = tracks[0].track.source
-        names, subfolder = _names(filename_prefix, form.suffix, source)
-        facts = run_record.RunRecord(consent=consent, settings={"format": form.name, "crf": crf})
+        waveform = None
+        if audio is not None:
+            waveform = conversions.waveform("audio", audio)
+            check_samples(waveform, "the audio of the video")
+        result, video_format = (
+            lip_sync_result(lips, blend, feather, grow, color_match, protect, waveform),
+            format_named(format),
+        )
+        paths, subfolder = _candidate_paths(filename_prefix, video_format.suffix, result.source)
+        record = RunRecord(consent=consent)
         cancelled = (mm.InterruptProcessingException,)
         with (
-            claimed(names, fresh=True) as path,
-            run_record.Recorder(path, facts, cancelled) if save_record else nullcontext(),
+            reserve_path(paths, fresh=True) as path,
+            Recorder(path, record, cancelled) if save_record else nullcontext(),
         ):
-            settings = blend_settings(blend, feather, grow, color_match)
-            facts.describe(tracks, settings)
-            heard = _heard(tracks, audio)
             if save_record:
-                facts.identify(tracks, _given(tracks, heard, protect))
-            made = composite(tracks, settings, masks)
-            cls._write(path, made, tracks, form, crf, heard, run_record.tags(facts))
-            facts.notes.extend(source.warnings())
+                record.add_inputs(result.speakers, _recorded_inputs(result, protect))
+            result.save(
+                path, format=video_format, crf=crf, tags=cls._graph_tags(), record=record, progress=with_progress
+            )
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
 
     @classmethod
-    def _write(
-        cls,
-        path: Path,
-        made: Iterator[Composite],
-        tracks: list[LipTrack],
-        form: Format,
-        crf: int,
-        heard: Waveform,
-        tags: dict[str, str],
-    ) -> None:
-        from ..latentsync.compositing.compositor import shared_timeline
-        from ..latentsync.output.video_writer import VideoWriter
-
-        source, timeline = tracks[0].track.source, shared_timeline(tracks)
-        alpha = alpha_of(tracks[0]) if form.alpha_pixels else None
-        writer = VideoWriter(
-            path,
-            rate=timeline.rate,
-            height=source.height,
-            width=source.width,
-            form=form,
-            crf=crf,
-            waveform=heard,
-            tags={**cls._tags(), **tags},
-            color=source.color,
-        )
-        with writer:
-            for i, (frame, _) in enumerate(progress.with_progress(made, timeline.frame_count)):
-                writer.write(frame if alpha is None else _with_alpha(frame, alpha[timeline.source_index[i]]))
-
-    @classmethod
-    def _tags(cls) -> dict[str, str]:
+    def _graph_tags(cls) -> dict[str, str]:
         """The graph, as ComfyUI's own nodes store it: dropping the file on the canvas restores it."""
         if args.disable_metadata:
             return {}
@@ -176,7 +147,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
         return {key: json.dumps(value) for key, value in graph.items() if value is not None}
 
 
-def _names(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path], str]:
+def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path], str]:
     """The names that a prefix stands for, by rising counters, and their folder inside ComfyUI's output folder."""
     try:
         folder, name, first, subfolder, _ = folder_paths.get_save_image_path(
@@ -191,31 +162,13 @@ def _names(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path
     return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in counters), subfolder
 
 
-def _heard(tracks: list[LipTrack], audio: Mapping[str, Any] | None) -> Waveform:
-    """The sound of the video: what is wired, or the speech of everybody."""
-    from ..latentsync.audio.waveform import check_samples, mix
-    from ..latentsync.compositing.compositor import shared_timeline
+def _recorded_inputs(result: LipSyncResult, protect: torch.Tensor | None) -> Iterator[FileDigest]:
+    """What the record says of the inputs besides the video. Tensors are described, not hashed."""
+    from ..latentsync.output.run_record import describe_tensor
 
-    if audio is None:
-        return mix([track.waveform for track in tracks])
-    heard = conversions.waveform("audio", audio)
-    check_samples(heard, "the audio to be heard")
-    timeline = shared_timeline(tracks)
-    return heard.fit_to(timeline.frame_count, timeline.rate)
-
-
-def _given(tracks: list[LipTrack], heard: Waveform, protect: torch.Tensor | None) -> Iterator[FileDigest]:
-    """What went in besides the video, as the record names it."""
-    from ..latentsync.output.run_record import digest_tensor
-
-    yield digest_tensor("audio", "the sound of the video", heard.samples)
+    yield describe_tensor("audio", "audio", result.waveform.samples)
     if protect is not None:
-        yield digest_tensor("protect", "the protecting mask", protect)
-    for track in tracks:
-        if track.crops is not None:
-            yield digest_tensor("crops", "the restored faces", track.crops)
-
-
-def _with_alpha(frame: np.ndarray, alpha: torch.Tensor) -> np.ndarray:
-    """A float frame (H, W, 3) and its alpha (H, W) as (H, W, 4)."""
-    return np.concatenate([frame, alpha.to("cpu").float().numpy()[..., None]], axis=-1)
+        yield describe_tensor("protect", "protect", protect)
+    for lips in result.speakers:
+        if lips.crops is not None:
+            yield describe_tensor("crops", "crops", lips.crops)

@@ -1,35 +1,64 @@
-"""The device that the command line runs on."""
+"""The device and the precision that the command line runs in."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
+import logging
 
-from ..errors import DependencyError
+import torch
 
-if TYPE_CHECKING:
-    import torch
+from ..errors import DependencyError, UsageError
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def chosen_device() -> torch.device:
-    """The accelerator, if there is one and it works.
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("device")
+    group.add_argument("--device", help="such as cuda, cuda:1, mps or cpu; default: the accelerator that torch finds")
+    group.add_argument(
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="of the UNet and the VAE; auto: fp32 on a CPU and where fp16 is unreliable, else fp16",
+    )
+
+
+def chosen_device(name: str | None = None) -> torch.device:
+    """The named device, or the accelerator if there is one and it works, or the CPU.
 
     Raises:
-        DependencyError: torch is older than 2.6, and does not know what an accelerator is.
+        DependencyError: torch is older than 2.6, which has no API for accelerators.
+        UsageError: this torch cannot use the named device.
     """
-    import torch
-
+    if name is not None:
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"--device {name} cannot be used here ({reason}). Leave it out, or use cpu.") from error
     if not hasattr(torch, "accelerator"):
-        raise DependencyError(f"torch {torch.__version__} is too old: the command line needs torch 2.6 or newer")
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+        raise DependencyError(
+            f"torch {torch.__version__} is too old: the command line needs 2.6 or newer. Update torch, or give --device."
+        )
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
-def card_bytes(device: torch.device) -> int | None:
-    """The memory of a card; None for a CPU, and for a device that does not tell."""
-    import torch
+def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of a precision; auto follows ComfyUI's rule for a UNet.
 
+    NVIDIA's GTX 16 series gives NaN in fp16, and GPUs before Volta compute it slowly: they take fp32.
+    """
+    if precision != "auto":
+        return PRECISIONS[precision]
+    dtype = torch.float16
     if device.type == "cpu":
-        return None
-    module = torch.get_device_module(device)
-    told = getattr(module, "mem_get_info", None)
-    return int(told(device)[1]) if told is not None else None
+        dtype = torch.float32
+    elif device.type == "cuda" and torch.version.hip is None:
+        properties = torch.cuda.get_device_properties(device)
+        if properties.major < 7 or "GTX 16" in properties.name:
+            dtype = torch.float32
+    log.info("Running on %s in %s", device, dtype)
+    return dtype

@@ -6,271 +6,110 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from .. import hub
-from ..audio.features import AudioSettings, Segments, Silence
-from ..sampling.settings import SamplerSettings, SchedulerName
-from ..video.timeline import FpsMode, LengthMode
 from ..weights.catalog import MODELS
-from . import faces, options, output_options
-from .device import card_bytes, chosen_device
-from .progress import progress_bar, run_with_progress
+from . import faces, options
+from .device import add_device_options
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
 
-    from ..audio.features import AudioFeatures, DrivingAudio
-    from ..audio.waveform import Waveform
-    from ..models.protocols import VAE, Denoiser
-    from ..models.whisper import WhisperEncoder
-    from ..output.run_record import FileDigest, RunRecord
-    from ..sampling.lip_track import LipTrack
-
+    from ..pipeline import LipSyncPipeline
+    from ..video.frame_source import FrameSource
 
 SYNTHETIC_WARNING = (
     "warning: --synthetic uses tiny untrained weights: everything runs, but the mouth will be noise, not speech."
 )
 
 
-@dataclass(frozen=True)
-class Models:
-    """The networks of a run, on their device. `resolution` is the side of the crop in pixels, `dtype` the UNet's;
-    `version` and `files` are for the record."""
-
-    unet: Denoiser
-    encoder: WhisperEncoder
-    vae: VAE
-    resolution: int
-    device: torch.device
-    dtype: torch.dtype
-    version: str
-    files: tuple[Path, ...]
-
-
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    defaults = SamplerSettings()
-    job = add("run", help="lip-sync a video to a recording")
-    job.set_defaults(command=run)
-    job.add_argument("video", type=Path, help="the video whose lips will move")
-    job.add_argument("audio", type=Path, help="the speech: any sound file, or a video with sound")
-    job.add_argument("-o", "--output", type=Path, required=True, help="the finished video: .mp4, .webm, .mov or .mkv")
-    job.add_argument(
-        "--version", choices=sorted(MODELS), help="model version; otherwise 1.6 where the card holds it, else 1.5"
-    )
-    options.add_flag(job)
-    job.add_argument("--steps", type=int, default=defaults.num_inference_steps, help="denoising steps")
-    job.add_argument("--guidance", type=float, default=defaults.guidance_scale, help="strength of the audio, 1 to 3")
-    job.add_argument("--seed", type=int, default=defaults.seed, help="seed of the noise")
-    job.add_argument(
-        "--step-cache",
-        type=int,
-        default=defaults.cache_interval,
-        help="run the whole UNet every so many steps; 1 is off",
-    )
-    job.add_argument(
-        "--scheduler",
-        choices=get_args(SchedulerName),
-        default=defaults.scheduler,
-        help="how the noise is taken away: ddim is the authors' own; dpm++ 2m and unipc are made for fewer steps",
-    )
-    job.add_argument(
-        "--overlap", type=int, default=defaults.overlap, help="frames that a window of 16 shares with the next, 0 to 12"
-    )
-    for end in ("start", "end"):
-        job.add_argument(
-            f"--guidance-{end}",
-            type=float,
-            default=getattr(defaults, f"guidance_{end}"),
-            help=f"share of the steps at which guidance {end}s, 0 to 1; a step without it takes half the time",
-        )
-    _add_hearing(job)
-    job.add_argument(
-        "--fps",
-        choices=get_args(FpsMode),
-        default="25",
-        help="frames per second: 25, what the model was trained on; auto: the video's own from 23 to 31, else 25",
-    )
-    job.add_argument(
-        "--length",
-        choices=get_args(LengthMode),
-        default="ping-pong",
-        help="of the output: as long as the audio, with a shorter video played back and forth, over again (loop) or "
-        "resting on its last frame (hold); as long as the video; or as the shorter of the two",
-    )
-    output_options.add_flags(job)
-    faces.add_flags(job)
-    job.add_argument("--synthetic", action="store_true", help="tiny untrained weights, to try the machinery")
+    parser = add("run", help="lip-sync a video to a recording")
+    parser.set_defaults(command=run)
+    parser.add_argument("video", type=Path, help="the video whose lips will move")
+    parser.add_argument("audio", type=Path, help="the speech: any audio file, or a video with sound")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the result: .mp4, .webm, .mov or .mkv")
+    group = parser.add_argument_group("model")
+    group.add_argument("--version", choices=sorted(MODELS), help="default: the best on disk that fits the device")
+    group.add_argument("--unet", type=Path, help="a UNet file to use, such as a fine-tune; needs --version")
+    group.add_argument("--vae", type=Path, help="a Stable Diffusion 1.x VAE to use in place of sd-vae-ft-mse")
+    group.add_argument("--synthetic", action="store_true", help="tiny untrained weights, to try the machinery")
+    options.add_models_folder(parser)
+    add_device_options(parser)
+    options.add_face_options(parser)
+    options.add_audio_options(parser)
+    options.add_sampler_options(parser)
+    options.add_output_options(parser)
 
 
-def _add_hearing(job: argparse.ArgumentParser) -> None:
-    defaults = AudioSettings()
-    job.add_argument("--vocals", type=Path, help="the voice alone: it drives the lips, and AUDIO is heard")
-    job.add_argument(
-        "--silence",
-        choices=get_args(Silence),
-        default=defaults.silence,
-        help="frames in which nobody speaks: as the network has it, the source's own, or a closed mouth",
-    )
-    job.add_argument(
-        "--threshold-db",
-        type=float,
-        default=defaults.threshold_db,
-        help="how far sound must stand out of its background to count as speech, 1 to 20",
-    )
-    job.add_argument(
-        "--hang-ms",
-        type=int,
-        default=round(1000 * defaults.hangover_s),
-        help="how long speech is taken to go on after it has faded",
-    )
-    job.add_argument("--offset-ms", type=int, default=0, help="lips later than the sound; negative: earlier")
-    job.add_argument(
-        "--segments",
-        choices=get_args(Segments),
-        default=defaults.segments,
-        help="how the sound is cut for Whisper; upstream compares with the official program",
-    )
-
-
-def run(options: argparse.Namespace) -> None:
-    """Give a video new speech and write it; with --record, write down how it went, however it ends."""
-    from ..claim import claimed
-    from ..output.run_record import Recorder, RunRecord
-
-    output_options.check(
-        options, [options.video, options.audio, options.vocals, options.landmarks, options.reference_face]
-    )
-    settings = SamplerSettings(
-        options.seed,
-        options.steps,
-        options.guidance,
-        options.step_cache,
-        options.scheduler,
-        options.overlap,
-        options.guidance_start,
-        options.guidance_end,
-    )
-    record = RunRecord(consent=options.consent, seed=options.seed)
-    with claimed([options.output]), Recorder(options.output, record) if options.record else nullcontext():
-        _write(_sampled(settings, options), options, record)
-
-
-def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack:
+def run(args: argparse.Namespace) -> None:
+    """Give a video new speech and write it. With --record, write down how the run went, also if it failed."""
     from ..audio.reader import read_audio
+    from ..output.output_path import reserve_path
+    from ..output.result import LipSyncResult
+    from ..output.run_record import Recorder, RunRecord, digest_file
     from ..output.video_writer import check_audio_codec
-    from ..sampling import sampler, windows
-    from ..sampling.lip_track import Provenance
-    from ..video.timeline import build_timeline, output_rate
     from ..video.video_file import VideoFile
 
-    source, sound = VideoFile(options.video), read_audio(options.audio)
-    check_audio_codec(sound, output_options.form_of(options).sound)
-    hearing, heard = _hearing(options), _heard(sound, options)
-    models = _synthetic_models() if options.synthetic else _load_models(options)
-    track = faces.find_track(source, options)
-    features = _listen(heard, sound, models.encoder, hearing)
-    timeline = build_timeline(source, sound.duration_seconds, output_rate(source.rate, options.fps), options.length)
-    began = monotonic()
-    samples = sampler.sample_windows(
-        models.unet, models.vae, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
-    )
-    total = len(windows.plan_windows(track, features, timeline, settings.overlap)) * settings.num_inference_steps
-    lips = sampler.build_lip_track(progress_bar(samples, "lips", total), track, timeline, sound, models.vae)
-    asked = {"fps": options.fps, "length": options.length}
-    origin = Provenance.of(models.version, models.files, track, features, settings, asked, monotonic() - began)
-    return replace(lips, provenance=origin)
-
-
-def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> None:
-    from ..compositing.compositor import composite
-    from ..output.run_record import tags
-
-    blend, source = output_options.blend_settings(options), lips.track.source
-    record.describe([lips], blend)
-    if options.record:
-        record.identify([lips], _given(options))
-    record.settings |= {"format": output_options.form_of(options).name, "crf": options.crf}
-    with output_options.writer(lips, options, tags(record)) as writer:
-        for made in progress_bar(composite([lips], blend), "video", lips.timeline.frame_count):
-            writer.write(made.frame)
-    for remark in source.warnings():
-        sys.stderr.write(f"note: {remark}\n")
-        record.notes.append(remark)
-    spoken = int((lips.latent_index >= 0).sum())
-    sys.stdout.write(f"{options.output}: {lips.timeline.frame_count} frames, {spoken} of them with new lips\n")
-
-
-def _given(options: argparse.Namespace) -> list[FileDigest]:
-    """The files besides the video, as the record names them."""
-    from ..output.run_record import digest_file
-
-    given = {
-        "audio": options.audio,
-        "vocals": options.vocals,
-        "landmarks": options.landmarks,
-        "reference face": options.reference_face,
+    inputs = {
+        "audio": args.audio,
+        "vocals": args.vocals,
+        "landmarks": args.landmarks,
+        "reference face": args.reference_face,
+        "protect": args.protect,
     }
-    return [digest_file(role, path) for role, path in given.items() if path is not None]
+    format, sampler, blend = options.output_format(args), options.sampler_settings(args), options.blend_settings(args)
+    for path in [args.output, *([args.output.with_suffix(".json")] if args.record else [])]:
+        options.check_output_path(path, [args.video, *inputs.values()])
+    record = RunRecord(consent=args.consent, seed=args.seed)
+    with reserve_path([args.output]), Recorder(args.output, record) if args.record else nullcontext():
+        source, audio = VideoFile(args.video), read_audio(args.audio)
+        check_audio_codec(audio, format.audio)
+        protect = None if args.protect is None else read_mask(args.protect, source)
+        pipeline = load_pipeline(args)
+        features, _ = pipeline.encode_audio(
+            audio, args.vocals, offset_ms=args.offset_ms, settings=options.audio_settings(args), progress=True
+        )
+        track = faces.find_face(source, args).track
+        lips = pipeline.sample(track, features, sampler, fps=args.fps, length=args.length, progress=True)
+        result = LipSyncResult((lips,), blend, protect)
+        if args.record:
+            record.add_inputs(result.speakers, [digest_file(role, path) for role, path in inputs.items() if path])
+        result.save(args.output, format=format, crf=args.crf, record=record, progress=True)
+    for warning in source.warnings():
+        sys.stderr.write(f"note: {warning}\n")
+    sys.stdout.write(f"{args.output}: {result.frame_count} frames, {result.synced_frame_count} of them with new lips\n")
 
 
-def _hearing(options: argparse.Namespace) -> AudioSettings:
-    return AudioSettings(options.silence, options.threshold_db, options.hang_ms / 1000, options.segments)
+def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:
+    from ..pipeline import LipSyncPipeline
+    from .device import chosen_device, chosen_dtype
 
-
-def _heard(audio: Waveform, options: argparse.Namespace) -> DrivingAudio:
-    """What drives the lips; a recording that cannot is refused here, before the long work begins."""
-    from ..audio.features import prepare_driving_audio
-    from ..audio.reader import read_audio
-
-    vocals = None if options.vocals is None else read_audio(options.vocals)
-    return prepare_driving_audio(audio, vocals, Fraction(options.offset_ms, 1000))
-
-
-def _listen(heard: DrivingAudio, audio: Waveform, encoder: WhisperEncoder, settings: AudioSettings) -> AudioFeatures:
-    from ..audio import features
-
-    listened = progress_bar(
-        features.extract_features(heard, encoder, settings), "audio", features.num_feature_steps(heard, settings)
-    )
-    return features.collect_features(listened, heard, audio, settings)[0]
-
-
-def _load_models(options: argparse.Namespace) -> Models:
-    import torch
-
-    from .. import checkpoint
-
-    device = chosen_device()
-    prefer = hub.preference(card_bytes(device))
-    files = run_with_progress(hub.locate(hub.folders_in(options.models), options.version, prefer=prefer))
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
-    unet = checkpoint.load_unet(files.unet, dtype=dtype).to(device)
-    encoder = checkpoint.load_whisper(files.whisper).to(device)
-    codec = checkpoint.load_vae(files.vae).to(device, dtype)
-    read = (files.unet, files.whisper, files.vae)
-    return Models(unet, encoder, codec, files.spec.resolution, device, dtype, files.spec.version, read)
-
-
-def _synthetic_models() -> Models:
-    import torch
-
-    from .. import synthetic
-
-    sys.stderr.write(SYNTHETIC_WARNING + "\n")
-    resolution = MODELS["1.5"].resolution
-    device = torch.device("cpu")
-    return Models(
-        synthetic.unet(), synthetic.whisper(), synthetic.vae(), resolution, device, torch.float32, "synthetic", ()
+    device = chosen_device(args.device)
+    dtype = chosen_dtype(args.precision, device)
+    if args.synthetic:
+        sys.stderr.write(SYNTHETIC_WARNING + "\n")
+        return LipSyncPipeline.untrained(device=device, dtype=dtype)
+    return LipSyncPipeline.from_pretrained(
+        args.version, models_dir=args.models, device=device, dtype=dtype, unet=args.unet, vae=args.vae
     )
 
 
-def _noise(seed: int, models: Models) -> torch.Tensor:
-    from ..sampling.conditioning import sample_noise
+def read_mask(path: Path, source: FrameSource) -> np.ndarray:
+    """A mask from an image or a video: float32 (1 or source frames, H, W), 1 where the original pixel is kept.
 
-    return sample_noise(seed, models.resolution).to(models.device)
+    Raises:
+        UsageError: it does not fit the source.
+    """
+    import numpy as np
+
+    from ..compositing.compositor import check_protect_mask
+    from ..video.color import to_float32
+    from ..video.video_file import VideoFile
+
+    file = VideoFile(path)
+    mask = np.stack([to_float32(frame).mean(axis=-1) for frame in file.read(range(file.frame_count))])
+    check_protect_mask(mask, source)
+    return mask

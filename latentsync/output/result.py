@@ -1,0 +1,157 @@
+"""The result of a run: lip tracks on one video, composited and encoded only when frames or a file are asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..audio.waveform import Waveform, mix
+from ..compositing.compositor import Composite, composite, shared_timeline
+from ..compositing.settings import BlendSettings
+from ..progress import ShowProgress, shown
+from ..sampling.lip_track import LipTrack
+from ..video.color import to_float32
+from ..video.frame_source import FrameSource, ImageBatch
+from ..video.timeline import Timeline
+from .formats import Format, format_for_suffix, format_named
+from .run_record import tags as record_tags
+from .video_writer import VideoWriter
+
+if TYPE_CHECKING:
+    from .run_record import RunRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class LipSyncResult:
+    """The new mouths of one or more speakers of one video.
+
+    speakers: their lip tracks, all on the same video.
+    blend: how the mouths are pasted into the frames.
+    protect: float (1 or video frames, H, W) in [0, 1]: 1 keeps the pixel of the original video.
+    audio: the sound of the finished video. None mixes the recordings of all speakers.
+    """
+
+    speakers: tuple[LipTrack, ...]
+    blend: BlendSettings = field(default_factory=BlendSettings)
+    protect: np.ndarray | None = None
+    audio: Waveform | None = None
+
+    @property
+    def source(self) -> FrameSource:
+        return self.speakers[0].face_track.source
+
+    @property
+    def alpha(self) -> torch.Tensor | None:
+        """(source frames, H, W) in [0, 1], where the source has an alpha channel."""
+        return self.source.alpha if isinstance(self.source, ImageBatch) else None
+
+    @property
+    def timeline(self) -> Timeline:
+        """The longest timeline of the speakers. Raises UsageError where they do not fit together."""
+        return shared_timeline(self.speakers)
+
+    @property
+    def fps(self) -> Fraction:
+        return self.timeline.rate
+
+    @property
+    def frame_count(self) -> int:
+        return self.timeline.frame_count
+
+    @property
+    def synced_frame_count(self) -> int:
+        """How many output frames have a new mouth of at least one speaker."""
+        has_mouth = np.zeros(self.frame_count, bool)
+        for lips in self.speakers:
+            has_mouth[: len(lips.latent_index)] |= lips.latent_index >= 0
+        return int(has_mouth.sum())
+
+    @property
+    def waveform(self) -> Waveform:
+        """The sound of the finished video, exactly as long as its frames."""
+        waveform = self.audio or mix([lips.waveform for lips in self.speakers])
+        return waveform.fit_to(self.frame_count, self.fps)
+
+    def composite(self, *, progress: ShowProgress | bool = False) -> Iterator[Composite]:
+        """The finished frames in order, each with the frame that it was made from; decoded as they are read.
+
+        Raises:
+            UsageError: the speakers or the mask do not fit the video.
+            MediaError: the VAE gave NaN.
+        """
+        return shown(composite(self.speakers, self.blend, self.protect), "video", self.frame_count, progress)
+
+    def frames(self, *, progress: ShowProgress | bool = False) -> Iterator[np.ndarray]:
+        """The finished frames alone: RGB (H, W, 3) in the dtype of the original video. Raises as `composite`."""
+        return (output.frame for output in self.composite(progress=progress))
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        format: str | Format | None = None,
+        crf: int = 18,
+        tags: Mapping[str, str] | None = None,
+        record: RunRecord | None = None,
+        progress: ShowProgress | bool = False,
+    ) -> Path:
+        """Composite and encode the video, frame by frame; the file appears under its name when it is complete.
+
+        Args:
+            path: the finished video. An existing file is replaced.
+            format: a name of `formats.FORMATS`. None chooses by the suffix of `path`.
+            crf: quality from 0 to 51, lower is better; formats without it ignore it.
+            tags: metadata of the file, beside what the record says.
+            record: the run record to complete with the settings and the warnings of this video.
+            progress: True draws a bar on stderr; see `progress.ShowProgress`.
+
+        Raises:
+            UsageError: the format does not exist, or cannot hold the frames.
+            MediaError: the file cannot be written.
+        """
+        path = Path(path)
+        format = _format_of(path, format)
+        if record is not None:
+            record.describe(self.speakers, self.blend)
+            record.settings |= {"format": format.name, "crf": crf}
+        alpha = self.alpha if format.alpha_pixels else None
+        log.info("Writing %s as %s: %d frames at %s fps", path, format.name, self.frame_count, self.fps)
+        writer = VideoWriter(
+            path,
+            rate=self.fps,
+            height=self.source.height,
+            width=self.source.width,
+            format=format,
+            crf=crf,
+            waveform=self.waveform,
+            tags={**(tags or {}), **({} if record is None else record_tags(record))},
+            color=self.source.color,
+        )
+        with writer:
+            for frame, index in zip(self.frames(progress=progress), self.timeline.source_index, strict=True):
+                if alpha is None:
+                    writer.write(frame)
+                else:
+                    channel = alpha[index].to("cpu").float().numpy()[..., None]
+                    writer.write(np.concatenate([to_float32(frame), channel], axis=-1))
+        if record is not None:
+            record.notes.extend(self.source.warnings())
+        return path
+
+    def __repr__(self) -> str:
+        return f"LipSyncResult({self.synced_frame_count} of {self.frame_count} frames synced, {self.source.name})"
+
+
+def _format_of(path: Path, format: str | Format | None) -> Format:
+    if format is None:
+        return format_for_suffix(path.suffix)
+    return format_named(format) if isinstance(format, str) else format

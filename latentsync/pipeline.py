@@ -1,0 +1,329 @@
+"""The whole method: find the face, encode the speech, sample the mouths, composite and encode.
+
+`LipSyncPipeline` holds the networks; one call runs every stage, and every stage is public.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from .audio.features import (
+    AudioFeatures,
+    AudioSettings,
+    VoiceActivity,
+    collect_features,
+    extract_features,
+    num_feature_steps,
+    prepare_driving_audio,
+)
+from .audio.reader import read_audio
+from .audio.waveform import Waveform
+from .compositing.settings import BlendSettings
+from .errors import UsageError
+from .faces import precomputed
+from .faces.detectors import DEFAULT_DETECTOR, open_detector
+from .faces.face_track import FaceTrack, TrackSettings, build_face_track
+from .faces.identities import Identities, SelectBy, cluster_tracks, reference_appearance, select
+from .faces.report import Selection
+from .faces.tracker import track_faces
+from .models.protocols import VAE, Denoiser
+from .models.whisper import WhisperEncoder
+from .oom import BatchLimit
+from .output.result import LipSyncResult
+from .progress import ShowProgress, run, run_with_progress, shown
+from .sampling.lip_track import LipTrack, Provenance
+from .sampling.sampler import build_lip_track, num_steps, sample_windows
+from .sampling.settings import SamplerSettings
+from .video.frame_source import FrameSource
+from .video.timeline import FpsMode, LengthMode, build_timeline, output_rate
+from .video.video_file import VideoFile
+from .weights import loader, locate, random_init
+from .weights.catalog import MODELS, ModelSpec, Version
+from .weights.download import download_files
+from .weights.locate import Folders
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODELS_DIR = Path("~/.cache/latentsync")
+
+
+@dataclass(frozen=True, eq=False)
+class LipSyncPipeline:
+    """LatentSync's networks and the stages that use them.
+
+    unet, whisper, vae: the networks, each on its device.
+    spec: version and resolution of the UNet.
+    device, dtype: where and in which precision the UNet runs.
+    files: the weights that were loaded, for the run record.
+    folders: where the weights of face detectors are found.
+    batch_limit: how many clips run through the UNet at once. None: one window.
+    temp_dir: for latents and features that do not fit into memory. None: the system's temporary folder.
+    """
+
+    unet: Denoiser
+    whisper: WhisperEncoder
+    vae: VAE
+    spec: ModelSpec
+    device: torch.device
+    dtype: torch.dtype
+    files: tuple[Path, ...] = ()
+    folders: Folders | None = None
+    batch_limit: BatchLimit | None = None
+    temp_dir: Path | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        version: Version | None = None,
+        *,
+        models_dir: str | Path | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        unet: str | Path | None = None,
+        vae: str | Path | None = None,
+        download: bool = False,
+        progress: bool = False,
+    ) -> LipSyncPipeline:
+        """Load the weights of a version.
+
+        Args:
+            version: "1.6" (512 pixels) or "1.5" (256 pixels). None takes the best that is on disk and fits the device.
+            models_dir: a models folder laid out as ComfyUI's. Default: ~/.cache/latentsync.
+            device: where the networks run. None takes torch's default device.
+            dtype: of the UNet and the VAE: torch.float16, bfloat16 or float32.
+            unet, vae: files to use in place of the published ones.
+            download: download missing files first, from Hugging Face and Google.
+            progress: show downloads on stderr.
+
+        Raises:
+            WeightsError: files are missing or wrong, or a download failed.
+            UsageError: the UNet file is unknown and no version is given.
+        """
+        device = torch.get_default_device() if device is None else torch.device(device)
+        folders = locate.folders_in(Path(models_dir or DEFAULT_MODELS_DIR).expanduser())
+        unet = None if unet is None else Path(unet)
+        memory_bytes = locate.device_memory(device)
+        if download:
+            wanted = version or locate.default_version(folders, memory_bytes)
+            needed = locate.required_files(wanted, unet, needs_vae=vae is None)
+            missing = [file for file in needed if not locate.exists(file, folders)]
+            (run_with_progress if progress else run)(download_files(missing, folders))
+        files = locate.locate(folders, version, unet, memory_bytes=memory_bytes, needs_vae=vae is None)
+        vae = files.vae if vae is None else Path(vae)
+        log.info("Loading LatentSync %s on %s in %s: %s", files.spec.version, device, dtype, files.unet)
+        return cls(
+            unet=loader.load_unet(files.unet, dtype=dtype).to(device),
+            whisper=loader.load_whisper(files.whisper).to(device),
+            vae=loader.load_vae(vae).to(device, dtype),
+            spec=files.spec,
+            device=device,
+            dtype=dtype,
+            files=(files.unet, files.whisper, vae),
+            folders=folders,
+        )
+
+    @classmethod
+    def untrained(
+        cls, *, resolution: int = 256, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> LipSyncPipeline:
+        """Tiny untrained networks: every stage runs, and the mouth is noise."""
+        device = torch.get_default_device() if device is None else torch.device(device)
+        spec = replace(MODELS["1.5"], version="untrained", resolution=resolution)
+        return cls(
+            unet=random_init.unet().to(device, dtype),
+            whisper=random_init.whisper().to(device),
+            vae=random_init.vae().to(device, dtype),
+            spec=spec,
+            device=device,
+            dtype=dtype,
+        )
+
+    def __call__(
+        self,
+        video: str | Path | FrameSource,
+        audio: str | Path | Waveform,
+        *,
+        vocals: str | Path | Waveform | None = None,
+        offset_ms: int = 0,
+        face: SelectBy | FaceTrack = "largest",
+        face_index: int = 0,
+        fps: FpsMode = "auto",
+        length: LengthMode = "ping-pong",
+        audio_settings: AudioSettings | None = None,
+        blend: BlendSettings | None = None,
+        protect: np.ndarray | None = None,
+        progress: ShowProgress | bool = False,
+        **sampling: Any,  # noqa: ANN401 - the fields of SamplerSettings
+    ) -> LipSyncResult:
+        """Give a video new speech. Nothing is composited or encoded until the result is asked for frames or a file.
+
+        Args:
+            video: a video file, or any frame source.
+            audio: the speech: a recording, a video with sound, or a waveform. It is the sound of the result.
+            vocals: drives the lips in place of `audio`, for songs and noisy recordings.
+            offset_ms: moves the lips later against the sound. Negative: earlier.
+            face: how to select the person, or the face track of an earlier run.
+            face_index: 0 takes the first person in that order.
+            fps: frame rate of the result, see `video.timeline.output_rate`.
+            length: length of the result, see `video.timeline.build_timeline`.
+            audio_settings: what happens in silence, and how speech is detected.
+            blend, protect: see `LipSyncResult`.
+            progress: True draws bars on stderr, see `progress.ShowProgress`.
+            sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
+
+        Raises:
+            LatentSyncError: an input is unusable, nobody is in the video, or memory ran out. The message says what
+                to do.
+        """
+        settings = _sampler_settings(sampling)
+        source = open_video(video)
+        waveform = audio if isinstance(audio, Waveform) else read_audio(audio)
+        features, _ = self.encode_audio(waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress)
+        if not isinstance(face, FaceTrack):
+            face = select_face(self.detect_faces(source, progress=progress), face, face_index).track
+        lips = self.sample(face, features, settings, fps=fps, length=length, progress=progress)
+        return LipSyncResult((lips,), blend or BlendSettings(), protect)
+
+    def detect_faces(self, video: str | Path | FrameSource, **options: Any) -> Identities:  # noqa: ANN401
+        """`detect_faces` with the detector weights of this pipeline's models folder."""
+        if self.folders is None:
+            raise UsageError("This pipeline has no models folder, so it cannot find the weights of a face detector.")
+        return detect_faces(video, self.folders, **options)
+
+    def encode_audio(
+        self,
+        audio: str | Path | Waveform,
+        vocals: str | Path | Waveform | None = None,
+        *,
+        offset_ms: int = 0,
+        settings: AudioSettings | None = None,
+        progress: ShowProgress | bool = False,
+    ) -> tuple[AudioFeatures, VoiceActivity]:
+        """Whisper features of the speech, and where speech was detected. Arguments as in the call of the pipeline."""
+        settings = settings or AudioSettings()
+        audio = audio if isinstance(audio, Waveform) else read_audio(audio)
+        vocals = read_audio(vocals) if isinstance(vocals, (str, Path)) else vocals
+        driving = prepare_driving_audio(audio, vocals, Fraction(offset_ms, 1000))
+        steps = extract_features(driving, self.whisper, settings)
+        steps = shown(steps, "audio", num_feature_steps(driving, settings), progress)
+        return collect_features(steps, driving, audio, settings, self.temp_dir)
+
+    def sample(
+        self,
+        face_track: FaceTrack,
+        features: AudioFeatures,
+        settings: SamplerSettings | None = None,
+        *,
+        fps: FpsMode = "auto",
+        length: LengthMode = "ping-pong",
+        progress: ShowProgress | bool = False,
+    ) -> LipTrack:
+        """Sample the latents of the new mouths. Arguments as in the call of the pipeline.
+
+        Raises:
+            FaceError: the face is in no frame of the output.
+            WeightsError: the UNet gave NaN.
+            OutOfMemoryError: not even one window fits into memory.
+        """
+        started = monotonic()
+        settings = settings or SamplerSettings()
+        rate = output_rate(face_track.source.rate, fps)
+        timeline = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
+        steps = sample_windows(
+            self.unet,
+            self.vae,
+            face_track,
+            features,
+            timeline,
+            settings,
+            self.spec.resolution,
+            device=self.device,
+            dtype=self.dtype,
+            batch_limit=self.batch_limit,
+        )
+        steps = shown(steps, "lips", num_steps(face_track, features, timeline, settings), progress)
+        lips = build_lip_track(steps, face_track, timeline, features.waveform, self.vae, self.temp_dir)
+        asked = {"fps": fps, "length": length}
+        seconds = monotonic() - started
+        provenance = Provenance.of(self.spec.version, self.files, face_track, features, settings, asked, seconds)
+        return replace(lips, provenance=provenance)
+
+    def __repr__(self) -> str:
+        return f"LipSyncPipeline({self.spec.version}, {self.spec.resolution} px, {self.dtype} on {self.device})"
+
+
+def open_video(video: str | Path | FrameSource) -> FrameSource:
+    """A video file by its path, or a frame source as it is."""
+    return VideoFile(video) if isinstance(video, (str, Path)) else video
+
+
+def detect_faces(
+    video: str | Path | FrameSource,
+    folders: Folders,
+    *,
+    detector: str = DEFAULT_DETECTOR,
+    min_confidence: float = 0.5,
+    landmarks: Mapping[str, Any] | None = None,
+    progress: ShowProgress | bool = False,
+) -> Identities:
+    """Detect and track every face of a video, and cluster the tracks into identities.
+
+    Args:
+        folders: where the weights of the detector are found.
+        detector: a name of `faces.detectors.DETECTORS`.
+        min_confidence: 0 to 1. Lower finds more faces, and more mistakes.
+        landmarks: ComfyUI's FACE_LANDMARKS, used in place of a detector.
+        progress: see `progress.ShowProgress`.
+    """
+    source = open_video(video)
+    if landmarks is not None:
+        frames = track_faces(source, precomputed.PrecomputedDetector(precomputed.from_comfyui(landmarks, source)))
+        return cluster_tracks(source, shown(frames, "faces", source.frame_count, progress))
+    with open_detector(detector, folders, min_confidence) as opened, closing(track_faces(source, opened)) as frames:
+        return cluster_tracks(source, shown(frames, "faces", source.frame_count, progress))
+
+
+def select_face(
+    identities: Identities,
+    face: SelectBy = "largest",
+    index: int = 0,
+    *,
+    reference: np.ndarray | None = None,
+    settings: TrackSettings | None = None,
+) -> Selection:
+    """Select one person, and build the track of their face.
+
+    Args:
+        face: the order of the people.
+        index: 0 takes the first of them.
+        reference: an appearance, see `faces.identities.reference_appearance`: the most similar people come first.
+        settings: gaps, yaw limit and smoothing of the track.
+
+    Raises:
+        FaceError: nobody is there, or not so many people.
+    """
+    settings = settings or TrackSettings()
+    identity = select(identities, face, index, reference)
+    track = build_face_track(identities, identity, settings)
+    track = replace(track, params={**track.params, "face": face, "face_index": index})
+    return Selection(identity, track, settings)
+
+
+def _sampler_settings(fields: Mapping[str, Any]) -> SamplerSettings:
+    unknown = fields.keys() - SamplerSettings.__dataclass_fields__.keys()
+    if unknown:
+        raise UsageError(
+            f"Unknown settings: {', '.join(sorted(unknown))}. "
+            f"The sampler knows {', '.join(SamplerSettings.__dataclass_fields__)}."
+        )
+    return SamplerSettings(**fields)
