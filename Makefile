@@ -44,7 +44,7 @@ check: lint ## linters, unit and parity tests: three minutes (ARGS="-k timeline"
 test: lint ## everything a change must pass: linters, unit, parity, comfyui and e2e tests
 	$(PYTEST) $(ARGS)
 
-nightly: venv ## kills, floods, hostile prompts, browser, registry, every ComfyUI, fuzzing: hours
+nightly: venv ## kills, floods, browser, registry, every ComfyUI, fuzzing: hours
 	$(BIN)/python -m pytest tests/nightly $(ARGS)
 	$(MAKE) compat fuzz
 

@@ -1,4 +1,4 @@
-"""Load Model in a real ComfyUI: which files it takes, in which precision, with whose VAE."""
+"""Load Model in a real ComfyUI: files, precision and a connected VAE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.model_files import full_size_vae, loading, put_aside, said
 
 @pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
 def test_load_model_templates_link_official_files(path: Path) -> None:
-    """ComfyUI's dialog of missing models shows those whose name is the value of a widget."""
+    """ComfyUI's missing-model dialog shows models whose name is the value of a widget."""
     saved = json.loads(path.read_text(encoding="utf-8"))
     (node,) = [node for node in saved["nodes"] if node["type"] == "LatentSyncLoadModel"]
     offered = {model["name"]: model for model in node["properties"]["models"]}

@@ -1,4 +1,4 @@
-"""The command line as a user runs it: files in, a file out, one line on stderr where that cannot be."""
+"""`run` as a user runs it: files in, a file out, or one line on stderr."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_run_failure_leaves_record_and_no_video(sample: Sample, tmp_path: Path) 
 
 @pytest.mark.parametrize(("clip", "frames", "seconds"), [("demo1", 240, 9.6), ("demo3", 464, 18.56)])
 def test_run_handles_real_clips(shared: Path, tmp_path: Path, clip: str, frames: int, seconds: float) -> None:
-    """Real faces, found by the real detector; away from the face the picture is the source's up to the codec."""
+    """Real faces and the real detector. Away from the face, the frames equal the source up to the codec."""
     quick = ("--steps", 1, "--guidance", 1)
     models = tmp_path / "models" / "latentsync"
     models.mkdir(parents=True)
@@ -179,7 +179,7 @@ def words(path: Path) -> Path:
 
 
 def refusal(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that the user reads."""
+    """The one line of the error."""
     last = capsys.readouterr().err.strip().splitlines()
     (line,) = [line for line in last if line.startswith("latentsync: ")]
     assert "Traceback" not in line

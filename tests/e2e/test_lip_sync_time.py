@@ -70,7 +70,7 @@ def clicks(seconds: int) -> Waveform:
 
 
 def synced(source: VideoFile, sound: Waveform, length: Length, path: Path) -> list[int]:
-    """Lip-sync a clip with the networks left out; returns which source frame each output frame must show."""
+    """Lip-sync a clip without networks; returns the expected source frame of each output frame."""
     points = np.full((source.frame_count, 3, 2), np.nan)
     points[np.arange(source.frame_count) % FACE_EVERY < FACE_FRAMES] = FACE
     track = FaceTrack(source, points)
@@ -108,7 +108,7 @@ def check(path: Path, expected: list[int], rate: Fraction, sound_seconds: int) -
 
 @pytest.mark.parametrize("length", get_args(Length))
 def test_ten_minutes_stay_in_sync(long_clip: VideoFile, length: Length, tmp_path: Path) -> None:
-    """600 s of sound; 400 s of video at 29.97, so that every mode has something to do."""
+    """600 s of audio and 400 s of video at 29.97 fps, so that every length mode applies."""
     expected = synced(long_clip, clicks(600), length, tmp_path / "out.mp4")
     source = range(long_clip.frame_count)
     meant = {

@@ -1,4 +1,4 @@
-"""Only the mouth changes, and its edge cannot be seen."""
+"""The mouth blend changes only the mouth, with an invisible edge."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_mouth_blend_face_outside_frame_changes_nothing() -> None:
 
 
 def test_mouth_blend_seam_is_softer_than_box() -> None:
-    """A face of other colours shows where it ends."""
+    """A face of other colors shows where it ends."""
     frame, matrix = frame_of(np.uint8), matrix_at()
     seen = crop(frame, matrix, 256)
     face = torch.from_numpy(seen) / 127.5 - 1 + 0.2

@@ -1,4 +1,4 @@
-"""One person in every frame of the real clips: of each at a quarter of the size, and of one at full size."""
+"""The real clips have one person in every frame: each at a quarter of the size, and one at full size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.heads import found
 
 
 class Quarter:
-    """A video made small while it is read."""
+    """A video that is scaled down while it is read."""
 
     def __init__(self, whole: VideoFile) -> None:
         self.whole = whole

@@ -1,4 +1,4 @@
-"""Windows that overlap, from the frames that are read to the latents that are kept."""
+"""Overlapping windows, from reading the frames to the cross-faded latents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ overlaps = st.integers(0, MOST_OVERLAP)
 
 
 class ReadOnce(Clip):
-    """A clip that remembers which frames were read."""
+    """A clip that records which frames were read."""
 
     def __init__(self, frames: np.ndarray) -> None:
         super().__init__(frames)
@@ -53,7 +53,7 @@ def parts(clip: Clip) -> tuple[FaceTrack, AudioFeatures, Timeline]:
 
 
 def sampled(clip: Clip, overlap: int, steps: int = 2) -> list[Sampled]:
-    """Window by window: a batch of another size sums in another order."""
+    """One window at a time, because another batch size sums in another order."""
     unet, noise, room = synthetic.unet(), draw_noise(1, RESOLUTION), pipeline.clips_at_once(1)
     settings = SamplerSettings(steps=steps, guidance=1.0, overlap=overlap)
     return list(pipeline.sample(unet, synthetic.vae(), *parts(clip), settings, noise, room=room))

@@ -1,4 +1,4 @@
-"""Reading: every frame carries its number as a pattern of bars, so that exactness is seen and not assumed."""
+"""Reading videos: every frame shows its own number as a pattern of bars."""
 
 from __future__ import annotations
 
