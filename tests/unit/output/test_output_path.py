@@ -30,7 +30,7 @@ import sys
 import time
 from pathlib import Path
 from latentsync.claim import claimed
-end = time.monotonic() + 4
+end = time.monotonic() + 2
 while time.monotonic() < end:
     with claimed((Path(sys.argv[1]) / f"clip_{number}.mp4" for number in range(9)), fresh=True) as path:
         path.with_suffix(".txt").touch(exist_ok=False)  # nobody else's

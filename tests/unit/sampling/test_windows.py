@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentsync import pipeline, synthetic
@@ -98,6 +98,7 @@ def test_windows_result_does_not_depend_on_batch(clip: Clip, samples: list[Sampl
         assert torch.equal(apart[i].latents, samples[i].latents)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 2), max_size=80), overlaps)
 def test_windows_weights_of_every_frame_sum_to_one(active: list[int], overlap: int) -> None:
     chosen = list(windows(active, WINDOW_FRAMES, overlap))

@@ -1,10 +1,12 @@
-"""The real clips have one person in every frame: each at a quarter of the size, and one at full size."""
+"""Real clips: every frame is read exactly, and has one person in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -39,3 +41,19 @@ def test_real_clips_have_one_person_in_every_frame(
     people = found(Quarter(whole) if small else whole, detector)
     assert [person.frames.tolist() for person in people.persons] == [list(range(count))]
     assert people.cuts == ()
+
+
+@pytest.mark.parametrize(("name", "count", "rate"), [("demo1", 250, 25), ("demo2", 502, 25), ("demo3", 600, 30)])
+def test_video_file_real_clips_are_exact(shared: Path, name: str, count: int, rate: int) -> None:
+    path = shared / "media" / f"{name}_video.mp4"
+    video = VideoFile(path)
+    assert (video.frame_count, video.rate, video.duration_seconds) == (count, rate, Fraction(count, rate))
+    wanted = [count - 1, count - 2, count // 2, 7, 3, 0, 40]
+    plain: dict[int, np.ndarray] = {}
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for i, frame in enumerate(container.decode(video=0)):
+            if i in wanted:
+                plain[i] = frame.to_ndarray(format="rgb24")
+    for i, picture in zip(wanted, video.read(wanted), strict=True):
+        np.testing.assert_array_equal(picture, plain[i])
