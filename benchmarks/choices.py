@@ -18,55 +18,64 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentsync import hearing, pipeline, sampling, synthetic
-from latentsync.face.choose import choose
-from latentsync.face.detect import FaceDetector
-from latentsync.face.follow import follow
-from latentsync.face.mask import keep_mask
-from latentsync.face.people import gather
-from latentsync.face.track import scan
-from latentsync.media import VideoFile, read_sound
-from latentsync.models.layers import Heard
-from latentsync.sound import hear
-from latentsync.spec import LATENT_SCALE
-from latentsync.timeline import Timeline, lay_out
-from latentsync.types import AudioFeatures, FaceTrack, HearingSettings, SamplerSettings
+from latentsync import synthetic
+from latentsync.audio.features import (
+    AudioFeatures,
+    AudioSettings,
+    collect_features,
+    extract_features,
+    prepare_driving_audio,
+)
+from latentsync.audio.reader import read_audio
+from latentsync.faces.alignment import keep_mask
+from latentsync.faces.face_track import FaceTrack, build_face_track
+from latentsync.faces.identities import cluster_tracks, select
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.tracker import track_faces
+from latentsync.models import protocols
+from latentsync.models.constants import LATENT_SCALE
+from latentsync.models.protocols import AudioKV
+from latentsync.sampling import conditioning, sampler
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.sampling.windows import plan_windows
+from latentsync.video.timeline import Timeline, build_timeline
+from latentsync.video.video_file import VideoFile
 
 RESOLUTION = 128  # pixels, half of what 1.5 samples
-EXACT = SamplerSettings(steps=20, step_cache=1)
+EXACT = SamplerSettings(num_inference_steps=20, cache_interval=1)
 
 CHOICES = {
-    **{f"step_cache {n}": SamplerSettings(step_cache=n) for n in (2, 3, 4, 5)},
+    **{f"step_cache {n}": SamplerSettings(cache_interval=n) for n in (2, 3, 4, 5)},
     **{
-        f"{scheduler}, {steps} steps": SamplerSettings(steps=steps, step_cache=1, scheduler=scheduler)
+        f"{scheduler}, {steps} steps": SamplerSettings(num_inference_steps=steps, cache_interval=1, scheduler=scheduler)
         for scheduler in ("ddim", "dpm++ 2m", "euler", "unipc")
         for steps in (20, 10, 6)
         if (scheduler, steps) != (EXACT.scheduler, EXACT.steps)
     },
-    "guidance 1": SamplerSettings(step_cache=1, guidance=1.0),
-    "guidance_end 0.5": SamplerSettings(step_cache=1, guidance_end=0.5),
-    "another seed": SamplerSettings(seed=EXACT.seed + 1, step_cache=1),
+    "guidance 1": SamplerSettings(cache_interval=1, guidance_scale=1.0),
+    "guidance_end 0.5": SamplerSettings(cache_interval=1, guidance_end=0.5),
+    "another seed": SamplerSettings(seed=EXACT.seed + 1, cache_interval=1),
 }
 """What is compared; another seed, for how far apart two mouths of equal right are."""
 
 
 class Counted:
-    """A denoiser that counts its passes, each of one clip: a guided call is two."""
+    """A denoiser that counts its passes, each of one clip: a do_cfg call is two."""
 
-    def __init__(self, unet: sampling.Denoiser) -> None:
+    def __init__(self, unet: protocols.Denoiser) -> None:
         self._unet = unet
         self.whole = self.shallow = 0
 
-    def hear(self, audio: Tensor) -> Heard:
-        return self._unet.hear(audio)
+    def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
+        return self._unet.precompute_audio_kv(audio)
 
     def __call__(
-        self, x: Tensor, timestep: float, heard: Heard | None, deep: Tensor | None = None, *, guided: bool = False
+        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, do_cfg: bool = False
     ) -> tuple[Tensor, Tensor]:
-        clips = len(x) * (1 + guided)
+        clips = len(x) * (1 + do_cfg)
         self.whole += clips if deep is None else 0
         self.shallow += clips if deep is not None else 0
-        return self._unet(x, timestep, heard, deep, guided=guided)
+        return self._unet(x, timestep, heard, deep, do_cfg=do_cfg)
 
 
 class Clip(NamedTuple):
@@ -80,7 +89,7 @@ class Clip(NamedTuple):
 def main() -> None:
     options = _options()
     clip = _clip(options)
-    windows = len(pipeline.plan(*clip))
+    windows = len(plan_windows(*clip))
     sys.stdout.write(f"{options.video.name}, {clip.timeline.frame_count} frames, tiny untrained networks\n\n")
     sys.stdout.write(
         "| choice | whole passes a window | shallow passes a window | PSNR of the mouth |\n|---|---|---|---|\n"
@@ -96,21 +105,23 @@ def main() -> None:
 
 def _clip(options: argparse.Namespace) -> Clip:
     seconds = options.frames / VideoFile(options.video).rate
-    source, sound = VideoFile(options.video, duration_seconds=seconds), read_sound(options.sound).lasting(seconds)
-    with FaceDetector(options.model) as detector:
-        people = gather(source, scan(source, detector))
-    heard, settings = hear(sound, None, Fraction(0)), HearingSettings()
-    listened = hearing.listen(heard, synthetic.whisper(), settings)
-    features, _ = hearing.remember(listened, heard, sound, settings)
-    return Clip(follow(people, choose(people)), features, lay_out(source, sound.duration_seconds, source.rate))
+    source, sound = VideoFile(options.video, duration_seconds=seconds), read_audio(options.sound).pad_or_trim(seconds)
+    with MediaPipeDetector(options.model) as detector:
+        people = cluster_tracks(source, track_faces(source, detector))
+    heard, settings = prepare_driving_audio(sound, None, Fraction(0)), AudioSettings()
+    listened = extract_features(heard, synthetic.whisper(), settings)
+    features, _ = collect_features(listened, heard, sound, settings)
+    return Clip(
+        build_face_track(people, select(people)), features, build_timeline(source, sound.duration_seconds, source.rate)
+    )
 
 
 def _mouths(clip: Clip, settings: SamplerSettings) -> tuple[Tensor, Counted]:
     """The regenerated part of every crop, (frames, 3, pixels) in [-1, 1], and the network that made it."""
     unet, codec = Counted(synthetic.unet()), synthetic.vae()
-    noise = sampling.draw_noise(settings.seed, RESOLUTION)
-    samples = pipeline.sample(unet, codec, *clip, settings, noise)
-    lips = pipeline.collect(samples, clip.track, clip.timeline, clip.features.waveform, codec)
+    noise = conditioning.sample_noise(settings.seed, RESOLUTION)
+    samples = sampler.sample_windows(unet, codec, *clip, settings, noise)
+    lips = sampler.build_lip_track(samples, clip.track, clip.timeline, clip.features.waveform, codec)
     mouth = torch.from_numpy(keep_mask(RESOLUTION)) < 1
     return codec.decode(lips.latents.float() / LATENT_SCALE).clamp(-1, 1)[..., mouth], unet
 

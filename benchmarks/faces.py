@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from latentsync.face.detect import FaceDetector
-from latentsync.face.people import gather
-from latentsync.face.track import scan
-from latentsync.media import VideoFile
+from latentsync.faces.identities import cluster_tracks
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.tracker import track_faces
+from latentsync.video.video_file import VideoFile
 
 COLUMNS = ("repeats", "frames", "faces", "found", "fps", "cpu_ms_per_frame", "peak_mib")
 
@@ -50,9 +50,9 @@ class Laps:
 def measure(video: Path, model: Path, repeats: int) -> dict[str, Any]:
     """One row."""
     source = Laps(VideoFile(video), repeats)
-    with FaceDetector(model) as detector:
+    with MediaPipeDetector(model) as detector:
         began, spent = time.perf_counter(), time.process_time()
-        people = gather(source, scan(source, detector))
+        people = cluster_tracks(source, track_faces(source, detector))
         seconds, processor = time.perf_counter() - began, time.process_time() - spent
     return {
         "repeats": repeats,

@@ -33,13 +33,20 @@ from torch.utils._pytree import tree_leaves
 
 from latentsync import synthetic
 from latentsync.models import vae as codecs
+from latentsync.models.constants import (
+    AUDIO_POSITIONS,
+    AUDIO_STATES,
+    AUDIO_WIDTH,
+    LATENT_CHANNELS,
+    LATENT_STRIDE,
+    WINDOW_FRAMES,
+)
 from latentsync.models.unet import UNet, UNetConfig
-from latentsync.models.vae import DiffusersCodec, autoencoder_of
+from latentsync.models.vae import DiffusersVAE, autoencoder_of
 from latentsync.models.whisper import WhisperEncoder
-from latentsync.pipeline import PASSES, clips_at_once
-from latentsync.sampling import denoise
-from latentsync.spec import AUDIO_POSITIONS, AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE, WINDOW_FRAMES
-from latentsync.types import SamplerSettings
+from latentsync.sampling.denoise import denoise
+from latentsync.sampling.sampler import PASSES, clip_limit
+from latentsync.sampling.settings import SamplerSettings
 
 GB = 1e9
 DTYPE = torch.float16
@@ -48,7 +55,7 @@ SIDES = {"1.6": 64, "1.5": 32}  # of the latents
 WAYS = {"default": (PASSES, codecs.SLICE_IMAGES), "low memory": (1, 1)}  # clips in the UNet, images in the VAE
 LIMITS_GB = {("1.6", "default"): 6.0, ("1.5", "default"): 3.6, ("1.6", "low memory"): 4.5}
 SHOWN = 8  # kinds of tensors that are named of a peak
-SETTINGS = SamplerSettings(steps=3, step_cache=2)  # the first step and the third are whole
+SETTINGS = SamplerSettings(num_inference_steps=3, cache_interval=2)  # the first step and the third are whole
 
 
 class Held(NamedTuple):
@@ -200,7 +207,7 @@ def of_steps(unet: UNet, side: int, frames: int, clips: int) -> list[tuple[str, 
         noise = empty(1, LATENT_CHANNELS, 1, side, side)
         conditioning = empty(1, 2 * LATENT_CHANNELS + 1, frames, side, side, dtype=DTYPE)
         audio = empty(1, frames, AUDIO_POSITIONS * AUDIO_STATES, AUDIO_WIDTH, dtype=DTYPE)
-        steps = denoise(unet, noise, conditioning, audio, SETTINGS, clips_at_once(clips))
+        steps = denoise(unet, noise, conditioning, audio, SETTINGS, clip_limit(clips))
         whole = live.over(lambda: next(steps))
         between = Peak(live.size, "between steps", tuple(live.held.values()))
         shallow = live.over(lambda: next(steps))
@@ -217,7 +224,7 @@ def of_codec(vae: nn.Module, side: int, frames: int, images: int) -> list[tuple[
     pixels = LATENT_STRIDE * side
     pictures, latents = torch.empty(frames, 3, pixels, pixels), torch.empty(frames, LATENT_CHANNELS, side, side)
     with Live(vae=vae) as live, Fused(), patch.object(codecs, "SLICE_IMAGES", images):
-        codec = DiffusersCodec(vae)
+        codec = DiffusersVAE(vae)
         return [
             ("encode", live.over(lambda: codec.encode(pictures))),
             ("decode", live.over(lambda: codec.decode(latents))),

@@ -20,9 +20,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.loading import resident_bytes
-from latentsync import audio, hearing, mel, sound, speech, synthetic
-from latentsync.media import read_sound
-from latentsync.types import HearingSettings, Segments, Waveform
+from latentsync import synthetic
+from latentsync.audio import features, mel, vad
+from latentsync.audio.features import (
+    AudioSettings,
+    Segments,
+    collect_features,
+    extract_features,
+    num_feature_steps,
+    prepare_driving_audio,
+)
+from latentsync.audio.reader import read_audio
+from latentsync.audio.waveform import SAMPLE_RATE, Waveform
 from tests.support import procedural
 
 CLIP_SECONDS, SHIFT_SECONDS, SEGMENT_SECONDS = 300, 7, 30
@@ -50,14 +59,14 @@ def main() -> None:
 def seams(options: argparse.Namespace) -> None:
     """How far a shift moves each state, near the cuts and in the middle; and the steps between neighbours."""
     once = mono(options.sounds[0])
-    samples = once.repeat(CLIP_SECONDS * sound.SAMPLE_RATE // len(once) + 1)[: CLIP_SECONDS * sound.SAMPLE_RATE]
+    samples = once.repeat(CLIP_SECONDS * SAMPLE_RATE // len(once) + 1)[: CLIP_SECONDS * SAMPLE_RATE]
     print(
         "| segments | moved by the shift: mid-segment | near a cut | step between neighbours: mid-segment | at a cut |"
     )
     print("|---|---|---|---|---|")
     for segments in get_args(Segments):
-        here, later = states(samples, segments), states(samples[SHIFT_SECONDS * sound.SAMPLE_RATE :], segments)
-        shift = SHIFT_SECONDS * audio.STATE_RATE
+        here, later = states(samples, segments), states(samples[SHIFT_SECONDS * SAMPLE_RATE :], segments)
+        shift = SHIFT_SECONDS * features.STATE_RATE
         moved = size(here[shift:] - later)
         steps = size(here.diff(dim=0))
         cut = near_cuts(len(moved), shift) | near_cuts(len(moved), 0)
@@ -67,9 +76,9 @@ def seams(options: argparse.Namespace) -> None:
 
 def states(samples: Tensor, segments: Segments) -> Tensor:
     """(positions, 5, 384), 50 a second, without the silence around the recording."""
-    power = torch.cat(list(mel.powers([samples])), dim=1)
-    made = torch.cat(list(audio.embed([power], synthetic.whisper(), mel.peak(power), segments)))
-    return made if segments == "upstream" else made[audio.BEFORE : -audio.AFTER]
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
+    made = torch.cat(list(features.encode_audio([power], synthetic.whisper(), mel.log_peak(power), segments)))
+    return made if segments == "upstream" else made[features.BEFORE : -features.AFTER]
 
 
 def size(differences: Tensor) -> np.ndarray:
@@ -79,20 +88,20 @@ def size(differences: Tensor) -> np.ndarray:
 
 def near_cuts(count: int, shift: int) -> np.ndarray:
     """bool (count,): within a second of a cut, of a recording that begins `shift` positions before."""
-    segment, reach = SEGMENT_SECONDS * audio.STATE_RATE, NEAR_CUT_SECONDS * audio.STATE_RATE
+    segment, reach = SEGMENT_SECONDS * features.STATE_RATE, NEAR_CUT_SECONDS * features.STATE_RATE
     place = np.arange(count) + shift
     return (place >= segment - reach) & ((place + reach) % segment < 2 * reach)
 
 
 def at_cuts(steps: np.ndarray) -> np.ndarray:
     """bool: the step from the last position of a segment to the first of the next."""
-    return (np.arange(len(steps)) + 1) % (SEGMENT_SECONDS * audio.STATE_RATE) == 0
+    return (np.arange(len(steps)) + 1) % (SEGMENT_SECONDS * features.STATE_RATE) == 0
 
 
 def pauses(options: argparse.Namespace) -> None:
     """Of a pause put into the middle, how much is gated; and how much of the word after it is cut."""
-    defaults = HearingSettings()
-    print(f"threshold {defaults.threshold_db} dB, hang {defaults.hang_seconds} s\n")
+    defaults = AudioSettings()
+    print(f"threshold {defaults.threshold_db} dB, hang {defaults.hangover_s} s\n")
     print("| recording | pause, s | noise, dB below | of it gated, % | owed, % | speech open, % | word start cut, ms |")
     print("|---|---|---|---|---|---|---|")
     for path in options.sounds:
@@ -102,16 +111,16 @@ def pauses(options: argparse.Namespace) -> None:
                 print(f"| {path.stem} | {seconds} | {decibels} | " + " | ".join(f"{cell:.0f}" for cell in cells) + " |")
 
 
-def paused(voice: Tensor, seconds: float, decibels: int, settings: HearingSettings) -> tuple[float, ...]:
+def paused(voice: Tensor, seconds: float, decibels: int, settings: AudioSettings) -> tuple[float, ...]:
     middle = loud_instant(voice)
-    silence = torch.zeros(round(seconds * sound.SAMPLE_RATE))
+    silence = torch.zeros(round(seconds * SAMPLE_RATE))
     clean = torch.cat((voice[:middle], silence, voice[middle:]))
     level = voice.square().mean().sqrt() * 10 ** (-decibels / 20)
     noisy = clean + torch.randn(len(clean), generator=torch.Generator().manual_seed(0)) * level
     spoken = gated(noisy, settings)
     begins, ends = middle // TICK, (middle + len(silence)) // TICK
     pause = spoken[begins:ends]
-    owed = max(0, len(pause) - round(100 * settings.hang_seconds) - speech.LEAD_MELS) / len(pause)
+    owed = max(0, len(pause) - round(100 * settings.hangover_s) - vad.LEAD_MELS) / len(pause)
     loud = loudness(clean)[: len(spoken)] > LOUD
     cut = int(np.argmax(spoken[ends:])) * 10 if spoken[ends:].any() else len(spoken[ends:]) * 10
     return 100 * (1 - pause.mean()), 100 * owed, 100 * spoken[loud].mean(), cut
@@ -130,35 +139,35 @@ def loudness(samples: Tensor) -> np.ndarray:
     return (ticks / ticks.max()).numpy()
 
 
-def gated(samples: Tensor, settings: HearingSettings) -> np.ndarray:
-    known = speech.whole(speech.survey(mel.powers([samples])))
-    levels = torch.cat(list(speech.levels(mel.powers([samples]), known)))
-    return speech.gate(levels, settings.threshold_db, settings.hang_seconds).spoken
+def gated(samples: Tensor, settings: AudioSettings) -> np.ndarray:
+    known = vad.merge(vad.profile_noise(mel.mel_power([samples])))
+    levels = torch.cat(list(vad.snr_db(mel.mel_power([samples]), known)))
+    return vad.threshold(levels, settings.threshold_db, settings.hangover_s).spoken
 
 
 def mono(path: Path) -> Tensor:
     """A recording at 16 kHz."""
-    return torch.cat(list(sound.hear(read_sound(path))))
+    return torch.cat(list(features.prepare_driving_audio(read_audio(path))))
 
 
 def hours(options: argparse.Namespace) -> None:
     """Listen to so many hours; anonymous memory, so that the states' own file does not count."""
     minute = torch.from_numpy(procedural.speech(60.0))
-    waveform = Waveform(minute.repeat(round(60 * options.hours))[None], sound.SAMPLE_RATE)
-    heard, settings = sound.hear(waveform), HearingSettings()
-    total, encoder = hearing.steps(heard, settings), synthetic.whisper()
+    waveform = Waveform(minute.repeat(round(60 * options.hours))[None], SAMPLE_RATE)
+    heard, settings = prepare_driving_audio(waveform), AudioSettings()
+    total, encoder = num_feature_steps(heard, settings), synthetic.whisper()
     at_first, began = resident_bytes("RssAnon"), monotonic()
     print("| heard | seconds | memory beyond the recording, MB |\n|---|---|---|")
 
     def told() -> object:
-        for number, step in enumerate(hearing.listen(heard, encoder, settings), start=1):
+        for number, step in enumerate(extract_features(heard, encoder, settings), start=1):
             yield step
             if number % max(total // 10, 1) == 0:
                 grown = (resident_bytes("RssAnon") - at_first) / 1e6
                 print(f"| {number / total:.0%} of the steps | {monotonic() - began:.0f} | {grown:.0f} |", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        features, _ = hearing.remember(told(), heard, waveform, settings, Path(folder))
+        features, _ = collect_features(told(), heard, waveform, settings, Path(folder))
     took = monotonic() - began
     lasts = float(waveform.duration_seconds)
     print(

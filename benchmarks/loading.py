@@ -37,10 +37,10 @@ def write_files(folder: Path) -> None:
     import torch
 
     from latentsync.convert import convert
-    from latentsync.work import finish
+    from latentsync.progress import run
 
     write_pickle(folder / PICKLE)
-    finish(convert(folder / PICKLE, folder / CONVERTED, "1.6", torch.float16))
+    run(convert(folder / PICKLE, folder / CONVERTED, "1.6", torch.float16))
 
 
 def write_pickle(path: Path) -> None:

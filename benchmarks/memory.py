@@ -26,9 +26,10 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.media import loop_sound, loop_video
-from latentsync.media import VideoFile
-from latentsync.spec import FACE_LANDMARKER, LATENT_CHANNELS, LATENT_STRIDE, MODELS
+from latentsync.models.constants import LATENT_CHANNELS, LATENT_STRIDE
 from latentsync.synthetic import write_models
+from latentsync.video.video_file import VideoFile
+from latentsync.weights.catalog import FACE_LANDMARKER, MODELS
 from scripts.comfyui import PACK, ComfyUI
 
 REPOSITORY = Path(__file__).resolve().parent.parent

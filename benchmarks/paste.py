@@ -13,9 +13,10 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from latentsync.face.align import crop_size
-from latentsync.face.blend import paste_box
-from latentsync.face.mouth import Edge, MouthPaste
+from latentsync.compositing.box_blend import paste_box
+from latentsync.compositing.mouth_blend import MouthBlender
+from latentsync.compositing.settings import MaskEdge
+from latentsync.faces.alignment import crop_size
 
 HEIGHT_PX, WIDTH_PX = 1920, 1080
 FACE_SHARE = 0.6  # of the frame's width: a close talking head
@@ -28,7 +29,7 @@ def main(frames: int) -> None:
     print("crop | mouth, ms | box, ms | copy of the frame, ms")
     for resolution in (256, 512):
         face = torch.rand(3, resolution, resolution) * 2 - 1
-        mouth = MouthPaste(resolution, Edge())
+        mouth = MouthBlender(resolution, MaskEdge())
         ways: list[Callable[[np.ndarray], object]] = [
             lambda matrix, mouth=mouth, face=face: mouth.paste(frame, face, matrix),
             lambda matrix, face=face: paste_box(frame, face, matrix),

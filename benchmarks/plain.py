@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentsync.types import SamplerSettings
+from latentsync.sampling.settings import SamplerSettings
 
 Weights = dict[str, Any]  # by parts of the names, nested: tensors are the leaves
 

@@ -26,13 +26,20 @@ from benchmarks import plain
 from benchmarks.footprint import VAE_CHANNELS
 from benchmarks.meter import Meter, Taken, Work, in_turn
 from latentsync import checkpoint, synthetic
+from latentsync.models.constants import (
+    AUDIO_POSITIONS,
+    AUDIO_STATES,
+    AUDIO_WIDTH,
+    LATENT_CHANNELS,
+    LATENT_STRIDE,
+    WINDOW_FRAMES,
+)
 from latentsync.models.layers import fold
 from latentsync.models.unet import UNet
-from latentsync.models.vae import DiffusersCodec, autoencoder_of
-from latentsync.pipeline import PASSES, clips_at_once
-from latentsync.sampling import denoise
-from latentsync.spec import AUDIO_POSITIONS, AUDIO_STATES, AUDIO_WIDTH, LATENT_CHANNELS, LATENT_STRIDE, WINDOW_FRAMES
-from latentsync.types import SamplerSettings
+from latentsync.models.vae import DiffusersVAE, autoencoder_of
+from latentsync.sampling.denoise import denoise
+from latentsync.sampling.sampler import PASSES, clip_limit
+from latentsync.sampling.settings import SamplerSettings
 
 CACHE = 3
 TIMESTEP = 501.0
@@ -116,10 +123,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def of_sampling(options: argparse.Namespace, window: Window) -> Iterator[Row]:
     """A window from noise to its last latents: plainly, and by the product."""
     given = window.noise, window.conditioning, window.audio
-    exact = SamplerSettings(steps=options.steps, guidance=options.guidance, step_cache=1)
+    exact = SamplerSettings(num_inference_steps=options.steps, guidance_scale=options.guidance, cache_interval=1)
 
     def product(settings: SamplerSettings) -> Tensor:
-        *_, latents = denoise(window.unet, *given, settings, clips_at_once(PASSES))
+        *_, latents = denoise(window.unet, *given, settings, clip_limit(PASSES))
         return latents
 
     meter = Meter(options.device)
@@ -143,7 +150,7 @@ def sampling_row(name: str, taken: Taken, baseline: Taken, options: argparse.Nam
 
 @torch.no_grad()
 def of_ladder(options: argparse.Namespace, window: Window) -> Iterator[Row]:
-    """One guided step, each way one change after the one above it; then parts of the last."""
+    """One do_cfg step, each way one change after the one above it; then parts of the last."""
     taken = in_turn(ladder(window), Meter(options.device), options.rounds)
     first = before = median(one.seconds for one in taken["plain"])
     for name, ones in taken.items():
@@ -156,23 +163,23 @@ def of_ladder(options: argparse.Namespace, window: Window) -> Iterator[Row]:
 
 
 def ladder(window: Window) -> dict[str, Work]:
-    """Ways to compute one guided step."""
+    """Ways to compute one do_cfg step."""
     audio, unet = window.audio, window.unet
     x = torch.cat([window.noise.expand(-1, -1, audio.shape[1], -1, -1).to(audio), window.conditioning], dim=1)
     zeros, timestep = torch.zeros_like(audio), torch.tensor(TIMESTEP)
-    heard, silence = unet.hear(audio), unet.hear(zeros)
-    _, deep = unet(x, TIMESTEP, heard, guided=True)
+    heard, silence = unet.precompute_audio_kv(audio), unet.precompute_audio_kv(zeros)
+    _, deep = unet(x, TIMESTEP, heard, do_cfg=True)
     both = torch.cat([zeros, audio]), torch.cat([x, x])
     return {
         "plain": lambda: plain.unet(window.weights, both[1], timestep, both[0]),
         "our layers, a call for each pass": lambda: (
-            unet(x, TIMESTEP, unet.hear(zeros)),
-            unet(x, TIMESTEP, unet.hear(audio)),
+            unet(x, TIMESTEP, unet.precompute_audio_kv(zeros)),
+            unet(x, TIMESTEP, unet.precompute_audio_kv(audio)),
         ),
         "+ hears once": lambda: (unet(x, TIMESTEP, silence), unet(x, TIMESTEP, heard)),
         "+ silence folded": lambda: (unet(x, TIMESTEP, None), unet(x, TIMESTEP, heard)),
-        "+ one call, what is common once": lambda: unet(x, TIMESTEP, heard, guided=True),
-        "of that: a shallow step": lambda: unet(x, TIMESTEP, heard, deep, guided=True),
+        "+ one call, what is common once": lambda: unet(x, TIMESTEP, heard, do_cfg=True),
+        "of that: a shallow step": lambda: unet(x, TIMESTEP, heard, deep, do_cfg=True),
         "of that: conv_in": lambda: unet.conv_in(fold(x)),
     }
 
@@ -182,7 +189,7 @@ def of_vae(options: argparse.Namespace, _: Window) -> Iterator[Row]:
     """A window's frames through the VAE: all in one call, and in the product's slices; at this size and twice it."""
     torch.manual_seed(0)
     vae = autoencoder_of(synthetic.VAE_CHANNELS if options.tiny else VAE_CHANNELS, 1 if options.tiny else 2)
-    codec = DiffusersCodec(vae.eval()).to(options.device, options.dtype)
+    codec = DiffusersVAE(vae.eval()).to(options.device, options.dtype)
     for side in (options.side, 2 * options.side):
         shape = options.frames, LATENT_CHANNELS, side, side
         latents = torch.randn(shape).to(options.device, options.dtype)

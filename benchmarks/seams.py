@@ -19,21 +19,28 @@ import numpy as np
 import torch
 from skimage.data import astronaut
 
-from latentsync import pipeline, synthetic
-from latentsync.composite import BlendSettings, composite
-from latentsync.face import align, blend
-from latentsync.face.choose import choose
-from latentsync.face.detect import Face, FaceDetector
-from latentsync.face.follow import follow
-from latentsync.face.mask import keep_mask
-from latentsync.face.mouth import Edge, MouthPaste
-from latentsync.face.people import gather
-from latentsync.face.track import scan
-from latentsync.media import VideoFile
-from latentsync.sampling import draw_noise
-from latentsync.spec import AUDIO_STATES, AUDIO_WIDTH, MODELS
-from latentsync.timeline import Timeline
-from latentsync.types import AudioFeatures, FaceTrack, LipTrack, SamplerSettings, Waveform
+from latentsync import synthetic
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing import box_blend
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.mouth_blend import MouthBlender
+from latentsync.compositing.settings import BlendSettings, MaskEdge
+from latentsync.faces import alignment
+from latentsync.faces.alignment import keep_mask
+from latentsync.faces.detection import FaceDetection
+from latentsync.faces.face_track import FaceTrack, build_face_track
+from latentsync.faces.identities import cluster_tracks, select
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.tracker import track_faces
+from latentsync.models.constants import AUDIO_STATES, AUDIO_WIDTH
+from latentsync.sampling import sampler
+from latentsync.sampling.conditioning import sample_noise
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import Timeline
+from latentsync.video.video_file import VideoFile
+from latentsync.weights.catalog import MODELS
 from scripts.sample_clip import LANDMARKS
 from tests.support import seams
 
@@ -50,10 +57,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--picture", type=Path, help="also draw the picture")
     options = parser.parse_args()
-    with FaceDetector(options.model) as detector:
+    with MediaPipeDetector(options.model) as detector:
         source = VideoFile(options.video, duration_seconds=options.frames / VideoFile(options.video).rate)
-        people = gather(source, scan(source, detector))
-    lips = untrained(follow(people, choose(people)))
+        people = cluster_tracks(source, track_faces(source, detector))
+    lips = untrained(build_face_track(people, select(people)))
     print(f"{options.video.name}, {lips.timeline.frame_count} frames\n\n| blend | energy of the seam |\n|---|---|")
     for mode in ("mouth", "box"):
         print(f"| {mode} | {energy(lips, BlendSettings(mode)):.1f} |")
@@ -67,15 +74,15 @@ def untrained(track: FaceTrack) -> LipTrack:
     timeline = Timeline(track.source.rate, tuple(range(count)))
     sound = Waveform(torch.zeros(1, round(16000 * timeline.duration_seconds)), 16000)
     features = AudioFeatures(torch.zeros(int(50 * timeline.duration_seconds) + 1, AUDIO_STATES, AUDIO_WIDTH), sound)
-    settings, codec = SamplerSettings(steps=1, guidance=1), synthetic.vae()
-    noise = draw_noise(settings.seed, RESOLUTION)
-    samples = pipeline.sample(synthetic.unet(), codec, track, features, timeline, settings, noise)
-    return pipeline.collect(samples, track, timeline, sound, codec)
+    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1), synthetic.vae()
+    noise = sample_noise(settings.seed, RESOLUTION)
+    samples = sampler.sample_windows(synthetic.unet(), codec, track, features, timeline, settings, noise)
+    return sampler.build_lip_track(samples, track, timeline, sound, codec)
 
 
 def energy(lips: LipTrack, settings: BlendSettings) -> float:
     """Of the seam, the mean over the frames."""
-    maps = align.track_matrices(lips.track, lips.resolution)
+    maps = alignment.track_matrices(lips.track, lips.resolution)
     made = composite([lips], settings)
     return float(np.mean([seams.energy(frame, source, maps[i], RESOLUTION) for i, (frame, source) in enumerate(made)]))
 
@@ -83,12 +90,16 @@ def energy(lips: LipTrack, settings: BlendSettings) -> float:
 def drawn() -> np.ndarray:
     """uint8 RGB: the source, blend mouth and blend box side by side."""
     frame = np.ascontiguousarray(astronaut())
-    face = Face(np.array(json.loads(LANDMARKS.read_text(encoding="utf-8"))["landmarks_xy"]))
-    matrix = align.matrices(face.points[None], RESOLUTION, (), "zero-lag")[0]
-    seen = align.crop(frame, matrix, RESOLUTION)
+    face = FaceDetection(np.array(json.loads(LANDMARKS.read_text(encoding="utf-8"))["landmarks_xy"]))
+    matrix = alignment.affine_matrices(face.points[None], RESOLUTION, (), "zero-lag")[0]
+    seen = alignment.crop(frame, matrix, RESOLUTION)
     bright = torch.from_numpy(seen) / 127.5 - 1 + TOO_BRIGHT
-    boxed = blend.regenerated(bright[None], seen[None], keep_mask(RESOLUTION))[0]
-    made = [frame, MouthPaste(RESOLUTION, Edge()).paste(frame, bright, matrix), blend.paste_box(frame, boxed, matrix)]
+    boxed = box_blend.apply_inpaint_mask(bright[None], seen[None], keep_mask(RESOLUTION))[0]
+    made = [
+        frame,
+        MouthBlender(RESOLUTION, MaskEdge()).paste(frame, bright, matrix),
+        box_blend.paste_box(frame, boxed, matrix),
+    ]
     parts = [cv2.resize(picture[SHOWN], None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_CUBIC) for picture in made]
     return np.hstack(parts)
 

@@ -24,16 +24,21 @@ import torch
 
 from benchmarks.media import loop_sound, loop_video
 from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
-from latentsync import pipeline
-from latentsync.composite import BlendSettings, composite
-from latentsync.face import align, colour, landmarks
-from latentsync.face.detect import Face
-from latentsync.face.mouth import MouthPaste
-from latentsync.media import VideoFile, read_sound
-from latentsync.spec import AUDIO_STATES, AUDIO_WIDTH
-from latentsync.timeline import lay_out
-from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings
-from latentsync.writer import VideoWriter
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.reader import read_audio
+from latentsync.compositing import color_match
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.mouth_blend import MouthBlender
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces import alignment, precomputed
+from latentsync.faces.detection import FaceDetection
+from latentsync.faces.face_track import FaceTrack
+from latentsync.models.constants import AUDIO_STATES, AUDIO_WIDTH
+from latentsync.output.video_writer import VideoWriter
+from latentsync.sampling import sampler
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import build_timeline
+from latentsync.video.video_file import VideoFile
 
 CRF = 18
 
@@ -76,22 +81,22 @@ def _bare(folder: Path) -> float:
 def _product(folder: Path, face: Path) -> dict[str, float]:
     """Seconds of each stage of sampling and writing, and of all of them."""
     spent: Counter[str] = Counter()
-    source, sound = VideoFile(folder / "video.mp4"), read_sound(folder / "sound.wav")
-    (found,) = landmarks.read_json(face)["frames"][0]
-    points = Face(np.array(found["landmarks_xy"])).points
+    source, sound = VideoFile(folder / "video.mp4"), read_audio(folder / "sound.wav")
+    (found,) = precomputed.read_json(face)["frames"][0]
+    points = FaceDetection(np.array(found["landmarks_xy"])).points
     track = FaceTrack(source, np.broadcast_to(points, (source.frame_count, *points.shape)))
-    timeline = lay_out(source, source.duration_seconds, source.rate)
+    timeline = build_timeline(source, source.duration_seconds, source.rate)
     features = AudioFeatures(torch.zeros(int(50 * source.duration_seconds), AUDIO_STATES, AUDIO_WIDTH), sound)
     noise = torch.zeros(1, 4, 1, 32, 32)
-    codec, settings = PoolingCodec(), SamplerSettings(steps=1, guidance=1)
-    read, crop, paste, matched = VideoFile.read, align.crop, MouthPaste.paste, colour.Ring.match
+    codec, settings = PoolingCodec(), SamplerSettings(num_inference_steps=1, guidance_scale=1)
+    read, crop, paste, matched = VideoFile.read, alignment.crop, MouthBlender.paste, color_match.Ring.match
     VideoFile.read = lambda *given: _timed_each(read(*given), "decode, twice", spent)
-    align.crop = _timed(crop, "crop", spent)
-    MouthPaste.paste = _timed(paste, "blend", spent)
-    colour.Ring.match = _timed(matched, "match colours", spent)
+    alignment.crop = _timed(crop, "crop", spent)
+    MouthBlender.paste = _timed(paste, "blend", spent)
+    color_match.Ring.match = _timed(matched, "match colors", spent)
     start = time.perf_counter()
-    samples = pipeline.sample(Deaf(), codec, track, features, timeline, settings, noise)
-    lips = pipeline.collect(samples, track, timeline, sound, codec)
+    samples = sampler.sample_windows(Deaf(), codec, track, features, timeline, settings, noise)
+    lips = sampler.build_lip_track(samples, track, timeline, sound, codec)
     size = {"height": source.height, "width": source.width}
     with VideoWriter(folder / "out.mp4", rate=timeline.rate, crf=CRF, waveform=lips.waveform, **size) as writer:
         write = _timed(writer.write, "encode", spent)
@@ -100,7 +105,7 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
         ending = time.perf_counter()
     spent["encode"] += time.perf_counter() - ending
     whole = time.perf_counter() - start
-    VideoFile.read, align.crop, MouthPaste.paste, colour.Ring.match = read, crop, paste, matched
+    VideoFile.read, alignment.crop, MouthBlender.paste, color_match.Ring.match = read, crop, paste, matched
     return {**spent, "everything but the networks": whole}
 
 

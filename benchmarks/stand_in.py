@@ -9,14 +9,14 @@ import sys
 from dataclasses import replace
 
 from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
-from latentsync import __main__
-from latentsync.commands import run
+from latentsync.cli import main as command_line
+from latentsync.cli import run
 
 
 def main(arguments: list[str]) -> int:
     synthetic = run._synthetic_models
-    run._synthetic_models = lambda: replace(synthetic(), unet=Deaf(), codec=PoolingCodec())
-    return __main__.main(arguments)
+    run._synthetic_models = lambda: replace(synthetic(), unet=Deaf(), vae=PoolingCodec())
+    return command_line.main(arguments)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from .errors import WeightsError
-from .models.layers import Attend, Ops, attend
+from .models.layers import AttentionFn, attention
+from .models.protocols import Operations
 from .models.unet import UNet, UNetConfig
-from .models.vae import DiffusersCodec, autoencoder, diffusers_names
+from .models.vae import DiffusersVAE, autoencoder, diffusers_names
 from .models.whisper import TINY, WhisperEncoder
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -50,9 +51,9 @@ class Checkpoint:
 
 def load_unet(
     source: Path | Checkpoint,
-    ops: Ops = nn,
+    ops: Operations = nn,
     dtype: torch.dtype | None = None,
-    attention: Attend = attend,
+    attention: AttentionFn = attention,
     fine: torch.dtype | None = None,
 ) -> UNet:
     """A LatentSync UNet from an official checkpoint, a converted one, or one of other widths.
@@ -102,7 +103,7 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
     return build(lambda: WhisperEncoder(sizes), encoder, name=checkpoint.path, dtype=torch.float32)
 
 
-def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> DiffusersCodec:
+def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> DiffusersVAE:
     """A VAE from a file in diffusers' layout (the attention's old names or new ones) or in the original, CompVis's.
 
     Raises:
@@ -114,7 +115,7 @@ def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> Dif
     with naming(checkpoint.path):
         expected = meta_shapes(lambda: autoencoder(shapes))
     vae = build(lambda: autoencoder(shapes), tensors, name=checkpoint.path, dtype=dtype, expected=expected)
-    return DiffusersCodec(vae)
+    return DiffusersVAE(vae)
 
 
 def read(path: Path) -> Checkpoint:

@@ -9,8 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from .errors import MediaError, cannot_write
-from .formats import FORMATS
 from .lock import locked
+from .output.formats import FORMATS
 
 SUFFIXES = frozenset(form.suffix for form in FORMATS)
 WRITTEN = "|".join(re.escape(suffix) for suffix in sorted(SUFFIXES | {".json", ".png"}))

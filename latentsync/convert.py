@@ -15,15 +15,15 @@ from . import checkpoint, marks, verify
 from .checkpoint import Checkpoint
 from .errors import StorageError, UsageError, WeightsError
 from .models.unet import UNet, UNetConfig
-from .spec import MODELS, Version
-from .work import Step, Work
+from .progress import Progress, Task
+from .weights.catalog import MODELS, Version
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {torch.float16: "F16", torch.bfloat16: "BF16"}  # safetensors' own
 ALIGNED_BYTES = 8  # of the header, so that every tensor can be mapped
 
 
-def convert(source: Path, target: Path, version: Version, dtype: torch.dtype) -> Work[None]:
+def convert(source: Path, target: Path, version: Version, dtype: torch.dtype) -> Task[None]:
     """Write a UNet file as safetensors; it appears under its name only when whole.
 
     Args:
@@ -81,7 +81,7 @@ def _marks_of(read: Checkpoint, version: Version, digest: str) -> dict[str, str]
     }
 
 
-def _write(read: Checkpoint, part: Path, dtype: torch.dtype, told: Mapping[str, str]) -> Work[None]:
+def _write(read: Checkpoint, part: Path, dtype: torch.dtype, told: Mapping[str, str]) -> Task[None]:
     """The safetensors format (length of the header, header, tensors), tensor by tensor: little memory, and steps."""
     header = _header(read.tensors, dtype, told)
     total, done = _bytes_of(read, dtype), 0
@@ -92,7 +92,7 @@ def _write(read: Checkpoint, part: Path, dtype: torch.dtype, told: Mapping[str, 
             if not bool(torch.isfinite(cast).all()):
                 raise WeightsError(f"{read.path}: {key} has values that {NAMES[dtype]} cannot hold: use bf16.")
             done += file.write(cast.flatten().view(torch.uint8).numpy().data)
-            yield Step(f"writing {part.stem}", done, total)
+            yield Progress(f"writing {part.stem}", done, total)
 
 
 def _bytes_of(read: Checkpoint, dtype: torch.dtype) -> int:

@@ -28,7 +28,7 @@ class MediaError(LatentSyncError):
     """A video or picture cannot be read or written."""
 
 
-class RoomError(LatentSyncError):
+class OutOfMemoryError(LatentSyncError):
     """Memory ran out, and nothing was left to halve."""
 
 

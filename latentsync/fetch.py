@@ -17,15 +17,15 @@ from . import __version__, verify
 from .errors import WeightsError, cannot_import
 from .hub import Folders, destination
 from .lock import locked
-from .spec import HUB, WeightFile
-from .work import Step, Work
+from .progress import Progress, Task
+from .weights.catalog import HUB, WeightFile
 
 STEP_SECONDS = 0.2  # between two looks at how far a download has come
 SPARE_BYTES = 64 << 20  # of the disk, left free
 BAR = "huggingface_hub.http_get"  # the hub library's own progress bar
 
 
-def fetch(files: Sequence[WeightFile], folders: Folders) -> Work[None]:
+def fetch(files: Sequence[WeightFile], folders: Folders) -> Task[None]:
     """Download files to where they belong.
 
     Raises:
@@ -37,7 +37,7 @@ def fetch(files: Sequence[WeightFile], folders: Folders) -> Work[None]:
         yield from fetch_one(file, place)
 
 
-def fetch_one(file: WeightFile, place: Path) -> Work[None]:
+def fetch_one(file: WeightFile, place: Path) -> Task[None]:
     """Download one file: into `NAME.part`, going on where an earlier try ended; under its name once its hash is right.
 
     Killed at any moment, it leaves nothing wrong under the name.
@@ -49,7 +49,7 @@ def fetch_one(file: WeightFile, place: Path) -> Work[None]:
                 yield from _bring(file, place)
 
 
-def _bring(file: WeightFile, place: Path) -> Work[None]:
+def _bring(file: WeightFile, place: Path) -> Task[None]:
     part = part_of(place)
     yield from _transfer(file, part)
     digest = yield from verify.compute(part)
@@ -113,7 +113,7 @@ class _Part(io.BufferedWriter):
         return super().write(data)
 
 
-def _transfer(file: WeightFile, part: Path) -> Work[None]:
+def _transfer(file: WeightFile, part: Path) -> Task[None]:
     """Bring the part up to its full size."""
     if _size(part) > file.size_bytes:
         part.unlink()
@@ -125,7 +125,7 @@ def _transfer(file: WeightFile, part: Path) -> Work[None]:
         came = _in_background(lambda: _get(file, growing))
         try:
             while not _over(came):
-                yield Step(f"downloading {file.name}", growing.tell(), file.size_bytes)
+                yield Progress(f"downloading {file.name}", growing.tell(), file.size_bytes)
         finally:
             growing.given_up = True
         growing.flush()

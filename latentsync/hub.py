@@ -14,9 +14,9 @@ from pathlib import Path
 
 from . import marks
 from .errors import UsageError, WeightsError
-from .spec import FACE_LANDMARKER, MODELS, VAE, WHISPER, ModelSpec, Version, WeightFile
+from .progress import Task, run
 from .verify import sha256
-from .work import Work, finish
+from .weights.catalog import FACE_LANDMARKER, MODELS, VAE, WHISPER, ModelSpec, Version, WeightFile
 
 KINDS = ("latentsync", "vae")
 BEST_CARD_BYTES = 10_000_000_000  # over twice what 1.6 is counted to need (docs/memory.md)
@@ -72,7 +72,7 @@ def locate(
     *,
     prefer: Sequence[Version] = BEST_FIRST,
     needs_vae: bool = True,
-) -> Work[ModelFiles]:
+) -> Task[ModelFiles]:
     """Find the files of a model, and make sure of each.
 
     Args:
@@ -120,14 +120,14 @@ def at_hand(folders: Folders, prefer: Sequence[Version] = BEST_FIRST) -> Version
 
 def require(file: WeightFile, folders: Folders) -> Path:
     """The place of one small file, or a WeightsError that says where to get it."""
-    path = finish(find(file, folders))
+    path = run(find(file, folders))
     if path is None:
         raise missing_files([file], folders, at_hand(folders))
-    finish(check(file, path))
+    run(check(file, path))
     return path
 
 
-def find_all(files: Sequence[WeightFile], folders: Folders) -> Work[dict[WeightFile, Path]]:
+def find_all(files: Sequence[WeightFile], folders: Folders) -> Task[dict[WeightFile, Path]]:
     """Where each file lies; those that are missing are left out."""
     found: dict[WeightFile, Path] = {}
     for file in files:
@@ -137,7 +137,7 @@ def find_all(files: Sequence[WeightFile], folders: Folders) -> Work[dict[WeightF
     return found
 
 
-def find(file: WeightFile, folders: Folders) -> Work[Path | None]:
+def find(file: WeightFile, folders: Folders) -> Task[Path | None]:
     """Where a file lies: under one of its names, or any file with its hash in the trees."""
     named = next((path for path in _places(file, folders) if path.is_file()), None)
     if named is not None:
@@ -155,7 +155,7 @@ def destination(file: WeightFile, folders: Folders) -> Path:
     return folders.kinds[kind][0] / inside
 
 
-def spec_of(unet: Path, version: Version | None) -> Work[ModelSpec]:
+def spec_of(unet: Path, version: Version | None) -> Task[ModelSpec]:
     """What a UNet file is: what it is known to be, else what the user says it is.
 
     Raises:
@@ -176,7 +176,7 @@ def spec_of(unet: Path, version: Version | None) -> Work[ModelSpec]:
     return MODELS[meant]
 
 
-def identify(path: Path) -> Work[Version | None]:
+def identify(path: Path) -> Task[Version | None]:
     """The version whose weights a UNet file holds, by our metadata or its hash; None if nobody knows it.
 
     Raises:
@@ -196,7 +196,7 @@ def identify(path: Path) -> Work[Version | None]:
     return None
 
 
-def check(file: WeightFile, path: Path) -> Work[None]:
+def check(file: WeightFile, path: Path) -> Task[None]:
     """Make sure that a file of one fixed content (all but the UNet) has it; our untrained ones pass.
 
     Raises:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from . import checkpoint, marks
 from .checkpoint import Checkpoint, Shapes
+from .models.constants import AUDIO_WIDTH
 from .models.unet import UNet, UNetConfig
-from .models.vae import DiffusersCodec, autoencoder_of
+from .models.vae import DiffusersVAE, autoencoder_of
 from .models.whisper import TINY, WhisperEncoder
-from .spec import AUDIO_WIDTH, MODELS, VAE, WHISPER, Version
+from .weights.catalog import MODELS, VAE, WHISPER, Version
 
 UNET = UNetConfig(channels=(32, 64, 64, 64))
 VAE_CHANNELS = (32, 32, 64, 64)
@@ -42,7 +43,7 @@ def whisper() -> WhisperEncoder:
     return checkpoint.load_whisper(_held("whisper", weights, {"dims": WHISPER_DIMS}))
 
 
-def vae() -> DiffusersCodec:
+def vae() -> DiffusersVAE:
     """A VAE of Stable Diffusion 1.x's layout, but narrow: 4 latent channels, 8 pixels per latent each way, float32."""
     return checkpoint.load_vae(_held("vae", _vae_weights()))
 

@@ -7,13 +7,13 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from .work import Step, Work
+from .progress import Progress, Task
 
 BLOCK_BYTES = 16 << 20
 REMEMBERED_BYTES = 128 << 20  # smaller files are hashed again: it takes a fraction of a second
 
 
-def sha256(path: Path) -> Work[str]:
+def sha256(path: Path) -> Task[str]:
     """The hash of a file, in hexadecimal: remembered if its size and time of change are still those, else computed."""
     before = _state(path)
     known = remembered(path)
@@ -50,14 +50,14 @@ def note_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256.json")
 
 
-def compute(path: Path) -> Work[str]:
+def compute(path: Path) -> Task[str]:
     """The hash of a file, without looking for a remembered one."""
     digest, total, done = hashlib.sha256(), path.stat().st_size, 0
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             done += len(block)
-            yield Step(f"checking {path.name}", done, total)
+            yield Progress(f"checking {path.name}", done, total)
     return digest.hexdigest()
 
 

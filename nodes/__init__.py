@@ -7,8 +7,7 @@ from .audio_embed import LatentSyncAudioEmbed
 from .crops import LatentSyncCropsIn, LatentSyncCropsOut
 from .face_prep import LatentSyncFacePrep
 from .load_model import LatentSyncLoadModel
-from .replacements import register_replacements
-from .runtime import register_model_folders
+from .model_folders import register_model_folders
 from .sampler import LatentSyncSampler
 from .to_images import LatentSyncToImages
 from .video_combine import LatentSyncVideoCombine
@@ -20,7 +19,6 @@ class LatentSyncExtension(ComfyExtension):
     @override
     async def on_load(self) -> None:
         register_model_folders()
-        await register_replacements()
 
     @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, get_args
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
-from ..latentsync.types import HearingSettings, Segments, Silence
-from . import convert, runtime
-from .sockets import CATEGORY, Embeds, Model, wired
+from ..latentsync.audio.features import AudioSettings, Segments, Silence
+from . import conversions, model_folders, model_handle, progress
+from .io_types import CATEGORY, Embeds, Model, expect_type
 
 if TYPE_CHECKING:
-    from .runtime import LoadedModel
+    from .model_handle import LoadedModel
 
 
 class LatentSyncAudioEmbed(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        defaults = HearingSettings()
+        defaults = AudioSettings()
         return io.Schema(
             node_id="LatentSyncAudioEmbed",
             display_name="LatentSync Audio Embed",
@@ -57,7 +57,7 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "hang_ms",
-                    default=round(1000 * defaults.hang_seconds),
+                    default=round(1000 * defaults.hangover_s),
                     min=0,
                     max=5000,
                     step=20,
@@ -94,14 +94,14 @@ class LatentSyncAudioEmbed(io.ComfyNode):
         segments: Segments,
         vocals: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync import chart, hearing, sound
+        from ..latentsync.audio import features, plot
 
-        wired("model", model, runtime.LoadedModel, "Load Model")
-        settings = HearingSettings(silence, threshold_db, hang_ms / 1000, segments)
-        given = convert.waveform("audio", audio)
-        driving = None if vocals is None else convert.waveform("vocals", vocals)
-        heard = sound.hear(given, driving, Fraction(offset_ms, 1000))
-        listened = hearing.listen(heard, model.encoder(), settings)
-        steps = runtime.tracked(listened, hearing.steps(heard, settings))
-        embeds, speech = hearing.remember(steps, heard, given, settings, runtime.temp_folder())
-        return io.NodeOutput(embeds, ui=ui.PreviewImage(convert.picture(chart.draw(speech, heard)), cls=cls))
+        expect_type("model", model, model_handle.LoadedModel, "Load Model")
+        settings = AudioSettings(silence, threshold_db, hang_ms / 1000, segments)
+        given = conversions.waveform("audio", audio)
+        driving = None if vocals is None else conversions.waveform("vocals", vocals)
+        heard = features.prepare_driving_audio(given, driving, Fraction(offset_ms, 1000))
+        listened = features.extract_features(heard, model.encoder(), settings)
+        steps = progress.with_progress(listened, features.num_feature_steps(heard, settings))
+        embeds, speech = features.collect_features(steps, heard, given, settings, model_folders.temp_folder())
+        return io.NodeOutput(embeds, ui=ui.PreviewImage(conversions.picture(plot.plot_speech(speech, heard)), cls=cls))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from ..latentsync.types import LipTrack
-from .sockets import Lips, wired
+from ..latentsync.sampling.lip_track import LipTrack
+from .io_types import Lips, expect_type
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..latentsync.composite import BlendMode, BlendSettings
+    from ..latentsync.compositing.settings import BlendMode, BlendSettings
 
 MOST_SPEAKERS = 8
 
@@ -58,7 +58,7 @@ def blend_inputs() -> list[io.Input]:
         io.Boolean.Input(
             "color_match",
             default=True,
-            tooltip="Gives the new mouth the colours that the skin around it has in the source. A face whose colours "
+            tooltip="Gives the new mouth the colors that the skin around it has in the source. A face whose colors "
             "are right already stays as it is.",
         ),
     ]
@@ -75,21 +75,20 @@ def protect_input() -> io.Input:
 
 def speakers(lips: Mapping[str, LipTrack | None]) -> list[LipTrack]:
     """What is wired, in order."""
-    return [wired(name, track, LipTrack, "Sampler") for name, track in sorted(lips.items()) if track is not None]
+    return [expect_type(name, track, LipTrack, "Sampler") for name, track in sorted(lips.items()) if track is not None]
 
 
 def blend_settings(blend: BlendMode, feather: float, grow: float, color_match: bool) -> BlendSettings:
-    from ..latentsync.composite import BlendSettings
-    from ..latentsync.face.mouth import Edge
+    from ..latentsync.compositing.settings import BlendSettings, MaskEdge
 
-    return BlendSettings(blend, Edge(grow / 100, feather / 100), color_match)
+    return BlendSettings(blend, MaskEdge(grow / 100, feather / 100), color_match)
 
 
 def protection(protect: torch.Tensor | None) -> np.ndarray | None:
     """A MASK (masks, H, W) as the library takes it."""
     if protect is None:
         return None
-    masks = wired("protect", protect, torch.Tensor, "Load Image (as Mask), or whatever makes a MASK")
+    masks = expect_type("protect", protect, torch.Tensor, "Load Image (as Mask), or whatever makes a MASK")
     return masks.detach().cpu().numpy()
 
 

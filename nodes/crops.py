@@ -8,9 +8,9 @@ import torch
 from comfy_api.latest import io
 from typing_extensions import override
 
-from ..latentsync.types import LipTrack
-from . import convert, runtime
-from .sockets import CATEGORY, Lips, wired
+from ..latentsync.sampling.lip_track import LipTrack
+from . import conversions, progress
+from .io_types import CATEGORY, Lips, expect_type
 
 
 class LatentSyncCropsOut(io.ComfyNode):
@@ -31,14 +31,14 @@ class LatentSyncCropsOut(io.ComfyNode):
     @classmethod
     @override
     def execute(cls, lips: LipTrack) -> io.NodeOutput:
-        from ..latentsync.composite import decoded_crops
-        from ..latentsync.face.align import crop_size
+        from ..latentsync.compositing.compositor import decode_crops
+        from ..latentsync.faces.alignment import crop_size
 
-        wired("lips", lips, LipTrack, "Sampler")
+        expect_type("lips", lips, LipTrack, "Sampler")
         width, height = crop_size(lips.resolution)
         images = torch.empty(len(lips.latents), height, width, 3)
-        for i, crop in enumerate(runtime.tracked(decoded_crops(lips), len(lips.latents))):
-            images[i] = convert.image(crop)
+        for i, crop in enumerate(progress.with_progress(decode_crops(lips), len(lips.latents))):
+            images[i] = conversions.image(crop)
         return io.NodeOutput(images)
 
 
@@ -63,6 +63,6 @@ class LatentSyncCropsIn(io.ComfyNode):
     @classmethod
     @override
     def execute(cls, lips: LipTrack, crops: torch.Tensor) -> io.NodeOutput:
-        wired("lips", lips, LipTrack, "Sampler")
-        wired("crops", crops, torch.Tensor, "the node that restores Crops Out's images")
+        expect_type("lips", lips, LipTrack, "Sampler")
+        expect_type("crops", crops, torch.Tensor, "the node that restores Crops Out's images")
         return io.NodeOutput(replace(lips, crops=crops[..., :3]))

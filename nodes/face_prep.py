@@ -11,26 +11,25 @@ import torch
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
-from ..latentsync.face.choose import ORDERS
-from ..latentsync.face.follow import FollowSettings
-from ..latentsync.types import Smoothing
-from . import convert, runtime
-from .people_cache import Found, content_key, shared_cache
-from .sockets import CATEGORY, FaceLandmarks, Faces, wired
+from ..latentsync.faces.face_track import Smoothing, TrackSettings
+from ..latentsync.faces.identities import SELECT_BY
+from . import conversions, model_folders, progress
+from .detection_cache import Found, content_key, shared_cache
+from .io_types import CATEGORY, FaceLandmarks, Faces, expect_type
 
 if TYPE_CHECKING:
     import numpy as np
     from comfy_api.input import VideoInput
 
-    from ..latentsync.face.people import People
-    from ..latentsync.media import FrameSource
+    from ..latentsync.faces.identities import Identities
+    from ..latentsync.video.frame_source import FrameSource
 
 
 class LatentSyncFacePrep(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
-        defaults = FollowSettings()
+        defaults = TrackSettings()
         return io.Schema(
             node_id="LatentSyncFacePrep",
             display_name="LatentSync Face Prep",
@@ -55,8 +54,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "face",
-                    options=list(ORDERS),
-                    default=ORDERS[0],
+                    options=list(SELECT_BY),
+                    default=SELECT_BY[0],
                     tooltip="Whose lips move, one choice for the whole clip. Largest: whose face fills most of "
                     "the picture over the clip. The positions are averages over the clip.",
                 ),
@@ -135,22 +134,22 @@ class LatentSyncFacePrep(io.ComfyNode):
         reference_face: torch.Tensor | None = None,
         landmarks: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync.face import choose, report
-        from ..latentsync.face.follow import follow
+        from ..latentsync.faces import identities, report
+        from ..latentsync.faces.face_track import build_face_track
 
-        settings = FollowSettings(max_gap, max_yaw, smoothing)
+        settings = TrackSettings(max_gap, max_yaw, smoothing)
         if reference_face is not None:
-            wired("reference_face", reference_face, torch.Tensor, "Load Image, or whatever makes an IMAGE")
+            expect_type("reference_face", reference_face, torch.Tensor, "Load Image, or whatever makes an IMAGE")
         if landmarks is not None:
-            wired("landmarks", landmarks, Mapping, "whatever makes FACE_LANDMARKS")
-        people, remarks = _found(source, fps, min_confidence, landmarks)
+            expect_type("landmarks", landmarks, Mapping, "whatever makes FACE_LANDMARKS")
+        people, warnings = _found(source, fps, min_confidence, landmarks)
         reference = None if reference_face is None else _look(reference_face, min_confidence)
-        person = choose.choose(people, face, face_index, reference)
-        track = follow(people, person, settings)
+        person = identities.select(people, face, face_index, reference)
+        track = build_face_track(people, person, settings)
         choice = {"face": face, "face_index": face_index, "min_confidence": min_confidence}
-        track = replace(track, made_with={**track.made_with, **choice})
+        track = replace(track, params={**track.params, **choice})
         preview = _preview(people)
-        said = "\n".join([report.text(people, report.Chosen(person, track, settings)), *remarks])
+        said = "\n".join([report.report_text(people, report.Selection(person, track, settings)), *warnings])
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(said).as_dict()}
         return io.NodeOutput(track, preview, said, ui=shown)
 
@@ -159,46 +158,46 @@ def _found(
     source: VideoInput | torch.Tensor, fps: float, min_confidence: float, landmarks: Mapping[str, Any] | None
 ) -> Found:
     """Everybody in the source, found once for all Face Preps that look at it in the same way."""
-    from ..latentsync.face.landmarks import GivenFaces, from_comfyui
-    from ..latentsync.face.people import gather
-    from ..latentsync.face.track import scan
+    from ..latentsync.faces.identities import cluster_tracks
+    from ..latentsync.faces.precomputed import PrecomputedDetector, from_comfyui
+    from ..latentsync.faces.tracker import track_faces
 
-    frames = convert.frame_source(source, fps)
+    frames = conversions.frame_source(source, fps)
     if landmarks is not None:
-        given = GivenFaces(from_comfyui(landmarks, frames))
-        people = gather(frames, runtime.tracked(scan(frames, given), frames.frame_count))
-        return Found(people, tuple(frames.remarks()))
+        given = PrecomputedDetector(from_comfyui(landmarks, frames))
+        people = cluster_tracks(frames, progress.with_progress(track_faces(frames, given), frames.frame_count))
+        return Found(people, tuple(frames.warnings()))
     key = content_key(source), min_confidence
     return shared_cache().found(key, frames, lambda: _detected(frames, min_confidence))
 
 
-def _detected(frames: FrameSource, min_confidence: float) -> People:
-    from ..latentsync.face.people import gather
-    from ..latentsync.face.track import scan
+def _detected(frames: FrameSource, min_confidence: float) -> Identities:
+    from ..latentsync.faces.identities import cluster_tracks
+    from ..latentsync.faces.tracker import track_faces
 
-    with _detector(min_confidence) as detector, closing(scan(frames, detector)) as scanned:
-        return gather(frames, runtime.tracked(scanned, frames.frame_count))
+    with _detector(min_confidence) as detector, closing(track_faces(frames, detector)) as scanned:
+        return cluster_tracks(frames, progress.with_progress(scanned, frames.frame_count))
 
 
 def _detector(min_confidence: float) -> Any:  # noqa: ANN401 - imported late
     from ..latentsync import hub
-    from ..latentsync.face.detect import FaceDetector
-    from ..latentsync.spec import FACE_LANDMARKER
+    from ..latentsync.faces.mediapipe_detector import MediaPipeDetector
+    from ..latentsync.weights.catalog import FACE_LANDMARKER
 
-    return FaceDetector(hub.require(FACE_LANDMARKER, runtime.model_folders()), min_confidence)
+    return MediaPipeDetector(hub.require(FACE_LANDMARKER, model_folders.model_folders()), min_confidence)
 
 
 def _look(picture: torch.Tensor, min_confidence: float) -> np.ndarray:
     """The look of the face in the first picture of a batch."""
-    from ..latentsync.face.choose import reference_look
+    from ..latentsync.faces.identities import reference_appearance
 
     with _detector(min_confidence) as detector:
-        return reference_look(picture[0, ..., :3].float().cpu().numpy(), detector)
+        return reference_appearance(picture[0, ..., :3].float().cpu().numpy(), detector)
 
 
-def _preview(people: People) -> torch.Tensor:
+def _preview(people: Identities) -> torch.Tensor:
     """(persons, R, R, 3): everybody's numbered crop."""
-    from ..latentsync.face import report
-    from ..latentsync.spec import MODELS
+    from ..latentsync.faces import report
+    from ..latentsync.weights.catalog import MODELS
 
-    return torch.stack([convert.image(crop) for crop in report.crops(people, MODELS["1.5"].resolution)])
+    return torch.stack([conversions.image(crop) for crop in report.identity_crops(people, MODELS["1.5"].resolution)])

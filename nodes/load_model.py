@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from typing_extensions import override
 
-from . import loading, runtime
-from .sockets import CATEGORY, Model
+from . import model_folders, model_loader
+from .io_types import CATEGORY, Model
 
 if TYPE_CHECKING:
     import comfy.sd
@@ -37,14 +37,14 @@ class LatentSyncLoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "unet",
-                    options=[AUTO, *runtime.unet_files()],
+                    options=[AUTO, *model_folders.unet_files()],
                     default=AUTO,
                     tooltip="auto takes the version's own file, wherever it lies. "
                     "For one that is not ByteDance's (a fine-tune) also choose its version.",
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=[AUTO, *loading.PRECISIONS],
+                    options=[AUTO, *model_loader.PRECISIONS],
                     default=AUTO,
                     tooltip="Precision of the UNet. auto follows ComfyUI: fp16 or bf16 on a GPU, fp32 on a CPU. "
                     "fp8 keeps the weights in half of fp16's memory, and computes in fp16; a little less exact.",
@@ -60,16 +60,7 @@ class LatentSyncLoadModel(io.ComfyNode):
                     "vae",
                     optional=True,
                     tooltip="Used instead of sd-vae-ft-mse. It must be a VAE of Stable Diffusion 1.x; "
-                    "SDXL's looks the same but gives wrong colours.",
-                ),
-                io.Boolean.Input(
-                    "compile",
-                    default=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Has torch.compile write the UNet's layers anew, for speed (the gain is not measured). "
-                    "The first run, and the first with another length or number of windows at once, takes minutes "
-                    "longer. Needs Triton on a GPU (on Windows: triton-windows).",
+                    "SDXL's looks the same but gives wrong colors.",
                 ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],
@@ -79,7 +70,7 @@ class LatentSyncLoadModel(io.ComfyNode):
     @override
     def validate_inputs(cls, unet: object) -> bool | str:
         """Lets a published file be named that is not on disk yet: ComfyUI's dialog of missing models needs its name."""
-        known = [None, AUTO, *runtime.unet_files(), *loading.published_names()]
+        known = [None, AUTO, *model_folders.unet_files(), *model_loader.published_names()]
         return unet in known or f"there is no {unet} in models/latentsync"
 
     @classmethod
@@ -91,14 +82,12 @@ class LatentSyncLoadModel(io.ComfyNode):
         precision: str,
         download_missing: bool,
         vae: comfy.sd.VAE | None = None,
-        compile: bool = False,
     ) -> io.NodeOutput:
-        model = loading.load_model(
+        model = model_loader.load_model(
             version=None if version == AUTO else version,
             unet=None if unet == AUTO else unet,
             precision=precision,
             download_missing=download_missing,
             vae=vae,
-            compiled=compile,
         )
         return io.NodeOutput(model)

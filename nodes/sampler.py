@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, get_args
 from comfy_api.latest import io
 from typing_extensions import override
 
-from ..latentsync.spec import MOST_OVERLAP
-from ..latentsync.types import Scheduler
-from . import runtime
-from .sockets import CATEGORY, Embeds, Faces, Lips, Model, wired
+from ..latentsync.models.constants import MAX_OVERLAP
+from ..latentsync.sampling.settings import SchedulerName
+from . import model_folders, model_handle, progress
+from .io_types import CATEGORY, Embeds, Faces, Lips, Model, expect_type
 
 if TYPE_CHECKING:
-    from ..latentsync.timeline import Length, RateChoice
-    from ..latentsync.types import AudioFeatures, FaceTrack
-    from .runtime import LoadedModel
+    from ..latentsync.audio.features import AudioFeatures
+    from ..latentsync.faces.face_track import FaceTrack
+    from ..latentsync.video.timeline import FpsMode, LengthMode
+    from .model_handle import LoadedModel
 
 STEP_CACHE_OFF = "off"
-LENGTHS: dict[str, Length] = {
+LENGTHS: dict[str, LengthMode] = {
     "audio, ping-pong": "ping-pong",
     "audio, loop": "loop",
     "audio, hold last": "hold",
@@ -92,7 +93,7 @@ class LatentSyncSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=list(get_args(Scheduler)),
+                    options=list(get_args(SchedulerName)),
                     default="ddim",
                     tooltip="How the noise is taken away. ddim is the authors' own; dpm++ 2m and unipc are made for "
                     "fewer steps: set steps to 10 with them.",
@@ -101,7 +102,7 @@ class LatentSyncSampler(io.ComfyNode):
                     "overlap",
                     default=0,
                     min=0,
-                    max=MOST_OVERLAP,
+                    max=MAX_OVERLAP,
                     tooltip="Frames that one window of 16 shares with the next, blended, for clips where a jump shows "
                     "every 16 frames. 4 takes a third longer, 8 twice as long.",
                 ),
@@ -138,35 +139,43 @@ class LatentSyncSampler(io.ComfyNode):
         steps: int,
         guidance: float,
         step_cache: str,
-        fps: RateChoice,
+        fps: FpsMode,
         length: str,
-        scheduler: Scheduler,
+        scheduler: SchedulerName,
         overlap: int,
         guidance_start: float,
         guidance_end: float,
     ) -> io.NodeOutput:
-        from ..latentsync import pipeline
-        from ..latentsync.sampling import draw_noise
-        from ..latentsync.timeline import lay_out, output_rate
-        from ..latentsync.types import AudioFeatures, FaceTrack, Origin, SamplerSettings
+        from ..latentsync.audio.features import AudioFeatures
+        from ..latentsync.faces.face_track import FaceTrack
+        from ..latentsync.sampling import sampler, windows
+        from ..latentsync.sampling.conditioning import sample_noise
+        from ..latentsync.sampling.lip_track import Provenance
+        from ..latentsync.sampling.settings import SamplerSettings
+        from ..latentsync.video.timeline import build_timeline, output_rate
 
         began = monotonic()
-        wired("model", model, runtime.LoadedModel, "Load Model")
-        wired("faces", faces, FaceTrack, "Face Prep")
-        wired("embeds", embeds, AudioFeatures, "Audio Embed")
+        expect_type("model", model, model_handle.LoadedModel, "Load Model")
+        expect_type("faces", faces, FaceTrack, "Face Prep")
+        expect_type("embeds", embeds, AudioFeatures, "Audio Embed")
         cache = 1 if step_cache == STEP_CACHE_OFF else int(step_cache)
         settings = SamplerSettings(seed, steps, guidance, cache, scheduler, overlap, guidance_start, guidance_end)
         rate = output_rate(faces.source.rate, fps)
-        timeline = lay_out(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
-        noise = draw_noise(seed, model.spec.resolution).to(model.device)
+        timeline = build_timeline(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
+        noise = sample_noise(seed, model.spec.resolution).to(model.device)
         room = model.room()
-        samples = pipeline.sample(
-            model.denoiser(room), model.codec, faces, embeds, timeline, settings, noise, model.dtype, room
+        samples = sampler.sample_windows(
+            model.denoiser(room), model.vae, faces, embeds, timeline, settings, noise, model.dtype, room
         )
-        total = len(pipeline.plan(faces, embeds, timeline, overlap)) * steps
-        lips = pipeline.collect(
-            runtime.tracked(samples, total), faces, timeline, embeds.waveform, model.codec, runtime.temp_folder()
+        total = len(windows.plan_windows(faces, embeds, timeline, overlap)) * steps
+        lips = sampler.build_lip_track(
+            progress.with_progress(samples, total),
+            faces,
+            timeline,
+            embeds.waveform,
+            model.vae,
+            model_folders.temp_folder(),
         )
         asked = {"fps": fps, "length": LENGTHS[length]}
-        origin = Origin.of(model.spec.version, model.files, faces, embeds, settings, asked, monotonic() - began)
-        return io.NodeOutput(replace(lips, origin=origin))
+        origin = Provenance.of(model.spec.version, model.files, faces, embeds, settings, asked, monotonic() - began)
+        return io.NodeOutput(replace(lips, provenance=origin))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from typing_extensions import override
 
-from . import convert, runtime
+from . import conversions, progress
 from .blend_inputs import alpha_of, blend_inputs, blend_settings, lips_input, protect_input, protection, speakers
-from .sockets import CATEGORY
+from .io_types import CATEGORY
 
 if TYPE_CHECKING:
     import torch
 
-    from ..latentsync.composite import BlendMode
-    from ..latentsync.types import LipTrack
+    from ..latentsync.compositing.settings import BlendMode
+    from ..latentsync.sampling.lip_track import LipTrack
 
 
 class LatentSyncToImages(io.ComfyNode):
@@ -54,18 +54,18 @@ class LatentSyncToImages(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        from ..latentsync.composite import composite, shared_timeline
-        from ..latentsync.mix import mixed
+        from ..latentsync.audio.waveform import mix
+        from ..latentsync.compositing.compositor import composite, shared_timeline
 
         tracks = speakers(lips)
         timeline, source, alpha = shared_timeline(tracks), tracks[0].track.source, alpha_of(tracks[0])
         made = composite(tracks, blend_settings(blend, feather, grow, color_match), protection(protect))
         images = torch.empty(timeline.frame_count, source.height, source.width, 3 if alpha is None else 4)
         mask = torch.empty(timeline.frame_count, source.height, source.width)
-        for i, (frame, original) in enumerate(runtime.tracked(made, timeline.frame_count)):
-            images[i, ..., :3] = convert.image(frame)
+        for i, (frame, original) in enumerate(progress.with_progress(made, timeline.frame_count)):
+            images[i, ..., :3] = conversions.image(frame)
             if alpha is not None:
                 images[i, ..., 3] = alpha[timeline.source_index[i]]
             mask[i] = torch.from_numpy((frame != original).any(axis=-1))
-        sound = mixed([track.waveform for track in tracks])
-        return io.NodeOutput(images, mask, convert.audio(sound), float(timeline.rate))
+        sound = mix([track.waveform for track in tracks])
+        return io.NodeOutput(images, mask, conversions.audio(sound), float(timeline.rate))

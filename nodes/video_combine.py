@@ -17,19 +17,21 @@ from comfy_api.latest import io, ui
 from typing_extensions import override
 
 from ..latentsync.errors import UsageError
-from ..latentsync.formats import available, named
-from . import convert, runtime
+from ..latentsync.output.formats import available_formats, format_named
+from . import conversions, progress
 from .blend_inputs import alpha_of, blend_inputs, blend_settings, lips_input, protect_input, protection, speakers
-from .sockets import CATEGORY
+from .io_types import CATEGORY
 
 if TYPE_CHECKING:
     import torch
 
-    from ..latentsync.composite import BlendMode, Composite
-    from ..latentsync.formats import Format
-    from ..latentsync.media import FrameSource
-    from ..latentsync.record import Item
-    from ..latentsync.types import LipTrack, Waveform
+    from ..latentsync.audio.waveform import Waveform
+    from ..latentsync.compositing.compositor import Composite
+    from ..latentsync.compositing.settings import BlendMode
+    from ..latentsync.output.formats import Format
+    from ..latentsync.output.run_record import FileDigest
+    from ..latentsync.sampling.lip_track import LipTrack
+    from ..latentsync.video.frame_source import FrameSource
 
 MOST_AT_ONCE = 100  # of runs with one prefix, on one folder
 
@@ -55,8 +57,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "format",
-                    options=[form.name for form in available()],
-                    default=available()[0].name,
+                    options=[form.name for form in available_formats()],
+                    default=available_formats()[0].name,
                     tooltip="Container and codec. h264 and vp9 play in browsers; ProRes and FFV1 are for editing. "
                     "ProRes 4444, VP9 and FFV1 keep alpha; FFV1 loses nothing. Sound is AAC, Opus, PCM or FLAC.",
                 ),
@@ -110,18 +112,18 @@ class LatentSyncVideoCombine(io.ComfyNode):
         protect: torch.Tensor | None = None,
         audio: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync import record
         from ..latentsync.claim import claimed
-        from ..latentsync.composite import composite
+        from ..latentsync.compositing.compositor import composite
+        from ..latentsync.output import run_record
 
-        tracks, masks, form = speakers(lips), protection(protect), named(format)
+        tracks, masks, form = speakers(lips), protection(protect), format_named(format)
         source = tracks[0].track.source
         names, subfolder = _names(filename_prefix, form.suffix, source)
-        facts = record.RunRecord(consent=consent, settings={"format": form.name, "crf": crf})
+        facts = run_record.RunRecord(consent=consent, settings={"format": form.name, "crf": crf})
         cancelled = (mm.InterruptProcessingException,)
         with (
             claimed(names, fresh=True) as path,
-            record.Recorder(path, facts, cancelled) if save_record else nullcontext(),
+            run_record.Recorder(path, facts, cancelled) if save_record else nullcontext(),
         ):
             settings = blend_settings(blend, feather, grow, color_match)
             facts.describe(tracks, settings)
@@ -129,8 +131,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
             if save_record:
                 facts.identify(tracks, _given(tracks, heard, protect))
             made = composite(tracks, settings, masks)
-            cls._write(path, made, tracks, form, crf, heard, record.tags(facts))
-            facts.notes.extend(source.remarks())
+            cls._write(path, made, tracks, form, crf, heard, run_record.tags(facts))
+            facts.notes.extend(source.warnings())
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
 
@@ -145,8 +147,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
         heard: Waveform,
         tags: dict[str, str],
     ) -> None:
-        from ..latentsync.composite import shared_timeline
-        from ..latentsync.writer import VideoWriter
+        from ..latentsync.compositing.compositor import shared_timeline
+        from ..latentsync.output.video_writer import VideoWriter
 
         source, timeline = tracks[0].track.source, shared_timeline(tracks)
         alpha = alpha_of(tracks[0]) if form.alpha_pixels else None
@@ -159,10 +161,10 @@ class LatentSyncVideoCombine(io.ComfyNode):
             crf=crf,
             waveform=heard,
             tags={**cls._tags(), **tags},
-            colour=source.colour,
+            color=source.color,
         )
         with writer:
-            for i, (frame, _) in enumerate(runtime.tracked(made, timeline.frame_count)):
+            for i, (frame, _) in enumerate(progress.with_progress(made, timeline.frame_count)):
                 writer.write(frame if alpha is None else _with_alpha(frame, alpha[timeline.source_index[i]]))
 
     @classmethod
@@ -191,27 +193,27 @@ def _names(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path
 
 def _heard(tracks: list[LipTrack], audio: Mapping[str, Any] | None) -> Waveform:
     """The sound of the video: what is wired, or the speech of everybody."""
-    from ..latentsync.composite import shared_timeline
-    from ..latentsync.mix import mixed
-    from ..latentsync.sound import check_samples
+    from ..latentsync.audio.waveform import check_samples, mix
+    from ..latentsync.compositing.compositor import shared_timeline
 
     if audio is None:
-        return mixed([track.waveform for track in tracks])
-    heard = convert.waveform("audio", audio)
+        return mix([track.waveform for track in tracks])
+    heard = conversions.waveform("audio", audio)
     check_samples(heard, "the audio to be heard")
-    return shared_timeline(tracks).fit(heard)
+    timeline = shared_timeline(tracks)
+    return heard.fit_to(timeline.frame_count, timeline.rate)
 
 
-def _given(tracks: list[LipTrack], heard: Waveform, protect: torch.Tensor | None) -> Iterator[Item]:
+def _given(tracks: list[LipTrack], heard: Waveform, protect: torch.Tensor | None) -> Iterator[FileDigest]:
     """What went in besides the video, as the record names it."""
-    from ..latentsync.record import of_tensor
+    from ..latentsync.output.run_record import digest_tensor
 
-    yield of_tensor("audio", "the sound of the video", heard.samples)
+    yield digest_tensor("audio", "the sound of the video", heard.samples)
     if protect is not None:
-        yield of_tensor("protect", "the protecting mask", protect)
+        yield digest_tensor("protect", "the protecting mask", protect)
     for track in tracks:
         if track.crops is not None:
-            yield of_tensor("crops", "the restored faces", track.crops)
+            yield digest_tensor("crops", "the restored faces", track.crops)
 
 
 def _with_alpha(frame: np.ndarray, alpha: torch.Tensor) -> np.ndarray:

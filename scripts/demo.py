@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from latentsync import hub
-from latentsync.commands.progress import followed
+from latentsync.cli.progress import run_with_progress
 from latentsync.errors import LatentSyncError, WeightsError
-from latentsync.spec import FACE_LANDMARKER
 from latentsync.synthetic import write_models
+from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI, Graph
 from scripts.comfyui_events import ComfyUIError, Event
 from scripts.sample_clip import Sample, make_sample
@@ -82,7 +82,7 @@ def prepare_weights(version: str | None) -> Path:
         command = [sys.executable, "-m", "latentsync", "download", version, "--models", str(models)]
         subprocess.run(command, cwd=REPOSITORY, check=True)
     try:
-        followed(hub.locate(hub.folders_in(models), version))
+        run_with_progress(hub.locate(hub.folders_in(models), version))
         return REAL_BASE
     except WeightsError as error:
         if version is not None:

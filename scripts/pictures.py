@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from latentsync import checkpoint
-from latentsync.media import VideoFile
-from latentsync.spec import MODELS
+from latentsync.output.video_writer import VideoWriter
 from latentsync.synthetic import write_models
-from latentsync.writer import VideoWriter
+from latentsync.video.video_file import VideoFile
+from latentsync.weights.catalog import MODELS
 from scripts.browser import ComfyPage, opened
 from scripts.comfyui import REPOSITORY, ComfyUI
 from scripts.demo import place_landmarker

@@ -70,11 +70,11 @@ def camera_path(frame_count: int) -> FloatArray:
 def camera(time_seconds: float) -> FloatArray:
     """The matrix at one instant; at these amplitudes the frame never leaves the picture."""
     turn = 2 * math.pi * time_seconds
-    centre = np.array([225 + 8 * math.sin(0.31 * turn), 170 + 6 * math.sin(0.23 * turn + 1.0)])
+    center = np.array([225 + 8 * math.sin(0.31 * turn), 170 + 6 * math.sin(0.23 * turn + 1.0)])
     scale = 2.25 + 0.12 * math.sin(0.27 * turn + 0.5)
     angle = math.radians(4 * math.sin(0.19 * turn))
     linear = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    shift = np.array([FRAME_WIDTH_PX / 2, FRAME_HEIGHT_PX / 2]) - linear @ centre
+    shift = np.array([FRAME_WIDTH_PX / 2, FRAME_HEIGHT_PX / 2]) - linear @ center
     return np.column_stack([linear, shift])
 
 
@@ -140,9 +140,9 @@ def syllable(voice: FloatArray, vowel: str) -> FloatArray:
     if vowel not in FORMANTS_HZ:
         return np.zeros_like(voice)
     sound = np.diff(voice, prepend=voice[:1])
-    for centre_hz, bandwidth_hz in zip(FORMANTS_HZ[vowel], FORMANT_BANDWIDTHS_HZ, strict=True):
+    for center_hz, bandwidth_hz in zip(FORMANTS_HZ[vowel], FORMANT_BANDWIDTHS_HZ, strict=True):
         radius = math.exp(-math.pi * bandwidth_hz / SAMPLE_RATE)
-        angle = 2 * math.pi * centre_hz / SAMPLE_RATE
+        angle = 2 * math.pi * center_hz / SAMPLE_RATE
         resonator = [1.0, -2 * radius * math.cos(angle), radius * radius]
         sound = lfilter([sum(resonator)], resonator, sound)
     return sound * np.sin(np.linspace(0, np.pi, len(voice))) ** 0.7

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.face.detect import FaceDetector
-from latentsync.spec import FACE_LANDMARKER
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.synthetic import write_models
+from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, make_sample
 from tests.support.comfyui_server import PACKS, SAMPLE_SECONDS
@@ -39,9 +39,9 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def detector(shared: Path) -> Iterator[FaceDetector]:
+def detector(shared: Path) -> Iterator[MediaPipeDetector]:
     """MediaPipe's detector, opened once."""
-    with FaceDetector(shared / "models/face_landmarker.task") as opened:
+    with MediaPipeDetector(shared / "models/face_landmarker.task") as opened:
         yield opened
 
 

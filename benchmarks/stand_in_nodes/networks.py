@@ -20,10 +20,10 @@ class PoolingCodec:
 
 
 class Deaf:
-    """A denoiser that predicts next to nothing: the result is what the schedule makes of the start, a visible grey."""
+    """A denoiser that predicts next to nothing: the result is what the schedule makes of the start, a visible gray."""
 
-    def hear(self, audio: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def precompute_audio_kv(self, audio: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(audio, audio)]
 
-    def __call__(self, x: torch.Tensor, *_: object, guided: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.cat([x[:, :4] * LATENT_SCALE] * (1 + guided)), x
+    def __call__(self, x: torch.Tensor, *_: object, do_cfg: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.cat([x[:, :4] * LATENT_SCALE] * (1 + do_cfg)), x

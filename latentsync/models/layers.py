@@ -7,38 +7,41 @@ Modules are nested and named as in the official state dict.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # query, key, value, heads: see `attend`
-Heard = Sequence[tuple[Tensor, Tensor]]
-"""Keys and values of a batch's audio for each spatial transformer in order: (clips * frames, tokens, width) each."""
+from .protocols import AudioKV, Operations
+
+AttentionFn = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # query, key, value, heads: see `attend`
+
 
 TIME_WIDTHS = 4  # the time embedding is so many times as wide as the first block
+
+
 MLP_WIDTHS = 4
+
+
 ATTENTION_WIDTHS = 4  # queries, keys, values and what comes of them
+
+
 CPU_PART_BYTES = 24 * 2**20  # inside a layer at once; beyond, a processor gets every page anew for each result
+
+
 CARD_PART_BYTES = 256 * 2**20  # elsewhere each part costs launches, and the way of weights that are not on the card
+
+
 RESNET_EPS = 1e-5
+
+
 TRANSFORMER_EPS = 1e-6
 
 
-class Ops(Protocol):
-    """A namespace of the layers that hold weights: `torch.nn`, or ComfyUI's casting layers."""
-
-    Linear: type[nn.Linear]
-    Conv2d: type[nn.Conv2d]
-    GroupNorm: type[nn.GroupNorm]
-    LayerNorm: type[nn.LayerNorm]
-
-
 @dataclass(frozen=True, slots=True)
-class Kit:
+class LayerConfig:
     """What every layer is built from.
 
     ops: where layers with weights come from.
@@ -49,8 +52,8 @@ class Kit:
     positions: the longest clip that the motion modules know, in frames.
     """
 
-    ops: Ops
-    attend: Attend
+    ops: Operations
+    attend: AttentionFn
     heads: int
     groups: int
     time_width: int
@@ -65,29 +68,29 @@ class Kit:
 class Context:
     """What steers a pass through the layers.
 
-    A guided pass computes every clip twice, without and with its audio. Both are the same up to the first audio
-    attention, so that until then the batch holds each clip once; after it, the silent clips and then the heard ones.
+    A do_cfg pass computes every clip twice, without and with its audio. Both are the same up to the first audio
+    attention, so that until then the batch holds each clip once; after it, the silent clips and then the audio_kv ones.
 
     time: (1, time width), the same for every clip.
-    heard: the audio, see `Heard`; None is silence.
+    audio_kv: the audio, see `Heard`; None is silence.
     frames: of each clip.
-    clips: in the batch, once silent and heard ones have parted.
+    clips: in the batch, once silent and audio_kv ones have parted.
     silent: of them, how many (the first) hear nothing.
     """
 
     time: Tensor
-    heard: Heard | None
+    audio_kv: AudioKV | None
     frames: int
     clips: int
     silent: int
 
     def parted(self, x: Tensor) -> Tensor:
-        """`x` (clips * frames, ...) with the silent and the heard clips apart: itself where they are already."""
+        """`x` (clips * frames, ...) with the silent and the audio_kv clips apart: itself where they are already."""
         missing = self.clips * self.frames - len(x)
         return torch.cat([x[:missing], x]) if missing else x
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Multi-head attention over packed heads: (n, tokens, heads * width) each -> the query's shape."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -108,7 +111,7 @@ def norm_over_clip(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
     return fold(norm(unfold(x, len(x) // frames)))
 
 
-def in_parts(work: Callable[..., Tensor], x: Tensor, *others: Tensor, wider: int) -> Tensor:
+def chunked(work: Callable[..., Tensor], x: Tensor, *others: Tensor, wider: int) -> Tensor:
     """`work` on some rows (the first dimension) after the others: none of them needs another's.
 
     Args:
@@ -129,7 +132,7 @@ def in_parts(work: Callable[..., Tensor], x: Tensor, *others: Tensor, wider: int
 class ResNet(nn.Module):
     """Two convolutions, the time between them, around a shortcut."""
 
-    def __init__(self, width_in: int, width: int, kit: Kit) -> None:
+    def __init__(self, width_in: int, width: int, kit: LayerConfig) -> None:
         super().__init__()
         ops = kit.ops
         self.norm1 = kit.norm(width_in, RESNET_EPS)
@@ -149,7 +152,7 @@ class ResNet(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention of (n, tokens, width) to (n, others, source width)."""
 
-    def __init__(self, width: int, source_width: int, kit: Kit) -> None:
+    def __init__(self, width: int, source_width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.heads, self.attend = kit.heads, kit.attend
         self.to_q = kit.ops.Linear(width, width, bias=False)
@@ -168,18 +171,18 @@ class Attention(nn.Module):
 class SelfAttention(Attention):
     """Tokens attend to each other. (n, tokens, width) -> the same."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__(width, width, kit)
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_parts(lambda part: self.attended(part, *self.pairs(part)), x, wider=ATTENTION_WIDTHS)
+        return chunked(lambda part: self.attended(part, *self.pairs(part)), x, wider=ATTENTION_WIDTHS)
 
 
 class AudioAttention(Attention):
     """Pixels attend to the audio of their frame, whose keys and values were made before."""
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return in_parts(self.attended, x, key, value, wider=ATTENTION_WIDTHS)
+        return chunked(self.attended, x, key, value, wider=ATTENTION_WIDTHS)
 
     def silence(self, x: Tensor) -> Tensor:
         """What audio of zeros gives to every pixel, (1, 1, width): its values are zero, which leaves the bias."""
@@ -189,7 +192,7 @@ class AudioAttention(Attention):
 class GatedGelu(nn.Module):
     """Half of a projection gated by the GELU of the other (arXiv 2002.05202). (..., width in) -> (..., width)."""
 
-    def __init__(self, width_in: int, width: int, kit: Kit) -> None:
+    def __init__(self, width_in: int, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.proj = kit.ops.Linear(width_in, 2 * width)
 
@@ -201,20 +204,20 @@ class GatedGelu(nn.Module):
 class FeedForward(nn.Module):
     """The transformers' MLP, four widths wide inside. (..., width) -> (..., width)."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         inner = MLP_WIDTHS * width
         # the official layout keeps a dropout's place between the two
         self.net = nn.Sequential(GatedGelu(width, inner, kit), nn.Identity(), kit.ops.Linear(inner, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_parts(self.net, x, wider=2 * MLP_WIDTHS)
+        return chunked(self.net, x, wider=2 * MLP_WIDTHS)
 
 
 class SpatialBlock(nn.Module):
     """Pixels of one frame attend to each other, then to that frame's audio."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.norm1 = kit.ops.LayerNorm(width)
         self.attn1 = SelfAttention(width, kit)
@@ -229,15 +232,15 @@ class SpatialBlock(nn.Module):
         quiet = context.silent * context.frames
         if quiet:
             x[:quiet] += self.attn2.silence(x)
-        if context.heard is not None:
-            x[quiet:] += self.attn2(self.norm2(x[quiet:]), *context.heard[self.place])
+        if context.audio_kv is not None:
+            x[quiet:] += self.attn2(self.norm2(x[quiet:]), *context.audio_kv[self.place])
         return self.ff(self.norm3(x)).add_(x)
 
 
 class SpatialTransformer(nn.Module):
     """Stable Diffusion's transformer over one frame's pixels, as a residual. x: (batch * frames, width, h, w)."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.norm = kit.norm(width, TRANSFORMER_EPS)
         self.proj_in = kit.ops.Conv2d(width, width, 1)
@@ -275,7 +278,7 @@ def sinusoid_table(positions: int, width: int) -> Tensor:
 class TemporalAttention(SelfAttention):
     """Frames attend to each other at each pixel. x: (pixels, frames, width)."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__(width, kit)
         self.pos_encoder = PositionTable(width, kit.positions)
 
@@ -286,7 +289,7 @@ class TemporalAttention(SelfAttention):
 class MotionBlock(nn.Module):
     """Two temporal attentions and an MLP, each as a residual. x: (pixels, frames, width)."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.attention_blocks = nn.ModuleList(TemporalAttention(width, kit) for _ in range(2))
         self.norms = nn.ModuleList(kit.ops.LayerNorm(width) for _ in range(2))
@@ -302,7 +305,7 @@ class MotionBlock(nn.Module):
 class MotionTransformer(nn.Module):
     """AnimateDiff's transformer over a clip's frames at each pixel, as a residual. x: (batch * frames, width, h, w)."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.norm = kit.norm(width, TRANSFORMER_EPS)
         self.proj_in = kit.ops.Linear(width, width)
@@ -321,7 +324,7 @@ class MotionTransformer(nn.Module):
 class MotionModule(nn.Module):
     """AnimateDiff's motion module: temporal attention at each pixel, as a residual."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.temporal_transformer = MotionTransformer(width, kit)
 
@@ -332,7 +335,7 @@ class MotionModule(nn.Module):
 class Downsample(nn.Module):
     """Halves height and width with a strided convolution. x: (batch * frames, width, h, w)."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.conv = kit.ops.Conv2d(width, width, 3, stride=2, padding=1)
 
@@ -343,7 +346,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Doubles height and width by repeating pixels, then a convolution. x: (batch * frames, width, h, w)."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.conv = kit.ops.Conv2d(width, width, 3, padding=1)
 
@@ -354,7 +357,7 @@ class Upsample(nn.Module):
 class TimeEmbedding(nn.Module):
     """Diffusion timesteps (batch,) to (batch, time width)."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.width = width
         self.linear_1 = kit.ops.Linear(width, kit.time_width)

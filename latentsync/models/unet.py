@@ -14,31 +14,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import WeightsError
-from ..spec import AUDIO_WIDTH, LATENT_CHANNELS
+from .constants import AUDIO_WIDTH, LATENT_CHANNELS
 from .layers import (
     RESNET_EPS,
     TIME_WIDTHS,
-    Attend,
-    Attention,
+    AttentionFn,
     Context,
     Downsample,
-    GatedGelu,
-    Heard,
-    Kit,
+    LayerConfig,
     MotionModule,
-    Ops,
     ResNet,
     SpatialBlock,
     SpatialTransformer,
     TimeEmbedding,
     Upsample,
-    attend,
+    attention,
     fold,
     norm_over_clip,
     unfold,
 )
+from .protocols import AudioKV, Operations
 
 WIDEST = 1 << 13  # channels of a block that a file may ask for; the released models have 1280
+
+
 INPUT_CHANNELS = 3 * LATENT_CHANNELS + 1  # noisy latents, mask, masked latents, reference latents
 
 
@@ -91,11 +90,13 @@ class UNet(nn.Module):
         attention: computes attention over packed heads, as `layers.attend`.
     """
 
-    def __init__(self, config: UNetConfig | None = None, ops: Ops = nn, attention: Attend = attend) -> None:
+    def __init__(
+        self, config: UNetConfig | None = None, ops: Operations = nn, attention: AttentionFn = attention
+    ) -> None:
         super().__init__()
         self.config = config = config or UNetConfig()
         widths = config.channels
-        kit = Kit(
+        kit = LayerConfig(
             ops=ops,
             attend=attention,
             heads=config.heads,
@@ -114,36 +115,42 @@ class UNet(nn.Module):
         for place, block in enumerate(self.spatial_blocks):
             block.place = place
 
-    def hear(self, audio: Tensor) -> Heard:
+    def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
         """What a batch's audio (clips, frames, 50, 384) is to `forward`: the same at every step."""
         tokens = audio.flatten(0, 1)
         return [block.attn2.pairs(tokens) for block in self.spatial_blocks]
 
     def forward(
-        self, x: Tensor, timestep: float, heard: Heard | None, deep: Tensor | None = None, *, guided: bool = False
+        self,
+        x: Tensor,
+        timestep: float,
+        audio_kv: AudioKV | None,
+        cached_features: Tensor | None = None,
+        *,
+        do_cfg: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """One pass, whole or shallow (DeepCache, branch 0: arXiv 2312.00858).
 
         Args:
             x: (clips, 13, frames, h, w); noisy latents, mask, masked latents, reference latents.
             timestep: 0 to 999.
-            heard: the clips' audio, from `hear`; None is silence (audio of zeros).
-            deep: what an earlier pass over as many clips returned; with it only the outermost layers run.
-            guided: compute each clip twice: first all without audio, then all with it.
+            audio_kv: the clips' audio, from `hear`; None is silence (audio of zeros).
+            cached_features: what an earlier pass over as many clips returned; with it only the outermost layers run.
+            do_cfg: compute each clip twice: first all without audio, then all with it.
 
         Returns:
             The noise (clips, or twice as many, 4, frames, h, w), and the state that entered the last layer.
         """
-        clips = len(x) * (1 + guided)
-        silent = clips if heard is None else clips - len(x)
+        clips = len(x) * (1 + do_cfg)
+        silent = clips if audio_kv is None else clips - len(x)
         time = self.time_embedding(torch.tensor([timestep], device=x.device), x.dtype)
-        context = Context(time, heard, x.shape[2], clips, silent)
+        context = Context(time, audio_kv, x.shape[2], clips, silent)
         outer = self.conv_in(fold(x))
-        if deep is None:
-            deep = self.depths(outer, context)
-        hidden = self.outermost.layer(-1, torch.cat([deep, context.parted(outer)], dim=1), context)
+        if cached_features is None:
+            cached_features = self.depths(outer, context)
+        hidden = self.outermost.layer(-1, torch.cat([cached_features, context.parted(outer)], dim=1), context)
         hidden = F.silu(norm_over_clip(self.conv_norm_out, hidden, context.frames), inplace=True)
-        return unfold(self.conv_out(hidden), clips), deep
+        return unfold(self.conv_out(hidden), clips), cached_features
 
     def depths(self, outer: Tensor, context: Context) -> Tensor:
         """Everything between the first convolution and the last layer."""
@@ -154,12 +161,6 @@ class UNet(nn.Module):
         for block in self.up_blocks[:-1]:
             hidden = block(hidden, skips, context)
         return self.outermost.climb(hidden, skips, context, self.config.layers)
-
-    def compile_layers(self) -> None:
-        """Let torch.compile replace what every layer computes, at its first run."""
-        for module in self.modules():
-            if isinstance(module, (ResNet, Attention, GatedGelu)):
-                module.compile()
 
     @property
     def spatial_blocks(self) -> list[SpatialBlock]:
@@ -172,7 +173,7 @@ class UNet(nn.Module):
         return cast("UpBlock", self.up_blocks[-1])
 
 
-def down_blocks(config: UNetConfig, kit: Kit) -> list[DownBlock]:
+def down_blocks(config: UNetConfig, kit: LayerConfig) -> list[DownBlock]:
     """From the outside in; the innermost has neither attention nor a downsampling."""
     widths = config.channels
     last = len(widths) - 1
@@ -187,7 +188,7 @@ def down_blocks(config: UNetConfig, kit: Kit) -> list[DownBlock]:
     ]
 
 
-def up_blocks(config: UNetConfig, kit: Kit) -> list[UpBlock]:
+def up_blocks(config: UNetConfig, kit: LayerConfig) -> list[UpBlock]:
     """Each layer takes one skip: those of the mirrored down block, then the one that entered it."""
     widths = config.channels[::-1]
     last = len(widths) - 1
@@ -203,7 +204,7 @@ def up_blocks(config: UNetConfig, kit: Kit) -> list[UpBlock]:
 class Block(nn.Module):
     """Layers of one width: each a resnet, an attention and a motion module."""
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: Kit, *, attends: bool) -> None:
+    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool) -> None:
         super().__init__()
         width = layers[-1][1]
         self.resnets = nn.ModuleList(ResNet(width_in, width, kit) for width_in, width in layers)
@@ -226,7 +227,7 @@ class DownBlock(Block):
         resamples: whether a downsampling follows.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: Kit, *, attends: bool, resamples: bool) -> None:
+    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool, resamples: bool) -> None:
         super().__init__(layers, kit, attends=attends)
         self.downsamplers = nn.ModuleList(Downsample(layers[-1][1], kit) for _ in range(resamples))
 
@@ -250,7 +251,7 @@ class UpBlock(Block):
         resamples: whether an upsampling follows.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: Kit, *, attends: bool, resamples: bool) -> None:
+    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool, resamples: bool) -> None:
         super().__init__(layers, kit, attends=attends)
         self.upsamplers = nn.ModuleList(Upsample(layers[-1][1], kit) for _ in range(resamples))
 
@@ -270,7 +271,7 @@ class UpBlock(Block):
 class MiddleBlock(nn.Module):
     """The one block without motion modules."""
 
-    def __init__(self, width: int, kit: Kit) -> None:
+    def __init__(self, width: int, kit: LayerConfig) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResNet(width, width, kit) for _ in range(2))
         self.attentions = nn.ModuleList([SpatialTransformer(width, kit)])

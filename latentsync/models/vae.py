@@ -10,19 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError, cannot_import
-from ..room import Room
-from ..spec import LATENT_CHANNELS
+from ..oom import BatchLimit
+from .constants import LATENT_CHANNELS
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+
 BLOCKS = 4
+
+
 GROUPS = 32  # that each norm divides its channels into
+
+
 WIDEST = 1 << 12  # channels of a block that a file may ask for; sd-vae-ft-mse has 512
+
+
 SLICE_IMAGES = 2  # in the VAE at once, at first: bounds its memory, and gains nothing beyond
+
 
 # sd-vae-ft-mse was published before diffusers renamed the projections of its attention
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
 
 # CompVis counts the decoder's blocks from the output, diffusers from the middle: ~ marks such a number
 COMPVIS_NAMES = (
@@ -40,12 +49,12 @@ COMPVIS_NAMES = (
 )
 
 
-class DiffusersCodec:
+class DiffusersVAE:
     """A `types.Codec` over diffusers' AutoencoderKL; it runs in the device and dtype of its weights."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         self.vae: Any = vae  # diffusers' own annotations do not hold
-        self._room = Room(SLICE_IMAGES, "images in the VAE")
+        self._room = BatchLimit(SLICE_IMAGES, "images in the VAE")
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -57,7 +66,7 @@ class DiffusersCodec:
         """Unscaled (n, 4, R/8, R/8) -> (n, 3, R, R), about [-1, 1]."""
         return self._sliced(lambda part: self.vae.decode(part).sample, latents)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> DiffusersCodec:
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> DiffusersVAE:
         """Moves the weights, in place as `nn.Module.to` does; diffusers' own warns of every cast."""
         nn.Module.to(self.vae, device=device, dtype=dtype)
         return self

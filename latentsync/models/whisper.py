@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import cannot_import
-from ..spec import AUDIO_STATES, AUDIO_WIDTH
+from .constants import AUDIO_STATES, AUDIO_WIDTH
 
 MEL_BINS = 80
+
+
 SEGMENT_MELS = 3000  # mel frames that the encoder takes at once: 30 s
+
 
 TINY = {
     "n_mels": MEL_BINS,

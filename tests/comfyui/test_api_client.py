@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.media import VideoFile
+from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs

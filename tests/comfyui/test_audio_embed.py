@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentsync.timeline import ping_pong
+from latentsync.video.timeline import ping_pong
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.support import graphs
@@ -45,8 +45,8 @@ def test_audio_embed_pause_keeps_original_frames(comfyui: ComfyUI, sample: Sampl
     graph = graphs.changed(graph, "LoadAudio", audio=recording.name)
     graph = graphs.changed(graph, "LatentSyncAudioEmbed", silence="keep source")
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
-    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    graphs.save(graph, "pause", {"made": [images, 0], "mask": ["grey", 0]}, first=0, length=50)
+    graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    graphs.save(graph, "pause", {"made": [images, 0], "mask": ["gray", 0]}, first=0, length=50)
     graphs.save(graph, "pause", {"given": [parts, 0]}, first=0, length=SOURCE_FRAMES)
     prompt_id = comfyui.queue(graph)
     comfyui.wait(prompt_id)

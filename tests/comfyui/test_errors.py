@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.support import graphs
@@ -93,14 +93,14 @@ def test_errors_refuse_another_vae(comfyui: ComfyUI, graph: graphs.Graph) -> Non
 
 def test_errors_name_video_without_face(comfyui: ComfyUI, graph: graphs.Graph, shared: Path) -> None:
     assert shared
-    with VideoWriter(comfyui.input / "grey.mp4", rate=Fraction(25), height=64, width=64) as writer:
+    with VideoWriter(comfyui.input / "gray.mp4", rate=Fraction(25), height=64, width=64) as writer:
         for _ in range(5):
             writer.write(np.full((64, 64, 3), 127, np.uint8))
-    graph = graphs.changed(graph, "LoadVideo", file="grey.mp4")
+    graph = graphs.changed(graph, "LoadVideo", file="gray.mp4")
     del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["landmarks"]
     error = fails(comfyui, graph)
     assert error.node_type == "LatentSyncFacePrep"
-    assert "grey.mp4: no face found in any of its 5 frames" in error.exception_message
+    assert "gray.mp4: no face found in any of its 5 frames" in error.exception_message
 
 
 def test_errors_name_file_that_is_no_video(comfyui: ComfyUI, graph: graphs.Graph) -> None:

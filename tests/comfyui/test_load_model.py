@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from latentsync.spec import MODELS
+from latentsync.weights.catalog import MODELS
 from scripts.comfyui import ComfyUI, ExecutionFailedError, InvalidPromptError, environment
 from scripts.sample_clip import Sample
 from tests.support import graphs
@@ -98,7 +98,8 @@ def noise(dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     x, audio = (torch.randn(shape, generator=generator) for shape in ((1, 13, 2, 8, 8), (1, 2, 50, 384)))
     with torch.no_grad():
-        return unet(x, 500, unet.hear(audio), guided=True)[0], sum(w.nbytes for w in unet.state_dict().values())
+        made, _ = unet(x, 500, unet.precompute_audio_kv(audio), do_cfg=True)
+    return made, sum(w.nbytes for w in unet.state_dict().values())
 
 
 (half, half_bytes), (eighth, eighth_bytes) = noise(torch.float16, 1), noise(torch.float8_e4m3fn, 1)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from latentsync.spec import HUB, VAE, WHISPER
 from latentsync.synthetic import write_models
+from latentsync.weights.catalog import HUB, VAE, WHISPER
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from tests.support.file_server import Served, serving
 from tests.support.model_files import full_size_vae, loading, put_aside, said

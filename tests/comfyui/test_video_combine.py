@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face.align import track_matrices
-from latentsync.face.choose import choose
-from latentsync.face.detect import FaceDetector
-from latentsync.face.follow import follow
-from latentsync.face.landmarks import GivenFaces, from_comfyui, read_json
-from latentsync.face.people import gather
-from latentsync.face.track import scan
-from latentsync.formats import named
-from latentsync.media import VideoFile, read_sound
-from latentsync.types import FaceTrack
-from latentsync.writer import VideoWriter
+from latentsync.audio.reader import read_audio
+from latentsync.faces.alignment import track_matrices
+from latentsync.faces.face_track import FaceTrack, build_face_track
+from latentsync.faces.identities import cluster_tracks, select
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.precomputed import PrecomputedDetector, from_comfyui, read_json
+from latentsync.faces.tracker import track_faces
+from latentsync.output.formats import format_named
+from latentsync.output.video_writer import VideoWriter
+from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs, procedural, seams
@@ -57,7 +56,7 @@ def test_video_combine_restored_crops_are_pasted_back(comfyui: ComfyUI, sample: 
 def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample: Sample, form: str) -> None:
     graph = one_step("lipsync_video", sample)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format=form, consent="a test", filename_prefix="formats/x")
-    path = graphs.the_video(comfyui.outputs(comfyui.run(graph)), named(form).suffix)
+    path = graphs.the_video(comfyui.outputs(comfyui.run(graph)), format_named(form).suffix)
     assert VideoFile(path).frame_count == OUTPUT_FRAMES
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
@@ -68,7 +67,7 @@ def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample
     for item in record["model_files"]:
         named_so = comfyui.models.rglob(item["name"])
         assert item["sha256"] in [hashlib.sha256(file.read_bytes()).hexdigest() for file in named_so]
-    samples = read_sound(sample.audio).samples
+    samples = read_audio(sample.audio).samples
     heard = {"role": "audio", "name": "the sound of the video", "size_bytes": samples.numel() * 4}
     assert record["inputs"][1] == {**heard, "sha256": hashlib.sha256(samples.numpy().tobytes()).hexdigest()}
     assert record["settings"]["lips"]["faces"]["face"] == "largest"
@@ -79,14 +78,14 @@ def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample
 def test_to_images_changes_only_the_mouth(comfyui: ComfyUI, sample: Sample) -> None:
     graph = one_step("lipsync_images", sample)
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
-    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    graphs.save(graph, "exact", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=7, length=3)
+    graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    graphs.save(graph, "exact", {"made": [images, 0], "given": [parts, 0], "mask": ["gray", 0]}, first=7, length=3)
     comfyui.run(graph)
     made, given, mask = (graphs.pictures(comfyui.output / "exact", name) for name in ("made", "given", "mask"))
     source = VideoFile(sample.video)
-    faces = GivenFaces(from_comfyui(read_json(sample.landmarks), source))
-    people = gather(source, scan(source, faces))
-    track = follow(people, choose(people))
+    faces = PrecomputedDetector(from_comfyui(read_json(sample.landmarks), source))
+    people = cluster_tracks(source, track_faces(source, faces))
+    track = build_face_track(people, select(people))
     for i in range(3):
         changed = (made[i] != given[i]).any(axis=-1)
         assert changed.mean() > 0.01, "untrained lips are noise: the mouth must have changed"
@@ -103,8 +102,8 @@ def test_to_images_gap_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -
     (comfyui.input / "gap.json").write_text(json.dumps(landmarks), encoding="utf-8")
     graph = graphs.changed(one_step("lipsync_images", sample), "LatentSyncDemoLandmarks", file="gap.json")
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
-    graph["grey"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    graphs.save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["grey", 0]}, first=3, length=3)
+    graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
+    graphs.save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["gray", 0]}, first=3, length=3)
     comfyui.run(graph)
     made, given, mask = (graphs.pictures(comfyui.output / "gap", name) for name in ("made", "given", "mask"))
     assert (made[0] != given[0]).any()
@@ -114,7 +113,7 @@ def test_to_images_gap_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -
 
 
 def test_video_combine_two_speakers_in_one_pass(
-    comfyui: ComfyUI, sample: Sample, shared: Path, detector: FaceDetector
+    comfyui: ComfyUI, sample: Sample, shared: Path, detector: MediaPipeDetector
 ) -> None:
     """Each speaker has a recording. Both mouths change, nothing else does, and the audio is the mix."""
     video, voices = two_people(comfyui.input, shared), two_voices(comfyui.input)
@@ -127,15 +126,15 @@ def test_video_combine_two_speakers_in_one_pass(
     made, source = VideoFile(path), VideoFile(video)
     assert made.frame_count == source.frame_count == SPOKEN_FRAMES
     people = found(source, detector)
-    tracks = [follow(people, choose(people, order)) for order in ("leftmost", "rightmost")]
+    tracks = [build_face_track(people, select(people, order)) for order in ("leftmost", "rightmost")]
     everything = range(SPOKEN_FRAMES)
     for i, frame, original in zip(everything, made.read(everything), source.read(everything), strict=True):
         changed = (frame != original).any(axis=-1)
         mouths = [may_change(track, i) for track in tracks]
         assert all((changed & mouth).sum() > mouth.sum() / 2 for mouth in mouths)
         assert not (changed & ~mouths[0] & ~mouths[1]).any()
-    left, right = (read_sound(voice).samples for voice in voices)
-    assert torch.equal(read_sound(path).samples, left + right)
+    left, right = (read_audio(voice).samples for voice in voices)
+    assert torch.equal(read_audio(path).samples, left + right)
 
 
 def two_people(folder: Path, shared: Path) -> Path:

@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from latentsync.media import VideoFile
-from latentsync.types import Waveform
-from latentsync.writer import VideoWriter
+from latentsync.audio.waveform import Waveform
+from latentsync.output.video_writer import VideoWriter
+from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, speech
 from tests.support import graphs

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from latentsync.media import VideoFile, read_sound
+from latentsync.audio.reader import read_audio
+from latentsync.video.video_file import VideoFile
 from scripts.comfyui import PACK, ComfyUI
 from scripts.sample_clip import Sample
 from scripts.workflow import to_api
@@ -80,7 +81,7 @@ def test_workflow_song_moves_lips_by_voice_only(comfyui: ComfyUI, sample: Sample
         made.append(graphs.the_video(comfyui.outputs(comfyui.run(graph)), ".mkv"))
     last = [next(iter(VideoFile(path).read([OUTPUT_FRAMES - 2]))) for path in made]
     assert (last[0] != last[1]).any(), "the voice is silent there in the second run"
-    assert torch.equal(*(read_sound(path).samples for path in made))
+    assert torch.equal(*(read_audio(path).samples for path in made))
 
 
 def test_workflow_long_video_keeps_video_length(comfyui: ComfyUI, sample: Sample) -> None:

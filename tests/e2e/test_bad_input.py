@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.__main__ import main
+from latentsync.cli.main import main
 from latentsync.errors import LatentSyncError
 from tests.support.broken_landmarks import LANDMARKS
 from tests.support.broken_media import SOUNDS, VIDEOS

@@ -17,11 +17,12 @@ import jsonschema
 import numpy as np
 import pytest
 
-from latentsync.__main__ import main
-from latentsync.commands import faces
-from latentsync.media import VideoFile, read_sound
+from latentsync.audio.reader import read_audio
+from latentsync.cli import faces
+from latentsync.cli.main import main
+from latentsync.output.video_writer import VideoWriter
 from latentsync.synthetic import write_models
-from latentsync.writer import VideoWriter
+from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import Sample, make_sample
 from tests.support.paths import REPOSITORY
 
@@ -54,7 +55,7 @@ def test_run_makes_video_with_new_speech(sample: Sample, tmp_path: Path, capsys:
     assert synthetic(sample, output) == 0
     made, source = VideoFile(output), VideoFile(sample.video)
     assert (made.width, made.height, made.rate, made.frame_count) == (source.width, source.height, 25, 38)
-    assert read_sound(output).duration_seconds == pytest.approx(1.5, abs=0.03)
+    assert read_audio(output).duration_seconds == pytest.approx(1.5, abs=0.03)
     assert "untrained" in capsys.readouterr().err
 
 
@@ -132,7 +133,7 @@ def test_run_handles_real_clips(shared: Path, tmp_path: Path, clip: str, frames:
     assert run(video, audio, "-o", output, "--synthetic", *quick, "--models", models.parent) == 0
     made, source = VideoFile(output), VideoFile(video)
     assert (made.width, made.height, made.rate, made.frame_count) == (1080, 1920, 25, frames)
-    assert read_sound(output).duration_seconds == pytest.approx(seconds, abs=0.03)
+    assert read_audio(output).duration_seconds == pytest.approx(seconds, abs=0.03)
     last = int((frames - 1) * source.rate / 25)
     for at, shown in ((0, 0), (frames - 1, last)):
         (frame,), (original,) = made.read([at]), source.read([shown])
@@ -156,7 +157,7 @@ def test_run_length_and_fps_options(
     assert synthetic(sample, output, "--steps", 1, *arguments) == 0
     made = VideoFile(output)
     assert (made.rate, made.frame_count) == (rate, frames)
-    assert read_sound(output).duration_seconds == pytest.approx(frames / rate, abs=0.03)
+    assert read_audio(output).duration_seconds == pytest.approx(frames / rate, abs=0.03)
 
 
 def silent(path: Path) -> Path:
@@ -166,7 +167,7 @@ def silent(path: Path) -> Path:
     return path
 
 
-def grey(path: Path) -> Path:
+def gray(path: Path) -> Path:
     with VideoWriter(path, rate=Fraction(25), height=64, width=64) as writer:
         for _ in range(5):
             writer.write(np.full((64, 64, 3), 127, np.uint8))
@@ -208,9 +209,9 @@ def test_run_refuses_video_without_face(
     models.mkdir()
     (models / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
     output = tmp_path / "out.mp4"
-    video = grey(tmp_path / "grey.mp4")
+    video = gray(tmp_path / "gray.mp4")
     assert run(video, sample.audio, "-o", output, "--synthetic", "--models", tmp_path) == 1
-    assert "grey.mp4: no face found in any of its 5 frames" in refusal(capsys)
+    assert "gray.mp4: no face found in any of its 5 frames" in refusal(capsys)
     assert not output.exists()
 
 

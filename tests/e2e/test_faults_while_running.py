@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentsync import checkpoint, store
-from latentsync.__main__ import main
-from latentsync.commands import run
+from latentsync import checkpoint, tensor_buffer
+from latentsync.cli import run
+from latentsync.cli.main import main
 from latentsync.errors import MediaError, StorageError
-from latentsync.media import VideoFile
-from latentsync.store import TensorStore
+from latentsync.tensor_buffer import TensorBuffer
+from latentsync.video.video_file import VideoFile
 from tests.support.broken_weights import UNET
 from tests.support.numbered_clip import make_clip, packets
 from tests.support.scene import Scene
@@ -47,7 +47,7 @@ def read_on(video: VideoFile) -> str:
     except MediaError as error:
         return f"`{error}`"
     assert len(frames) == 60
-    (remark,) = video.remarks()
+    (remark,) = video.warnings()
     return f"`{remark}`"
 
 
@@ -71,18 +71,18 @@ def test_video_file_that_changes_is_reported(tmp_path: Path, what: str, change: 
 
 
 def test_tensor_buffer_survives_deleted_temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(tensor_buffer, "MEMORY_BYTES", 0)
     folder = tmp_path / "temp"
     folder.mkdir()
     rows = torch.rand(16, 4, 8, 8)
-    with TensorStore("rows", 32, folder) as kept:
+    with TensorBuffer("rows", 32, folder) as kept:
         kept.append(rows)
         shutil.rmtree(folder)
         kept.append(rows)
-        assert torch.equal(kept.finished(), torch.cat([rows, rows]).half())
+        assert torch.equal(kept.tensor(), torch.cat([rows, rows]).half())
     with (
         pytest.raises(StorageError, match="temp: cannot hold the rows"),
-        TensorStore("the rows", 32, folder) as kept,
+        TensorBuffer("the rows", 32, folder) as kept,
     ):
         kept.append(rows)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.__main__ import main
-from latentsync.media import VideoFile
+from latentsync.cli.main import main
+from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import Sample
 from tests.support.paths import REPOSITORY
 from tests.support.scene import Scene

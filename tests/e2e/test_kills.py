@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from latentsync.__main__ import main
 from latentsync.claim import claimed, part_of
+from latentsync.cli.main import main
 from tests.support.cli_process import await_stage, begun, check_after_a_kill, check_no_room
 from tests.support.paths import REPOSITORY
 from tests.support.scene import Scene

@@ -16,13 +16,18 @@ import pytest
 import torch
 
 from benchmarks.stand_in_nodes.networks import Deaf
-from latentsync import pipeline
-from latentsync.composite import BlendSettings, composite
-from latentsync.media import VideoFile, read_sound
-from latentsync.spec import AUDIO_STATES, AUDIO_WIDTH
-from latentsync.timeline import Length, lay_out, output_rate
-from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings, Waveform
-from latentsync.writer import VideoWriter
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.reader import read_audio
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.face_track import FaceTrack
+from latentsync.models.constants import AUDIO_STATES, AUDIO_WIDTH
+from latentsync.output.video_writer import VideoWriter
+from latentsync.sampling import sampler
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import LengthMode, build_timeline, output_rate
+from latentsync.video.video_file import VideoFile
 from tests.support.numbered_clip import BAR_PX
 
 SIDE = 64  # of the crop in pixels
@@ -69,23 +74,23 @@ def clicks(seconds: int) -> Waveform:
     return Waveform(samples, HERTZ)
 
 
-def synced(source: VideoFile, sound: Waveform, length: Length, path: Path) -> list[int]:
+def synced(source: VideoFile, sound: Waveform, length: LengthMode, path: Path) -> list[int]:
     """Lip-sync a clip without networks; returns the expected source frame of each output frame."""
     points = np.full((source.frame_count, 3, 2), np.nan)
     points[np.arange(source.frame_count) % FACE_EVERY < FACE_FRAMES] = FACE
     track = FaceTrack(source, points)
-    timeline = lay_out(source, sound.duration_seconds, output_rate(source.rate), length)
+    timeline = build_timeline(source, sound.duration_seconds, output_rate(source.rate), length)
     features = AudioFeatures(torch.zeros(int(sound.duration_seconds * 50), AUDIO_STATES, AUDIO_WIDTH), sound)
-    samples = pipeline.sample(
+    samples = sampler.sample_windows(
         Deaf(),
         Codec(),
         track,
         features,
         timeline,
-        SamplerSettings(steps=1, guidance=1),
+        SamplerSettings(num_inference_steps=1, guidance_scale=1),
         torch.zeros(1, 4, 1, SIDE // 8, SIDE // 8),
     )
-    lips = pipeline.collect(samples, track, timeline, sound, Codec(), path.parent)
+    lips = sampler.build_lip_track(samples, track, timeline, sound, Codec(), path.parent)
     with VideoWriter(path, rate=timeline.rate, height=HEIGHT, width=WIDTH, crf=23, waveform=lips.waveform) as writer:
         for made in composite([lips], BlendSettings()):
             writer.write(made.frame)
@@ -93,7 +98,7 @@ def synced(source: VideoFile, sound: Waveform, length: Length, path: Path) -> li
 
 
 def check(path: Path, expected: list[int], rate: Fraction, sound_seconds: int) -> None:
-    made, heard = VideoFile(path), read_sound(path)
+    made, heard = VideoFile(path), read_audio(path)
     assert (made.rate, made.frame_count) == (rate, len(expected))
     assert [number_of(frame) for frame in made.read(range(made.frame_count))] == expected
     assert abs(heard.duration_seconds - made.duration_seconds) < 2 * Fraction(1024, HERTZ), "AAC's frames, at its ends"
@@ -106,8 +111,8 @@ def check(path: Path, expected: list[int], rate: Fraction, sound_seconds: int) -
         assert abs(Fraction(found, HERTZ) - at) < 1 / rate
 
 
-@pytest.mark.parametrize("length", get_args(Length))
-def test_ten_minutes_stay_in_sync(long_clip: VideoFile, length: Length, tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", get_args(LengthMode))
+def test_ten_minutes_stay_in_sync(long_clip: VideoFile, length: LengthMode, tmp_path: Path) -> None:
     """600 s of audio and 400 s of video at 29.97 fps, so that every length mode applies."""
     expected = synced(long_clip, clicks(600), length, tmp_path / "out.mp4")
     source = range(long_clip.frame_count)
@@ -129,7 +134,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> VideoFile:
     ("rate", "length"),
     [(Fraction(24000, 1001), "shortest"), (Fraction(50), "video"), (Fraction(60000, 1001), "ping-pong")],
 )
-def test_video_longer_than_audio_stays_in_sync(tmp_path: Path, rate: Fraction, length: Length) -> None:
+def test_video_longer_than_audio_stays_in_sync(tmp_path: Path, rate: Fraction, length: LengthMode) -> None:
     source = clip(tmp_path / "clip.mp4", rate, 40)
     expected = synced(source, clicks(22), length, tmp_path / "out.mp4")
     made = output_rate(rate)

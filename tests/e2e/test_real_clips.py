@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.face.detect import FaceDetector
-from latentsync.media import VideoFile
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.video.video_file import VideoFile
 from tests.support.heads import found
 
 
@@ -35,7 +35,7 @@ class Quarter:
     [("demo1", 250, False), ("demo1", 250, True), ("demo2", 502, True), ("demo3", 600, True)],
 )
 def test_real_clips_have_one_person_in_every_frame(
-    shared: Path, detector: FaceDetector, clip: str, count: int, small: bool
+    shared: Path, detector: MediaPipeDetector, clip: str, count: int, small: bool
 ) -> None:
     whole = VideoFile(shared / f"media/{clip}_video.mp4")
     people = found(Quarter(whole) if small else whole, detector)

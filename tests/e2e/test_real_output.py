@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from benchmarks.seams import RESOLUTION, energy, untrained
-from latentsync.composite import BlendSettings, composite
-from latentsync.face.align import track_matrices
-from latentsync.face.choose import choose
-from latentsync.face.detect import FaceDetector
-from latentsync.face.follow import follow
-from latentsync.face.people import gather
-from latentsync.face.track import scan
-from latentsync.formats import Format, named
-from latentsync.media import VideoFile
-from latentsync.types import LipTrack
-from latentsync.writer import VideoWriter
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.alignment import track_matrices
+from latentsync.faces.face_track import build_face_track
+from latentsync.faces.identities import cluster_tracks, select
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.tracker import track_faces
+from latentsync.output.formats import Format, format_named
+from latentsync.output.video_writer import VideoWriter
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.video.video_file import VideoFile
 from tests.support import seams
 
 FRAMES = 16
@@ -31,10 +31,10 @@ LOSS_DB = 0.5  # below one plain encode of the source
 
 
 @pytest.fixture(scope="module")
-def lips(shared: Path, detector: FaceDetector) -> LipTrack:
+def lips(shared: Path, detector: MediaPipeDetector) -> LipTrack:
     source = VideoFile(shared / "media/demo2_video.mp4", duration_seconds=Fraction(FRAMES, 25))
-    people = gather(source, scan(source, detector))
-    return untrained(follow(people, choose(people)))
+    people = cluster_tracks(source, track_faces(source, detector))
+    return untrained(build_face_track(people, select(people)))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def written(path: Path, form: Format, lips: LipTrack, blend: BlendSettings | Non
 
 
 def test_real_clip_kept_pixels_match_plain_encode(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
-    form = named("mp4 h264")
+    form = format_named("mp4 h264")
     source = np.stack(list(lips.track.source.read(range(FRAMES))))
     made = written(tmp_path / "made.mp4", form, lips, BlendSettings())
     plain = written(tmp_path / "plain.mp4", form, lips, None)
@@ -80,7 +80,7 @@ def test_real_clip_kept_pixels_match_plain_encode(lips: LipTrack, untouched: np.
 
 
 def test_real_clip_lossless_keeps_every_bit(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
-    made = written(tmp_path / "made.mkv", named("mkv ffv1 lossless"), lips, BlendSettings())
+    made = written(tmp_path / "made.mkv", format_named("mkv ffv1 lossless"), lips, BlendSettings())
     source = np.stack(list(lips.track.source.read(range(FRAMES))))
     np.testing.assert_array_equal(made[untouched], source[untouched])
     np.testing.assert_array_equal(made, np.stack([frame for frame, _ in composite([lips], BlendSettings())]))

@@ -17,14 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync import audio, sampling
-from latentsync import pipeline as product
-from latentsync.composite import BlendSettings, composite
-from latentsync.face import align, blend
-from latentsync.face.mask import keep_mask
-from latentsync.sound import SAMPLE_RATE
-from latentsync.timeline import Timeline, ping_pong
-from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings, Waveform
+from latentsync.audio import features
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import SAMPLE_RATE, Waveform
+from latentsync.compositing import box_blend
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.alignment import affine_matrices, crop, keep_mask
+from latentsync.faces.face_track import FaceTrack
+from latentsync.sampling import conditioning
+from latentsync.sampling import denoise as denoising
+from latentsync.sampling import sampler as product
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import Timeline, ping_pong
 from tests.support.tiny_networks import Clip, normal, speech_states, unet, vae, worst
 
 OVERSHOOT_FRAMES = 2
@@ -79,21 +84,23 @@ def forward(case: Case, arrays: Arrays) -> list[Measured]:
     heard = normal(case["audio_seed"], batch, frames, 50, 384)
     with torch.no_grad():
         network = unet(case["layout"])
-        noise, _ = network(x, case["t"], network.hear(heard))
+        noise, _ = network(x, case["t"], network.precompute_audio_kv(heard))
     return [Measured("max", worst(noise, arrays[case["name"]]), 1e-4)]
 
 
 def denoise(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-3, relative: the steps amplify the differences of one pass."""
     frames, size = case["frames"], case["size"]
-    settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
-    *_, latents = sampling.denoise(
+    settings = SamplerSettings(
+        num_inference_steps=case["steps"], guidance_scale=case["guidance"], cache_interval=case["cache_interval"]
+    )
+    *_, latents = denoising.denoise(
         unet(case["layout"]),
         normal(case["noise_seed"], 1, 4, 1, size, size),
         normal(case["cond_seed"], 1, 9, frames, size, size),
         normal(case["audio_seed"], 1, frames, 50, 384),
         settings,
-        product.clips_at_once(2),
+        product.clip_limit(2),
     )
     expected = arrays[case["name"]]
     return [Measured("relative", worst(latents, expected) / float(np.abs(expected).max()), 1e-3)]
@@ -101,7 +108,7 @@ def denoise(case: Case, arrays: Arrays) -> list[Measured]:
 
 def sound(case: Case, arrays: Arrays) -> list[Measured]:
     """2e-3: the recorded results used another attention kernel, on values of magnitude ten."""
-    heard = audio.windows(speech_states(case["seconds"]), case["index"], Fraction(case["fps"]))
+    heard = features.frame_windows(speech_states(case["seconds"]), case["index"], Fraction(case["fps"]))
     return [Measured("max", worst(heard, arrays[case["name"]]), 2e-3)]
 
 
@@ -109,10 +116,10 @@ def alignment(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-3 px for matrices. Pixels: OpenCV's rounding differs between versions and from torch's."""
     name, resolution = case["name"], case["resolution"]
     clip = Clip(case)
-    matrices = align.matrices(clip.points(case["frames"]), resolution)
-    crops = np.stack([align.crop(clip.frame(i), matrices[i], resolution) for i in case["keep"]])
+    matrices = affine_matrices(clip.points(case["frames"]), resolution)
+    crops = np.stack([crop(clip.frame(i), matrices[i], resolution) for i in case["keep"]])
     last = case["pasted_frame"]
-    pasted = blend.paste_box(clip.frame(last), procedural_face(resolution), matrices[last])
+    pasted = box_blend.paste_box(clip.frame(last), procedural_face(resolution), matrices[last])
     return [
         Measured("matrices", float(np.abs(matrices - arrays[f"{name}_matrices"]).max()), 1e-3),
         *pixels("crops", crops, arrays[f"{name}_crops"], mean=0.7, levels=3, share=0.999),
@@ -123,7 +130,7 @@ def alignment(case: Case, arrays: Arrays) -> list[Measured]:
 def pipeline(case: Case, arrays: Arrays) -> list[Measured]:
     """All stages at once: their pixel errors add up, mostly those of resizing."""
     noise = torch.from_numpy(arrays[f"{case['name']}_noise"])
-    drawn = sampling.draw_noise(case["seed"], case["resolution"])
+    drawn = conditioning.sample_noise(case["seed"], case["resolution"])
     made = list(clip_frames(case, noise))
     output = np.stack([made[i] for i in case["keep"]])
     return [
@@ -152,9 +159,11 @@ def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
     count = len(features.states) // 2 + OVERSHOOT_FRAMES
     timeline = Timeline(clip.rate, tuple(ping_pong(i, clip.frame_count) for i in range(count)))
     track = FaceTrack(clip, clip.points(clip.frame_count))
-    settings = SamplerSettings(steps=case["steps"], guidance=case["guidance"], step_cache=case["cache_interval"])
-    steps = product.sample(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
-    lips = product.collect(steps, track, timeline, features.waveform, vae())
+    settings = SamplerSettings(
+        num_inference_steps=case["steps"], guidance_scale=case["guidance"], cache_interval=case["cache_interval"]
+    )
+    steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
+    lips = product.build_lip_track(steps, track, timeline, features.waveform, vae())
     return (made.frame for made in composite([lips], BlendSettings("box", color_match=False)))
 
 

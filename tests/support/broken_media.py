@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 from tests.support.scene import Attack, Scene
 
 
@@ -123,9 +123,9 @@ def with_nan(scene: Scene) -> Path:
     return wav(scene, samples=samples.tobytes(), bits=32)
 
 
-def grey(scene: Scene) -> Path:
-    """A gray video without audio."""
-    path = scene.folder / "grey.mp4"
+def gray(scene: Scene) -> Path:
+    """A video without sound."""
+    path = scene.folder / "gray.mp4"
     with VideoWriter(path, rate=Fraction(25), height=64, width=64) as writer:
         writer.write(np.full((64, 64, 3), 127, np.uint8))
     return path
@@ -243,7 +243,7 @@ SOUNDS = [
         "sound.wav: its samples are 64-bit integers, which are not read; export it with 24 bits",
     ),
     Attack("m4a cut short", lambda s: s.run(audio=m4a_cut(s)), "sound.m4a: "),
-    Attack("video without sound, as recording", lambda s: s.run(audio=grey(s)), "grey.mp4: has no sound"),
+    Attack("video without sound, as recording", lambda s: s.run(audio=gray(s)), "gray.mp4: has no sound"),
     Attack("folder named .wav", lambda s: s.run(audio=folder(s, "sound.wav")), "sound.wav: is a folder"),
     Attack(
         "pipe that nobody writes to, as recording",

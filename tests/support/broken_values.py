@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentsync.composite import BlendSettings, composite
-from latentsync.media import ImageBatch
-from latentsync.timeline import Timeline
-from latentsync.types import FaceTrack, HearingSettings, LipTrack, SamplerSettings, Waveform
+from latentsync.audio.features import AudioSettings
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.face_track import FaceTrack
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.frame_source import ImageBatch
+from latentsync.video.timeline import Timeline
 from tests.support.broken_media import folder, loop
 from tests.support.scene import Attack, Misuse, Scene
 
@@ -118,7 +123,7 @@ class Plain:
         return torch.full((len(latents), 3, latents.shape[2] * 8, latents.shape[3] * 8), self._value)
 
 
-def laid_in(protect: np.ndarray | None = None, colour: float = 0.0) -> list[Any]:
+def laid_in(protect: np.ndarray | None = None, color: float = 0.0) -> list[Any]:
     """Two frames of 96 x 96 with a face, composited under a protect mask."""
     source = ImageBatch(torch.full((2, 96, 96, 3), 0.5), Fraction(25))
     points = np.tile([[[38.0, 40.0], [58.0, 40.0], [48.0, 55.0]]], (2, 1, 1))
@@ -128,7 +133,7 @@ def laid_in(protect: np.ndarray | None = None, colour: float = 0.0) -> list[Any]
         torch.zeros(2, 4, 32, 32, dtype=torch.float16),
         np.arange(2),
         Waveform(torch.zeros(1, 1280), 16_000),
-        Plain(colour),
+        Plain(color),
     )
     return list(composite([lips], BlendSettings(), protect))
 
@@ -146,7 +151,7 @@ PICTURES = [
         "must be floating point",
     ),
     Misuse("a batch of no pictures", lambda _: batch(torch.zeros(0, 8, 8, 3)), r"not torch.float32 \(0, 8, 8, 3\)"),
-    Misuse("pictures of two colours", lambda _: batch(torch.zeros(1, 8, 8, 2)), "3 or 4"),
+    Misuse("pictures of two colors", lambda _: batch(torch.zeros(1, 8, 8, 2)), "3 or 4"),
     Misuse("one picture without its batch", lambda _: batch(torch.zeros(8, 8, 3)), "must be floating point"),
     Misuse("a pixel that is no number", lambda _: batch(pixels(NAN)), "frame 2 .*not numbers"),
     Misuse("an endless pixel", lambda _: batch(pixels(INF)), "frame 2 .*not numbers"),
@@ -160,13 +165,13 @@ PICTURES = [
     Misuse("an endless mask", lambda _: laid_in(mask(INF)), "protecting mask.*not numbers"),
     Misuse("a mask of another size", lambda _: laid_in(np.zeros((1, 48, 48), np.float32)), "protecting mask must be"),
     Misuse("a mask of no pictures", lambda _: laid_in(np.zeros((0, 96, 96), np.float32)), "protecting mask must be"),
-    Misuse("a mask of colours", lambda _: laid_in(np.zeros((1, 96, 96, 3), np.float32)), "protecting mask must be"),
-    Misuse("faces that are not numbers, out of the VAE", lambda _: laid_in(colour=NAN), "not numbers"),
+    Misuse("a mask of colors", lambda _: laid_in(np.zeros((1, 96, 96, 3), np.float32)), "protecting mask must be"),
+    Misuse("faces that are not numbers, out of the VAE", lambda _: laid_in(color=NAN), "not numbers"),
     Misuse("sound of no channels", lambda _: Waveform(torch.zeros(0, 100), 16_000), r"not \(0, 100\)"),
     Misuse("sound at a negative rate", lambda _: Waveform(torch.zeros(1, 100), -1), "must be positive"),
-    Misuse("steps that are no number", lambda _: SamplerSettings(steps=NAN), "steps must be"),
+    Misuse("steps that are no number", lambda _: SamplerSettings(num_inference_steps=NAN), "steps must be"),
     Misuse(
         "a scheduler that is code", lambda _: SamplerSettings(scheduler="__import__('os')"), "scheduler must be one of"
     ),
-    Misuse("a silence that is none", lambda _: HearingSettings(silence="loud"), "silence must be one of"),
+    Misuse("a silence that is none", lambda _: AudioSettings(silence="loud"), "silence must be one of"),
 ]

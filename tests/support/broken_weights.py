@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentsync import checkpoint, synthetic
-from latentsync.spec import WHISPER
+from latentsync.weights.catalog import WHISPER
 from tests.support.scene import Attack, Misuse, Scene
 
 UNET = Path("latentsync/1.5/latentsync_unet.safetensors")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jsonschema
 
-from latentsync.__main__ import main
-from latentsync.media import VideoFile
+from latentsync.cli.main import main
+from latentsync.video.video_file import VideoFile
 from tests.support.paths import REPOSITORY
 from tests.support.scene import Scene
 

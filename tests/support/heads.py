@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from latentsync.face.detect import FaceDetector
-from latentsync.face.people import People, Person, gather
-from latentsync.face.track import scan
-from latentsync.media import VideoFile
+from latentsync.faces.identities import Identities, Identity, cluster_tracks
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.tracker import track_faces
+from latentsync.video.video_file import VideoFile
 from tests.support.image_clip import Clip
 
 SIDE_PX = 240
@@ -68,10 +68,10 @@ def blanked(clip: Clip, first: int, stop: int, margin_px: int = 0) -> Clip:
     return Clip(frames)
 
 
-def found(clip: Clip, detector: FaceDetector) -> People:
-    return gather(clip, scan(clip, detector))
+def found(clip: Clip, detector: MediaPipeDetector) -> Identities:
+    return cluster_tracks(clip, track_faces(clip, detector))
 
 
-def always_on(person: Person, one: Actor) -> bool:
+def always_on(person: Identity, one: Actor) -> bool:
     """Whether a person is the actor in every frame that shows them."""
     return all(one.holds(frame, points) for frame, points in zip(person.frames, person.points, strict=True))

@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from latentsync.face.detect import LEFT_BROW, MESH_POINTS, NOSE, RIGHT_BROW, Face
-from latentsync.pixels import BT709, Colour
+from latentsync.faces.detection import LEFT_BROW, MESH_POINTS, NOSE, RIGHT_BROW, FaceDetection
+from latentsync.video.color import BT709, ColorSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Clip:
     frames: np.ndarray
     name: str = "clip"
     rate: Fraction = Fraction(25)
-    colour: Colour = BT709
+    color: ColorSpace = BT709
 
     @property
     def identity(self) -> int:
@@ -61,9 +61,9 @@ def decoded(path: Path, count: int) -> np.ndarray:
         return np.stack([next(frames).to_ndarray(format="rgb24") for _ in range(count)])
 
 
-def drawn_face(x: float, y: float, side: float) -> Face:
+def drawn_face(x: float, y: float, side: float) -> FaceDetection:
     """A face whose box is a square at x, y, with alignment points at fixed places of it."""
     mesh = np.tile([[x, y], [x + side, y + side]], (MESH_POINTS // 2, 1))
     for group, (across, down) in ((LEFT_BROW, (0.25, 0.25)), (RIGHT_BROW, (0.75, 0.25)), (NOSE, (0.5, 0.75))):
         mesh[list(group)] = x + across * side, y + down * side
-    return Face(mesh)
+    return FaceDetection(mesh)

@@ -17,7 +17,7 @@ HEIGHT, WIDTH = 48, BITS * BAR_PX
 
 
 def numbered(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """The number in binary: black and white bars, the lowest bit on the left, in the upper half; the lower is grey."""
+    """The number in binary: black and white bars, the lowest bit on the left, in the upper half; the lower is gray."""
     picture = np.full((height, width, 3), 128, np.uint8)
     for bit in range(BITS):
         picture[: height // 2, bit * BAR_PX : (bit + 1) * BAR_PX] = 255 * (number >> bit & 1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from latentsync.face.align import crop_size
-from latentsync.face.mask import keep_mask
+from latentsync.faces.alignment import crop_size, keep_mask
 
 REACH_PX = 3  # on each side of the edge
 

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync import audio, checkpoint, mel
+from latentsync import checkpoint
+from latentsync.audio import features, mel
 from latentsync.checkpoint import Checkpoint
 from latentsync.models.layers import sinusoid_table
 from latentsync.models.unet import UNet
-from latentsync.models.vae import DiffusersCodec
+from latentsync.models.vae import DiffusersVAE
 from latentsync.models.whisper import WhisperEncoder
-from latentsync.pixels import BT709
 from latentsync.synthetic import WHISPER_DIMS
-from latentsync.timeline import MODEL_RATE
+from latentsync.video.color import BT709
+from latentsync.video.timeline import MODEL_RATE
 from tests.support import procedural
 from tests.support.paths import GOLDEN
 from tests.support.synthetic_weights import synthetic_state_dict
@@ -32,7 +33,7 @@ class Clip:
 
     name = "the procedural clip"
     rate = MODEL_RATE
-    colour = BT709
+    color = BT709
 
     def __init__(self, case: dict[str, Any]) -> None:
         self.height, self.width, self.scale = case["height"], case["width"], case["scale"]
@@ -62,8 +63,8 @@ def speech_states(seconds: float) -> Tensor:
 
 def upstream_states(samples: Tensor) -> Tensor:
     """The hidden states of a recording (samples,) at 16 kHz, segmented like the official code."""
-    power = torch.cat(list(mel.powers([samples])), dim=1)
-    return torch.cat(list(audio.embed([power], whisper(), mel.peak(power), "upstream")))
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
+    return torch.cat(list(features.encode_audio([power], whisper(), mel.log_peak(power), "upstream")))
 
 
 @cache
@@ -81,7 +82,7 @@ def unet(layout: str) -> UNet:
 
 
 @cache
-def vae() -> DiffusersCodec:
+def vae() -> DiffusersVAE:
     weights = synthetic_state_dict(layouts()["vae_tiny"], "vae.")
     return checkpoint.load_vae(Checkpoint(Path("vae_tiny"), weights))
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync import mel, solvers, synthetic
+from latentsync import synthetic
+from latentsync.audio import mel
 from latentsync.errors import DependencyError
-from latentsync.face import warp
-from latentsync.face.detect import FaceDetector
+from latentsync.faces import warp
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.fetch import fetch
 from latentsync.hub import folders_in
-from latentsync.spec import WHISPER
-from latentsync.work import finish
+from latentsync.progress import run
+from latentsync.sampling import schedulers
+from latentsync.weights.catalog import WHISPER
 from tests.support.paths import REPOSITORY
 
 Remove = Callable[[str], None]
@@ -36,18 +38,18 @@ def remove(monkeypatch: pytest.MonkeyPatch) -> Remove:
 
 
 def download(folder: Path) -> None:
-    finish(fetch([WHISPER], folders_in(folder)))
+    run(fetch([WHISPER], folders_in(folder)))
 
 
 @pytest.mark.parametrize(
     ("package", "use", "install"),
     [
-        ("mediapipe", lambda folder: FaceDetector(folder / "any.task"), "mediapipe>=0.10.30"),
+        ("mediapipe", lambda folder: MediaPipeDetector(folder / "any.task"), "mediapipe>=0.10.30"),
         ("cv2", lambda _: warp.opencv(), "opencv-python"),
         ("whisper", lambda _: synthetic.whisper(), "openai-whisper>=20240930"),
-        ("whisper", lambda _: list(mel.powers([torch.zeros(16000)])), "openai-whisper>=20240930"),
+        ("whisper", lambda _: list(mel.mel_power([torch.zeros(16000)])), "openai-whisper>=20240930"),
         ("diffusers", lambda _: synthetic.vae(), "diffusers>=0.32"),
-        ("diffusers", lambda _: solvers.solver("unipc", 4), "diffusers>=0.32"),
+        ("diffusers", lambda _: schedulers.make_scheduler("unipc", 4), "diffusers>=0.32"),
         ("huggingface_hub", download, "huggingface_hub>=0.27"),
     ],
 )
@@ -61,7 +63,7 @@ def test_missing_library_error_says_what_to_install(
 
 def test_ddim_runs_without_diffusers(remove: Remove) -> None:
     remove("diffusers")
-    assert len(solvers.solver("ddim", 4).timesteps) == 4
+    assert len(schedulers.make_scheduler("ddim", 4).timesteps) == 4
 
 
 def test_named_versions_equal_requirements() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentsync.errors import RoomError
-from latentsync.room import Room, is_out_of_memory, room_error
+from latentsync.errors import OutOfMemoryError
+from latentsync.oom import BatchLimit, is_out_of_memory, out_of_memory_error
 
 
 def test_oom_halves_the_batch_and_remembers() -> None:
@@ -18,10 +18,10 @@ def test_oom_halves_the_batch_and_remembers() -> None:
             raise torch.OutOfMemoryError("out of memory")
         return "made"
 
-    room = Room(8, "pictures")
+    room = BatchLimit(8, "pictures")
     assert [room.run(work, 9), room.run(work, 9)] == ["made", "made"]
     assert tried == [8, 4, 2, 2]
-    assert room.most == 2
+    assert room.max_batch == 2
 
 
 def test_oom_at_batch_1_is_not_retried() -> None:
@@ -33,7 +33,7 @@ def test_oom_at_batch_1_is_not_retried() -> None:
             raise MemoryError
         return "made"
 
-    assert Room(8, "pictures").run(work, 2) == "made"
+    assert BatchLimit(8, "pictures").run(work, 2) == "made"
     assert tried == [2, 1]
 
 
@@ -54,8 +54,8 @@ def test_oom_of_every_backend_is_recognized(error: Exception) -> None:
         raise error
 
     assert is_out_of_memory(error)
-    with pytest.raises(RoomError, match=r"^out of memory with pictures one at a time: close what else uses it"):
-        Room(2, "pictures").run(work, 2)
+    with pytest.raises(OutOfMemoryError, match=r"^out of memory with pictures one at a time: close what else uses it"):
+        BatchLimit(2, "pictures").run(work, 2)
 
 
 def test_other_errors_are_not_retried() -> None:
@@ -66,16 +66,16 @@ def test_other_errors_are_not_retried() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        Room(8, "pictures").run(work, 9)
+        BatchLimit(8, "pictures").run(work, 9)
     assert tried == [8]
 
 
 def test_oom_warning_is_given_once() -> None:
-    with pytest.raises(RoomError) as caught:
-        Room(1, "pictures").run(out_of_memory, 1)
-    assert str(room_error(caught.value)) == str(caught.value)
+    with pytest.raises(OutOfMemoryError) as caught:
+        BatchLimit(1, "pictures").run(out_of_memory, 1)
+    assert str(out_of_memory_error(caught.value)) == str(caught.value)
     assert str(caught.value).endswith("precision fp8 (no more)")
-    assert str(room_error(MemoryError())).endswith("precision fp8")
+    assert str(out_of_memory_error(MemoryError())).endswith("precision fp8")
 
 
 def out_of_memory(_: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from latentsync.ahead import ahead
+from latentsync.prefetch import prefetch
 
 
 def numbers(count: int, fail_at: int = -1) -> Iterator[int]:
@@ -19,11 +19,11 @@ def numbers(count: int, fail_at: int = -1) -> Iterator[int]:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 50])
 def test_prefetch_keeps_items_in_order(count: int) -> None:
-    assert list(ahead(numbers(count))) == list(range(count))
+    assert list(prefetch(numbers(count))) == list(range(count))
 
 
 def test_prefetch_raises_error_after_earlier_items() -> None:
-    made = ahead(numbers(10, fail_at=6))
+    made = prefetch(numbers(10, fail_at=6))
     assert [next(made) for _ in range(6)] == list(range(6))
     with pytest.raises(ValueError, match="no 6"):
         next(made)
@@ -40,7 +40,7 @@ def test_prefetch_runs_a_few_items_ahead() -> None:
                 fourth.set()
             yield number
 
-    made = ahead(watched(), 4)
+    made = prefetch(watched(), 4)
     next(made)
     assert fourth.wait(10)
     made.close()
@@ -56,7 +56,7 @@ def test_prefetch_close_waits_for_current_item() -> None:
             made_so_far.append(number)
             yield number
 
-    made = ahead(noted())
+    made = prefetch(noted())
     next(made)
     made.close()
     count = len(made_so_far)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync import store as stores
+from latentsync import tensor_buffer as stores
 from latentsync.errors import StorageError
-from latentsync.store import TensorStore
+from latentsync.tensor_buffer import TensorBuffer
 
 
 def windows(seed: int = 0) -> list[torch.Tensor]:
@@ -27,9 +27,9 @@ def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_tensor_buffer_returns_what_was_appended(kept_in: str, tmp_path: Path) -> None:
     given = windows()
-    with TensorStore("rows", 40, tmp_path) as store:
+    with TensorBuffer("rows", 40, tmp_path) as store:
         slots = [store.append(piece) for piece in given]
-        finished = store.finished()
+        finished = store.tensor()
     assert slots == [range(16), range(16, 32), range(32, 35)]
     assert finished.dtype == torch.float16
     assert torch.equal(finished, torch.cat(given).half())
@@ -37,11 +37,11 @@ def test_tensor_buffer_returns_what_was_appended(kept_in: str, tmp_path: Path) -
 
 
 def test_tensor_buffer_two_clips_are_separate(kept_in: str, tmp_path: Path) -> None:
-    with TensorStore("rows", 40, tmp_path) as one, TensorStore("rows", 40, tmp_path) as two:
+    with TensorBuffer("rows", 40, tmp_path) as one, TensorBuffer("rows", 40, tmp_path) as two:
         for a, b in zip(windows(1), windows(2), strict=True):
             one.append(a)
             two.append(b)
-        first, second = one.finished(), two.finished()
+        first, second = one.tensor(), two.tensor()
     assert torch.equal(first, torch.cat(windows(1)).half())
     assert torch.equal(second, torch.cat(windows(2)).half())
 
@@ -53,9 +53,9 @@ def mapped_in(folder: Path) -> int:
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks for the mapping in /proc")
 def test_tensor_buffer_file_is_deleted_with_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "MEMORY_BYTES", 0)
-    with TensorStore("rows", 40, tmp_path) as store:
+    with TensorBuffer("rows", 40, tmp_path) as store:
         store.append(windows()[0])
-        finished = store.finished()
+        finished = store.tensor()
     gc.collect()
     assert mapped_in(tmp_path) == 1
     assert list(tmp_path.iterdir()) == [], "it has no name, so that nothing stays even if the process is killed"
@@ -67,7 +67,7 @@ def test_tensor_buffer_file_is_deleted_with_latents(tmp_path: Path, monkeypatch:
 
 
 def gather_and_fail(folder: Path) -> None:
-    with TensorStore("rows", 40, folder) as store:
+    with TensorBuffer("rows", 40, folder) as store:
         store.append(windows()[0])
         raise KeyboardInterrupt
 
@@ -80,17 +80,17 @@ def test_tensor_buffer_failure_leaves_no_file(tmp_path: Path, monkeypatch: pytes
 
 
 def test_tensor_buffer_small_data_needs_no_folder(tmp_path: Path) -> None:
-    with TensorStore("rows", 40, tmp_path / "nowhere") as store:
+    with TensorBuffer("rows", 40, tmp_path / "nowhere") as store:
         store.append(windows()[0])
-        assert len(store.finished()) == 16
+        assert len(store.tensor()) == 16
 
 
 def test_tensor_buffer_names_folder_it_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "MEMORY_BYTES", 0)
     with pytest.raises(StorageError, match="nowhere: cannot hold the latents of 90000 frames"):
-        TensorStore("the latents of 90000 frames", 90_000, tmp_path / "nowhere").append(windows()[0])
+        TensorBuffer("the latents of 90000 frames", 90_000, tmp_path / "nowhere").append(windows()[0])
 
 
 def test_tensor_buffer_without_windows_is_empty() -> None:
-    with TensorStore("rows", 40) as store:
-        assert len(store.finished()) == 0
+    with TensorBuffer("rows", 40) as store:
+        assert len(store.tensor()) == 0

@@ -22,16 +22,18 @@ with atheris.instrument_imports(include=["latentsync", "json"]):
     import torch
 
     from latentsync import checkpoint, marks, verify
-    from latentsync.commands.output import check_place
+    from latentsync.audio.reader import read_audio
+    from latentsync.cli.output_options import check_place
     from latentsync.errors import LatentSyncError
-    from latentsync.face import landmarks
-    from latentsync.formats import of_suffix
-    from latentsync.media import ImageBatch, VideoFile, read_sound
+    from latentsync.faces import precomputed
     from latentsync.models.unet import UNetConfig
     from latentsync.models.vae import autoencoder, diffusers_names
-    from latentsync.record import _without_folders
-    from latentsync.timeline import lay_out
-    from latentsync.writer import VideoWriter
+    from latentsync.output.formats import format_for_suffix
+    from latentsync.output.run_record import _without_folders
+    from latentsync.output.video_writer import VideoWriter
+    from latentsync.video.frame_source import ImageBatch
+    from latentsync.video.timeline import build_timeline
+    from latentsync.video.video_file import VideoFile
 
 FOLDER = Path(tempfile.mkdtemp())
 SOURCE = ImageBatch(torch.zeros(2, 48, 64, 3), Fraction(25))
@@ -44,7 +46,7 @@ def stored(name: str, data: bytes) -> Path:
 
 
 def landmarks_file(data: bytes) -> None:
-    landmarks.from_comfyui(landmarks.read_json(stored("face.json", data)), SOURCE)
+    precomputed.from_comfyui(precomputed.read_json(stored("face.json", data)), SOURCE)
 
 
 def landmarks_value(data: bytes) -> None:
@@ -53,7 +55,7 @@ def landmarks_value(data: bytes) -> None:
     points = [[number(given), number(given)] for _ in range(given.ConsumeIntInRange(0, 3))] * 160
     face = {given.PickValueInList(["landmarks_xy", "x"]): points, "score": number(given)}
     frames = [[face] * given.ConsumeIntInRange(0, 2)] * given.ConsumeIntInRange(0, 3)
-    landmarks.from_comfyui({"frames": frames, "image_size": [number(given), number(given)]}, SOURCE)
+    precomputed.from_comfyui({"frames": frames, "image_size": [number(given), number(given)]}, SOURCE)
 
 
 def number(given: atheris.FuzzedDataProvider) -> object:
@@ -99,20 +101,20 @@ def names(data: bytes) -> None:
     text = atheris.FuzzedDataProvider(data).ConsumeUnicodeNoSurrogates(80)
     _without_folders(text, FOLDER)
     if "\0" not in text:
-        of_suffix(Path(text).suffix)
+        format_for_suffix(Path(text).suffix)
         check_place(FOLDER / text, [FOLDER])
 
 
 def video(data: bytes) -> None:
     """FFmpeg's own parsers are not instrumented, only our use of their results."""
     source = VideoFile(stored("clip.mp4", data))
-    lay_out(source, Fraction(1))
+    build_timeline(source, Fraction(1))
     for frame in source.read(range(min(source.frame_count, 3))):
         assert isinstance(frame, np.ndarray)
 
 
 def sound(data: bytes) -> None:
-    read_sound(stored("sound.wav", data))
+    read_audio(stored("sound.wav", data))
 
 
 TARGETS: dict[str, Callable[[bytes], object]] = {

@@ -12,14 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import pipeline, sampling, synthetic
-from latentsync.formats import FORMATS, Format
-from latentsync.media import VideoFile
+from latentsync import synthetic
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import Waveform
+from latentsync.faces.face_track import FaceTrack
 from latentsync.models import vae
-from latentsync.models.vae import DiffusersCodec
-from latentsync.room import Room
-from latentsync.timeline import lay_out
-from latentsync.types import AudioFeatures, Codec, FaceTrack, SamplerSettings, Waveform
+from latentsync.models.protocols import VAE
+from latentsync.models.vae import DiffusersVAE
+from latentsync.oom import BatchLimit
+from latentsync.output.formats import FORMATS, Format
+from latentsync.sampling import conditioning, sampler
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import build_timeline
+from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import Sample
 from tests.support.paths import REPOSITORY
 from tests.support.scene import Scene
@@ -82,19 +87,19 @@ def test_run_twice_gives_same_file(scene: Scene) -> None:
     assert len(digests) == 1
 
 
-def lips(good: Sample, codec: Codec, most: int) -> torch.Tensor:
+def lips(good: Sample, codec: VAE, most: int) -> torch.Tensor:
     """The latents of a clip of two windows, with this batch size in the UNet."""
     source = VideoFile(good.video)
     points = np.tile([[[200.0, 250.0], [280.0, 250.0], [240.0, 310.0]]], (source.frame_count, 1, 1))
     track = FaceTrack(source, points)
     states = torch.randn(150, 5, 384, generator=torch.Generator().manual_seed(0))
     features = AudioFeatures(states, Waveform(torch.zeros(1, 16_000 * 32 // 25), 16_000))
-    timeline = lay_out(source, Fraction(32, 25))
-    settings = SamplerSettings(steps=2, step_cache=1)
-    room = Room(most, "clips")
-    noise = sampling.draw_noise(settings.seed, 256)
-    samples = pipeline.sample(synthetic.unet(), codec, track, features, timeline, settings, noise, room=room)
-    return pipeline.collect(samples, track, timeline, features.waveform, codec).latents.float()
+    timeline = build_timeline(source, Fraction(32, 25))
+    settings = SamplerSettings(num_inference_steps=2, cache_interval=1)
+    room = BatchLimit(most, "clips")
+    noise = conditioning.sample_noise(settings.seed, 256)
+    samples = sampler.sample_windows(synthetic.unet(), codec, track, features, timeline, settings, noise, room=room)
+    return sampler.build_lip_track(samples, track, timeline, features.waveform, codec).latents.float()
 
 
 def test_sampler_batch_size_changes_little(good: Sample) -> None:
@@ -112,7 +117,7 @@ def test_vae_slice_size_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     for most in (1, 2, 5):
         monkeypatch.setattr(vae, "SLICE_IMAGES", most)
-        codec = DiffusersCodec(synthetic.vae().vae)
+        codec = DiffusersVAE(synthetic.vae().vae)
         made.append(codec.decode(codec.encode(images)))
     levels = [((each / 2 + 0.5).clamp(0, 1) * 255).round() for each in made]
     furthest = max(float((each - levels[0]).abs().max()) for each in levels)

@@ -12,15 +12,20 @@ import pytest
 import torch
 
 from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
-from latentsync import hearing, pipeline, sampling, synthetic
-from latentsync.composite import BlendSettings, composite
-from latentsync.hearing import listen
-from latentsync.media import VideoFile
-from latentsync.sound import hear
+from latentsync import synthetic
+from latentsync.audio.features import AudioSettings, collect_features, extract_features, prepare_driving_audio
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.face_track import FaceTrack
+from latentsync.output.video_writer import VideoWriter
+from latentsync.sampling import conditioning
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.sampling.sampler import build_lip_track, sample_windows
+from latentsync.sampling.settings import SamplerSettings
 from latentsync.synthetic import write_models
-from latentsync.timeline import lay_out
-from latentsync.types import FaceTrack, HearingSettings, LipTrack, SamplerSettings, Waveform
-from latentsync.writer import VideoWriter
+from latentsync.video.timeline import build_timeline
+from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample, make_sample
 from tests.support import graphs
@@ -148,12 +153,15 @@ def long_lips(source: VideoFile, sound: Waveform) -> LipTrack:
     """One step of the stand-in networks over the whole video, with an untrained Whisper of the real size."""
     points = np.tile([[[22.0, 30.0], [42.0, 30.0], [32.0, 42.0]]], (source.frame_count, 1, 1))
     track, codec = FaceTrack(source, points), PoolingCodec()
-    heard, settings = hear(sound), HearingSettings()
-    features, _ = hearing.remember(listen(heard, synthetic.whisper(), settings), heard, sound, settings)
-    timeline, sampler = lay_out(source, sound.duration_seconds), SamplerSettings(steps=1, guidance=1.0)
-    noise = sampling.draw_noise(sampler.seed, 256)
-    samples = pipeline.sample(Deaf(), codec, track, features, timeline, sampler, noise)
-    return pipeline.collect(samples, track, timeline, sound, codec)
+    heard, settings = prepare_driving_audio(sound), AudioSettings()
+    features, _ = collect_features(extract_features(heard, synthetic.whisper(), settings), heard, sound, settings)
+    timeline, sampler = (
+        build_timeline(source, sound.duration_seconds),
+        SamplerSettings(num_inference_steps=1, guidance_scale=1.0),
+    )
+    noise = conditioning.sample_noise(sampler.seed, 256)
+    samples = sample_windows(Deaf(), codec, track, features, timeline, sampler, noise)
+    return build_lip_track(samples, track, timeline, sound, codec)
 
 
 def test_one_hour_video_is_exact(tmp_path: Path) -> None:
@@ -172,4 +180,4 @@ def test_one_hour_video_is_exact(tmp_path: Path) -> None:
     assert (video.frame_count, video.duration_seconds) == (HOUR_FRAMES, Fraction(3600))
     wrong = [i for i, frame in enumerate(video.read(range(HOUR_FRAMES))) if number_of(frame) != i]
     assert wrong == []
-    assert (lips.slots >= 0).all()
+    assert (lips.latent_index >= 0).all()

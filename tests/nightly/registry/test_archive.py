@@ -32,7 +32,7 @@ NEEDED = {
     "pyproject.toml",
     "requirements.txt",
     "latentsync/__main__.py",
-    "latentsync/face/keep_mask.json",
+    "latentsync/faces/keep_mask.json",
     "locales/zh/nodeDefs.json",
     "web/docs/LatentSyncSampler.md",
     "web/docs/LatentSyncSampler/zh.md",

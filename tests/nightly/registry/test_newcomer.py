@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from latentsync.spec import FACE_LANDMARKER
 from latentsync.synthetic import write_models
+from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI
 from scripts.compat import NODES, SECONDS_OF_SOUND, STEPS
 from scripts.demo import DEMO_PACK, PACKS, add_landmarks, fill_in

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from latentsync.audio.reader import read_audio
 from latentsync.errors import AudioError
-from latentsync.media import read_sound
 from tests.support.numbered_clip import make_clip, make_wav, tone
 
 
@@ -19,10 +19,10 @@ from tests.support.numbered_clip import make_clip, make_wav, tone
 def test_reader_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
     samples = tone(channels, rate).astype(np.int16)
     make_wav(tmp_path / "a.wav", samples, rate)
-    heard = read_sound(tmp_path / "a.wav")
+    heard = read_audio(tmp_path / "a.wav")
     assert heard.rate == rate
     np.testing.assert_array_equal(heard.samples.numpy(), samples / np.float32(32768))
-    assert torch.equal(read_sound(BytesIO((tmp_path / "a.wav").read_bytes())).samples, heard.samples)
+    assert torch.equal(read_audio(BytesIO((tmp_path / "a.wav").read_bytes())).samples, heard.samples)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_reader_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
 )
 def test_reader_decodes_compressed_audio(tmp_path: Path, name: str, codec: str, sample_format: str) -> None:
     write_sound(tmp_path / name, codec, sample_format, tone(2, 48000).astype(np.int16))
-    heard = read_sound(tmp_path / name)
+    heard = read_audio(tmp_path / name)
     assert heard.rate == 48000
     assert heard.samples.shape[0] == 2
     assert abs(heard.samples.shape[1] - 48000) <= 1152, "within one frame of the longest, mp3's"
@@ -68,4 +68,4 @@ def test_reader_names_file_without_audio(tmp_path: Path) -> None:
         "empty.wav": "empty",
     }.items():
         with pytest.raises(AudioError, match=f"{name}: .*{found}"):
-            read_sound(tmp_path / name)
+            read_audio(tmp_path / name)

@@ -10,15 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync import chart, hearing, pipeline, sampling, sound
-from latentsync.composite import BlendSettings, Composite, composite
+from latentsync.audio import features, plot, waveform
+from latentsync.audio.features import AudioFeatures, AudioSettings, Silence
+from latentsync.audio.vad import VoiceActivity
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import Composite, composite, lip_opacity
+from latentsync.compositing.settings import BlendSettings
 from latentsync.errors import AudioError, UsageError
-from latentsync.speech import Speech
-from latentsync.timeline import Timeline
-from latentsync.types import AudioFeatures, FaceTrack, HearingSettings, LipTrack, SamplerSettings, Silence, Waveform
+from latentsync.faces.face_track import FaceTrack
+from latentsync.sampling import conditioning, sampler, windows
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import Timeline
 from tests.support import procedural, tiny_networks
 
-RATE = sound.SAMPLE_RATE
+RATE = waveform.SAMPLE_RATE
 PAUSE = slice(35, 65)  # of 2 s from 0.8 s on, in frames that no hang or lead reaches
 TALK = Waveform(
     torch.cat([torch.from_numpy(procedural.speech(s)) * g for s, g in ((0.8, 1), (2.0, 0), (0.4, 1))])[None], RATE
@@ -26,9 +32,11 @@ TALK = Waveform(
 
 
 @cache
-def listened(silence: Silence) -> tuple[AudioFeatures, Speech]:
-    settings, heard = HearingSettings(silence=silence), sound.hear(TALK)
-    return hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, TALK, settings)
+def listened(silence: Silence) -> tuple[AudioFeatures, VoiceActivity]:
+    settings, heard = AudioSettings(silence=silence), features.prepare_driving_audio(TALK)
+    return features.collect_features(
+        features.extract_features(heard, tiny_networks.whisper(), settings), heard, TALK, settings
+    )
 
 
 @cache
@@ -37,13 +45,13 @@ def lips(silence: Silence) -> tuple[LipTrack, list[range]]:
     track = FaceTrack(clip, clip.points(clip.frame_count))
     timeline = Timeline(Fraction(25), tuple(range(80)))
     features = listened(silence)[0]
-    noise = sampling.draw_noise(1, 64)
-    settings = SamplerSettings(steps=1, guidance=1.0)
-    samples = pipeline.sample(
+    noise = conditioning.sample_noise(1, 64)
+    settings = SamplerSettings(num_inference_steps=1, guidance_scale=1.0)
+    samples = sampler.sample_windows(
         tiny_networks.unet("unet_tiny"), tiny_networks.vae(), track, features, timeline, settings, noise
     )
-    made = pipeline.collect(samples, track, timeline, TALK, tiny_networks.vae())
-    return made, pipeline.plan(track, features, timeline)
+    made = sampler.build_lip_track(samples, track, timeline, TALK, tiny_networks.vae())
+    return made, windows.plan_windows(track, features, timeline)
 
 
 @cache
@@ -52,9 +60,9 @@ def frames(silence: Silence) -> list[Composite]:
 
 
 def test_extract_features_counts_its_steps() -> None:
-    settings, heard = HearingSettings(), sound.hear(TALK)
-    steps = list(hearing.listen(heard, tiny_networks.whisper(), settings))
-    assert len(steps) == hearing.steps(heard, settings)
+    settings, heard = AudioSettings(), features.prepare_driving_audio(TALK)
+    steps = list(features.extract_features(heard, tiny_networks.whisper(), settings))
+    assert len(steps) == features.num_feature_steps(heard, settings)
     assert sum(step.states is not None for step in steps) == 4  # silence, speech in two halves, silence
 
 
@@ -76,22 +84,22 @@ def test_silence_close_mouth_changes_only_the_pause() -> None:
 
 def test_silence_keep_original_keeps_every_bit() -> None:
     kept, _ = lips("keep source")
-    assert (kept.slots[PAUSE] < 0).all()
+    assert (kept.latent_index[PAUSE] < 0).all()
     for i, made in enumerate(frames("keep source")):
-        assert np.array_equal(made.frame, made.source) == (kept.slots[i] < 0)
+        assert np.array_equal(made.frame, made.source) == (kept.latent_index[i] < 0)
 
 
 def test_silence_keep_original_skips_sampling() -> None:
     (everything, windows), (kept, fewer) = lips("as is"), lips("keep source")
     assert len(windows) == 5
     assert len(fewer) < len(windows)
-    assert len(kept.latents) == (kept.slots >= 0).sum() < len(everything.latents) == 80
+    assert len(kept.latents) == (kept.latent_index >= 0).sum() < len(everything.latents) == 80
 
 
 def test_silence_keep_original_fades_three_frames() -> None:
     kept, _ = lips("keep source")
-    last = int(np.flatnonzero(kept.slots >= 0)[np.flatnonzero(kept.slots >= 0) < PAUSE.start].max())
-    assert kept.strength[last - 3 : last + 2].tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    last = int(np.flatnonzero(kept.latent_index >= 0)[np.flatnonzero(kept.latent_index >= 0) < PAUSE.start].max())
+    assert lip_opacity(kept)[last - 3 : last + 2].tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
     full = frames("as is")
     for i in (last - 2, last - 1, last):
         made, whole = frames("keep source")[i], full[i]
@@ -99,7 +107,7 @@ def test_silence_keep_original_fades_three_frames() -> None:
             np.abs(made.frame.astype(float) - made.source).sum()
             / np.abs(whole.frame.astype(float) - whole.source).sum()
         )
-        assert share == pytest.approx(kept.strength[i], abs=0.1)  # rounded to levels; another window's lips
+        assert share == pytest.approx(lip_opacity(kept)[i], abs=0.1)  # rounded to levels; another window's lips
 
 
 @pytest.mark.parametrize(
@@ -114,44 +122,50 @@ def test_silence_frame_with_any_speech_is_speech(rate: Fraction, expected: list[
     spoken = np.zeros(12, dtype=bool)
     spoken[7:10] = True  # 70 to 100 ms
     features = AudioFeatures(torch.zeros(6, 5, 384), TALK, spoken=spoken)
-    assert features.spoken_in(Timeline(rate, (0,) * 5)).tolist() == expected
+    assert features.speech_frames(Timeline(rate, (0,) * 5)).tolist() == expected
 
 
 def test_silence_without_any_speech_is_an_error() -> None:
     hiss = Waveform(0.1 * tiny_networks.normal(1, 1, 2 * RATE), RATE)
-    settings, heard = HearingSettings(silence="keep source", threshold_db=10.0), sound.hear(hiss)
+    settings, heard = AudioSettings(silence="keep source", threshold_db=10.0), features.prepare_driving_audio(hiss)
     with pytest.raises(AudioError, match=r"no speech stands out .* lower the threshold"):
-        hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, hiss, settings)
+        features.collect_features(
+            features.extract_features(heard, tiny_networks.whisper(), settings), heard, hiss, settings
+        )
 
 
 def test_extract_features_incomplete_steps_are_refused() -> None:
-    settings, heard = HearingSettings(), sound.hear(TALK)
-    steps = list(hearing.listen(heard, tiny_networks.whisper(), settings))[:-1]
+    settings, heard = AudioSettings(), features.prepare_driving_audio(TALK)
+    steps = list(features.extract_features(heard, tiny_networks.whisper(), settings))[:-1]
     with pytest.raises(AudioError, match="not run to its end"):
-        hearing.remember(steps, heard, TALK, settings)
+        features.collect_features(steps, heard, TALK, settings)
 
 
-@pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hang_seconds": -1.0}])
+@pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hangover_s": -1.0}])
 def test_audio_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="must be from"):
-        HearingSettings(**wrong)  # type: ignore[arg-type]
+        AudioSettings(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shift_seconds", [Fraction(0), Fraction(-3, 10), Fraction(3, 10)])
 def test_plot_shades_the_speech(shift_seconds: Fraction) -> None:
-    settings, heard = HearingSettings(), sound.hear(TALK, offset_seconds=shift_seconds)
-    found = hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, TALK, settings)[1]
-    picture = np.asarray(chart.draw(found, heard))
+    settings, heard = AudioSettings(), features.prepare_driving_audio(TALK, offset_seconds=shift_seconds)
+    found = features.collect_features(
+        features.extract_features(heard, tiny_networks.whisper(), settings), heard, TALK, settings
+    )[1]
+    picture = np.asarray(plot.plot_speech(found, heard))
     assert picture.shape == (308, 1024, 3)
-    shaded = (picture[chart.WAVE_PX - 2] == (0xD8, 0xF0, 0xD8)).all(axis=-1)
+    shaded = (picture[plot.WAVE_PX - 2] == (0xD8, 0xF0, 0xD8)).all(axis=-1)
     expected = found.spoken[(np.arange(1024) / 1024 * len(found.spoken)).astype(int)]
     assert (shaded == expected).mean() > 0.98, "a pixel on either side of an edge"
-    wave = (picture[2 : chart.WAVE_PX // 2 - 2] == (0x50, 0x60, 0x70)).all(axis=-1).any(axis=0)
+    wave = (picture[2 : plot.WAVE_PX // 2 - 2] == (0x50, 0x60, 0x70)).all(axis=-1).any(axis=0)
     assert wave[~expected].mean() < 0.1 < wave[expected].mean()
 
 
 def test_plot_accepts_very_short_audio() -> None:
     tiny: Tensor = 0.5 * tiny_networks.normal(2, 1, 160)
-    settings, heard = HearingSettings(), sound.hear(Waveform(tiny, RATE))
-    found = hearing.remember(hearing.listen(heard, tiny_networks.whisper(), settings), heard, TALK, settings)[1]
-    assert chart.draw(found, heard).size == (1024, 308)
+    settings, heard = AudioSettings(), features.prepare_driving_audio(Waveform(tiny, RATE))
+    found = features.collect_features(
+        features.extract_features(heard, tiny_networks.whisper(), settings), heard, TALK, settings
+    )[1]
+    assert plot.plot_speech(found, heard).size == (1024, 308)

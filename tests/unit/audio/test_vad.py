@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync import mel, sound, speech
-from latentsync.media import read_sound
-from latentsync.types import Waveform
+from latentsync.audio import features, mel, vad, waveform
+from latentsync.audio.reader import read_audio
+from latentsync.audio.waveform import Waveform
 from tests.support import procedural, tiny_networks
 
-RATE = sound.SAMPLE_RATE
+RATE = waveform.SAMPLE_RATE
 THRESHOLD_DB, HANG_SECONDS = 4.0, 0.2
 
 
-def heard(samples: Tensor, hang_seconds: float = HANG_SECONDS, threshold_db: float = THRESHOLD_DB) -> speech.Speech:
-    known = speech.whole(speech.survey(mel.powers([samples])))
-    return speech.gate(torch.cat(list(speech.levels(mel.powers([samples]), known))), threshold_db, hang_seconds)
+def heard(samples: Tensor, hangover_s: float = HANG_SECONDS, threshold_db: float = THRESHOLD_DB) -> vad.VoiceActivity:
+    known = vad.merge(vad.profile_noise(mel.mel_power([samples])))
+    return vad.threshold(torch.cat(list(vad.snr_db(mel.mel_power([samples]), known))), threshold_db, hangover_s)
 
 
 def words(*seconds: tuple[float, float], lasting: float) -> Tensor:
@@ -76,15 +76,15 @@ def test_vad_follows_the_voice(background: str, decibels: int) -> None:
 
 
 def test_vad_opens_early_and_holds() -> None:
-    gate = heard(words((2, 3), (5, 6), lasting=8), hang_seconds=0.2).spoken
+    gate = heard(words((2, 3), (5, 6), lasting=8), hangover_s=0.2).spoken
     opened, closed = np.flatnonzero(np.diff(gate.astype(int), prepend=0, append=0)).reshape(-1, 2)[0]
     assert 2.0 - 0.16 <= opened / 100 <= 2.0 - 0.08, "120 ms before, measured over 50 ms"
     assert closed / 100 >= 3.0 + 0.1
 
 
-@pytest.mark.parametrize(("hang_seconds", "runs"), [(0.1, 2), (0.6, 1)])
-def test_vad_keeps_pauses_shorter_than_hold(hang_seconds: float, runs: int) -> None:
-    gate = heard(words((1, 2), (2.5, 4), lasting=6), hang_seconds).spoken
+@pytest.mark.parametrize(("hangover_s", "runs"), [(0.1, 2), (0.6, 1)])
+def test_vad_keeps_pauses_shorter_than_hold(hangover_s: float, runs: int) -> None:
+    gate = heard(words((1, 2), (2.5, 4), lasting=6), hangover_s).spoken
     assert np.count_nonzero(np.diff(gate[:450].astype(int), prepend=0) == 1) == runs
 
 
@@ -97,8 +97,8 @@ def test_vad_higher_threshold_detects_less() -> None:
 
 def test_vad_stays_open_at_a_lower_level() -> None:
     level = torch.tensor([0.0, 3.0, 5.0, 3.0, 2.0, 3.0, 0.0]).repeat_interleave(50)
-    gate = speech.gate(level, 4.0, 0.0).spoken
-    assert np.flatnonzero(gate).tolist() == list(range(50 - speech.LEAD_MELS, 200))
+    gate = vad.threshold(level, 4.0, 0.0).spoken
+    assert np.flatnonzero(gate).tolist() == list(range(50 - vad.LEAD_MELS, 200))
 
 
 def test_vad_ignores_digital_silence_as_noise_floor() -> None:
@@ -111,9 +111,9 @@ def test_vad_ignores_digital_silence_as_noise_floor() -> None:
 
 def test_vad_curve_does_not_depend_on_blocks() -> None:
     samples = beneath(words((1, 40), (50, 69), lasting=70), tiny_networks.normal(4, 70 * RATE), 20)
-    power = torch.cat(list(mel.powers([samples])), dim=1)
-    known = speech.whole(speech.survey(mel.blocks([power], mel.BLOCK_MELS)))
-    given = [torch.cat(list(speech.levels(power.split(size, dim=1), known))) for size in (1, 333, 7000)]
+    power = torch.cat(list(mel.mel_power([samples])), dim=1)
+    known = vad.merge(vad.profile_noise(mel.blocks([power], mel.BLOCK_MELS)))
+    given = [torch.cat(list(vad.snr_db(power.split(size, dim=1), known))) for size in (1, 333, 7000)]
     assert torch.equal(given[0], given[2])
     assert torch.equal(given[1], given[2])
 
@@ -124,7 +124,7 @@ def test_vad_finds_no_speech_in_noise() -> None:
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
 def test_vad_finds_speech_in_real_recordings(shared: Path, clip: str) -> None:
-    waveform = read_sound(shared / "media" / f"{clip}_audio.wav")
+    waveform = read_audio(shared / "media" / f"{clip}_audio.wav")
     found = heard(waveform.samples.mean(dim=0))
     loud = waveform.samples[0, : len(found.spoken) * 160].view(-1, 160).square().mean(dim=1).sqrt() > 0.05
     assert found.spoken[loud.numpy()].mean() > 0.98, "all but a click, a breath, the end of a fading vowel"
@@ -141,7 +141,7 @@ def sentence(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
     phrases = ("Good morning everybody", "this is a song about the sea", "and here it ends")
     text = "".join(f'{phrase}<break time="1s"/>' for phrase in phrases)
     subprocess.run([speaker, "-m", "-w", str(path), f"<speak>{text}</speak>"], check=True, timeout=60)
-    return read_sound(path)
+    return read_audio(path)
 
 
 def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
@@ -149,7 +149,7 @@ def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
     bed = chords(int(sentence.duration_seconds * RATE)) * 5
     mixed = Waveform(bed[None].expand(2, -1) + 0.1, RATE)
     mixed = Waveform(mixed.samples / mixed.samples.abs().max(), RATE)
-    driven = torch.cat(list(sound.hear(mixed, sentence, Fraction(0))))
+    driven = torch.cat(list(features.prepare_driving_audio(mixed, sentence, Fraction(0))))
     gate = heard(driven).spoken
     loud = driven[: len(gate) * 160].view(-1, 160).square().mean(dim=1).sqrt().numpy() > 0.02
     assert gate[loud].all(), "every sounding part of the voice is speech"
@@ -159,5 +159,5 @@ def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
         silent[:-around] &= ~loud[around:]
     assert silent.sum() > 80, "the pauses between the phrases"
     assert not gate[silent].any()
-    alone = heard(torch.cat(list(sound.hear(mixed)))).spoken
+    alone = heard(torch.cat(list(features.prepare_driving_audio(mixed)))).spoken
     assert (alone[: len(gate)] == gate).mean() < 0.9, "without vocals the bed itself is heard"

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync import sound
+from latentsync.audio import features, waveform
+from latentsync.audio.features import prepare_driving_audio
+from latentsync.audio.waveform import Waveform
 from latentsync.errors import AudioError
-from latentsync.sound import hear
-from latentsync.types import Waveform
 from tests.support import tiny_networks
 
 
@@ -26,14 +26,14 @@ def noise(seed: int, channels: int, count: int) -> Tensor:
     return samples - samples.mean()
 
 
-def whole(heard: sound.Heard) -> Tensor:
+def whole(heard: features.DrivingAudio) -> Tensor:
     return torch.cat(list(heard))
 
 
 @pytest.mark.parametrize("channels", [1, 6])
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
 def test_waveform_resampling_keeps_time_and_pitch(rate: int, channels: int) -> None:
-    given, expected = whole(hear(tone(rate, channels=channels))), tone(16_000).samples[0]
+    given, expected = whole(prepare_driving_audio(tone(rate, channels=channels))), tone(16_000).samples[0]
     assert given.dtype == torch.float32
     assert len(given) == len(expected)
     middle = slice(1000, 15_000)  # away from the filter's run-in
@@ -42,15 +42,15 @@ def test_waveform_resampling_keeps_time_and_pitch(rate: int, channels: int) -> N
 
 
 def test_waveform_blocks_equal_the_whole() -> None:
-    long = tone(48_000, seconds=1.5 * sound.MIXED_AT_ONCE / 48_000)
-    given = whole(hear(long))
+    long = tone(48_000, seconds=1.5 * waveform.BLOCK_SAMPLES / 48_000)
+    given = whole(prepare_driving_audio(long))
     expected = tone(16_000, seconds=float(long.duration_seconds)).samples[0]
     torch.testing.assert_close(given[1000:-1000], expected[1000 : len(given) - 1000], atol=2e-3, rtol=0)
 
 
 def test_waveform_at_target_rate_is_only_mixed() -> None:
     samples = noise(1, 2, 1600)
-    heard = hear(Waveform(samples, 16_000))
+    heard = prepare_driving_audio(Waveform(samples, 16_000))
     assert torch.equal(whole(heard), samples.mean(dim=0))
     assert torch.equal(whole(heard), samples.mean(dim=0))
 
@@ -58,7 +58,7 @@ def test_waveform_at_target_rate_is_only_mixed() -> None:
 @pytest.mark.parametrize("shift", [1, -1, 237, -4000])
 def test_waveform_offset_is_exact_to_the_sample(shift: int) -> None:
     samples = noise(2, 1, 16_000)
-    given = whole(hear(Waveform(samples, 16_000), offset_seconds=Fraction(shift, 16_000)))
+    given = whole(prepare_driving_audio(Waveform(samples, 16_000), offset_seconds=Fraction(shift, 16_000)))
     assert len(given) == 16_000
     moved, kept = (given[shift:], samples[0, : 16_000 - shift]) if shift > 0 else (given[:shift], samples[0, -shift:])
     assert torch.equal(moved, kept)
@@ -68,7 +68,7 @@ def test_waveform_offset_is_exact_to_the_sample(shift: int) -> None:
 @pytest.mark.parametrize("seconds", [0.5, 2.0])
 def test_waveform_vocals_are_fitted_to_audio_length(seconds: float) -> None:
     vocals = tone(16_000, seconds)
-    given = whole(hear(Waveform(noise(3, 2, 48_000), 48_000), vocals))
+    given = whole(prepare_driving_audio(Waveform(noise(3, 2, 48_000), 48_000), vocals))
     assert len(given) == 16_000
     both = min(16_000, vocals.samples.shape[1])
     assert torch.equal(given[:both], vocals.samples[0, :both])
@@ -77,21 +77,21 @@ def test_waveform_vocals_are_fitted_to_audio_length(seconds: float) -> None:
 
 def test_waveform_of_10_ms_gives_one_frame() -> None:
     samples = noise(4, 1, 480)
-    given = whole(hear(Waveform(samples, 48_000)))
-    assert len(given) == sound.SHORTEST_HEARD
+    given = whole(prepare_driving_audio(Waveform(samples, 48_000)))
+    assert len(given) == features.SHORTEST_SAMPLES
     assert given[:100].any()
 
 
 def test_waveform_dc_counts_as_silence() -> None:
     plain, lifted = tone(16_000), tone(16_000)
-    given = whole(hear(Waveform(lifted.samples + 0.25, 16_000)))
+    given = whole(prepare_driving_audio(Waveform(lifted.samples + 0.25, 16_000)))
     torch.testing.assert_close(given, plain.samples[0], atol=1e-5, rtol=0)  # the mean of float32 samples
     assert float(lifted.samples.mean().abs()) < 1e-3, "the recording itself stays as it was"
 
 
 def test_waveform_clipped_audio_is_accepted() -> None:
     clipped = Waveform((tone(16_000).samples * 8).clamp(-1, 1), 16_000)
-    assert torch.equal(whole(hear(clipped)), clipped.samples[0])
+    assert torch.equal(whole(prepare_driving_audio(clipped)), clipped.samples[0])
 
 
 def damaged(*at: int, value: float = float("nan")) -> Tensor:
@@ -115,21 +115,21 @@ def damaged(*at: int, value: float = float("nan")) -> Tensor:
 )
 def test_waveform_without_audio_is_refused(samples: Tensor, said: str) -> None:
     with pytest.raises(AudioError, match=f"the audio: .*{said}"):
-        hear(Waveform(samples, 16_000))
+        prepare_driving_audio(Waveform(samples, 16_000))
 
 
 def test_waveform_error_names_the_recording() -> None:
     with pytest.raises(AudioError, match="the vocals: silent"):
-        hear(tone(16_000), Waveform(torch.zeros(1, 16_000), 16_000))
+        prepare_driving_audio(tone(16_000), Waveform(torch.zeros(1, 16_000), 16_000))
     with pytest.raises(AudioError, match="the audio: 1 samples are not numbers"):
-        hear(Waveform(damaged(5), 16_000), tone(16_000))
+        prepare_driving_audio(Waveform(damaged(5), 16_000), tone(16_000))
 
 
 def test_waveform_silent_audio_may_have_vocals() -> None:
-    assert whole(hear(Waveform(torch.zeros(1, 16_000), 16_000), tone(16_000))).any()
+    assert whole(prepare_driving_audio(Waveform(torch.zeros(1, 16_000), 16_000), tone(16_000))).any()
 
 
 @pytest.mark.parametrize("offset_ms", [1000, -1000, 60_000])
 def test_waveform_offset_that_leaves_nothing_is_refused(offset_ms: int) -> None:
     with pytest.raises(AudioError, match=f"an offset of {offset_ms} ms leaves none of the audio"):
-        hear(tone(16_000), offset_seconds=Fraction(offset_ms, 1000))
+        prepare_driving_audio(tone(16_000), offset_seconds=Fraction(offset_ms, 1000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentsync.commands.device import chosen_device
+from latentsync.cli.device import chosen_device
 from latentsync.errors import DependencyError
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentsync.__main__ import main
-from latentsync.writer import VideoWriter
+from latentsync.cli.main import main
+from latentsync.output.video_writer import VideoWriter
 from scripts.sample_clip import make_sample
 
 
 def empty_clip(folder: Path) -> tuple[Path, Path]:
     """A gray video, and landmarks without faces."""
-    video, landmarks = folder / "grey.mp4", folder / "nobody.json"
+    video, landmarks = folder / "gray.mp4", folder / "nobody.json"
     with VideoWriter(video, rate=Fraction(25), height=64, width=64) as writer:
         for _ in range(3):
             writer.write(np.full((64, 64, 3), 127, np.uint8))
@@ -34,7 +34,7 @@ def test_faces_without_faces_draws_nothing_and_says_so(tmp_path: Path, capsys: p
     assert command(*empty_clip(tmp_path), output) == 0
     told = capsys.readouterr()
     assert f"note: nobody was found, so no picture was written to {output}" in told.err
-    assert told.out == "grey.mp4: 3 frames, 1 shot(s), 0 face(s)\n"
+    assert told.out == "gray.mp4: 3 frames, 1 shot(s), 0 face(s)\n"
     assert not output.exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentsync.__main__ import main
+from latentsync.cli.main import main
 
 
 @pytest.mark.parametrize("command", ["run", "faces", "download", "convert", "doctor"])

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync import hub, marks, spec, synthetic
-from latentsync.__main__ import main
-from latentsync.commands import doctor
-from latentsync.spec import WeightFile
+from latentsync import hub, marks, synthetic
+from latentsync.cli import doctor
+from latentsync.cli.main import main
+from latentsync.weights import catalog
+from latentsync.weights.catalog import WeightFile
 from tests.support.file_server import Served, serving
 
 FILES = ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors", "face_landmarker.task")
@@ -34,11 +35,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
             url = f"{served.url}/{file.name}"
             return dataclasses.replace(file, url=url, size_bytes=len(content), sha256=digest, twins=())
 
-        model = spec.MODELS["1.6"]
-        monkeypatch.setitem(spec.MODELS, "1.6", dataclasses.replace(model, unet=stand_in(model.unet)))
+        model = catalog.MODELS["1.6"]
+        monkeypatch.setitem(catalog.MODELS, "1.6", dataclasses.replace(model, unet=stand_in(model.unet)))
         for name in ("WHISPER", "VAE", "FACE_LANDMARKER"):
-            monkeypatch.setattr(hub, name, stand_in(getattr(spec, name)))
-        monkeypatch.setattr(doctor, "UNETS", tuple(model.unet for model in spec.MODELS.values()))
+            monkeypatch.setattr(hub, name, stand_in(getattr(catalog, name)))
+        monkeypatch.setattr(doctor, "UNETS", tuple(model.unet for model in catalog.MODELS.values()))
         yield served
 
 

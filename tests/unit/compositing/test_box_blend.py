@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face.align import crop, crop_size, matrices
-from latentsync.face.blend import paste_box, regenerated
-from latentsync.face.mask import keep_mask
-from latentsync.face.warp import footprint
+from latentsync.compositing.box_blend import apply_inpaint_mask, paste_box
+from latentsync.faces.alignment import affine_matrices, crop, crop_size, keep_mask
+from latentsync.faces.warp import crop_bounds
 from tests.support import alignment_golden as golden
 from tests.support.image_clip import decoded
 
@@ -22,7 +21,7 @@ SHIFTS = [(0, 0), (-240, 0), (240, 0), (0, -160), (0, 200), (-240, -160)]
 @pytest.mark.parametrize("case", golden.CASES, ids=lambda case: case["name"])
 def test_box_blend_matches_official(case: dict[str, Any]) -> None:
     index = case["pasted_frame"]
-    matrix = matrices(golden.points(case), case["resolution"])[index]
+    matrix = affine_matrices(golden.points(case), case["resolution"])[index]
     pasted = paste_box(golden.frame(case, index), golden.waves(case["resolution"]), matrix)
     golden.assert_pixels_match(pasted, golden.ALIGN[f"{case['name']}_pasted"])
 
@@ -56,7 +55,7 @@ def test_box_blend_crop_equals_whole_frame(dx: int, dy: int, dtype: type) -> Non
 def test_box_blend_changes_nothing_outside_the_box(dtype: type) -> None:
     frame = _frame(dtype)
     outside = np.ones(frame.shape[:2], bool)
-    outside[footprint(_matrix(), crop_size(256), frame.shape[:2])] = False
+    outside[crop_bounds(_matrix(), crop_size(256), frame.shape[:2])] = False
     assert outside.any()
     np.testing.assert_array_equal(paste_box(frame, golden.waves(256), _matrix())[outside], frame[outside])
 
@@ -76,7 +75,7 @@ def test_box_blend_keeps_values_above_white() -> None:
 
 
 def test_box_blend_tiny_face_has_no_soft_edge() -> None:
-    tiny = matrices(golden.points(CASE)[:1] * 0.08, 256)[0]
+    tiny = affine_matrices(golden.points(CASE)[:1] * 0.08, 256)[0]
     frame = _frame(np.uint8)
     pasted = paste_box(frame, torch.ones(3, 256, 256), tiny)
     assert 0 < (pasted != frame).any(axis=-1).sum() < 20 * 20
@@ -95,7 +94,7 @@ def test_inpaint_mask_keeps_original_pixels() -> None:
     keep = keep_mask(256)
     crops = np.stack([crop(golden.frame(CASE, i), _matrix(), 256) for i in (0, 1)])
     decoded_faces = torch.full((2, 3, 256, 256), 0.25)
-    out = regenerated(decoded_faces, crops, keep)
+    out = apply_inpaint_mask(decoded_faces, crops, keep)
     reference = torch.from_numpy(crops) / 127.5 - 1
     assert out.dtype == torch.float32
     kept = torch.from_numpy(keep == 1)
@@ -109,7 +108,7 @@ def _frame(dtype: type) -> np.ndarray:
 
 
 def _matrix(dx: float = 0, dy: float = 0) -> np.ndarray:
-    return matrices(golden.points(CASE)[11:] + np.array([dx, dy]), 256)[0]
+    return affine_matrices(golden.points(CASE)[11:] + np.array([dx, dy]), 256)[0]
 
 
 def _whole_frame_paste(frame: np.ndarray, face: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.face.align import crop, matrices
-from latentsync.face.colour import STRIDE_PX, STRONGEST_GAIN, Ring
-from latentsync.face.mask import keep_mask
+from latentsync.compositing.color_match import STRIDE_PX, STRONGEST_GAIN, Ring
+from latentsync.faces.alignment import affine_matrices, crop, keep_mask
 from tests.support import alignment_golden as golden
 
 CASE = golden.CASES[0]
 FRAME = golden.frame(CASE, 11)
-MATRIX = matrices(golden.points(CASE), 256)[11]
+MATRIX = affine_matrices(golden.points(CASE), 256)[11]
 LEVEL = 1 / 255
 
 
@@ -33,7 +32,7 @@ def test_color_match_ring_is_in_kept_pixels(ring: Ring) -> None:
 
 @pytest.mark.parametrize("resolution", [256, 512])
 def test_color_match_leaves_neutral_face_unchanged(resolution: int) -> None:
-    matrix = matrices(golden.points(CASE), resolution)[11]
+    matrix = affine_matrices(golden.points(CASE), resolution)[11]
     face = torch.from_numpy(crop(FRAME, matrix, resolution)).float() / 127.5 - 1
     corrected = Ring(resolution).match(face, FRAME, matrix).apply(face)
     # the crop's own resampling takes a little of the finest detail's contrast

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from latentsync import synthetic
-from latentsync.composite import BlendSettings, composite, decoded_crops, shared_timeline
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import composite, decode_crops, shared_timeline
+from latentsync.compositing.settings import BlendSettings, MaskEdge
 from latentsync.errors import UsageError
-from latentsync.face.align import crop, crop_size, matrices
-from latentsync.face.mouth import Edge
-from latentsync.spec import LATENT_SCALE
-from latentsync.timeline import Timeline
-from latentsync.types import FaceTrack, LipTrack, Waveform
+from latentsync.faces.alignment import affine_matrices, crop, crop_size
+from latentsync.faces.face_track import FaceTrack
+from latentsync.models.constants import LATENT_SCALE
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.video.timeline import Timeline
 from tests.support import alignment_golden as golden
 from tests.support import seams
 from tests.support.image_clip import Clip
@@ -47,7 +49,7 @@ def speaker(clip: Clip, side: int, count: int = FRAMES) -> LipTrack:
 
 
 def allowed(clip: Clip, side: int, i: int) -> np.ndarray:
-    matrix = matrices(points(side), 256)[i]
+    matrix = affine_matrices(points(side), 256)[i]
     return seams.in_frame(matrix, (clip.height, clip.width), 256)
 
 
@@ -85,18 +87,18 @@ def test_compositor_keeps_protected_pixels(clip: Clip, mode: str) -> None:
 
 def test_compositor_crops_are_upright_and_come_back(clip: Clip) -> None:
     lips = speaker(clip, 0)
-    crops = torch.from_numpy(np.stack(list(decoded_crops(lips))))
+    crops = torch.from_numpy(np.stack(list(decode_crops(lips))))
     width, height = crop_size(256)
     assert crops.shape == (FRAMES - 1, height, width, 3)
     assert 0 <= float(crops.min()) < float(crops.max()) <= 1
     plain = BlendSettings(color_match=False)
     original = next(composite([lips], plain)).frame.astype(int)
     back = next(composite([replace(lips, crops=crops)], plain)).frame.astype(int)
-    grey = next(composite([replace(lips, crops=torch.full((FRAMES - 1, 50, 40, 3), 0.5))], plain)).frame.astype(int)
+    gray = next(composite([replace(lips, crops=torch.full((FRAMES - 1, 50, 40, 3), 0.5))], plain)).frame.astype(int)
     changed = (original != clip.frames[0]).any(axis=-1)
-    # noise resampled once more differs; grey differs by far more
-    assert np.abs(back - original)[changed].mean() < np.abs(grey - original)[changed].mean()
-    assert set(np.unique(grey[seams.in_frame(matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
+    # noise resampled once more differs; gray differs by far more
+    assert np.abs(back - original)[changed].mean() < np.abs(gray - original)[changed].mean()
+    assert set(np.unique(gray[seams.in_frame(affine_matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
 
 
 def test_compositor_names_inputs_that_do_not_fit(clip: Clip) -> None:
@@ -119,10 +121,10 @@ def test_compositor_names_inputs_that_do_not_fit(clip: Clip) -> None:
 
 
 class Tinted:
-    """A codec whose faces are the source's own crops in other colours: of frame i, as the latents say, `tints[i]`."""
+    """A codec whose faces are the source's own crops in other colors: of frame i, as the latents say, `tints[i]`."""
 
     def __init__(self, clip: Clip, tints: list[float]) -> None:
-        maps = matrices(points(0), 256)
+        maps = affine_matrices(points(0), 256)
         self.crops = [torch.from_numpy(crop(frame, maps[i], 256)) for i, frame in enumerate(clip.frames)]
         self.tints = tints
 
@@ -144,7 +146,7 @@ def tinted(clip: Clip, tints: list[float], cuts: tuple[int, ...] = ()) -> LipTra
 
 def cast(clip: Clip, lips: LipTrack, *, color_match: bool) -> list[float]:
     """The mean difference of each frame's mouth from the source, in levels."""
-    made = composite([lips], BlendSettings(edge=Edge(feather=0), color_match=color_match))
+    made = composite([lips], BlendSettings(edge=MaskEdge(feather=0), color_match=color_match))
     return [float((frame.astype(float) - source)[allowed(clip, 0, i)].mean()) for i, (frame, source) in enumerate(made)]
 
 

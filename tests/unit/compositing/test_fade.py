@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from latentsync.fade import strengths
+from latentsync.compositing.compositor import opacities
 
 
 def levels(active: str, shots: str | None = None) -> list[float]:
-    return strengths([mark == "x" for mark in active], shots or "1" * len(active)).tolist()
+    return opacities([mark == "x" for mark in active], shots or "1" * len(active)).tolist()
 
 
 def test_fade_is_three_frames_around_a_gap() -> None:

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import pipeline, synthetic
-from latentsync.composite import BlendSettings, Composite, composite
-from latentsync.sampling import draw_noise
-from latentsync.timeline import Timeline
-from latentsync.types import AudioFeatures, FaceTrack, SamplerSettings, Waveform
+from latentsync import synthetic
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import Waveform
+from latentsync.compositing.compositor import Composite, composite
+from latentsync.compositing.settings import BlendSettings
+from latentsync.faces.face_track import FaceTrack
+from latentsync.sampling import sampler, windows
+from latentsync.sampling.conditioning import sample_noise
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.video.timeline import Timeline
 from tests.support.image_clip import Clip
 
 COUNT, SIDE_PX, RESOLUTION = 24, 96, 64
@@ -35,10 +40,10 @@ def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[Compo
     track = FaceTrack(clip, points, cuts, "zero-lag")
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
     sound = silence()
-    settings, codec = SamplerSettings(steps=1, guidance=1.0), synthetic.vae()
-    noise = draw_noise(1, RESOLUTION)
-    samples = pipeline.sample(synthetic.unet(), codec, track, sound, timeline, settings, noise)
-    lips = pipeline.collect(samples, track, timeline, sound.waveform, codec)
+    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1.0), synthetic.vae()
+    noise = sample_noise(1, RESOLUTION)
+    samples = sampler.sample_windows(synthetic.unet(), codec, track, sound, timeline, settings, noise)
+    lips = sampler.build_lip_track(samples, track, timeline, sound.waveform, codec)
     return list(composite([lips], BlendSettings("box", color_match=False)))
 
 
@@ -67,9 +72,9 @@ def test_gap_lips_end_at_a_shot_boundary(clip: Clip) -> None:
 def test_gap_no_window_crosses_gap_or_cut(clip: Clip) -> None:
     points = np.tile(FACE, (COUNT, 1, 1))
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
-    assert pipeline.plan(FaceTrack(clip, points, (10,)), silence(), timeline) == [range(10), range(10, 24)]
+    assert windows.plan_windows(FaceTrack(clip, points, (10,)), silence(), timeline) == [range(10), range(10, 24)]
     points[18:20] = np.nan
     track = FaceTrack(clip, points, (10,))
-    assert pipeline.plan(track, silence(), timeline) == [range(10), range(10, 18), range(20, 24)]
+    assert windows.plan_windows(track, silence(), timeline) == [range(10), range(10, 18), range(20, 24)]
     heard = Timeline(Fraction(25), timeline.source_index, sound_frames=12)
-    assert pipeline.plan(track, silence(), heard) == [range(10), range(10, 12)]
+    assert windows.plan_windows(track, silence(), heard) == [range(10), range(10, 12)]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from latentsync.compositing.box_blend import apply_inpaint_mask, paste_box
+from latentsync.compositing.mouth_blend import MouthBlender, mouth_weight
+from latentsync.compositing.settings import MaskEdge
 from latentsync.errors import UsageError
-from latentsync.face.align import crop, matrices
-from latentsync.face.blend import paste_box, regenerated
-from latentsync.face.mask import keep_mask, mouth_weight
-from latentsync.face.mouth import Edge, MouthPaste
+from latentsync.faces.alignment import affine_matrices, crop, keep_mask
 from tests.support import alignment_golden as golden
 from tests.support import seams
 
@@ -24,7 +24,7 @@ def frame_of(dtype: type) -> np.ndarray:
 
 
 def matrix_at(dx: float = 0, dy: float = 0, resolution: int = 256) -> np.ndarray:
-    return matrices(golden.points(CASE)[11:] + np.array([dx, dy]), resolution)[0]
+    return affine_matrices(golden.points(CASE)[11:] + np.array([dx, dy]), resolution)[0]
 
 
 @pytest.mark.parametrize("resolution", [256, 512])
@@ -32,7 +32,7 @@ def matrix_at(dx: float = 0, dy: float = 0, resolution: int = 256) -> np.ndarray
 def test_mouth_blend_changes_nothing_outside_mask(dtype: type, resolution: int) -> None:
     frame, matrix = frame_of(dtype), matrix_at(resolution=resolution)
     given = frame.copy()
-    pasted = MouthPaste(resolution, Edge()).paste(frame, torch.ones(3, resolution, resolution), matrix)
+    pasted = MouthBlender(resolution, MaskEdge()).paste(frame, torch.ones(3, resolution, resolution), matrix)
     assert pasted.dtype == dtype
     changed = (pasted != frame).any(axis=-1)
     assert not (changed & ~seams.in_frame(matrix, frame.shape[:2], resolution)).any()
@@ -60,7 +60,7 @@ def test_mouth_blend_feather_is_inside_mask_and_exact() -> None:
 
 def test_mouth_blend_full_opacity_shows_the_face() -> None:
     frame, matrix = frame_of(np.uint8), matrix_at()
-    paste = MouthPaste(256, Edge())
+    paste = MouthBlender(256, MaskEdge())
     pasted = paste.paste(frame, torch.full((3, 256, 256), 0.5), matrix)
     laid = paste._lay(matrix, frame.shape[:2])
     whole = laid.weight == 1
@@ -74,7 +74,7 @@ def test_mouth_blend_places_other_crop_sizes_alike(scale: float) -> None:
     face = torch.from_numpy(golden.waves(256))
     size = (round(256 * scale), round(280 * scale))
     stretched = torch.nn.functional.interpolate(face[None], size, mode="bilinear", antialias=True)[0]
-    one, other = (MouthPaste(256, Edge()).paste(frame, given, matrix).astype(int) for given in (face, stretched))
+    one, other = (MouthBlender(256, MaskEdge()).paste(frame, given, matrix).astype(int) for given in (face, stretched))
     # smooth waves resampled once more; a shift of half a pixel would cost over 2 levels on average
     assert np.abs(one - other)[one != frame].mean() < 0.7
 
@@ -82,14 +82,14 @@ def test_mouth_blend_places_other_crop_sizes_alike(scale: float) -> None:
 def test_mouth_blend_unchanged_crop_comes_back() -> None:
     frame = frame_of(np.uint8)
     face = torch.from_numpy(crop(frame, matrix_at(), 256)) / 127.5 - 1
-    pasted = MouthPaste(256, Edge()).paste(frame, face, matrix_at())
+    pasted = MouthBlender(256, MaskEdge()).paste(frame, face, matrix_at())
     assert np.abs(pasted.astype(int) - frame).max() <= 4, "two resamplings of smooth waves"
 
 
 def test_mouth_blend_opacity_fades_and_protects() -> None:
     frame, matrix = frame_of(np.float32), matrix_at()
     face = torch.ones(3, 256, 256)
-    paste = MouthPaste(256, Edge())
+    paste = MouthBlender(256, MaskEdge())
     whole, half = paste.paste(frame, face, matrix), paste.paste(frame, face, matrix, 0.5)
     np.testing.assert_allclose(half, (frame + whole) / 2, atol=1e-6)  # float32 rounding
     np.testing.assert_array_equal(paste.paste(frame, face, matrix, 0.0), frame)
@@ -101,11 +101,11 @@ def test_mouth_blend_opacity_fades_and_protects() -> None:
 
 
 def test_mouth_blend_mask_is_cached_while_face_is_still() -> None:
-    frame, paste = frame_of(np.uint8), MouthPaste(256, Edge())
+    frame, paste = frame_of(np.uint8), MouthBlender(256, MaskEdge())
     face = torch.ones(3, 256, 256)
     moved = [matrix_at() + np.array([[0, 0, dx], [0, 0, 0]]) for dx in (0, 0.001, 7)]
     still = [paste.paste(frame, face, matrix) for matrix in moved]
-    anew = [MouthPaste(256, Edge()).paste(frame, face, matrix) for matrix in moved]
+    anew = [MouthBlender(256, MaskEdge()).paste(frame, face, matrix) for matrix in moved]
     for one, other in zip(still, anew, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1, "a mask kept may be off by less than a level"
     assert not np.array_equal(still[0], still[2])
@@ -113,7 +113,9 @@ def test_mouth_blend_mask_is_cached_while_face_is_still() -> None:
 
 def test_mouth_blend_face_outside_frame_changes_nothing() -> None:
     frame = frame_of(np.uint8)
-    np.testing.assert_array_equal(MouthPaste(256, Edge()).paste(frame, torch.ones(3, 256, 256), matrix_at(5000)), frame)
+    np.testing.assert_array_equal(
+        MouthBlender(256, MaskEdge()).paste(frame, torch.ones(3, 256, 256), matrix_at(5000)), frame
+    )
 
 
 def test_mouth_blend_seam_is_softer_than_box() -> None:
@@ -121,8 +123,8 @@ def test_mouth_blend_seam_is_softer_than_box() -> None:
     frame, matrix = frame_of(np.uint8), matrix_at()
     seen = crop(frame, matrix, 256)
     face = torch.from_numpy(seen) / 127.5 - 1 + 0.2
-    boxed = regenerated(face[None], seen[None], keep_mask(256))[0]
-    mouth = seams.energy(MouthPaste(256, Edge()).paste(frame, face, matrix), frame, matrix, 256)
+    boxed = apply_inpaint_mask(face[None], seen[None], keep_mask(256))[0]
+    mouth = seams.energy(MouthBlender(256, MaskEdge()).paste(frame, face, matrix), frame, matrix, 256)
     box = seams.energy(paste_box(frame, boxed, matrix), frame, matrix, 256)
     assert mouth < box / 4, f"{mouth} and {box}: a ramp of 17 px has far smaller steps than an edge"
 
@@ -130,4 +132,4 @@ def test_mouth_blend_seam_is_softer_than_box() -> None:
 @pytest.mark.parametrize("wrong", [{"grow": 0.3}, {"grow": -0.3}, {"feather": -0.1}, {"feather": 0.4}])
 def test_mouth_blend_bad_mask_edges_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="%"):
-        Edge(**wrong)
+        MaskEdge(**wrong)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from latentsync.errors import FaceError
-from latentsync.face.align import crop, crop_size, matrices, template, track_matrices
-from latentsync.types import FaceTrack
+from latentsync.faces.alignment import affine_matrices, crop, crop_size, template, track_matrices
+from latentsync.faces.face_track import FaceTrack
 from tests.support import alignment_golden as golden
 from tests.support.image_clip import black, decoded
 
@@ -18,7 +18,7 @@ CASE = golden.CASES[0]
 
 @pytest.mark.parametrize("case", golden.CASES, ids=lambda case: case["name"])
 def test_alignment_matches_official(case: dict[str, Any]) -> None:
-    maps = matrices(golden.points(case), case["resolution"])
+    maps = affine_matrices(golden.points(case), case["resolution"])
     # 1e-3 px: upstream fits in float32.
     np.testing.assert_allclose(maps, golden.ALIGN[f"{case['name']}_matrices"], atol=1e-3)
     crops = np.stack([crop(golden.frame(case, i), maps[i], case["resolution"]) for i in case["keep"]])
@@ -29,7 +29,7 @@ def test_alignment_matches_official(case: dict[str, Any]) -> None:
 def test_alignment_matches_official_on_real_frames(shared: Path, resolution: int) -> None:
     recorded = np.load(shared / f"golden/real/align_demo2_{resolution}.npz")
     frames = decoded(shared / "media/demo2_video.mp4", len(recorded["landmarks"]))
-    maps = matrices(recorded["landmarks"], resolution)
+    maps = affine_matrices(recorded["landmarks"], resolution)
     assert crop_size(resolution) == tuple(recorded["crop_size"][::-1])
     np.testing.assert_allclose(maps, recorded["matrices"], atol=1e-3)
     crops = np.stack([crop(frames[i], maps[i], resolution) for i in recorded["keep"]])
@@ -38,28 +38,28 @@ def test_alignment_matches_official_on_real_frames(shared: Path, resolution: int
 
 def test_alignment_keeps_face_that_fits_template() -> None:
     exact = np.rint(template(256) * 8)[None]
-    shrunk = matrices(exact, 256)[0]
+    shrunk = affine_matrices(exact, 256)[0]
     np.testing.assert_allclose(exact[0] @ shrunk[:, :2].T + shrunk[:, 2], template(256), atol=0.1)
 
 
 def test_alignment_smoothing_restarts_after_gap() -> None:
     points = golden.points(CASE)
     points[5] = np.nan
-    maps = matrices(points, 256)
+    maps = affine_matrices(points, 256)
     assert np.isnan(maps[5]).all()
-    np.testing.assert_array_equal(maps[:5], matrices(points[:5], 256))
-    np.testing.assert_array_equal(maps[6:], matrices(points[6:], 256))
+    np.testing.assert_array_equal(maps[:5], affine_matrices(points[:5], 256))
+    np.testing.assert_array_equal(maps[6:], affine_matrices(points[6:], 256))
 
 
 def test_alignment_without_face_gives_no_matrix() -> None:
-    assert np.isnan(matrices(np.full((3, 3, 2), np.nan), 256)).all()
+    assert np.isnan(affine_matrices(np.full((3, 3, 2), np.nan), 256)).all()
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (-240, 0), (240, 0), (0, -160), (0, 200), (-240, -160)])
 @pytest.mark.parametrize("resolution", [256, 512])
 def test_alignment_crop_equals_whole_frame_warp(resolution: int, dx: int, dy: int) -> None:
     frame = golden.frame(CASE, 0)
-    matrix = matrices(golden.points(CASE)[:1] + np.array([dx, dy]), resolution)[0]
+    matrix = affine_matrices(golden.points(CASE)[:1] + np.array([dx, dy]), resolution)[0]
     apart = np.abs(crop(frame, matrix, resolution).astype(int) - _whole_frame_crop(frame, matrix, resolution))
     # Coordinates rounded at another origin may cross a whole level, which truncation and Lanczos then widen.
     assert apart.max() <= 2
@@ -67,13 +67,13 @@ def test_alignment_crop_equals_whole_frame_warp(resolution: int, dx: int, dy: in
 
 
 def test_alignment_face_outside_frame_is_gray() -> None:
-    matrix = matrices(golden.points(CASE)[:1] + 5000.0, 256)[0]
+    matrix = affine_matrices(golden.points(CASE)[:1] + 5000.0, 256)[0]
     assert (crop(golden.frame(CASE, 0), matrix, 256) == 127).all()
 
 
 def test_alignment_float_frame_gives_same_crop() -> None:
     frame = golden.frame(CASE, 0)
-    matrix = matrices(golden.points(CASE)[:1], 256)[0]
+    matrix = affine_matrices(golden.points(CASE)[:1], 256)[0]
     ours = crop(frame.astype(np.float32) / 255, matrix, 256)
     # One level before Lanczos: 255 * (v / 255) may fall just short of v and is truncated.
     assert np.abs(ours.astype(int) - crop(frame, matrix, 256)).max() <= 3
@@ -81,9 +81,9 @@ def test_alignment_float_frame_gives_same_crop() -> None:
 
 def test_alignment_errors_name_the_frame() -> None:
     with pytest.raises(FaceError, match=r"\(frames, 3, 2\)"):
-        matrices(np.zeros((4, 2)), 256)
+        affine_matrices(np.zeros((4, 2)), 256)
     with pytest.raises(FaceError, match="frame 2: the face is too small"):
-        matrices(np.concatenate([golden.points(CASE)[:2], np.full((1, 3, 2), 40.0)]), 256)
+        affine_matrices(np.concatenate([golden.points(CASE)[:2], np.full((1, 3, 2), 40.0)]), 256)
     track = FaceTrack(black(1), np.full((1, 3, 2), 40.0))
     with pytest.raises(FaceError, match="clip, frame 0: the face is too small"):
         track_matrices(track, 256)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from latentsync.errors import FaceError, UsageError, WeightsError
-from latentsync.face.detect import LEFT_CHEEK, NOSE_DEPTH, NOSE_TIP, RIGHT_CHEEK, Face, FaceDetector, overlap, tiles
-from latentsync.face.track import scan
+from latentsync.faces.detection import LEFT_CHEEK, NOSE_DEPTH, NOSE_TIP, RIGHT_CHEEK, FaceDetection, iou
+from latentsync.faces.mediapipe_detector import MediaPipeDetector, tiles
+from latentsync.faces.tracker import track_faces
 from tests.support.image_clip import Clip, decoded, drawn_face
 
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
-def test_detection_finds_real_face(shared: Path, detector: FaceDetector, clip: str) -> None:
+def test_detection_finds_real_face(shared: Path, detector: MediaPipeDetector, clip: str) -> None:
     frame = decoded(shared / f"media/{clip}_video.mp4", 1)[0]
     (face,) = detector.detect(frame)
     left, right, nose = face.points
@@ -23,26 +24,26 @@ def test_detection_finds_real_face(shared: Path, detector: FaceDetector, clip: s
     assert face.area > 100**2
 
 
-def test_detection_points_match_training_landmarks(shared: Path, detector: FaceDetector) -> None:
+def test_detection_points_match_training_landmarks(shared: Path, detector: MediaPipeDetector) -> None:
     recorded = np.load(shared / "golden/real/align_demo2_256.npz")["landmarks"]
     frames = decoded(shared / "media/demo2_video.mp4", len(recorded))
     clip = Clip(frames)
-    found = np.stack([frame.sightings[0].points for frame in scan(clip, detector)])
+    found = np.stack([frame.sightings[0].points for frame in track_faces(clip, detector)])
     # Recorded from whole frames, measured here on enlarged crops: MediaPipe places its mesh anew for each. The face is
     # 270 pixels wide; 1.5 % of it at worst, a third of a percent on average.
     assert np.abs(found - recorded).max() < 4
     assert np.abs(found - recorded).mean() < 1
 
 
-def test_detection_tiles_find_face_whole_frame_misses(shared: Path, detector: FaceDetector) -> None:
+def test_detection_tiles_find_face_whole_frame_misses(shared: Path, detector: MediaPipeDetector) -> None:
     """Frames 18 to 23 of demo3 and 126 to 135 of demo1, where MediaPipe finds no face in the whole frame."""
     for clip, first, count in (("demo3", 18, 6), ("demo1", 126, 10)):
         frames = decoded(shared / f"media/{clip}_video.mp4", first + count)[first:]
-        assert [len(scanned.sightings) for scanned in scan(Clip(frames), detector)] == [1] * count
+        assert [len(scanned.sightings) for scanned in track_faces(Clip(frames), detector)] == [1] * count
 
 
 @pytest.mark.parametrize("face_px", [40, 60, 90])
-def test_detection_finds_small_face_in_large_frame(shared: Path, detector: FaceDetector, face_px: int) -> None:
+def test_detection_finds_small_face_in_large_frame(shared: Path, detector: MediaPipeDetector, face_px: int) -> None:
     frame = decoded(shared / "media/demo2_video.mp4", 1)[0]
     small = cv2.resize(frame, None, fx=face_px / 268, fy=face_px / 268, interpolation=cv2.INTER_AREA)
     picture = np.full((1920, 1080, 3), 90, np.uint8)
@@ -51,7 +52,7 @@ def test_detection_finds_small_face_in_large_frame(shared: Path, detector: FaceD
     assert face.box[2] - face.box[0] == pytest.approx(face_px, rel=0.2)
 
 
-def test_detection_ignores_hands(shared: Path, detector: FaceDetector) -> None:
+def test_detection_ignores_hands(shared: Path, detector: MediaPipeDetector) -> None:
     """The box detector takes the hands in these frames for faces when they are enlarged."""
     for clip, index in (("demo1", 60), ("demo3", 158)):
         frame = decoded(shared / f"media/{clip}_video.mp4", index + 1)[index]
@@ -67,7 +68,7 @@ def test_detection_tiles_cover_frame_and_overlap() -> None:
     assert list(tiles(320, 200)) == []
 
 
-def test_detection_ignores_memory_layout_of_frame(shared: Path, detector: FaceDetector) -> None:
+def test_detection_ignores_memory_layout_of_frame(shared: Path, detector: MediaPipeDetector) -> None:
     frame = decoded(shared / "media/demo2_video.mp4", 1)[0]
     padded = np.zeros((frame.shape[0], frame.shape[1] + 8, 3), np.uint8)
     padded[:, :-8] = frame
@@ -77,7 +78,7 @@ def test_detection_ignores_memory_layout_of_frame(shared: Path, detector: FaceDe
         np.testing.assert_array_equal(face.landmarks, expected.landmarks)
 
 
-def test_detection_sorts_largest_face_first(shared: Path, detector: FaceDetector) -> None:
+def test_detection_sorts_largest_face_first(shared: Path, detector: MediaPipeDetector) -> None:
     small = decoded(shared / "media/demo1_video.mp4", 1)[0][400:1040, 280:920]
     large = decoded(shared / "media/demo2_video.mp4", 1)[0][160:800, 230:870]
     faces = detector.detect(np.concatenate([small, large], axis=1))
@@ -87,17 +88,17 @@ def test_detection_sorts_largest_face_first(shared: Path, detector: FaceDetector
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (480, 640)])
-def test_detection_frame_without_face_gives_none(detector: FaceDetector, size: tuple[int, int]) -> None:
+def test_detection_frame_without_face_gives_none(detector: MediaPipeDetector, size: tuple[int, int]) -> None:
     assert detector.detect(np.zeros((*size, 3), np.uint8)) == ()
 
 
 def test_detection_names_unreadable_model(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"missing\.task"):
-        FaceDetector(tmp_path / "missing.task")
+        MediaPipeDetector(tmp_path / "missing.task")
     broken = tmp_path / "broken.task"
     broken.write_bytes(b"not a model")
     with pytest.raises(WeightsError, match=r"broken\.task.*face_landmarker"):
-        FaceDetector(broken)
+        MediaPipeDetector(broken)
 
 
 def test_detection_measures_a_face() -> None:
@@ -109,22 +110,22 @@ def test_detection_measures_a_face() -> None:
 
 def test_detection_needs_the_whole_mesh() -> None:
     with pytest.raises(FaceError, match=r"\(68, 2\)"):
-        Face(np.zeros((68, 2)))
+        FaceDetection(np.zeros((68, 2)))
     with pytest.raises(FaceError, match="not numbers"):
-        Face(np.full((478, 2), np.nan))
+        FaceDetection(np.full((478, 2), np.nan))
 
 
 def test_detection_refuses_confidence_out_of_range(tmp_path: Path) -> None:
     for confidence in (0, 1.5):
         with pytest.raises(UsageError, match="min_confidence"):
-            FaceDetector(tmp_path / "any.task", confidence)
+            MediaPipeDetector(tmp_path / "any.task", confidence)
 
 
 def test_detection_iou() -> None:
     box = drawn_face(0, 0, 20).box
-    assert overlap(box, box) == pytest.approx(1)
-    assert overlap(box, drawn_face(10, 0, 20).box) == pytest.approx(1 / 3)
-    assert overlap(box, drawn_face(40, 0, 20).box) == 0
+    assert iou(box, box) == pytest.approx(1)
+    assert iou(box, drawn_face(10, 0, 20).box) == pytest.approx(1 / 3)
+    assert iou(box, drawn_face(40, 0, 20).box) == 0
 
 
 @pytest.mark.parametrize("degrees", [-70, -30, 0, 30, 60])
@@ -135,4 +136,4 @@ def test_detection_yaw_comes_from_the_mesh(degrees: float) -> None:
     seen = cheeks_and_nose @ np.array([np.cos(turn), np.sin(turn)])
     mesh = np.zeros((468, 2))
     mesh[[LEFT_CHEEK, RIGHT_CHEEK, NOSE_TIP]] = 100 + 50 * seen[:, None] * [np.cos(tilt), np.sin(tilt)]
-    assert Face(mesh).yaw_degrees == pytest.approx(degrees)
+    assert FaceDetection(mesh).yaw_degrees == pytest.approx(degrees)

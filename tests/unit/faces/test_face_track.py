@@ -4,27 +4,26 @@ import numpy as np
 import pytest
 
 from latentsync.errors import FaceError, UsageError
-from latentsync.face import align
-from latentsync.face.choose import choose, ordered
-from latentsync.face.follow import FollowSettings, follow, runs
-from latentsync.face.people import People, Person
+from latentsync.faces import alignment
+from latentsync.faces.face_track import TrackSettings, build_face_track, runs
+from latentsync.faces.identities import Identities, Identity, select, sort_identities
 from tests.support.image_clip import black
 
 COUNT = 40
 FACE = np.array([[40.0, 40], [60, 40], [50, 55]])
 
 
-def person(frames: list[int], number: int = 1, x: float = 0, side: float = 40, yaw: float = 0) -> Person:
+def person(frames: list[int], number: int = 1, x: float = 0, side: float = 40, yaw: float = 0) -> Identity:
     """A person whose face moves one pixel to the right in every frame."""
     at = np.array(frames)
     points = FACE + np.array([x, 0]) + at[:, None, None] * np.array([1.0, 0])
     boxes = np.stack([x + at, at * 0, x + at + side, at * 0 + side], axis=1).astype(float)
     looks = np.zeros((1, 12, 16, 3), np.float32)
-    return Person(number, at, points, boxes, np.ones(len(at)), np.full(len(at), yaw), looks)
+    return Identity(number, at, points, boxes, np.ones(len(at)), np.full(len(at), yaw), looks)
 
 
-def people(*persons: Person, cuts: tuple[int, ...] = ()) -> People:
-    return People(black(COUNT), persons, cuts)
+def people(*persons: Identity, cuts: tuple[int, ...] = ()) -> Identities:
+    return Identities(black(COUNT), persons, cuts)
 
 
 def without(first: int, stop: int) -> list[int]:
@@ -34,20 +33,20 @@ def without(first: int, stop: int) -> list[int]:
 @pytest.mark.parametrize("smoothing", ["upstream", "zero-lag"])
 def test_face_track_fills_short_gap(smoothing: str) -> None:
     one = person(without(10, 18))
-    track = follow(people(one), one, FollowSettings(smoothing=smoothing))
+    track = build_face_track(people(one), one, TrackSettings(smoothing=smoothing))
     assert track.present.all()
     np.testing.assert_allclose(track.points, person(list(range(COUNT))).points, atol=1e-9)
 
 
 def test_face_track_leaves_long_gap() -> None:
     one = person(without(10, 19))
-    track = follow(people(one), one)
+    track = build_face_track(people(one), one)
     assert np.flatnonzero(~track.present).tolist() == list(range(10, 19))
 
 
 def test_face_track_fills_no_gap_at_ends_or_cuts() -> None:
     one = person([i for i in range(3, COUNT - 3) if not 18 <= i < 22])
-    track = follow(people(one, cuts=(20,)), one)
+    track = build_face_track(people(one, cuts=(20,)), one)
     assert np.flatnonzero(~track.present).tolist() == [0, 1, 2, 18, 19, 20, 21, COUNT - 3, COUNT - 2, COUNT - 1]
     assert track.shots.tolist() == [0] * 20 + [1] * 20
 
@@ -56,25 +55,25 @@ def test_face_track_head_turned_away_is_a_gap() -> None:
     one = person(list(range(COUNT)))
     one.yaws[10:20] = -61
     one.yaws[30:33] = 75
-    track = follow(people(one), one)
+    track = build_face_track(people(one), one)
     assert np.flatnonzero(~track.present).tolist() == list(range(10, 20))
-    assert follow(people(one), one, FollowSettings(max_yaw_degrees=80)).present.all()
+    assert build_face_track(people(one), one, TrackSettings(max_yaw_degrees=80)).present.all()
     with pytest.raises(FaceError, match=r"turned by more than 60 degrees in all 2 frames.*max_yaw"):
-        follow(people(one), person([1, 2], yaw=70))
+        build_face_track(people(one), person([1, 2], yaw=70))
 
 
 def test_face_track_official_smoothing_restarts_at_cut() -> None:
     points = np.random.default_rng(1).uniform(0, 3, (COUNT, 3, 2)) + FACE
-    whole = align.matrices(points, 256, cuts=(20,))
-    np.testing.assert_array_equal(whole[:20], align.matrices(points[:20], 256))
-    np.testing.assert_array_equal(whole[20:], align.matrices(points[20:], 256))
-    assert not np.array_equal(whole[20:], align.matrices(points, 256)[20:])
+    whole = alignment.affine_matrices(points, 256, cuts=(20,))
+    np.testing.assert_array_equal(whole[:20], alignment.affine_matrices(points[:20], 256))
+    np.testing.assert_array_equal(whole[20:], alignment.affine_matrices(points[20:], 256))
+    assert not np.array_equal(whole[20:], alignment.affine_matrices(points, 256)[20:])
 
 
 def test_face_track_zero_lag_stops_at_cut_and_gap() -> None:
     one = person(without(25, 40))
     one.points[12:] += 300
-    track = follow(people(one, cuts=(12,)), one)
+    track = build_face_track(people(one, cuts=(12,)), one)
     expected = person(without(25, 40)).points
     np.testing.assert_allclose(track.points[:12], expected[:12], atol=1e-9)
 
@@ -96,20 +95,20 @@ def test_face_track_sorts_identities(order: str, numbers: list[int]) -> None:
         person(list(range(10, 30)), 2, x=50, side=60),
         person(list(range(10, 12)), 3, x=150, side=100),
     )
-    assert [one.number for one in ordered(everybody, order)] == numbers
-    assert [choose(everybody, order, index).number for index in range(3)] == numbers
+    assert [one.number for one in sort_identities(everybody, order)] == numbers
+    assert [select(everybody, order, index).number for index in range(3)] == numbers
 
 
 def test_face_track_names_choice_that_is_not_there() -> None:
     alone = people(person([1, 2, 3]))
     with pytest.raises(FaceError, match="no face 1 to choose; 1 face was found"):
-        choose(alone, "largest", 1)
+        select(alone, "largest", 1)
     with pytest.raises(FaceError, match="no face found in any of its 40 frames"):
-        choose(people())
+        select(people())
     with pytest.raises(UsageError, match="largest, leftmost"):
-        choose(alone, "prettiest")
+        select(alone, "prettiest")
     with pytest.raises(UsageError, match="index from 0"):
-        choose(alone, "largest", -1)
+        select(alone, "largest", -1)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_face_track_names_choice_that_is_not_there() -> None:
 )
 def test_face_track_refuses_settings_out_of_range(settings: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        FollowSettings(**settings)
+        TrackSettings(**settings)
 
 
 def test_face_track_runs_are_half_open() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from latentsync.face.mask import keep_mask
+from latentsync.faces.alignment import keep_mask
 from tests.support.paths import GOLDEN
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentsync.errors import FaceError
-from latentsync.face.landmarks import from_comfyui, read_json
+from latentsync.faces.precomputed import from_comfyui, read_json
 from tests.support.image_clip import black, drawn_face
 
 SMALL = drawn_face(120, 20, 30).landmarks

@@ -12,14 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.__main__ import main
-from latentsync.face import report
-from latentsync.face.align import crop, matrices
-from latentsync.face.choose import choose, reference_look
-from latentsync.face.detect import FaceDetector
-from latentsync.face.follow import FollowSettings, follow
-from latentsync.face.people import People, Person
-from latentsync.writer import VideoWriter
+from latentsync.cli.main import main
+from latentsync.faces import report
+from latentsync.faces.alignment import affine_matrices, crop
+from latentsync.faces.face_track import TrackSettings, build_face_track
+from latentsync.faces.identities import Identities, Identity, reference_appearance, select
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.output.video_writer import VideoWriter
 from tests.support.heads import SIDE_PX, actor, blanked, found, staged
 from tests.support.image_clip import Clip, black
 
@@ -34,7 +33,7 @@ def pair(shared: Path) -> Clip:
 
 
 @pytest.fixture(scope="module")
-def people(pair: Clip, detector: FaceDetector) -> People:
+def people(pair: Clip, detector: MediaPipeDetector) -> Identities:
     return found(pair, detector)
 
 
@@ -47,39 +46,39 @@ def video(pair: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_report_lists_people_and_frames_left_alone(people: People) -> None:
-    chosen = choose(people, "leftmost")
-    said = report.text(people, followed(people, chosen)).splitlines()
+def test_report_lists_people_and_frames_left_alone(people: Identities) -> None:
+    chosen = select(people, "leftmost")
+    said = report.report_text(people, followed(people, chosen)).splitlines()
     assert said[0] == "clip: 30 frames, 1 shot(s), 2 face(s)"
     assert said[1].startswith("  1 (chosen): 18 of 30 frames (0-7, 20-29), ")
     assert said[2].startswith("  2: 30 of 30 frames (0-29), ")
     assert said[3:] == ["  face in 18 of 30 frames", "  left as they are: 8-19"]
 
 
-def test_report_names_frames_beyond_yaw_limit(people: People) -> None:
-    chosen = choose(people, "rightmost")
+def test_report_names_frames_beyond_yaw_limit(people: Identities) -> None:
+    chosen = select(people, "rightmost")
     yaws = np.where(np.isin(chosen.frames, [10, 11]), 80.0, 0.0)
     turned = replace(chosen, yaws=yaws)
-    assert report.text(people, followed(people, turned)).splitlines()[3:] == [
+    assert report.report_text(people, followed(people, turned)).splitlines()[3:] == [
         "  face in 30 of 30 frames",
         "  bridged: 10-11",
     ]
-    assert report.table(people, followed(people, turned, max_gap_frames=1))["lips"]["left"] == [[10, 12]]
+    assert report.report_json(people, followed(people, turned, max_gap_frames=1))["lips"]["left"] == [[10, 12]]
 
 
-def followed(people: People, person: Person, **settings: Any) -> report.Chosen:
-    how = FollowSettings(**settings)
-    return report.Chosen(person, follow(people, person, how), how)
+def followed(people: Identities, person: Identity, **settings: Any) -> report.Selection:
+    how = TrackSettings(**settings)
+    return report.Selection(person, build_face_track(people, person, how), how)
 
 
-def test_report_without_people(detector: FaceDetector) -> None:
-    assert report.text(found(black(3), detector)) == "clip: 3 frames, 1 shot(s), 0 face(s)"
+def test_report_without_people(detector: MediaPipeDetector) -> None:
+    assert report.report_text(found(black(3), detector)) == "clip: 3 frames, 1 shot(s), 0 face(s)"
 
 
-def test_report_contact_sheet_numbers_everybody(people: People) -> None:
-    crops = list(report.crops(people, 256))
+def test_report_contact_sheet_numbers_everybody(people: Identities) -> None:
+    crops = list(report.identity_crops(people, 256))
     assert [numbered.shape for numbered in crops] == [(256, 256, 3)] * 2
-    decoded = cv2.imdecode(np.frombuffer(report.sheet(crops), np.uint8), cv2.IMREAD_COLOR)
+    decoded = cv2.imdecode(np.frombuffer(report.contact_sheet(crops), np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(decoded[..., ::-1], np.hstack(crops))
     bare = [numberless(people, person) for person in people.persons]
     for numbered, plain in zip(crops, bare, strict=True):
@@ -91,20 +90,20 @@ def test_report_contact_sheet_numbers_everybody(people: People) -> None:
     assert pixels[0] < pixels[1], "a 1 is thinner than a 2"
 
 
-def numberless(people: People, person: Person) -> np.ndarray:
+def numberless(people: Identities, person: Identity) -> np.ndarray:
     """The crop that `report.crops` numbers."""
     best = report._best(person)
     at = int(np.flatnonzero(person.frames == best)[0])
-    matrix = matrices(person.points[at : at + 1], 256, (), "zero-lag")[0]
+    matrix = affine_matrices(person.points[at : at + 1], 256, (), "zero-lag")[0]
     return crop(next(people.source.read([best])), matrix, 256).transpose(1, 2, 0)
 
 
-def test_reference_picture_selects_person(people: People, pair: Clip, detector: FaceDetector) -> None:
+def test_reference_picture_selects_person(people: Identities, pair: Clip, detector: MediaPipeDetector) -> None:
     for left, number in ((0, 1), (2 * SIDE_PX, 2)):
         picture = pair.frames[25][:, left : left + SIDE_PX]
         bright = (picture * 0.7).astype(np.uint8)
         for given in (picture, bright, cv2.resize(picture, None, fx=1.7, fy=1.7).astype(np.float32) / 255):
-            assert choose(people, reference=reference_look(given, detector)).number == number
+            assert select(people, reference=reference_appearance(given, detector)).number == number
 
 
 def command(video: Path, shared: Path, tmp_path: Path, *more: object) -> int:
@@ -144,11 +143,11 @@ def test_faces_command_refuses_bad_arguments(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (480, 640)])
-def test_tracker_frames_without_face_give_nobody(detector: FaceDetector, size: tuple[int, int]) -> None:
+def test_tracker_frames_without_face_give_nobody(detector: MediaPipeDetector, size: tuple[int, int]) -> None:
     for count in (1, 3):
         assert found(Clip(np.zeros((count, *size, 3), np.uint8)), detector).persons == ()
 
 
-def test_tracker_accepts_one_frame(shared: Path, detector: FaceDetector) -> None:
+def test_tracker_accepts_one_frame(shared: Path, detector: MediaPipeDetector) -> None:
     people = found(staged(actor(shared, "demo1", np.zeros(1)), width=SIDE_PX), detector)
-    assert follow(people, choose(people)).present.tolist() == [True]
+    assert build_face_track(people, select(people)).present.tolist() == [True]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latentsync.face.shots import cuts, thumbnail
+from latentsync.faces.shots import detect_cuts, thumbnail
 
 RANDOM = np.random.default_rng(5)
 ONE, OTHER = (RANDOM.uniform(0, 255, (8, 8, 3)).astype(np.float32) for _ in range(2))
@@ -17,28 +17,28 @@ def clip(*parts: tuple[np.ndarray, int]) -> np.ndarray:
 
 
 def test_shots_are_where_the_picture_changes() -> None:
-    assert cuts(clip((ONE, 20), (OTHER, 15), (ONE, 20))) == (20, 35)
-    assert cuts(clip((ONE, 1), (OTHER, 1))) == (1,)
-    assert cuts(clip((ONE, 30))) == ()
-    assert cuts(ONE[None]) == ()
+    assert detect_cuts(clip((ONE, 20), (OTHER, 15), (ONE, 20))) == (20, 35)
+    assert detect_cuts(clip((ONE, 1), (OTHER, 1))) == (1,)
+    assert detect_cuts(clip((ONE, 30))) == ()
+    assert detect_cuts(ONE[None]) == ()
 
 
 def test_shots_ignore_black_frames_and_flashes() -> None:
-    assert cuts(clip((ONE, 20), (BLACK, 3), (ONE, 20))) == ()
-    assert cuts(clip((ONE, 20), (BLACK + 255, 1), (ONE, 20))) == ()
+    assert detect_cuts(clip((ONE, 20), (BLACK, 3), (ONE, 20))) == ()
+    assert detect_cuts(clip((ONE, 20), (BLACK + 255, 1), (ONE, 20))) == ()
 
 
 def test_shots_find_short_insert_and_long_black() -> None:
-    assert cuts(clip((ONE, 20), (OTHER, 3), (ONE, 20))) == (20, 23)
-    assert cuts(clip((ONE, 20), (BLACK, 30), (ONE, 20))) == (20, 50)
-    assert cuts(clip((ONE, 20), (BLACK, 3), (OTHER, 20))) == (20, 23)
+    assert detect_cuts(clip((ONE, 20), (OTHER, 3), (ONE, 20))) == (20, 23)
+    assert detect_cuts(clip((ONE, 20), (BLACK, 30), (ONE, 20))) == (20, 50)
+    assert detect_cuts(clip((ONE, 20), (BLACK, 3), (OTHER, 20))) == (20, 23)
 
 
 def test_shots_ignore_dissolve_and_camera_shake() -> None:
     share = np.linspace(0, 1, 30)[:, None, None, None]
-    assert cuts(((1 - share) * ONE + share * OTHER).astype(np.float32)) == ()
+    assert detect_cuts(((1 - share) * ONE + share * OTHER).astype(np.float32)) == ()
     shaking = np.stack([np.roll(ONE, i % 3, axis=1) for i in range(30)])
-    assert cuts(shaking) == ()
+    assert detect_cuts(shaking) == ()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 300), (1080, 1920)])
@@ -55,5 +55,5 @@ def test_shots_thumbnail_is_the_small_picture(size: tuple[int, int]) -> None:
 def test_shots_ignore_covered_camera() -> None:
     covered = ONE.copy()
     covered[1:7, 1:7] = 90
-    assert cuts(clip((ONE, 20), (covered, 3), (ONE, 20))) == ()
-    assert cuts(clip((ONE, 20), (covered, 30), (ONE, 20))) == (20, 50)
+    assert detect_cuts(clip((ONE, 20), (covered, 3), (ONE, 20))) == ()
+    assert detect_cuts(clip((ONE, 20), (covered, 30), (ONE, 20))) == (20, 50)

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentsync.face import align
-from latentsync.face.detect import FaceDetector
-from latentsync.face.follow import FollowSettings, follow
-from latentsync.face.smooth import zero_lag
-from latentsync.media import VideoFile
+from latentsync.faces import alignment
+from latentsync.faces.face_track import TrackSettings, build_face_track, zero_lag
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.video.video_file import VideoFile
 from tests.support.heads import found
 
 
@@ -43,19 +42,19 @@ def test_smoothing_keeps_length_of_short_runs(count: int) -> None:
 
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
-def test_smoothing_halves_jitter_of_real_head(shared: Path, detector: FaceDetector, clip: str) -> None:
+def test_smoothing_halves_jitter_of_real_head(shared: Path, detector: MediaPipeDetector, clip: str) -> None:
     people = found(VideoFile(shared / f"media/{clip}_video.mp4", duration_seconds=Fraction(2)), detector)
     crops = {
-        smoothing: _corners(follow(people, people.persons[0], FollowSettings(smoothing=smoothing)))
+        smoothing: _corners(build_face_track(people, people.persons[0], TrackSettings(smoothing=smoothing)))
         for smoothing in ("upstream", "zero-lag")
     }
     jitter = {smoothing: np.abs(np.diff(corners, n=2, axis=0)).mean() for smoothing, corners in crops.items()}
     assert jitter["zero-lag"] <= 0.5 * jitter["upstream"]
 
 
-def _corners(track: align.FaceTrack) -> np.ndarray:
+def _corners(track: alignment.FaceTrack) -> np.ndarray:
     """The corners of the crop in the frame: (frames, 3, 4)."""
     maps = np.concatenate(
-        [align.track_matrices(track, 256), np.tile([[[0.0, 0, 1]]], (track.source.frame_count, 1, 1))], 1
+        [alignment.track_matrices(track, 256), np.tile([[[0.0, 0, 1]]], (track.source.frame_count, 1, 1))], 1
     )
     return np.linalg.inv(maps) @ np.array([[0, 0, 1], [210, 0, 1], [0, 280, 1], [210, 280, 1.0]]).T

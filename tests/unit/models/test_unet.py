@@ -13,7 +13,8 @@ from latentsync import synthetic
 from latentsync.checkpoint import meta_shapes
 from latentsync.errors import WeightsError
 from latentsync.models import layers
-from latentsync.models.layers import Attend, Heard, attend, fold, in_parts, norm_over_clip, unfold
+from latentsync.models.layers import AttentionFn, attention, fold, norm_over_clip, unfold
+from latentsync.models.protocols import AudioKV
 from latentsync.models.unet import UNet, UNetConfig
 from tests.support import tiny_networks
 
@@ -36,8 +37,8 @@ def audio() -> torch.Tensor:
 
 
 @pytest.fixture
-def heard(unet: UNet, audio: torch.Tensor) -> Heard:
-    return unet.hear(audio)
+def heard(unet: UNet, audio: torch.Tensor) -> AudioKV:
+    return unet.precompute_audio_kv(audio)
 
 
 @pytest.mark.parametrize("layout", ["unet", "unet_tiny"])
@@ -70,16 +71,16 @@ def test_unet_uses_the_given_attention(x: torch.Tensor, audio: torch.Tensor) -> 
 
     def counted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
         heads_seen.append(heads)
-        return attend(query, key, value, heads)
+        return attention(query, key, value, heads)
 
-    given: Attend = counted
+    given: AttentionFn = counted
     unet = UNet(synthetic.UNET, attention=given)
-    unet(x, 1, unet.hear(audio))
+    unet(x, 1, unet.precompute_audio_kv(audio))
     # 16 spatial transformers and 20 motion modules, two attentions each
     assert heads_seen == [8] * 2 * (16 + 20)
 
 
-def test_unet_shallow_pass_is_end_of_full_pass(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
+def test_unet_shallow_pass_is_end_of_full_pass(unet: UNet, x: torch.Tensor, heard: AudioKV) -> None:
     whole, deep = unet(x, 500, heard)
     shallow, returned = unet(x, 500, heard, deep)
     assert returned is deep
@@ -87,7 +88,7 @@ def test_unet_shallow_pass_is_end_of_full_pass(unet: UNet, x: torch.Tensor, hear
     assert whole.shape == (2, 4, FRAMES, SIDE, SIDE)
 
 
-def test_unet_shallow_pass_takes_cached_features(unet: UNet, x: torch.Tensor, heard: Heard) -> None:
+def test_unet_shallow_pass_takes_cached_features(unet: UNet, x: torch.Tensor, heard: AudioKV) -> None:
     _, deep = unet(x, 500, heard)
     assert not torch.equal(unet(x, 500, heard, torch.zeros_like(deep))[0], unet(x, 500, heard, deep)[0])
 
@@ -95,10 +96,10 @@ def test_unet_shallow_pass_takes_cached_features(unet: UNet, x: torch.Tensor, he
 @pytest.mark.parametrize("frames", [1, FRAMES])
 def test_unet_cfg_pass_is_uncond_and_cond_pass(unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int) -> None:
     x, audio = x[:, :, :frames], audio[:, :frames]
-    heard, nothing = unet.hear(audio), unet.hear(torch.zeros_like(audio))
+    heard, nothing = unet.precompute_audio_kv(audio), unet.precompute_audio_kv(torch.zeros_like(audio))
     (silent, silent_deep), (aware, aware_deep) = unet(x, 500, nothing), unet(x, 500, heard)
-    both, deep = unet(x, 500, heard, guided=True)
-    shallow, _ = unet(x, 500, heard, deep, guided=True)
+    both, deep = unet(x, 500, heard, do_cfg=True)
+    shallow, _ = unet(x, 500, heard, deep, do_cfg=True)
     # float32 kernels sum in another order for another batch
     torch.testing.assert_close(both, torch.cat([silent, aware]), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(deep, torch.cat([silent_deep, aware_deep]), atol=1e-4, rtol=1e-4)
@@ -111,41 +112,23 @@ def test_unet_cfg_pass_is_uncond_and_cond_pass(unet: UNet, x: torch.Tensor, audi
 def test_unet_chunked_layers_give_the_same(
     unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, heard = x[:, :, :frames], unet.hear(audio[:, :frames])
-    whole, deep = unet(x, 500, heard, guided=True)
+    x, heard = x[:, :, :frames], unet.precompute_audio_kv(audio[:, :frames])
+    whole, deep = unet(x, 500, heard, do_cfg=True)
     monkeypatch.setattr(layers, "CPU_PART_BYTES", 50_000)
     counts: list[int] = []
     net = unet.up_blocks[-1].attentions[0].transformer_blocks[0].ff.net
     with net.register_forward_hook(lambda *_: counts.append(1)):
-        in_parts, deep_in_parts = unet(x, 500, heard, guided=True)
+        in_parts, deep_in_parts = unet(x, 500, heard, do_cfg=True)
     assert len(counts) > 1
     # float32 kernels sum in another order for other shapes
     torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(deep_in_parts, deep, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(unet(x, 500, heard, deep, guided=True)[0], whole, atol=1e-4, rtol=1e-4)
-
-
-def test_unet_compiles_only_chosen_layers(x: torch.Tensor, audio: torch.Tensor) -> None:
-    unet = synthetic.unet()
-    expected, _ = unet(x, 500, unet.hear(audio), guided=True)
-    unet.compile_layers()
-    compiled = {type(module).__name__ for module in unet.modules() if module._compiled_call_impl is not None}
-    assert compiled == {"ResNet", "SelfAttention", "AudioAttention", "TemporalAttention", "GatedGelu"}
-    with torch.compiler.set_stance("force_eager"):  # what torch makes of them is torch's own
-        torch.testing.assert_close(unet(x, 500, unet.hear(audio), guided=True)[0], expected)
-
-
-def test_unet_compiled_layers_take_any_batch() -> None:
-    """From the second batch size on, torch compiles with symbolic sizes."""
-    compiled = torch.compile(lambda x: in_parts(torch.sin, x, wider=1), backend="aot_eager", fullgraph=True)
-    for rows in (2, 3, 5):
-        given = torch.ones(rows, 4)
-        torch.testing.assert_close(compiled(given), given.sin())
+    torch.testing.assert_close(unet(x, 500, heard, deep, do_cfg=True)[0], whole, atol=1e-4, rtol=1e-4)
 
 
 def test_unet_windows_of_a_batch_are_independent(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:
-    both, _ = unet(x, 500, unet.hear(audio), guided=True)
-    alone, _ = unet(x[:1], 500, unet.hear(audio[:1]), guided=True)
+    both, _ = unet(x, 500, unet.precompute_audio_kv(audio), do_cfg=True)
+    alone, _ = unet(x[:1], 500, unet.precompute_audio_kv(audio[:1]), do_cfg=True)
     # float32 kernels sum in another order for another batch
     torch.testing.assert_close(both[::2], alone, atol=1e-4, rtol=1e-4)
 

@@ -7,32 +7,32 @@ import torch
 
 from latentsync import synthetic
 from latentsync.checkpoint import meta_shapes
-from latentsync.models.vae import SLICE_IMAGES, DiffusersCodec, autoencoder, diffusers_names
+from latentsync.models.vae import SLICE_IMAGES, DiffusersVAE, autoencoder, diffusers_names
 from tests.support import tiny_networks
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
 @pytest.fixture(scope="module")
-def codec() -> DiffusersCodec:
+def codec() -> DiffusersVAE:
     return synthetic.vae()
 
 
-def test_vae_encodes_to_posterior_mean(codec: DiffusersCodec) -> None:
+def test_vae_encodes_to_posterior_mean(codec: DiffusersVAE) -> None:
     images = tiny_networks.normal(1, 1, 3, 32, 32)
     latents = codec.encode(images)
     assert latents.shape == (1, 4, 4, 4)
     assert torch.equal(latents, codec.vae.encode(images).latent_dist.mode())
 
 
-def test_vae_cast_logs_nothing(codec: DiffusersCodec, caplog: pytest.LogCaptureFixture) -> None:
+def test_vae_cast_logs_nothing(codec: DiffusersVAE, caplog: pytest.LogCaptureFixture) -> None:
     """The cast of diffusers logs a warning each time."""
     assert codec.to("cpu", torch.float64).decode(torch.zeros(1, 4, 8, 8)).dtype == torch.float64
     codec.to("cpu", torch.float32)
     assert not caplog.records
 
 
-def test_vae_slices_give_the_same(codec: DiffusersCodec) -> None:
+def test_vae_slices_give_the_same(codec: DiffusersVAE) -> None:
     latents = tiny_networks.normal(1, SLICE_IMAGES + 1, 4, 4, 4)
     each = torch.cat([codec.decode(latents[i : i + 1]) for i in range(len(latents))])
     # float32 kernels sum in another order for another batch

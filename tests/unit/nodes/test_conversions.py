@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 
 NTSC = Fraction(30000, 1001)
 
 
 @pytest.fixture(scope="session")
 def convert(pack: ModuleType) -> ModuleType:
-    return pack.convert
+    return pack.conversions
 
 
 @pytest.fixture

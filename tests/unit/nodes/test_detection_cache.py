@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 
 
 @pytest.fixture(scope="session")
 def cache(pack: ModuleType) -> ModuleType:
-    return pack.people_cache
+    return pack.detection_cache
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ class Source:
     def __init__(self) -> None:
         self.searched = False
 
-    def remarks(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         if self.searched:
             yield "2 frames are damaged"
 
@@ -47,25 +47,25 @@ class Search:
         self.pack, self.source, self.count = pack, source, 0
 
     def __call__(self) -> Any:
-        from the_pack.latentsync.face.people import People
+        from the_pack.latentsync.faces.identities import Identities
 
         self.count += 1
         self.source.searched = True
-        return People(self.source, (), (3,))
+        return Identities(self.source, (), (3,))
 
 
 def test_detection_cache_hit_repeats_result_and_warnings(pack: ModuleType, cache: ModuleType) -> None:
-    kept, first, second = cache.PeopleCache(), Source(), Source()
+    kept, first, second = cache.DetectionCache(), Source(), Source()
     search, again = Search(pack, first), Search(pack, second)
     found, repeated = kept.found("key", first, search), kept.found("key", second, again)
     assert (search.count, again.count) == (1, 0)
-    assert found.remarks == repeated.remarks == ("2 frames are damaged",)
+    assert found.warnings == repeated.warnings == ("2 frames are damaged",)
     assert repeated.people.source is second
     assert repeated.people.cuts == (3,)
 
 
 def test_detection_cache_evicts_the_oldest(pack: ModuleType, cache: ModuleType) -> None:
-    kept, source = cache.PeopleCache(), Source()
+    kept, source = cache.DetectionCache(), Source()
     search = Search(pack, source)
     for key in range(cache.KEPT):
         kept.found(key, source, search)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,20 +12,20 @@ import pytest
 import torch
 
 from latentsync import synthetic
-from latentsync.pipeline import clips_at_once
-from latentsync.spec import VAE
+from latentsync.sampling.sampler import clip_limit
+from latentsync.weights.catalog import VAE
 
 
 @pytest.fixture(scope="session")
 def runtime(pack: ModuleType) -> ModuleType:
-    return pack.runtime
+    return pack.model_handle
 
 
 class Held:
     """Stands for a tensor on the device."""
 
 
-def test_model_handle_oom_frees_everything(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_handle_oom_frees_everything(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[Held]] = []
     freed: list[bool] = []
 
@@ -38,10 +37,10 @@ def test_model_handle_oom_frees_everything(runtime: ModuleType, monkeypatch: pyt
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
         )
 
-    monkeypatch.setattr(runtime.mm, "unload_all_models", lambda: freed.append(held[0]() is None))
+    monkeypatch.setattr(pack.progress.mm, "unload_all_models", lambda: freed.append(held[0]() is None))
     with pytest.raises(Exception, match="out of memory: close") as caught:
-        list(runtime.tracked(work(), 2))
-    assert type(caught.value).__name__ == "RoomError"
+        list(pack.progress.with_progress(work(), 2))
+    assert type(caught.value).__name__ == "OutOfMemoryError"
     assert str(caught.value).endswith("precision fp8 (CUDA out of memory)")
     assert freed == [True], "what the run held went before the models did"
 
@@ -84,13 +83,13 @@ def test_model_handle_batch_fits_free_memory(
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: free_gb * GB)
     monkeypatch.setattr(runtime.mm, "extra_reserved_memory", lambda: 1 * GB)
-    assert loaded(runtime, version, device).room().most == clips
+    assert loaded(runtime, version, device).room().max_batch == clips
 
 
 def test_model_handle_deterministic_ignores_free_memory(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.args, "deterministic", True)
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
-    assert loaded(runtime, "1.5", "meta").room().most == 1
+    assert loaded(runtime, "1.5", "meta").room().max_batch == 1
 
 
 def test_model_handle_vae_result_ignores_free_memory(
@@ -98,7 +97,7 @@ def test_model_handle_vae_result_ignores_free_memory(
 ) -> None:
     """ComfyUI's VAE chooses its batch size by free memory."""
     synthetic.write_models(tmp_path)
-    codec = runtime.VaeCodec(pack.loading._load_vae(tmp_path / VAE.path))
+    codec = runtime.ComfyVAE(pack.model_loader._load_vae(tmp_path / VAE.path))
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     made = []
     for free_gb in (0.001, 1000):
@@ -115,9 +114,9 @@ def test_model_handle_loads_unet_before_every_batch(runtime: ModuleType, monkeyp
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, memory_required: brought.append(memory_required))
     model = loaded(runtime, "1.6", "meta")
     model.unet.model = synthetic.unet()
-    unet = model.denoiser(clips_at_once(3))
+    unet = model.denoiser(clip_limit(3))
     for windows in (1, 2):
-        assert len(unet.hear(torch.zeros(windows, 2, 50, 384))) == 16
+        assert len(unet.precompute_audio_kv(torch.zeros(windows, 2, 50, 384))) == 16
     assert brought[1] == 1.5 * brought[0] > 0, "two clips, then the three that there is room for"
 
 
@@ -133,23 +132,10 @@ def test_model_handle_model_too_large_is_one_sentence(runtime: ModuleType, monke
     assert freed
 
 
-def test_model_handle_names_compile_error(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._dynamo.exc import TorchDynamoException
-
-    def fails(*_: object, **__: object) -> None:
-        raise TorchDynamoException("backend='inductor' raised: no working C++ compiler\nmore")
-
-    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
-    model = replace(loaded(runtime, "1.5", "cpu"), compiled=True)
-    model.unet.model = fails
-    with pytest.raises(Exception, match=r"torch\.compile failed: .*compiler\. Turn compile off in Load Model"):
-        model.denoiser(model.room())(torch.zeros(1), 1, None)
-
-
-def test_model_handle_passes_other_errors_on(runtime: ModuleType) -> None:
+def test_model_handle_passes_other_errors_on(pack: ModuleType) -> None:
     def work() -> Iterator[int]:
         raise ValueError("mat1 and mat2")
         yield 1
 
     with pytest.raises(ValueError, match="mat1 and mat2"):
-        list(runtime.tracked(work(), 1))
+        list(pack.progress.with_progress(work(), 1))

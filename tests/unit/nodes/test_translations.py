@@ -28,7 +28,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 def nodes(pack: ModuleType) -> dict[str, dict[str, Any]]:
     """The information about each node that ComfyUI sends to its page."""
     extension = pack.LatentSyncExtension()
-    pack.runtime.register_model_folders()
+    pack.model_folders.register_model_folders()
     told = [node.GET_NODE_INFO_V1() for node in asyncio.run(extension.get_node_list())]
     return {info["name"]: info for info in told}
 

@@ -15,7 +15,16 @@ import torch
 
 from latentsync.claim import claimed
 from latentsync.errors import MediaError
-from latentsync.record import FrameCounts, Item, Recorder, RunRecord, of_bytes, of_file, of_tensor, tags
+from latentsync.output.run_record import (
+    FileDigest,
+    FrameCounts,
+    Recorder,
+    RunRecord,
+    digest_bytes,
+    digest_file,
+    digest_tensor,
+    tags,
+)
 from tests.support.paths import REPOSITORY
 
 SCHEMA = json.loads((REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
@@ -51,7 +60,7 @@ def test_record_of_complete_run(tmp_path: Path) -> None:
         consent="signed by Ada",
         frames=FrameCounts(10, 8, 2),
         settings={"blend": "mouth"},
-        model_files=[Item("model", "unet.pt", 5, "0" * 64)],
+        model_files=[FileDigest("model", "unet.pt", 5, "0" * 64)],
     )
     with Recorder(video, record):
         video.write_bytes(b"a video")
@@ -185,12 +194,12 @@ def test_record_names_file_it_cannot_write(tmp_path: Path) -> None:
 def test_record_hashes_are_of_contents(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound")
     digest = hashlib.sha256(b"sound").hexdigest()
-    assert of_file("audio", tmp_path / "a.wav") == Item("audio", "a.wav", 5, digest)
-    assert of_bytes("audio", "a.wav", b"sound") == Item("audio", "a.wav", 5, digest)
+    assert digest_file("audio", tmp_path / "a.wav") == FileDigest("audio", "a.wav", 5, digest)
+    assert digest_bytes("audio", "a.wav", b"sound") == FileDigest("audio", "a.wav", 5, digest)
     values = torch.arange(6, dtype=torch.float32).reshape(2, 3)
-    assert of_tensor("video", "batch", values).sha256 == hashlib.sha256(values.numpy().tobytes()).hexdigest()
+    assert digest_tensor("video", "batch", values).sha256 == hashlib.sha256(values.numpy().tobytes()).hexdigest()
     with pytest.raises(MediaError, match=r"b\.wav: cannot be read"):
-        of_file("audio", tmp_path / "b.wav")
+        digest_file("audio", tmp_path / "b.wav")
 
 
 def test_record_tags_say_it_is_generated() -> None:

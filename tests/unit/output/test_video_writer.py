@@ -13,12 +13,13 @@ import pytest
 import torch
 from skimage.data import astronaut
 
+from latentsync.audio.reader import read_audio
+from latentsync.audio.waveform import Waveform
 from latentsync.errors import AudioError, MediaError, UsageError
-from latentsync.formats import H264, Format, available, named, of_suffix
-from latentsync.media import VideoFile, read_sound
-from latentsync.pixels import Colour, to_bytes
-from latentsync.types import Waveform
-from latentsync.writer import VideoWriter
+from latentsync.output.formats import H264, Format, available_formats, format_for_suffix, format_named
+from latentsync.output.video_writer import VideoWriter
+from latentsync.video.color import ColorSpace, to_uint8
+from latentsync.video.video_file import VideoFile
 
 NTSC = Fraction(30000, 1001)
 AAC_FRAME_SAMPLES = 1024
@@ -73,10 +74,10 @@ def test_writer_rounds_floats(tmp_path: Path) -> None:
 
 def test_writer_tags_colors_as_written(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
-    colour = np.broadcast_to(np.array([200, 40, 90], np.uint8), (48, 64, 3))
+    color = np.broadcast_to(np.array([200, 40, 90], np.uint8), (48, 64, 3))
     with VideoWriter(path, rate=Fraction(25), height=48, width=64, crf=1) as writer:
-        writer.write(colour)
-    assert abs(next(VideoFile(path).read([0])).astype(int) - colour).max() <= 2
+        writer.write(color)
+    assert abs(next(VideoFile(path).read([0])).astype(int) - color).max() <= 2
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
@@ -92,7 +93,7 @@ def test_writer_audio_keeps_its_length(tmp_path: Path, channels: int, rate: int,
     with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=waveform) as writer:
         for number in range(25):
             writer.write(picture(number))
-    heard = read_sound(tmp_path / "out.mp4")
+    heard = read_audio(tmp_path / "out.mp4")
     assert (heard.rate, heard.samples.shape[0]) == (rate, channels)
     assert abs(heard.samples.shape[1] - waveform.samples.shape[1]) < AAC_FRAME_SAMPLES
     assert VideoFile(tmp_path / "out.mp4").frame_count == 25
@@ -227,7 +228,7 @@ def write(path: Path, form: Format, frames: Iterable[np.ndarray], **more: Any) -
     return path
 
 
-@pytest.mark.parametrize("form", available(), ids=str)
+@pytest.mark.parametrize("form", available_formats(), ids=str)
 @pytest.mark.parametrize("size", [(48, 64), (49, 65)])
 def test_writer_every_format_is_read_back(tmp_path: Path, form: Format, size: tuple[int, int]) -> None:
     if size[0] % 2 and not form.odd_pixels:
@@ -239,10 +240,10 @@ def test_writer_every_format_is_read_back(tmp_path: Path, form: Format, size: tu
     path = write(
         tmp_path / f"out{form.suffix}", form, [picture(i, *size) for i in range(40)], waveform=waveform, tags=tags
     )
-    video, heard = VideoFile(path), read_sound(path)
+    video, heard = VideoFile(path), read_audio(path)
     assert (video.frame_count, video.rate, video.height, video.width) == (40, NTSC, *size)
     for number, frame in enumerate(video.read(range(40))):
-        off = abs(to_bytes(frame).astype(int) - picture(number, *size)).mean()
+        off = abs(to_uint8(frame).astype(int) - picture(number, *size)).mean()
         assert off < 2, "nearer to it than to the next, 4 levels away"
     # lossy sound ends with a whole frame of its codec (AAC's has 1024 samples); the others end to the sample
     lossy = AAC_FRAME_SAMPLES / 44100 if form.sound.bits_per_second else 0
@@ -257,7 +258,7 @@ def test_writer_every_format_is_read_back(tmp_path: Path, form: Format, size: tu
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("form", available(), ids=str)
+@pytest.mark.parametrize("form", available_formats(), ids=str)
 def test_writer_short_clip_is_complete(tmp_path: Path, form: Format, count: int) -> None:
     """Ten times, because x265 takes the decoding times of so few frames from uninitialized memory."""
     for _ in range(10):
@@ -266,7 +267,7 @@ def test_writer_short_clip_is_complete(tmp_path: Path, form: Format, count: int)
 
 
 @pytest.mark.parametrize(
-    "form", [form for form in available() if form.suffix in (".mp4", ".mov")], ids=lambda f: f.name
+    "form", [form for form in available_formats() if form.suffix in (".mp4", ".mov")], ids=lambda f: f.name
 )
 def test_writer_file_plays_before_it_is_complete(tmp_path: Path, form: Format) -> None:
     data = write(tmp_path / f"out{form.suffix}", form, [picture(0)]).read_bytes()
@@ -279,19 +280,19 @@ def test_writer_ffv1_is_lossless(tmp_path: Path, dtype: type, channels: int) -> 
     full = np.iinfo(dtype).max
     frames = np.random.default_rng(0).integers(0, full, (3, 48, 65, channels), dtype=dtype, endpoint=True)
     waveform = Waveform(torch.randint(-(2**23), 2**23, (2, 22050)) / 2**23, 22050)  # 24 bits
-    path = write(tmp_path / "out.mkv", named("mkv ffv1 lossless"), frames, waveform=waveform)
+    path = write(tmp_path / "out.mkv", format_named("mkv ffv1 lossless"), frames, waveform=waveform)
     pixels = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}[
         np.dtype(dtype).itemsize, channels
     ]
     with av.open(str(path)) as container:
         read = [frame.to_ndarray(format=pixels) for frame in container.decode(video=0)]
     np.testing.assert_array_equal(np.stack(read), frames)
-    heard = read_sound(path)
+    heard = read_audio(path)
     assert heard.rate == 22050
     assert torch.equal(heard.samples, waveform.samples)
 
 
-@pytest.mark.parametrize("form", [form for form in available() if form.alpha_pixels], ids=str)
+@pytest.mark.parametrize("form", [form for form in available_formats() if form.alpha_pixels], ids=str)
 def test_writer_keeps_alpha(tmp_path: Path, form: Format) -> None:
     alpha = np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None].repeat(48, axis=0)
     frames = [np.concatenate([picture(i), alpha], axis=-1) for i in range(3)]
@@ -305,7 +306,7 @@ def test_writer_keeps_alpha(tmp_path: Path, form: Format) -> None:
     assert abs(kept[1].astype(int) - alpha[..., 0]).max() <= 4, "lossy codecs"
 
 
-@pytest.mark.parametrize("form", [form for form in available() if not form.alpha_pixels], ids=str)
+@pytest.mark.parametrize("form", [form for form in available_formats() if not form.alpha_pixels], ids=str)
 def test_writer_refuses_alpha_format_cannot_hold(tmp_path: Path, form: Format) -> None:
     with pytest.raises(UsageError, match="cannot hold alpha"):
         write(tmp_path / f"out{form.suffix}", form, [np.zeros((48, 64, 4), np.uint8)])
@@ -316,7 +317,7 @@ def test_writer_refuses_alpha_format_cannot_hold(tmp_path: Path, form: Format) -
 def test_writer_writes_10_bits(tmp_path: Path, name: str) -> None:
     """A ramp of 256 steps within 64 levels of 8 bits."""
     ramp = np.linspace(0.3, 0.55, 256, dtype=np.float32)[None, :, None].repeat(48, axis=0).repeat(3, axis=2)
-    path = write(tmp_path / "out.mp4", named(name), [ramp], crf=0)
+    path = write(tmp_path / "out.mp4", format_named(name), [ramp], crf=0)
     with av.open(str(path)) as container:
         read = next(container.decode(video=0)).to_ndarray(format="rgb48le")[20, :, 0]
     assert len(np.unique(read)) > 128, "8 bits would hold 64 of them"
@@ -324,15 +325,15 @@ def test_writer_writes_10_bits(tmp_path: Path, name: str) -> None:
 
 def test_writer_accepts_any_sample_rate(tmp_path: Path) -> None:
     for name in ("mp4 h264", "webm vp9"):
-        form = named(name)
+        form = format_named(name)
         path = write(tmp_path / f"out{form.suffix}", form, [picture(0)] * 30, waveform=tone(1, 12345, 1.0))
-        heard = read_sound(path)
+        heard = read_audio(path)
         assert heard.rate == 48000
         assert float(heard.duration_seconds) == pytest.approx(1, abs=AAC_FRAME_SAMPLES / 48000)
 
 
 def test_writer_carries_source_colors(tmp_path: Path) -> None:
-    path = write(tmp_path / "out.mp4", H264, [picture(5)], colour=Colour(primaries=9, transfer=16, matrix=9), crf=1)
+    path = write(tmp_path / "out.mp4", H264, [picture(5)], color=ColorSpace(primaries=9, transfer=16, matrix=9), crf=1)
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         assert (context.color_primaries, context.color_trc, context.colorspace) == (9, 16, 9)
@@ -342,19 +343,21 @@ def test_writer_carries_source_colors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "colour", [Colour(), Colour(6, 6, 6), Colour(5, 6, 5), Colour(9, 16, 9)], ids=["HD", "NTSC", "PAL", "HDR"]
+    "color",
+    [ColorSpace(), ColorSpace(6, 6, 6), ColorSpace(5, 6, 5), ColorSpace(9, 16, 9)],
+    ids=["HD", "NTSC", "PAL", "HDR"],
 )
-def test_writer_colors_survive_read_and_write(tmp_path: Path, colour: Colour) -> None:
-    first = VideoFile(write(tmp_path / "a.mp4", H264, [picture(5)], colour=colour, crf=1))
-    assert first.colour == colour
-    again = VideoFile(write(tmp_path / "b.mp4", H264, first.read([0]), colour=first.colour, crf=1))
-    assert again.colour == colour
+def test_writer_colors_survive_read_and_write(tmp_path: Path, color: ColorSpace) -> None:
+    first = VideoFile(write(tmp_path / "a.mp4", H264, [picture(5)], color=color, crf=1))
+    assert first.color == color
+    again = VideoFile(write(tmp_path / "b.mp4", H264, first.read([0]), color=first.color, crf=1))
+    assert again.color == color
     assert abs(next(again.read([0])).astype(int) - picture(5)).max() <= 4, "two roundings to 8 bits of luma and chroma"
 
 
 def test_writer_untagged_source_is_bt709() -> None:
-    assert Colour.said(2, 2, 2) == Colour()
-    assert Colour.said(9, 16, 0) == Colour(9, 16, 1), "pixels that are RGB have primaries, and need a matrix"
+    assert ColorSpace.said(2, 2, 2) == ColorSpace()
+    assert ColorSpace.said(9, 16, 0) == ColorSpace(9, 16, 1), "pixels that are RGB have primaries, and need a matrix"
 
 
 def test_writer_default_quality_equals_plain_encode(tmp_path: Path) -> None:
@@ -381,9 +384,9 @@ def psnr(made: np.ndarray, given: np.ndarray) -> float:
 
 
 def test_formats_are_found_by_name_and_suffix() -> None:
-    assert of_suffix(".MP4") is H264
-    assert {of_suffix(suffix).suffix for suffix in (".webm", ".mov", ".mkv")} == {".webm", ".mov", ".mkv"}
+    assert format_for_suffix(".MP4") is H264
+    assert {format_for_suffix(suffix).suffix for suffix in (".webm", ".mov", ".mkv")} == {".webm", ".mov", ".mkv"}
     with pytest.raises(UsageError, match=r"ends in '\.avi': use one of \.mp4"):
-        of_suffix(".avi")
+        format_for_suffix(".avi")
     with pytest.raises(UsageError, match="no format 'gif' here: choose one of mp4 h264"):
-        named("gif")
+        format_named("gif")

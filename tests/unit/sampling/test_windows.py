@@ -12,19 +12,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentsync import pipeline, synthetic
+from latentsync import synthetic
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import Waveform
 from latentsync.errors import UsageError
-from latentsync.pipeline import Sampled, blended
-from latentsync.sampling import draw_noise
-from latentsync.spec import MOST_OVERLAP, WINDOW_FRAMES
-from latentsync.timeline import Timeline, windows
-from latentsync.types import AudioFeatures, FaceTrack, LipTrack, SamplerSettings, Waveform
+from latentsync.faces.face_track import FaceTrack
+from latentsync.models.constants import MAX_OVERLAP, WINDOW_FRAMES
+from latentsync.sampling import sampler, windows
+from latentsync.sampling.conditioning import sample_noise
+from latentsync.sampling.lip_track import LipTrack
+from latentsync.sampling.sampler import StepOutput
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.sampling.windows import crossfade, split_windows
+from latentsync.video.timeline import Timeline
 from tests.support.image_clip import Clip
 
 COUNT, SIDE_PX, RESOLUTION = 40, 96, 64
 CUTS = (26,)
 FACE = np.array([[36.0, 36], [60, 36], [48, 50]])
-overlaps = st.integers(0, MOST_OVERLAP)
+overlaps = st.integers(0, MAX_OVERLAP)
 
 
 class ReadOnce(Clip):
@@ -52,28 +58,28 @@ def parts(clip: Clip) -> tuple[FaceTrack, AudioFeatures, Timeline]:
     return track, features, Timeline(Fraction(25), tuple(range(COUNT)))
 
 
-def sampled(clip: Clip, overlap: int, steps: int = 2) -> list[Sampled]:
+def sampled(clip: Clip, overlap: int, steps: int = 2) -> list[StepOutput]:
     """One window at a time, because another batch size sums in another order."""
-    unet, noise, room = synthetic.unet(), draw_noise(1, RESOLUTION), pipeline.clips_at_once(1)
-    settings = SamplerSettings(steps=steps, guidance=1.0, overlap=overlap)
-    return list(pipeline.sample(unet, synthetic.vae(), *parts(clip), settings, noise, room=room))
+    unet, noise, room = synthetic.unet(), sample_noise(1, RESOLUTION), sampler.clip_limit(1)
+    settings = SamplerSettings(num_inference_steps=steps, guidance_scale=1.0, overlap=overlap)
+    return list(sampler.sample_windows(unet, synthetic.vae(), *parts(clip), settings, noise, room=room))
 
 
 @pytest.fixture(scope="module")
-def samples(clip: Clip) -> list[Sampled]:
+def samples(clip: Clip) -> list[StepOutput]:
     return sampled(clip, overlap=4)
 
 
-def collected(samples: list[Sampled], clip: Clip) -> LipTrack:
+def collected(samples: list[StepOutput], clip: Clip) -> LipTrack:
     track, features, timeline = parts(clip)
-    return pipeline.collect(samples, track, timeline, features.waveform, synthetic.vae())
+    return sampler.build_lip_track(samples, track, timeline, features.waveform, synthetic.vae())
 
 
-def test_windows_overlap_is_cross_faded(clip: Clip, samples: list[Sampled]) -> None:
+def test_windows_overlap_is_cross_faded(clip: Clip, samples: list[StepOutput]) -> None:
     made = {one.window: one.latents[0].movedim(1, 0) for one in samples if one.step == one.steps}
-    assert list(made) == [range(16), range(12, 26), range(26, 40)] == pipeline.plan(*parts(clip), 4)
+    assert list(made) == [range(16), range(12, 26), range(26, 40)] == windows.plan_windows(*parts(clip), 4)
     lips = collected(samples, clip)
-    assert lips.slots.tolist() == list(range(COUNT)), "every frame once, in order"
+    assert lips.latent_index.tolist() == list(range(COUNT)), "every frame once, in order"
     first, second, third = made.values()
     assert torch.equal(lips.latents[:12], first[:12].half())
     assert torch.equal(lips.latents[16:26], second[4:].half())
@@ -91,7 +97,7 @@ def test_windows_shared_frame_is_read_once(clip: Clip) -> None:
     assert counted.asked == list(range(COUNT))
 
 
-def test_windows_result_does_not_depend_on_batch(clip: Clip, samples: list[Sampled]) -> None:
+def test_windows_result_does_not_depend_on_batch(clip: Clip, samples: list[StepOutput]) -> None:
     apart = sampled(clip, overlap=0)
     assert [one.window for one in apart[::2]] == [range(16), range(16, 26), range(26, 40)]
     for i in (1, -1):
@@ -101,12 +107,12 @@ def test_windows_result_does_not_depend_on_batch(clip: Clip, samples: list[Sampl
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 2), max_size=80), overlaps)
 def test_windows_weights_of_every_frame_sum_to_one(active: list[int], overlap: int) -> None:
-    chosen = list(windows(active, WINDOW_FRAMES, overlap))
+    chosen = list(split_windows(active, WINDOW_FRAMES, overlap))
     # the latents of window k are its unit vector: what comes out are the weights
     weights = torch.eye(max(len(chosen), 1), dtype=torch.float64)
     made = ((window, weights[k].expand(len(window), -1)) for k, window in enumerate(chosen))
     ranges, given_weights = [], []
-    for frames, latents in blended(made):
+    for frames, latents in crossfade(made):
         assert len(frames) == len(latents) > 0
         ranges.append(frames)
         given_weights += [*zip(frames, latents, strict=True)]
@@ -122,15 +128,15 @@ def test_windows_only_one_is_held_back() -> None:
     given_so_far: list[int] = []
 
     def made() -> Iterator[tuple[range, torch.Tensor]]:
-        for k, window in enumerate(windows([1] * 100, 16, 4)):
+        for k, window in enumerate(split_windows([1] * 100, 16, 4)):
             given_so_far.append(k)
             yield window, torch.zeros(len(window), 4, 2, 2)
 
-    for k, _ in enumerate(blended(made())):
+    for k, _ in enumerate(crossfade(made())):
         assert given_so_far[-1] <= k + 1
 
 
-@pytest.mark.parametrize("overlap", [-1, MOST_OVERLAP + 1])
+@pytest.mark.parametrize("overlap", [-1, MAX_OVERLAP + 1])
 def test_windows_overlap_out_of_range_is_refused(overlap: int) -> None:
     with pytest.raises(UsageError, match="overlap must be from 0"):
         SamplerSettings(overlap=overlap)

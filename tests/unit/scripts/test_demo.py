@@ -10,8 +10,8 @@ import pytest
 
 from latentsync import marks
 from latentsync.errors import WeightsError
-from latentsync.spec import MODELS, VAE
 from latentsync.synthetic import write_models
+from latentsync.weights.catalog import MODELS, VAE
 from scripts import demo
 
 

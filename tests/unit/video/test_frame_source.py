@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentsync.errors import MediaError, UsageError
-from latentsync.media import ImageBatch
+from latentsync.video.frame_source import ImageBatch
 
 
 def test_image_batch_reads_frames() -> None:

@@ -12,8 +12,10 @@ import av
 import numpy as np
 import pytest
 
+from latentsync.audio.reader import read_audio
 from latentsync.errors import AudioError, LatentSyncError, MediaError
-from latentsync.media import VideoFile, read_sound
+from latentsync.video import decoder
+from latentsync.video.video_file import VideoFile
 from tests.support.numbered_clip import (
     HEIGHT,
     WIDTH,
@@ -74,13 +76,13 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], int]] = {
     "8 bit 4:2:2": ("a.mkv", lambda path: deep(path, "yuv422p", "libx264"), 30),
     "interlaced": ("a.mp4", interlaced, 30),
     "two streams": ("a.mp4", two_streams, 30),
-    "vp8 webm": ("a.webm", lambda path: make_clip(path, range(30), codec="libvpx", container="webm", options={}), 30),
+    "vp8 webm": ("a.webm", lambda path: make_clip(path, range(30), vae="libvpx", container="webm", options={}), 30),
     "vp9 webm": (
         "a.webm",
-        lambda path: make_clip(path, range(30), codec="libvpx-vp9", container="webm", options={}),
+        lambda path: make_clip(path, range(30), vae="libvpx-vp9", container="webm", options={}),
         30,
     ),
-    "mpeg4 avi": ("a.avi", lambda path: make_clip(path, range(30), codec="mpeg4", container="avi", options={}), 30),
+    "mpeg4 avi": ("a.avi", lambda path: make_clip(path, range(30), vae="mpeg4", container="avi", options={}), 30),
     "h264 avi": ("a.avi", lambda path: make_clip(path, range(30), container="avi", options={"bf": "0"}), 30),
     "transport stream": ("a.ts", lambda path: make_clip(path, range(30), container="mpegts"), 30),
 }
@@ -152,14 +154,14 @@ def test_video_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
         shown[order] = numbers(video.read(indices))
     assert shown["up"][:24] + shown["up"][36:] == expected[:24] + expected[36:]
     assert shown["down"] == shown["up"][::-1]
-    (remark,) = video.remarks()
+    (remark,) = video.warnings()
     assert remark.startswith("damaged.mp4: 3 of 60 frames are damaged (the first is 21)")
 
 
 def test_video_damaged_start_is_reported(tmp_path: Path) -> None:
     """The first good frame replaces the damaged frames before it."""
     path = tmp_path / "damaged.mkv"
-    make_clip(path, range(20), codec="mjpeg", container="matroska", options={"qmin": "2"}, pixels="yuvj420p")
+    make_clip(path, range(20), vae="mjpeg", container="matroska", options={"qmin": "2"}, pixels="yuvj420p")
     data = bytearray(path.read_bytes())
     for position, size in packets(path)[:3]:
         data[position + 20 : position + size] = bytes(size - 20)
@@ -182,11 +184,11 @@ def test_video_frames_before_first_keyframe_are_skipped(tmp_path: Path) -> None:
 
 def test_video_ping_pong_decodes_few_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the length needs twice the decoding, even if a group of pictures exceeds the cache."""
-    from latentsync import decoding
+    from latentsync.video import container
 
-    monkeypatch.setattr(decoding, "HELD_BYTES", 10 * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoder, "CACHE_BYTES", 10 * HEIGHT * WIDTH * 2)
     pictures = 0
-    plain = decoding.decoded
+    plain = container.decode_packets
 
     def counting(*arguments: object) -> object:
         nonlocal pictures
@@ -194,7 +196,7 @@ def test_video_ping_pong_decodes_few_passes(tmp_path: Path, monkeypatch: pytest.
             pictures += 1
             yield frame
 
-    monkeypatch.setattr(decoding, "decoded", counting)
+    monkeypatch.setattr(decoder, "decode_packets", counting)
     costs = []
     for count in (120, 240, 480):
         make_clip(tmp_path / "clip.mp4", range(count), options={"bf": "2", "g": "30", "crf": "20"})
@@ -235,7 +237,7 @@ def test_video_b_frames_in_avi_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("channels", "rate"), [(1, 44100), (2, 44100), (2, 48000), (6, 48000)])
 def test_audio_keeps_channels_and_rate(tmp_path: Path, channels: int, rate: int) -> None:
     make_wav(tmp_path / "a.wav", tone(channels, rate), rate)
-    heard = read_sound(tmp_path / "a.wav")
+    heard = read_audio(tmp_path / "a.wav")
     assert (heard.samples.shape, heard.rate) == ((channels, rate), rate)
 
 
@@ -263,7 +265,7 @@ def test_audio_lost_packet_is_silence(tmp_path: Path, name: str, codec: str, kin
                 if not 0.7 < packet.pts * packet.time_base < 1.2:
                     out.mux(packet)
         out.mux(stream.encode(None))
-    heard = read_sound(path)
+    heard = read_audio(path)
     assert heard.duration_seconds == pytest.approx(2.0, abs=0.06)
     loud = heard.samples.abs().amax(dim=0)
     assert float(loud[int(0.85 * 48000) : int(1.1 * 48000)].max()) < 0.05
@@ -286,9 +288,9 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "name", "read", "error"),
     [
-        (no_sound, "mute.mp4", read_sound, AudioError),
-        (words, "words.mp3", read_sound, AudioError),
-        (nothing, "nothing.wav", read_sound, AudioError),
+        (no_sound, "mute.mp4", read_audio, AudioError),
+        (words, "words.mp3", read_audio, AudioError),
+        (nothing, "nothing.wav", read_audio, AudioError),
         (words, "words.mov", VideoFile, MediaError),
     ],
 )

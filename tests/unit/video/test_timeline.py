@@ -14,20 +14,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentsync.audio.waveform import Waveform
 from latentsync.errors import UsageError
-from latentsync.timeline import (
+from latentsync.sampling.windows import split_windows
+from latentsync.video.timeline import (
     MODEL_RATE,
-    Length,
+    LengthMode,
     Timeline,
-    frames_in,
+    build_timeline,
     hold,
-    lay_out,
     loop,
+    num_frames,
     output_rate,
     ping_pong,
-    windows,
 )
-from latentsync.types import Waveform
 
 RATES = [
     *(Fraction(rate) for rate in (24, 25, 30, 50)),
@@ -35,7 +35,7 @@ RATES = [
 ]
 rates = st.sampled_from(RATES)
 lengths = st.integers(1, 100)
-modes: st.SearchStrategy[Length] = st.sampled_from(get_args(Length))
+modes: st.SearchStrategy[LengthMode] = st.sampled_from(get_args(LengthMode))
 sample_rates = st.sampled_from([16000, 22050, 44100, 48000])
 
 
@@ -62,20 +62,20 @@ class Clip:
 
 @given(lengths, rates)
 def test_timeline_frames_have_exact_length(count: int, rate: Fraction) -> None:
-    assert frames_in(count / rate, rate) == count
+    assert num_frames(count / rate, rate) == count
 
 
 @given(lengths, rates, sample_rates, st.sampled_from(["floor", "ceil"]))
 def test_timeline_whole_samples_give_exact_frames(count: int, rate: Fraction, hertz: int, rounding: str) -> None:
     samples = count / rate * hertz
     whole = samples // 1 if rounding == "floor" else -(-samples // 1)
-    assert frames_in(Fraction(whole, hertz), rate) == count
+    assert num_frames(Fraction(whole, hertz), rate) == count
 
 
 def test_timeline_empty_audio_still_has_one_frame() -> None:
-    assert frames_in(Fraction(0), Fraction(25)) == 1
-    assert frames_in(Fraction(1, 50), Fraction(25)) == 1
-    assert frames_in(Fraction(3, 50), Fraction(25)) == 2, "halves go up"
+    assert num_frames(Fraction(0), Fraction(25)) == 1
+    assert num_frames(Fraction(1, 50), Fraction(25)) == 1
+    assert num_frames(Fraction(3, 50), Fraction(25)) == 2, "halves go up"
 
 
 @given(lengths, st.integers(0, 1000))
@@ -93,7 +93,7 @@ def test_ping_pong_by_hand() -> None:
 
 @given(lengths, rates, lengths, rates)
 def test_timeline_lasts_as_long_as_the_audio(held: int, source_rate: Fraction, wanted: int, rate: Fraction) -> None:
-    timeline = lay_out(Clip(held, source_rate), wanted / rate, rate)
+    timeline = build_timeline(Clip(held, source_rate), wanted / rate, rate)
     assert (timeline.frame_count, timeline.rate) == (wanted, rate)
     assert timeline.duration_seconds == wanted / rate
     assert all(0 <= i < held for i in timeline.source_index)
@@ -101,14 +101,14 @@ def test_timeline_lasts_as_long_as_the_audio(held: int, source_rate: Fraction, w
 
 @given(lengths, rates, lengths)
 def test_timeline_source_fps_shows_every_frame(held: int, rate: Fraction, wanted: int) -> None:
-    timeline = lay_out(Clip(held, rate), wanted / rate, rate)
+    timeline = build_timeline(Clip(held, rate), wanted / rate, rate)
     assert timeline.source_index == tuple(ping_pong(i, held) for i in range(wanted))
 
 
 @given(lengths, rates)
 def test_timeline_first_pass_is_forward_and_on_time(held: int, source_rate: Fraction) -> None:
     clip = Clip(held, source_rate)
-    shown = lay_out(clip, clip.duration_seconds).source_index
+    shown = build_timeline(clip, clip.duration_seconds).source_index
     assert list(shown) == sorted(shown)
     for position, i in enumerate(shown[: held - 1]):
         assert 0 <= position / MODEL_RATE - i / source_rate < 1 / source_rate or i == held - 1
@@ -116,7 +116,7 @@ def test_timeline_first_pass_is_forward_and_on_time(held: int, source_rate: Frac
 
 @given(st.lists(st.booleans(), max_size=80), st.integers(1, 20))
 def test_windows_cover_active_frames_once(active: list[bool], longest: int) -> None:
-    found = list(windows(active, longest))
+    found = list(split_windows(active, longest))
     assert [i for window in found for i in window] == [i for i, on in enumerate(active) if on]
     assert all(1 <= len(window) <= longest for window in found)
     for a, b in pairwise(found):
@@ -126,7 +126,7 @@ def test_windows_cover_active_frames_once(active: list[bool], longest: int) -> N
 @given(st.lists(st.integers(0, 2), max_size=80), st.integers(1, 20), st.data())
 def test_windows_with_overlap_cover_active_frames(active: list[int], longest: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, longest - 1))
-    found = list(windows(active, longest, overlap))
+    found = list(split_windows(active, longest, overlap))
     assert sorted({i for window in found for i in window}) == [i for i, on in enumerate(active) if on]
     for window in found:
         assert 1 <= len(window) <= longest
@@ -134,14 +134,14 @@ def test_windows_with_overlap_cover_active_frames(active: list[int], longest: in
     for a, b in pairwise(found):
         assert a.stop < b.stop, "each adds a frame"
         assert b.start >= a.stop or (a.stop - b.start == overlap and len(a) == longest)
-    assert overlap > 0 or found == list(windows(active, longest))
+    assert overlap > 0 or found == list(split_windows(active, longest))
 
 
 def test_windows_with_overlap_by_hand() -> None:
-    assert list(windows([1] * 33, 16, 4)) == [range(16), range(12, 28), range(24, 33)]
-    assert list(windows([1] * 28, 16, 4)) == [range(16), range(12, 28)], "a third would add nothing"
-    assert list(windows([1] * 3, 16, 4)) == [range(3)]
-    assert list(windows([1] * 17 + [2] * 3, 16, 4)) == [range(16), range(12, 17), range(17, 20)]
+    assert list(split_windows([1] * 33, 16, 4)) == [range(16), range(12, 28), range(24, 33)]
+    assert list(split_windows([1] * 28, 16, 4)) == [range(16), range(12, 28)], "a third would add nothing"
+    assert list(split_windows([1] * 3, 16, 4)) == [range(3)]
+    assert list(split_windows([1] * 17 + [2] * 3, 16, 4)) == [range(16), range(12, 17), range(17, 20)]
 
 
 @pytest.mark.parametrize("rate", [Fraction(0), Fraction(-25)])
@@ -168,26 +168,26 @@ def test_timeline_auto_keeps_supported_fps() -> None:
 
 @given(lengths, rates, lengths, sample_rates, modes, st.sampled_from(["auto", "25", "source"]))
 def test_timeline_length_is_exact_in_every_mode(
-    held: int, source_rate: Fraction, heard: int, hertz: int, mode: Length, choice: str
+    held: int, source_rate: Fraction, heard: int, hertz: int, mode: LengthMode, choice: str
 ) -> None:
     rate = output_rate(source_rate, choice)
     sound = Waveform(torch.zeros(1, round(heard / rate * hertz)), hertz)
     clip = Clip(held, source_rate)
-    timeline = lay_out(clip, sound.duration_seconds, rate, mode)
-    shown = frames_in(clip.duration_seconds, rate)
+    timeline = build_timeline(clip, sound.duration_seconds, rate, mode)
+    shown = num_frames(clip.duration_seconds, rate)
     expected = {"video": shown, "shortest": min(shown, heard)}.get(mode, heard)
     assert (timeline.frame_count, timeline.rate) == (expected, rate)
     assert timeline.sound_frames == min(expected, heard)
-    fitted = timeline.fit(sound)
-    assert frames_in(fitted.duration_seconds, rate) == expected
+    fitted = sound.fit_to(timeline.frame_count, timeline.rate)
+    assert num_frames(fitted.duration_seconds, rate) == expected
     assert abs(fitted.duration_seconds - timeline.duration_seconds) <= Fraction(1, 2 * hertz), "half a sample"
     assert fitted is sound or expected != heard, "sound that lasts as long is not touched"
 
 
 @given(lengths, rates, lengths, modes)
-def test_timeline_frames_are_exact_in_every_mode(held: int, rate: Fraction, heard: int, mode: Length) -> None:
+def test_timeline_frames_are_exact_in_every_mode(held: int, rate: Fraction, heard: int, mode: LengthMode) -> None:
     """At the source's frame rate, frame i of the output is frame f(i) of the source, as the mode defines f."""
-    timeline = lay_out(Clip(held, rate), heard / rate, rate, mode)
+    timeline = build_timeline(Clip(held, rate), heard / rate, rate, mode)
     meant = {
         "ping-pong": lambda i: [*range(held), *reversed(range(held))][i % (2 * held)],
         "loop": lambda i: i % held,
@@ -203,8 +203,8 @@ def test_timeline_other_modes_by_hand() -> None:
 
 def test_timeline_cuts_or_pads_audio() -> None:
     sound = Waveform(torch.ones(2, 44100), 44100)
-    longer = Timeline(Fraction(25), tuple(range(50))).fit(sound)
+    longer = sound.fit_to(50, Fraction(25))
     assert (longer.samples.shape, float(longer.samples.sum())) == ((2, 88200), 88200.0)
     assert not longer.samples[:, 44100:].any()
-    shorter = Timeline(Fraction(25), tuple(range(5))).fit(sound)
+    shorter = sound.fit_to(5, Fraction(25))
     assert shorter.samples.shape == (2, 8820)

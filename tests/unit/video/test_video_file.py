@@ -13,9 +13,9 @@ import av
 import numpy as np
 import pytest
 
-from latentsync import decoding
 from latentsync.errors import MediaError, UsageError
-from latentsync.media import VideoFile
+from latentsync.video import decoder
+from latentsync.video.video_file import VideoFile
 from tests.support.numbered_clip import HEIGHT, WIDTH, make_clip, make_wav, number_of, numbers, turn
 
 NTSC = Fraction(30000, 1001)
@@ -53,34 +53,34 @@ def test_video_file_constant_frame_rate(clip: Path) -> None:
 def test_video_file_any_read_order(
     clip: Path, order: list[int], held_pictures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "HELD_BYTES", held_pictures * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoder, "CACHE_BYTES", held_pictures * HEIGHT * WIDTH * 2)
     assert numbers(VideoFile(clip).read(iter(order))) == order
 
 
 def test_video_file_backward_read_decodes_gop_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    hold = decoding.Reader._hold
+    hold = decoder.FrameReader._hold
 
-    def counting(reader: decoding.Reader, at: int, *rest: object, **options: bool) -> None:
+    def counting(reader: decoder.FrameReader, at: int, *rest: object, **options: bool) -> None:
         decoded.append(at)
         hold(reader, at, *rest, **options)
 
-    monkeypatch.setattr(decoding.Reader, "_hold", counting)
+    monkeypatch.setattr(decoder.FrameReader, "_hold", counting)
     list(VideoFile(clip).read(range(59, -1, -1)))
     assert len(decoded) <= 60 + 12, "each group once, and the last one again, since a single frame was asked for first"
 
 
 def test_video_file_cache_stays_within_limit(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "HELD_BYTES", 4 * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoder, "CACHE_BYTES", 4 * HEIGHT * WIDTH * 2)
     most = 0
-    hold = decoding.Reader._hold
+    hold = decoder.FrameReader._hold
 
-    def watching(reader: decoding.Reader, *rest: object, **options: bool) -> None:
+    def watching(reader: decoder.FrameReader, *rest: object, **options: bool) -> None:
         nonlocal most
         hold(reader, *rest, **options)
         most = max(most, len(reader._held))
 
-    monkeypatch.setattr(decoding.Reader, "_hold", watching)
+    monkeypatch.setattr(decoder.FrameReader, "_hold", watching)
     list(VideoFile(clip).read([*range(60), *range(59, -1, -1)]))
     assert 1 < most <= 8
 
@@ -222,7 +222,7 @@ def test_video_file_dropped_read_closes_file(clip: Path) -> None:
 
 @pytest.mark.parametrize("codec", ["libvpx-vp9", "ffv1", "mpeg4", "libx265"])
 def test_video_file_other_codecs(tmp_path: Path, codec: str) -> None:
-    make_clip(tmp_path / "clip.mkv", range(40), codec=codec, container="matroska", options={"g": "10"})
+    make_clip(tmp_path / "clip.mkv", range(40), vae=codec, container="matroska", options={"g": "10"})
     order = [*range(40), *range(39, -1, -1), 17]
     assert numbers(VideoFile(tmp_path / "clip.mkv").read(order)) == order
 

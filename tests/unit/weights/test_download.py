@@ -19,8 +19,8 @@ from huggingface_hub import constants, file_download
 
 from latentsync import fetch, hub, verify
 from latentsync.errors import WeightsError
-from latentsync.spec import HUB, WeightFile
-from latentsync.work import finish
+from latentsync.progress import run
+from latentsync.weights.catalog import HUB, WeightFile
 from tests.support.file_server import Served, serving
 
 CONTENT = random.Random(1).randbytes(1 << 20)
@@ -62,13 +62,13 @@ def test_download_is_complete_with_progress(served: Served, tmp_path: Path) -> N
 def test_download_skips_existing_file(served: Served, tmp_path: Path) -> None:
     place = tmp_path / "tiny.pt"
     place.write_bytes(b"anything")
-    finish(fetch.fetch_one(published(served), place))
+    run(fetch.fetch_one(published(served), place))
     assert (place.read_bytes(), served.requests) == (b"anything", [])
 
 
 def test_download_resumes_after_interruption(served: Served, tmp_path: Path) -> None:
     served.cuts["/tiny.pt"] = [500_000]
-    finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+    run(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert (tmp_path / "tiny.pt").read_bytes() == CONTENT
     kept = 500_000 // CHUNK_BYTES * CHUNK_BYTES
     assert served.requests == [("/tiny.pt", None), ("/tiny.pt", f"bytes={kept}-")]
@@ -78,11 +78,11 @@ def test_download_next_try_resumes(served: Served, tmp_path: Path) -> None:
     served.cuts["/tiny.pt"] = [300_000] + 6 * [0]
     place = tmp_path / "tiny.pt"
     with pytest.raises(WeightsError, match=r"tiny.pt: .*What came is kept. Try again"):
-        finish(fetch.fetch_one(published(served), place))
+        run(fetch.fetch_one(published(served), place))
     kept = fetch.part_of(place).stat().st_size
     assert not place.exists()
     assert 0 < kept <= 300_000
-    finish(fetch.fetch_one(published(served), place))
+    run(fetch.fetch_one(published(served), place))
     assert place.read_bytes() == CONTENT
     assert served.requests[-1] == ("/tiny.pt", f"bytes={kept}-")
 
@@ -90,7 +90,7 @@ def test_download_next_try_resumes(served: Served, tmp_path: Path) -> None:
 def test_download_restarts_without_range_support(served: Served, tmp_path: Path) -> None:
     served.resumes = False
     fetch.part_of(tmp_path / "tiny.pt").write_bytes(CONTENT[:1000])
-    finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+    run(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert (tmp_path / "tiny.pt").read_bytes() == CONTENT
 
 
@@ -106,14 +106,14 @@ def test_download_restarts_without_range_support(served: Served, tmp_path: Path)
 def test_download_wrong_file_never_gets_the_name(served: Served, tmp_path: Path, content: bytes, said: str) -> None:
     served.files["/tiny.pt"] = content
     with pytest.raises(WeightsError, match=said):
-        finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+        run(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert not (tmp_path / "tiny.pt").exists()
 
 
 def test_download_too_long_file_is_deleted(served: Served, tmp_path: Path) -> None:
     served.files["/tiny.pt"] = CONTENT + b"more"
     with pytest.raises(WeightsError, match="What came was deleted") as raised:
-        finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+        run(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert "kept" not in str(raised.value)
     assert fetch.part_of(tmp_path / "tiny.pt").stat().st_size == 0
 
@@ -121,22 +121,22 @@ def test_download_too_long_file_is_deleted(served: Served, tmp_path: Path) -> No
 def test_download_wrong_part_is_deleted_then_right(served: Served, tmp_path: Path) -> None:
     fetch.part_of(tmp_path / "tiny.pt").write_bytes(b"x" * 1000)
     with pytest.raises(WeightsError, match="It was deleted"):
-        finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+        run(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert left_in(tmp_path) == []
-    finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+    run(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert left_in(tmp_path) == ["tiny.pt"]
 
 
 def test_download_names_missing_file(served: Served, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=rf"{served.url}/none.pt: the server answered 404"):
-        finish(fetch.fetch_one(published(served, "none.pt"), tmp_path / "none.pt"))
+        run(fetch.fetch_one(published(served, "none.pt"), tmp_path / "none.pt"))
     assert not (tmp_path / "none.pt").exists()
 
 
 def test_download_without_server_is_reported(served: Served, tmp_path: Path) -> None:
     file = WeightFile("latentsync/tiny.pt", "http://127.0.0.1:1/tiny.pt", 10, "", "MIT")
     with pytest.raises(WeightsError, match=r"127.0.0.1:1/tiny.pt: .*by hand") as raised:
-        finish(fetch.fetch_one(file, tmp_path / "tiny.pt"))
+        run(fetch.fetch_one(file, tmp_path / "tiny.pt"))
     assert "HF_ENDPOINT" not in str(raised.value), "mirrors are the hub's"
 
 
@@ -146,13 +146,13 @@ def test_download_names_failing_mirror_and_setting(
     monkeypatch.setattr(constants, "ENDPOINT", served.url)
     file = WeightFile("latentsync/tiny.pt", f"{HUB}/none.pt", 10, "", "MIT")
     with pytest.raises(WeightsError, match=rf"{served.url}/none.pt: .*set HF_ENDPOINT to a mirror"):
-        finish(fetch.fetch_one(file, tmp_path / "tiny.pt"))
+        run(fetch.fetch_one(file, tmp_path / "tiny.pt"))
 
 
 def test_download_respects_offline_mode(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
-        finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+        run(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     assert (served.requests, (tmp_path / "tiny.pt").exists()) == ([], False)
 
 
@@ -161,7 +161,7 @@ def test_download_respects_mirror(served: Served, tmp_path: Path, monkeypatch: p
     served.files["/owner/repo/resolve/abc/tiny.pt"] = CONTENT
     digest = hashlib.sha256(CONTENT).hexdigest()
     file = WeightFile("latentsync/tiny.pt", f"{HUB}/owner/repo/resolve/abc/tiny.pt", len(CONTENT), digest, "MIT")
-    finish(fetch.fetch_one(file, tmp_path / "tiny.pt"))
+    run(fetch.fetch_one(file, tmp_path / "tiny.pt"))
     assert (tmp_path / "tiny.pt").read_bytes() == CONTENT
 
 
@@ -176,7 +176,7 @@ def test_download_cancel_keeps_partial_file(served: Served, tmp_path: Path) -> N
     work.close()
     assert left_in(tmp_path) == ["tiny.pt.part"]
     served.stalls.clear()
-    finish(fetch.fetch_one(published(served), place))
+    run(fetch.fetch_one(published(served), place))
     assert place.read_bytes() == CONTENT
 
 
@@ -185,7 +185,7 @@ def test_download_two_of_one_file_do_not_collide(served: Served, tmp_path: Path)
     first = fetch.fetch_one(published(served), tmp_path / "tiny.pt")
     next(first)
     with pytest.raises(WeightsError, match="another program"):
-        finish(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
+        run(fetch.fetch_one(published(served), tmp_path / "tiny.pt"))
     first.close()
 
 
@@ -203,7 +203,7 @@ def test_download_lock_is_released_if_not_deletable(
     monkeypatch.setattr(Path, "unlink", refusing)
     place = tmp_path / "tiny.pt"
     for _ in range(2):
-        finish(fetch.fetch_one(published(served), place))
+        run(fetch.fetch_one(published(served), place))
         assert place.read_bytes() == CONTENT
         place.rename(tmp_path / "moved.pt")
 
@@ -222,7 +222,7 @@ def test_download_names_read_only_folder(served: Served, tmp_path: Path, blocked
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     with pytest.raises(WeightsError, match=said) as raised:
-        finish(fetch.fetch_one(published(served), tmp_path / "latentsync" / "tiny.pt"))
+        run(fetch.fetch_one(published(served), tmp_path / "latentsync" / "tiny.pt"))
     assert "--models" in str(raised.value)
     assert served.requests == []
 
@@ -267,7 +267,7 @@ def test_download_killed_process_leaves_partial_file(served: Served, tmp_path: P
     kept = fetch.part_of(place).stat().st_size
     assert kept > 0
     served.stalls.clear()
-    finish(fetch.fetch_one(file, place))
+    run(fetch.fetch_one(file, place))
     assert place.read_bytes() == CONTENT
     assert served.requests[-1] == ("/tiny.pt", f"bytes={kept}-")
     assert left_in(tmp_path) == ["tiny.pt"]
@@ -289,14 +289,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_download_checks_disk_space_first(served: Served, small_disk: Path) -> None:
     with pytest.raises(WeightsError, match=r"68 MB are needed there for tiny.pt, and 1 MB are free"):
-        finish(fetch.fetch([published(served)], hub.folders_in(small_disk)))
+        run(fetch.fetch([published(served)], hub.folders_in(small_disk)))
     assert (served.requests, left_in(small_disk)) == ([], [])
 
 
 def test_download_names_full_disk(served: Served, small_disk: Path) -> None:
     place = small_disk / "tiny.pt"
     with pytest.raises(WeightsError, match="the disk is full"):
-        finish(fetch.fetch_one(published(served), place))
+        run(fetch.fetch_one(published(served), place))
     assert not place.exists()
 
 
@@ -317,5 +317,5 @@ def test_download_remembers_checksum_of_large_file(
 ) -> None:
     monkeypatch.setattr(verify, "REMEMBERED_BYTES", 1000)
     place = tmp_path / "tiny.pt"
-    finish(fetch.fetch_one(published(served), place))
+    run(fetch.fetch_one(published(served), place))
     assert verify.remembered(place) == published(served).sha256

@@ -15,11 +15,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from latentsync import hub, marks, spec, synthetic
+from latentsync import hub, marks, synthetic
 from latentsync.errors import LatentSyncError, UsageError, WeightsError
 from latentsync.hub import Folders, ModelFiles
-from latentsync.spec import ModelSpec, Version, WeightFile
-from latentsync.work import finish
+from latentsync.progress import run
+from latentsync.weights import catalog
+from latentsync.weights.catalog import ModelSpec, Version, WeightFile
 
 CONTENTS: dict[str, bytes] = {
     "1.5": b"weights of 1.5" * 10,
@@ -48,14 +49,14 @@ def stand_in(file: WeightFile, content: bytes) -> WeightFile:
 def published(monkeypatch: pytest.MonkeyPatch) -> Published:
     models = {
         version: dataclasses.replace(model, unet=stand_in(model.unet, CONTENTS[version]))
-        for version, model in spec.MODELS.items()
+        for version, model in catalog.MODELS.items()
     }
-    twin = stand_in(spec.VAE_LDM, CONTENTS["vae of CompVis"])
+    twin = stand_in(catalog.VAE_LDM, CONTENTS["vae of CompVis"])
     tables = Published(
         models=models,
-        whisper=stand_in(spec.WHISPER, CONTENTS["whisper"]),
-        vae=dataclasses.replace(stand_in(spec.VAE, CONTENTS["vae"]), twins=(twin,)),
-        landmarker=stand_in(spec.FACE_LANDMARKER, CONTENTS["landmarker"]),
+        whisper=stand_in(catalog.WHISPER, CONTENTS["whisper"]),
+        vae=dataclasses.replace(stand_in(catalog.VAE, CONTENTS["vae"]), twins=(twin,)),
+        landmarker=stand_in(catalog.FACE_LANDMARKER, CONTENTS["landmarker"]),
     )
     names = ("MODELS", "WHISPER", "VAE", "FACE_LANDMARKER")
     for name, table in zip(names, tables, strict=True):
@@ -85,11 +86,11 @@ def models(tmp_path: Path, published: Published) -> Path:
 
 
 def put_unet(models: Path, version: Version, content: str | None = None) -> Path:
-    return put(models / spec.MODELS[version].unet.path, CONTENTS[content or version])
+    return put(models / catalog.MODELS[version].unet.path, CONTENTS[content or version])
 
 
 def locate(models: Path, version: Version | None = None, unet: Path | None = None) -> ModelFiles:
-    return finish(hub.locate(hub.folders_in(models), version, unet))
+    return run(hub.locate(hub.folders_in(models), version, unet))
 
 
 def test_locate_finds_files_in_place(models: Path) -> None:
@@ -134,7 +135,7 @@ def test_locate_searches_every_folder_safetensors_first(models: Path, tmp_path: 
     put_unet(models, "1.5")
     second = put_safetensors(tmp_path / "second" / "1.5" / "latentsync_unet.safetensors", {marks.VERSION: "1.5"})
     folders = Folders({"latentsync": (models / "latentsync", tmp_path / "second"), "vae": (models / "vae",)})
-    assert finish(hub.locate(folders)).unet == second
+    assert run(hub.locate(folders)).unet == second
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_locate_auto_takes_existing_and_fitting_version(
 ) -> None:
     for version in there:
         put_unet(models, version)
-    found = finish(hub.locate(hub.folders_in(models), prefer=hub.preference(card_bytes)))
+    found = run(hub.locate(hub.folders_in(models), prefer=hub.preference(card_bytes)))
     assert found.spec.version == taken
 
 
@@ -175,7 +176,7 @@ def test_locate_lists_all_missing_files(tmp_path: Path, published: Published) ->
 
 def test_locate_names_comfyui_way_to_download(tmp_path: Path, published: Published) -> None:
     with pytest.raises(WeightsError, match="Switch on download_missing in Load Model, or put") as raised:
-        finish(hub.locate(dataclasses.replace(hub.folders_in(tmp_path), models=None)))
+        run(hub.locate(dataclasses.replace(hub.folders_in(tmp_path), models=None)))
     assert "python -m" not in str(raised.value)
 
 
@@ -192,7 +193,7 @@ def test_locate_names_only_needed_files(tmp_path: Path, published: Published) ->
 def test_locate_ignores_vae_if_one_is_connected(models: Path, published: Published) -> None:
     put_unet(models, "1.5")
     (models / published.vae.path).unlink()
-    assert finish(hub.locate(hub.folders_in(models), needs_vae=False)).spec.version == "1.5"
+    assert run(hub.locate(hub.folders_in(models), needs_vae=False)).spec.version == "1.5"
 
 
 def test_locate_hashes_large_files_in_steps(models: Path) -> None:

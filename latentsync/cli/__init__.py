@@ -1,0 +1,1 @@
+"""The commands of `latentsync`, one file each: `add_parser` declares the flags, `run` does the work."""

@@ -1,0 +1,66 @@
+"""The command line: `python -m latentsync run VIDEO AUDIO -o OUT`.
+
+Exit status: 0 done, 1 failed, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from io import TextIOWrapper
+
+from .. import __version__
+from ..errors import LatentSyncError, UsageError
+from . import convert, doctor, download, faces, run
+from .options import HelpText
+
+COMMANDS = (run, faces, download, convert, doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; what goes wrong is said in one message on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except UsageError as error:
+        return _fail(error, 2)
+    except LatentSyncError as error:
+        return _fail(error, 1)
+    except (RuntimeError, MemoryError) as error:
+        from ..oom import is_out_of_memory, out_of_memory_error
+
+        if not is_out_of_memory(error):
+            raise
+        return _fail(out_of_memory_error(error), 1)
+    except OSError as error:  # of the machine, and no part of what was given: a full /tmp, a closed output
+        return _fail(f"{error}: check the name, the folder, its permissions and the free space", 1)
+    except KeyboardInterrupt:
+        return _fail("cancelled", 1)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="latentsync", description="Give any talking video new speech.")
+    parser.add_argument("--version", action="version", version=f"LatentSync Nodes {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = partial(commands.add_parser, formatter_class=HelpText)
+    for command in COMMANDS:
+        command.add_parser(add)
+    return parser
+
+
+def _fail(error: object, status: int) -> int:
+    sys.stderr.write(f"latentsync: {error}\n")
+    return status
+
+
+def run_process() -> None:
+    """Run the command line as a process of its own: set up its streams and signals, and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # escape characters that the stream's encoding lacks
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up on SIGTERM as on Ctrl-C
+    sys.exit(main())

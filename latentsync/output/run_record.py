@@ -1,0 +1,280 @@
+"""The run record: which model, which inputs, which settings, whose consent, how it went and what came out.
+
+Names are written, never folders; the format is that of docs/record.schema.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from itertools import chain
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from .. import __version__, verify
+from ..claim import write_whole
+from ..errors import MediaError
+from ..progress import run
+from ..video.frame_source import FrameSource, ImageBatch
+from ..video.video_file import VideoFile
+
+if TYPE_CHECKING:
+    from ..compositing.settings import BlendSettings
+    from ..sampling.lip_track import LipTrack, Provenance
+
+
+RECORD_VERSION = 1
+
+
+ROUTE = "local"
+
+
+MARK = "AI-modified"
+
+
+BLOCK_BYTES = 1 << 22
+
+
+FOLDERS = re.compile(r"""(?<![\w.])([A-Za-z]:)?[/\\](?=\S)([^\s/\\'"]+[/\\])*""")
+"""The folders that a path in a sentence begins with, up to a space or a quotation mark."""
+
+
+LIBRARIES = ("torch", "av", "cv2", "diffusers", "mediapipe", "whisper")
+
+
+Outcome = Literal["unfinished", "done", "failed", "cancelled"]
+
+
+UNFINISHED = "it is still at work, or was ended from outside before it could say more"
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """A file or a tensor that went in or came out.
+
+    role: what it was used as: video, audio, unet ...
+    name: without its folder.
+    size_bytes, sha256: of the file, or of the tensor's values.
+    """
+
+    role: str
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCounts:
+    """Output frames: all, those with new lips, those that stayed the source's."""
+
+    total: int
+    lips: int
+    untouched: int
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """What is known of a run so far; it is completed while the run goes on and written when it ends.
+
+    settings: by name, whatever JSON can hold.
+    seconds: by stage.
+    notes: retries, warnings on the source, and the like.
+    """
+
+    outcome: Outcome = "done"
+    reason: str = ""
+    model_version: str = ""
+    model_files: list[FileDigest] = field(default_factory=list[FileDigest])
+    inputs: list[FileDigest] = field(default_factory=list[FileDigest])
+    output: FileDigest | None = None
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    seed: int | None = None
+    frames: FrameCounts | None = None
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    consent: str = ""
+    notes: list[str] = field(default_factory=list[str])
+
+    def describe(self, speakers: Sequence[LipTrack], settings: BlendSettings) -> None:
+        """Add what the lips of one or more speakers say of the run, and how they are laid in."""
+        self.settings |= asdict(settings)
+        self.frames = _counted(speakers)
+        origins = _origins(speakers)
+        for number, origin in enumerate(origins, start=1):
+            name = "lips" if len(origins) == 1 else f"lips {number}"
+            self.settings[name] = {"model_version": origin.version, "seed": origin.seed, **origin.settings}
+            self.seconds[name] = origin.seconds
+        if origins:
+            self.model_version = ", ".join(dict.fromkeys(origin.version for origin in origins))
+            self.seed = origins[0].seed
+
+    def identify(self, speakers: Sequence[LipTrack], others: Iterable[FileDigest]) -> None:
+        """Add the hashes of what went in: the source, `others`, and the model; of large weights they are remembered."""
+        self.inputs.append(digest_source(speakers[0].track.source))
+        self.inputs.extend(others)
+        files = dict.fromkeys(chain(*(origin.files for origin in _origins(speakers))))
+        self.model_files = [digest_weights(path) for path in files]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as its schema has it."""
+        return {
+            "record": RECORD_VERSION,
+            "written_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "mark": MARK,
+            "route": ROUTE,
+            **asdict(self),
+            "software": software(),
+        }
+
+
+class Recorder:
+    """Writes a run's record beside its output when the block begins, and again when it ends, however it ends: a run
+    that is killed has one, too, which says that it was not finished.
+
+    Args:
+        output: the finished video; the record is `NAME.json` beside it. Where such a record or the video is there
+            already, it stays until this run is done, and what there is to say before is in `NAME.failed.json`.
+        record: to complete inside the block.
+        cancelled: exceptions that mean that the user stopped the run.
+
+    Raises:
+        MediaError: the record cannot be written. A failed run's own error is not hidden by that.
+    """
+
+    def __init__(
+        self, output: Path, record: RunRecord, cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+    ) -> None:
+        self.record = record
+        self._output = output
+        self._cancelled = cancelled
+
+    def __enter__(self) -> Recorder:
+        self._began = monotonic()
+        self.record.outcome, self.record.reason = "unfinished", UNFINISHED
+        own = self._output.with_suffix(".json")
+        there = own.exists() or self._output.exists()
+        self._begun = self._output.with_suffix(".failed.json") if there else own
+        self._write(self._begun)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.record.seconds["this run"] = round(monotonic() - self._began, 3)
+        if error is None:
+            self.record.outcome, self.record.reason = "done", ""
+            self.record.output = digest_file("output", self._output)
+        else:
+            self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"
+            self.record.reason = _without_folders(str(error) or type(error).__name__, self._output.parent)
+        with nullcontext() if error is None else suppress(MediaError):
+            ended = self._begun if error else self._output.with_suffix(".json")
+            self._write(ended)
+            if ended != self._begun:
+                self._begun.unlink(missing_ok=True)
+
+    def _write(self, path: Path) -> None:
+        write_whole(path, json.dumps(self.record.to_json(), indent=2).encode(), self._output)
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError as cause:
+        raise MediaError(
+            f"{path}: cannot be read for the record ({cause.strerror}); check that it is still there"
+        ) from cause
+
+
+def _origins(speakers: Sequence[LipTrack]) -> list[Provenance]:
+    return [lips.provenance for lips in speakers if lips.provenance is not None]
+
+
+def _counted(speakers: Sequence[LipTrack]) -> FrameCounts:
+    total = max(len(lips.latent_index) for lips in speakers)
+    shown = np.zeros(total, bool)
+    for lips in speakers:
+        shown[: len(lips.latent_index)] |= lips.latent_index >= 0
+    return FrameCounts(total, int(shown.sum()), int((~shown).sum()))
+
+
+def tags(record: RunRecord) -> dict[str, str]:
+    """The record in short, as tags of the video."""
+    settings = record.settings | ({} if record.seed is None else {"seed": record.seed})
+    said = {
+        MARK: "yes",
+        "comment": f"Lips made with LatentSync {record.model_version}".rstrip() + f", {MARK}",
+        "latentsync": json.dumps({"version": __version__, "model": record.model_version, **settings}),
+    }
+    return said | ({"consent": record.consent} if record.consent else {})
+
+
+def digest_file(role: str, path: Path) -> FileDigest:
+    """A file as the record names it.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with _reading(path), path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+        return FileDigest(role, path.name, path.stat().st_size, digest.hexdigest())
+
+
+def digest_source(source: FrameSource) -> FileDigest:
+    """The video or the picture batch that a run began with."""
+    if isinstance(source, ImageBatch):
+        return digest_tensor("video", source.name, source.images)
+    if isinstance(source, VideoFile):
+        content = source.content
+        return (
+            digest_file("video", content) if isinstance(content, Path) else digest_bytes("video", source.name, content)
+        )
+    raise MediaError(f"{source.name}: no record can be made of such a source; leave the record off")
+
+
+def digest_weights(path: Path) -> FileDigest:
+    """A file of the model; the hash of a large one is remembered beside it."""
+    with _reading(path):
+        return FileDigest("model", path.name, path.stat().st_size, run(verify.sha256(path)))
+
+
+def digest_bytes(role: str, name: str, data: bytes) -> FileDigest:
+    """A file held in memory as the record names it."""
+    return FileDigest(role, name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def digest_tensor(role: str, name: str, values: torch.Tensor) -> FileDigest:
+    """A tensor's values, slice by slice along its first dimension, as the record names them."""
+    digest = hashlib.sha256()
+    for part in values:
+        digest.update(part.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return FileDigest(role, name, values.numel() * values.element_size(), digest.hexdigest())
+
+
+def software() -> Mapping[str, str]:
+    """Versions of what the run ran on: of the libraries, those that it loaded."""
+    loaded = {name: sys.modules[name] for name in LIBRARIES if name in sys.modules}
+    versions = {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
+    return {"latentsync-nodes": __version__, "python": platform.python_version(), **versions}
+
+
+def _without_folders(text: str, known: Path) -> str:
+    """A message with the names of its files alone; `known` folders are found whatever characters they have."""
+    for folder in (known, Path.cwd(), Path.home()):
+        text = text.replace(str(folder) + os.sep, "")
+    return FOLDERS.sub("", text)

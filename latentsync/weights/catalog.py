@@ -1,0 +1,131 @@
+"""What the two released models are: resolution, files, sizes, hashes.
+
+Facts of ByteDance's repositories on the Hugging Face hub at the pinned revisions. Both versions have the same
+keys and shapes: only the hash, or metadata that we wrote, can tell them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Version = Literal["1.5", "1.6"]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One file of weights: where it is published and where it is kept.
+
+    `path` is where a download belongs, relative to the models folder; its first part is the kind of folder.
+    `also` lists other names under which the same network is taken, preferred ones first.
+    `size_bytes` and `sha256` are those of the published file.
+    `twins` are published files that hold the same network in another layout.
+    """
+
+    path: str
+    url: str
+    size_bytes: int
+    sha256: str
+    licence: str
+    also: tuple[str, ...] = ()
+    twins: tuple[WeightFile, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A released LatentSync model; `resolution` is the side of the square crop in pixels."""
+
+    version: Version
+    resolution: int
+    unet: WeightFile
+
+
+HUB = "https://huggingface.co"
+
+
+def _hub(repo: str, revision: str, name: str) -> str:
+    return f"{HUB}/{repo}/resolve/{revision}/{name}"
+
+
+REPO_15 = ("ByteDance/LatentSync-1.5", "32a20d29aead0498e3e885e90dbbe8027da1b61b")
+
+
+REPO_16 = ("ByteDance/LatentSync-1.6", "c42c7e6c8e9c213626389fa7d9a3c444b8536353")
+
+
+REPO_VAE = ("stabilityai/sd-vae-ft-mse", "31f26fdeee1355a5c34592e401dd41e45d25a493")
+
+
+REPO_VAE_LDM = ("stabilityai/sd-vae-ft-mse-original", "629b3ad3030ce36e15e70c5db7d91df0d60c627f")
+
+
+MODELS: dict[Version, ModelSpec] = {
+    "1.5": ModelSpec(
+        version="1.5",
+        resolution=256,
+        unet=WeightFile(
+            path="latentsync/1.5/latentsync_unet.pt",
+            also=("latentsync/1.5/latentsync_unet.safetensors",),
+            url=_hub(*REPO_15, "latentsync_unet.pt"),
+            size_bytes=5_072_348_184,
+            sha256="6440b49a7ccceff56cdc001f5f17605216337f5bbd66fa360139768926e23f51",
+            licence="OpenRAIL++",
+        ),
+    ),
+    "1.6": ModelSpec(
+        version="1.6",
+        resolution=512,
+        unet=WeightFile(
+            path="latentsync/1.6/latentsync_unet.pt",
+            also=("latentsync/1.6/latentsync_unet.safetensors",),
+            url=_hub(*REPO_16, "latentsync_unet.pt"),
+            size_bytes=5_072_222_488,
+            sha256="0a478e89eb660f82da4c35dbdde8a5adfb27f99d1b4e50edd03729e1e98316d3",
+            licence="OpenRAIL++",
+        ),
+    ),
+}
+
+
+WHISPER = WeightFile(
+    path="latentsync/whisper/tiny.pt",
+    url=_hub(*REPO_15, "whisper/tiny.pt"),
+    size_bytes=75_572_083,
+    sha256="65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9",
+    licence="MIT",
+)
+
+
+VAE_LDM = WeightFile(
+    path="vae/vae-ft-mse-840000-ema-pruned.safetensors",
+    url=_hub(*REPO_VAE_LDM, "vae-ft-mse-840000-ema-pruned.safetensors"),
+    size_bytes=334_641_190,
+    sha256="735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75",
+    licence="MIT",
+)
+
+
+VAE = WeightFile(
+    path="vae/sd-vae-ft-mse.safetensors",
+    also=(VAE_LDM.path,),
+    twins=(VAE_LDM,),
+    url=_hub(*REPO_VAE, "diffusion_pytorch_model.safetensors"),
+    size_bytes=334_643_276,
+    sha256="a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
+    licence="MIT",
+)
+
+
+FACE_LANDMARKER = WeightFile(
+    path="latentsync/face_landmarker.task",
+    url=(
+        "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
+    ),
+    size_bytes=3_758_596,
+    sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+    licence="Apache-2.0",
+)

@@ -1,0 +1,133 @@
+"""ComfyUI's IMAGE, VIDEO and AUDIO to and from the library's types. Ranges and layouts are converted here, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from fractions import Fraction
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management as mm
+import numpy as np
+import torch
+from comfy_api.input import VideoInput
+from comfy_api.input_impl import VideoFromFile
+
+from ..latentsync.audio.waveform import Waveform
+from ..latentsync.errors import AudioError, UsageError
+from ..latentsync.video.color import to_float32
+from ..latentsync.video.frame_source import FrameSource, ImageBatch
+from ..latentsync.video.video_file import VideoFile
+from .io_types import expect_type
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+log = logging.getLogger("latentsync")
+
+
+MAKES_AUDIO = "Load Audio, or whatever makes an AUDIO"
+
+
+MAX_SECONDS_DENOMINATOR = 1_000_000  # microseconds
+
+
+MAX_RATE_DENOMINATOR = 1001  # 30000/1001 and its like are exact; a float of them is not
+
+
+def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
+    """A VIDEO (streamed from its file) or an IMAGE batch of `fps` frames per second."""
+    if isinstance(source, torch.Tensor):
+        return ImageBatch(source, exact_rate(fps))
+    expect_type("source", source, VideoInput, "Load Video, or whatever makes a VIDEO or an IMAGE")
+    reason = why_not_streamed(source)
+    if reason is not None:
+        log.info("The video is held in memory frame by frame: %s", reason)
+        components = source.get_components()
+        return ImageBatch(components.images, Fraction(components.frame_rate))
+    start, duration = map(_exact_seconds, trim_window(source))
+    return VideoFile(source.get_stream_source(), start_seconds=start, duration_seconds=duration or None)
+
+
+def why_not_streamed(video: VideoInput) -> str | None:
+    """What keeps a VIDEO from being read from its file; None if nothing does."""
+    if type(video).get_stream_source is VideoInput.get_stream_source:
+        return "it was made of images and has no file"
+    if _has_pending_edits(video):
+        return "its frames were edited since it was read"
+    if _hides_its_trim(video):
+        return "this ComfyUI does not say which part of its file it shows"
+    return None
+
+
+def trim_window(video: VideoInput) -> tuple[float, float]:
+    """Start and duration in seconds; a duration of 0 is all the rest."""
+    window = getattr(video, "get_active_trim_window", None)  # ComfyUI 0.23 and newer
+    return (0.0, 0.0) if window is None else window()
+
+
+def exact_rate(fps: float) -> Fraction:
+    """The frame rate that a float stands for: 29.97002997 is 30000/1001."""
+    if not isfinite(fps):
+        raise UsageError(f"fps must be a number, not {fps}")
+    return Fraction(fps).limit_denominator(MAX_RATE_DENOMINATOR)
+
+
+def waveform(name: str, audio: Mapping[str, Any] | None) -> Waveform:
+    """The AUDIO of one recording that an input of that name was given; a lazy mapping (as VideoHelperSuite's) is read
+    here, where it may fail."""
+    if audio is None:
+        raise AudioError(
+            f"there is no sound: connect the AUDIO of Load Audio, or of a video that has a sound track, to '{name}'"
+        )
+    samples, rate = _read(name, expect_type(name, audio, Mapping, MAKES_AUDIO))
+    expect_type(name, samples, torch.Tensor, MAKES_AUDIO)
+    if samples.ndim != 3 or samples.shape[0] != 1:
+        raise AudioError(f"an AUDIO of one recording is needed, (1, channels, samples), not {tuple(samples.shape)}")
+    return Waveform(samples[0].detach().to("cpu", torch.float32), rate)
+
+
+def audio(sound: Waveform) -> dict[str, Any]:
+    """A Waveform as ComfyUI's AUDIO."""
+    return {"waveform": sound.samples[None], "sample_rate": sound.rate}
+
+
+def image(frame: np.ndarray) -> torch.Tensor:
+    """A frame (H, W, C) as float32 (H, W, C) in 0..1."""
+    return torch.from_numpy(to_float32(frame))
+
+
+def picture(drawn: Image) -> torch.Tensor:
+    """A drawing as an IMAGE batch of one."""
+    return image(np.array(drawn))[None]
+
+
+def _has_pending_edits(video: VideoInput) -> bool:
+    asked = getattr(video, "has_pending_frame_edits", None)  # ComfyUI 0.38 and newer
+    return asked is not None and asked()
+
+
+def _hides_its_trim(video: VideoInput) -> bool:
+    """ComfyUI before 0.23 tells of a trim only by the duration that is left."""
+    if hasattr(video, "get_active_trim_window"):
+        return False
+    return video.get_duration() != VideoFromFile(video.get_stream_source()).get_duration()
+
+
+def _exact_seconds(seconds: float) -> Fraction:
+    """What was meant: 0.12 is 3/25, and no float is."""
+    return Fraction(seconds).limit_denominator(MAX_SECONDS_DENOMINATOR)
+
+
+def _read(name: str, audio: Mapping[str, Any]) -> tuple[torch.Tensor, int]:
+    try:
+        return audio["waveform"], int(audio["sample_rate"])
+    except mm.InterruptProcessingException:
+        raise
+    except Exception as error:
+        raise AudioError(
+            f"the sound wired to {name} cannot be read ({error}): its video has no sound track, or the file is "
+            "damaged. Connect the AUDIO of Load Audio, or of a video that has sound."
+        ) from error

@@ -1,0 +1,194 @@
+"""Weights into ComfyUI's hands: which files, in which precision, under which patchers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from re import fullmatch
+from typing import TYPE_CHECKING, Any
+
+import comfy.diffusers_convert
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import folder_paths
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+
+from ..latentsync import checkpoint, fetch, hub, marks
+from ..latentsync.errors import UsageError, WeightsError
+from ..latentsync.models.constants import LATENT_CHANNELS, LATENT_STRIDE
+from ..latentsync.models.layers import attention
+from ..latentsync.weights.catalog import MODELS, Version
+from .io_types import expect_type
+from .model_folders import model_folders
+from .model_handle import ComfyVAE, LoadedModel
+from .progress import run_with_progress
+
+if TYPE_CHECKING:
+    from ..latentsync.progress import Task
+
+
+log = logging.getLogger("latentsync")
+
+
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.float8_e4m3fn}
+
+
+COMPUTED = [torch.float16, torch.bfloat16, torch.float32]  # what the UNet's arithmetic may be in
+
+
+UNET_PARAMETERS = 1_267_900_000
+
+
+SYNTHETIC_WARNING = (
+    "%s holds tiny untrained weights, made to try the machinery: the mouth will be noise. "
+    "Put the real files in place (see the README) for speech."
+)
+
+
+def load_model(
+    version: Version | None,
+    unet: str | None,
+    precision: str,
+    *,
+    download_missing: bool,
+    vae: comfy.sd.VAE | None,
+) -> LoadedModel:
+    """Load a model's files into ComfyUI's patchers.
+
+    Args:
+        version: None takes what is there and what the card holds.
+        unet: a name of `runtime.unet_files()`, or where a published file belongs; None takes the version's own.
+        precision: "auto", or a key of PRECISIONS.
+        download_missing: fetch the files that are not there.
+        vae: to use instead of the one on disk.
+    """
+    device = mm.get_torch_device()
+    given_vae = ComfyVAE(checked_vae(vae)) if vae is not None else None
+    version, chosen = _choice(version, unet)
+    files = run_with_progress(_files(version, chosen, device, download_missing=download_missing, needs_vae=vae is None))
+    stored, computed = _dtypes(precision, device)
+    read = checkpoint.read(files.unet)
+    if read.metadata.get(marks.WEIGHTS) == marks.SYNTHETIC:
+        log.warning(SYNTHETIC_WARNING, files.unet.name)
+    # ComfyUI's choice for a processor is made for memory: three times slower than torch's kernel
+    chosen_attention = attention if device.type == "cpu" else optimized_attention
+    network = checkpoint.load_unet(read, comfy.ops.manual_cast, stored, chosen_attention, _fine(stored, computed))
+    return LoadedModel(
+        spec=files.spec,
+        unet=_patcher(network, device, mm.unet_offload_device()),
+        whisper=_patcher(checkpoint.load_whisper(files.whisper), device, mm.text_encoder_offload_device()),
+        vae=given_vae or ComfyVAE(_load_vae(files.vae)),
+        dtype=computed,
+        files=(files.unet, files.whisper) if vae is not None else (files.unet, files.whisper, files.vae),
+    )
+
+
+def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
+    """The VAE of the socket, refused if it cannot be Stable Diffusion 1.x's.
+
+    SDXL's has the very same layout, and only its numbers differ: nothing but its file can tell.
+    """
+    expect_type("vae", vae, comfy.sd.VAE, "Load VAE")
+    channels, stride, dimensions = vae.latent_channels, vae.downscale_ratio, vae.latent_dim
+    if (channels, stride, dimensions) != (LATENT_CHANNELS, LATENT_STRIDE, 2):
+        shown = stride if isinstance(stride, int) else "other"
+        raise WeightsError(
+            f"the VAE on the vae input has {channels} latent channels, a stride of {shown} and {dimensions} latent "
+            f"dimensions; LatentSync was trained on Stable Diffusion 1.x's: {LATENT_CHANNELS} channels, a stride of "
+            f"{LATENT_STRIDE}, 2 dimensions. Load sd-vae-ft-mse, or leave the input free."
+        )
+    return vae
+
+
+def published_names() -> dict[str, Version]:
+    """Where the published UNets belong in `models/latentsync`, and their versions."""
+    return {spec.unet.path.partition("/")[2]: spec.version for spec in MODELS.values()}
+
+
+def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, Path | None]:
+    """The version and the file that the node's two inputs name."""
+    if unet is None:
+        return version, None
+    path = folder_paths.get_full_path("latentsync", unet)
+    if path is not None:
+        return version, Path(path)
+    published = published_names().get(unet.replace("\\", "/"))
+    if published is None:
+        raise WeightsError(f"{unet}: there is no such file in ComfyUI's latentsync folders. Choose another, or auto.")
+    if version not in (None, published):
+        raise UsageError(f"{unet} is of version {published}, not {version}: choose that version, or unet auto.")
+    return published, None
+
+
+def _files(
+    version: Version | None, unet: Path | None, device: torch.device, *, download_missing: bool, needs_vae: bool
+) -> Task[hub.ModelFiles]:
+    folders, prefer = model_folders(), hub.preference(_card_bytes(device))
+    if download_missing:
+        wanted = hub.files_of(version or hub.at_hand(folders, prefer), unet, needs_vae=needs_vae)
+        found = yield from hub.find_all(wanted, folders)
+        yield from fetch.fetch([file for file in wanted if file not in found], folders)
+    return (yield from hub.locate(folders, version, unet, prefer=prefer, needs_vae=needs_vae))
+
+
+def _card_bytes(device: torch.device) -> int | None:
+    return None if device.type == "cpu" else int(mm.get_total_memory(device))
+
+
+def _dtypes(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    """Stored and computed dtype of the UNet."""
+    stored = PRECISIONS.get(precision) or mm.unet_dtype(device, UNET_PARAMETERS, COMPUTED)
+    return stored, mm.unet_manual_cast(stored, device, COMPUTED) or stored
+
+
+def _fine(stored: torch.dtype, computed: torch.dtype) -> torch.dtype:
+    """Of the norms, biases and tables: 8 bits are for matrices."""
+    return computed if stored.itemsize == 1 else stored
+
+
+def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.device) -> comfy.model_patcher.ModelPatcher:
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(network, load_device=device, offload_device=offload)
+
+
+def _load_vae(path: Path) -> comfy.sd.VAE:
+    """ComfyUI's VAE, refused unless every key of the file and of the network met: core only logs what is missing."""
+    tensors = dict(checkpoint.read(path).tensors)
+    if any(".resnets." in key for key in tensors):
+        tensors = comfy.diffusers_convert.convert_vae_state_dict(tensors)
+    if "encoder.conv_in.weight" not in tensors:
+        raise _not_a_vae(path, f"it has no weight named encoder.conv_in.weight among its {len(tensors)}")
+    vae = comfy.sd.VAE(sd=tensors, config=_vae_config(tensors))
+    expected = set(vae.first_stage_model.state_dict())
+    if expected != set(tensors):
+        missing, unknown = len(expected - set(tensors)), len(set(tensors) - expected)
+        raise _not_a_vae(path, f"{missing} of its weights are missing and {unknown} are unknown")
+    return vae
+
+
+def _vae_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The widths of a Stable Diffusion 1.x VAE, read from its shapes (LDM naming)."""
+    width = tensors["encoder.conv_in.weight"].shape[0]
+    levels = sorted(key for key in tensors if fullmatch(r"encoder\.down\.\d\.block\.0\.conv2\.weight", key))
+    blocks = [key for key in tensors if fullmatch(r"encoder\.down\.0\.block\.\d\.conv2\.weight", key)]
+    network = {
+        "double_z": True,
+        "z_channels": LATENT_CHANNELS,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": width,
+        "ch_mult": [tensors[key].shape[0] // width for key in levels],
+        "num_res_blocks": len(blocks),
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    return {"params": {"ddconfig": network, "embed_dim": LATENT_CHANNELS}}
+
+
+def _not_a_vae(path: Path, why: str) -> WeightsError:
+    return WeightsError(f"{path}: not a Stable Diffusion 1.x VAE: {why}. Use sd-vae-ft-mse (see the README).")
