@@ -1,46 +1,25 @@
-"""Real clips: every frame is read exactly, and has one person in it."""
+"""Real clips: every frame is read exactly and has one person in it, and a run changes only the face."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.video.video_file import VideoFile
-from tests.support.heads import found
+from tests.support.real_clips import check_one_person, check_run
 
 
-class Quarter:
-    """A video that is scaled down while it is read."""
-
-    def __init__(self, whole: VideoFile) -> None:
-        self.whole = whole
-        self.name, self.rate, self.frame_count = whole.name, whole.rate, whole.frame_count
-        self.height, self.width = whole.height // 4, whole.width // 4
-
-    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        for frame in self.whole.read(indices):
-            yield cv2.resize(frame, (self.width, self.height), interpolation=cv2.INTER_AREA)
+def test_real_clip_has_one_person_in_every_frame(shared: Path, detector: MediaPipeDetector) -> None:
+    check_one_person(shared, detector, "demo3", small=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("clip", "count", "small"),
-    [("demo1", 250, False), ("demo1", 250, True), ("demo2", 502, True), ("demo3", 600, True)],
-)
-def test_real_clips_have_one_person_in_every_frame(
-    shared: Path, detector: MediaPipeDetector, clip: str, count: int, small: bool
-) -> None:
-    whole = VideoFile(shared / f"media/{clip}_video.mp4")
-    people = found(Quarter(whole) if small else whole, detector)
-    assert [person.frames.tolist() for person in people.persons] == [list(range(count))]
-    assert people.cuts == ()
+def test_run_on_real_clip_changes_only_the_face(shared: Path, tmp_path: Path) -> None:
+    check_run(shared, tmp_path, "demo1", 1.0)
 
 
 @pytest.mark.parametrize(("name", "count", "rate"), [("demo1", 250, 25), ("demo2", 502, 25), ("demo3", 600, 30)])
