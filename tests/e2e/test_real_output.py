@@ -96,7 +96,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 noise = np.random.default_rng(0).integers(0, 256, (8, 240, 320, 3), dtype=np.uint8)
 with VideoWriter(Path(sys.argv[1]), rate=Fraction(25), height=240, width=320) as writer:
     for i in range(10**9):

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.__main__ import main
+from latentsync.cli.main import main
 from latentsync.audio.reader import read_audio
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.video.video_file import VideoFile

@@ -40,11 +40,11 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 import torch
-from latentsync.formats import named
-from latentsync.media import VideoFile
-from latentsync.types import Waveform
-from latentsync.writer import VideoWriter
-form, path, source = named(sys.argv[1]), Path(sys.argv[2]), VideoFile(sys.argv[3])
+from latentsync.output.formats import format_named
+from latentsync.audio.waveform import Waveform
+from latentsync.output.video_writer import VideoWriter
+from latentsync.video.video_file import VideoFile
+form, path, source = format_named(sys.argv[1]), Path(sys.argv[2]), VideoFile(sys.argv[3])
 sound = Waveform(torch.sin(torch.arange(20000) / 20)[None] / 2, 44100)
 height, width = 234, 310  # small, for many files in little time; no multiples of 16
 pictures = [np.ascontiguousarray(frame[120:, 80:][:height, :width]) for frame in source.read(range(source.frame_count))]

@@ -34,7 +34,7 @@ import os
 import sys
 from pathlib import Path
 from latentsync.claim import claimed
-from latentsync.record import Recorder, RunRecord
+from latentsync.output.run_record import Recorder, RunRecord
 Path.replace = lambda *_: os._exit(9)  # as if killed before the record is whole
 with claimed([Path(sys.argv[1])]), Recorder(Path(sys.argv[1]), RunRecord()):
     pass

@@ -246,7 +246,7 @@ import sys
 from pathlib import Path
 from huggingface_hub import constants
 from latentsync.fetch import fetch_one
-from latentsync.spec import WeightFile
+from latentsync.weights.catalog import WeightFile
 constants.DOWNLOAD_CHUNK_SIZE = 65536
 url, place, size, digest = sys.argv[1:]
 for step in fetch_one(WeightFile("latentsync/tiny.pt", url, int(size), digest, "MIT"), Path(place)):
