@@ -5,8 +5,9 @@ TORCH ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
-# Files of tests run side by side, with one thread each, for the networks are tiny.
+# Test files run in parallel, each with one thread: the networks are tiny.
 WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +25,7 @@ LANDMARKER := models/latentsync/face_landmarker.task
 FUZZED := landmarks-file landmarks-value safetensors pickle shapes note names video sound
 FUZZ_SECONDS ?= 67
 
-.PHONY: help venv demo serve test compat faults fuzz lint clean
+.PHONY: help venv demo serve check test nightly compat fuzz lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,24 +38,29 @@ demo: venv ## lip-sync a sample clip in a real ComfyUI (WEIGHTS=1.5 or 1.6 fetch
 serve: venv ## the same ComfyUI for the browser, on http://127.0.0.1:8188
 	$(BIN)/python -m scripts.demo --keep-serving $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
-test: venv ## run the tests (ARGS="-k timeline" to choose)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+check: lint ## linters, unit and parity tests in three minutes (ARGS="-k timeline" to choose)
+	$(PYTEST) tests/unit tests/parity -m "not slow" $(ARGS)
+
+test: lint ## everything a change must pass: linters, unit, parity, comfyui and e2e tests
+	$(PYTEST) $(ARGS)
+
+nightly: venv ## kills, floods, browser, registry, every ComfyUI, fuzzing: hours
+	$(BIN)/python -m pytest tests/nightly $(ARGS)
+	$(MAKE) compat fuzz
 
 compat: venv ## try every ComfyUI that is supported, each in an environment of its own (ARGS="0.20.1" to choose)
 	$(BIN)/python -m scripts.compat $(ARGS)
 
-faults: venv ## every attack, an hour or two; writes docs/reliability.md (ARGS="-k kill" to choose)
-	$(BIN)/python -m pytest tests/faults tests/comfyui/faults --faults $(ARGS)
-
 fuzz: venv ## ten minutes of coverage-guided fuzzing of what we parse (x86 Linux)
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements-fuzz.txt
-	for target in $(FUZZED); do $(BIN)/python -m tests.fuzz.parsers $$target -max_total_time=$(FUZZ_SECONDS) \
+	for target in $(FUZZED); do $(BIN)/python -m tests.nightly.faults.fuzz_parsers $$target -max_total_time=$(FUZZ_SECONDS) \
 		-timeout=20 -rss_limit_mb=4096 -print_final_stats=1 || exit 1; done
 
-lint: venv ## ruff and pyright
+lint: venv ## ruff, pyright and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 clean: ## remove .venv, .comfyui and .compat
 	rm -rf $(VENV) .comfyui .compat

@@ -14,7 +14,7 @@ from latentsync.synthetic import write_models
 from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, make_sample
-from tests.support.comfyui_packs import PACKS
+from tests.support.comfyui_server import PACKS, SAMPLE_SECONDS
 from tests.support.paths import SHARED
 from tests.support.scene import Scene
 
@@ -78,8 +78,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sample(base: Path) -> Sample:
-    """The sample clip in ComfyUI's input folder: 2 s of video, 3 s of audio and the landmarks."""
-    return make_sample(base / "input")
+    """The sample clip in ComfyUI's input folder: 17 frames, one second of audio and the landmarks."""
+    return make_sample(base / "input", SAMPLE_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The client for programs, against a real ComfyUI: upload, queue, progress, result, and what it says when it cannot."""
+"""api/client.py against a real ComfyUI: upload, queue, progress, result and errors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
+from tests.support.comfyui_server import OUTPUT_FRAMES, WINDOWS
 from tests.support.file_server import serving
 
 CLIENT = graphs.API_WORKFLOWS / "client.py"
@@ -24,7 +25,7 @@ TWO_VOICES = graphs.API_WORKFLOWS / "lipsync_two_speakers.json"
 
 @pytest.fixture
 def graph(sample: Sample, tmp_path: Path) -> Path:
-    """The client's own graph, with one step and stored landmarks."""
+    """The graph of the client, with one step and stored landmarks."""
     quick = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=1)
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(graphs.with_landmarks(quick, sample.landmarks.name)), encoding="utf-8")
@@ -32,13 +33,13 @@ def graph(sample: Sample, tmp_path: Path) -> Path:
 
 
 def client(comfyui: ComfyUI, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run it as a user does, away from this repository's Python path."""
+    """Run the client as a user does, without this repository on the Python path."""
     command = [sys.executable, "-P", CLIENT, "--server", comfyui.url, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def inputs_of(comfyui: ComfyUI, class_type: str) -> Mapping[str, object]:
-    """Of the node of a class in the newest prompt."""
+    """The inputs of the node of a class in the newest prompt."""
     newest = list(comfyui.get("/history").json().values())[-1]
     return next(node["inputs"] for node in newest["prompt"][2].values() if node["class_type"] == class_type)
 
@@ -48,8 +49,8 @@ def test_client_uploads_runs_and_downloads(comfyui: ComfyUI, sample: Sample, gra
     fields = ["--seed", "7", "--guidance_scale", "2", "--loop_mode", "loop"]
     done = client(comfyui, sample.video, sample.audio, "-o", out, "--graph", graph, *fields)
     assert done.returncode == 0, done.stderr
-    assert VideoFile(out).frame_count == 75
-    assert "LatentSyncSampler: 5 of 5" in done.stderr
+    assert VideoFile(out).frame_count == OUTPUT_FRAMES
+    assert f"LatentSyncSampler: {WINDOWS} of {WINDOWS}" in done.stderr
     sampler = inputs_of(comfyui, "LatentSyncSampler")
     assert (sampler["seed"], sampler["guidance"], sampler["length"]) == (7, 2.0, "audio, loop")
     assert json.loads(done.stdout)["request"]["seed"] == 7
@@ -57,7 +58,7 @@ def test_client_uploads_runs_and_downloads(comfyui: ComfyUI, sample: Sample, gra
 
 
 def test_client_runs_a_hosted_route_request(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
-    """Its fields in a file, its video and audio at addresses."""
+    """The request file has the fields of a hosted route, with URLs for video and audio."""
     out = tmp_path / "out.mp4"
     with serving() as served:
         served.files |= {f"/{path.name}": path.read_bytes() for path in (sample.video, sample.audio)}
@@ -66,7 +67,7 @@ def test_client_runs_a_hosted_route_request(comfyui: ComfyUI, sample: Sample, gr
         request.write_text(json.dumps({**places, "seed": None, "loop_mode": "pingpong"}), encoding="utf-8")
         done = client(comfyui, "--request", request, "-o", out, "--graph", graph)
     assert done.returncode == 0, done.stderr
-    assert VideoFile(out).frame_count == 75
+    assert VideoFile(out).frame_count == OUTPUT_FRAMES
     assert json.loads(done.stdout)["request"]["seed"] == inputs_of(comfyui, "LatentSyncSampler")["seed"], "it is told"
 
 

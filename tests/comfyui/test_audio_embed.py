@@ -1,4 +1,4 @@
-"""Audio Embed in a real ComfyUI: its picture, its vocals, and a pause that keeps the source."""
+"""Audio Embed in a real ComfyUI: its plot, its vocals input, and pauses that keep the original frames."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentsync.video.timeline import ping_pong
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.support import graphs
+from tests.support.comfyui_server import SOURCE_FRAMES
 
 
 @pytest.fixture
@@ -18,8 +20,10 @@ def graph(sample: Sample) -> graphs.Graph:
 
 
 def test_audio_embed_vocals_gate_the_lips(comfyui: ComfyUI, graph: graphs.Graph) -> None:
-    """The audio speaks throughout, the vocals pause for 1.6 s: fewer windows are sampled than there are."""
+    """The audio has speech throughout, the vocals pause for 1.6 s. So fewer windows are sampled."""
+    graphs.write_speech(comfyui.input / "speech.wav", (3.0, True))
     graphs.write_speech(comfyui.input / "vocals.wav", (0.6, True), (1.6, False), (0.8, True))
+    graph = graphs.changed(graph, "LoadAudio", audio="speech.wav")
     graph["vocals"] = {"class_type": "LoadAudio", "inputs": {"audio": "vocals.wav"}}
     graph = graphs.changed(graph, "LatentSyncAudioEmbed", vocals=["vocals", 0], silence="keep source")
     prompt_id = comfyui.queue(graph)
@@ -34,29 +38,29 @@ def test_audio_embed_vocals_gate_the_lips(comfyui: ComfyUI, graph: graphs.Graph)
 
 
 def test_audio_embed_pause_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -> None:
-    """Frames 12.5 to 62.5 are silent; speech opens a little early, and stays open for a while after."""
+    """Frames 12.5 to 62.5 are silent. The speech gate opens early and closes late."""
     recording = graphs.write_speech(comfyui.input / "pause.wav", (0.5, True), (2.0, False), (0.5, True))
     graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
     graph = graphs.changed(graph, "LoadAudio", audio=recording.name)
     graph = graphs.changed(graph, "LatentSyncAudioEmbed", silence="keep source")
-    # the clip lasts 2 s, and is played backwards after that: what is shown at frame 50 is frame 49
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
     graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    graphs.save(graph, "pause", {"made": [images, 0], "given": [parts, 0], "mask": ["gray", 0]}, first=0, length=50)
+    graphs.save(graph, "pause", {"made": [images, 0], "mask": ["gray", 0]}, first=0, length=50)
+    graphs.save(graph, "pause", {"given": [parts, 0]}, first=0, length=SOURCE_FRAMES)
     prompt_id = comfyui.queue(graph)
     comfyui.wait(prompt_id)
     made, given, mask = (graphs.pictures(comfyui.output / "pause", name) for name in ("made", "given", "mask"))
-    assert len(made) == len(given) == len(mask) == 50
+    assert (len(made), len(given), len(mask)) == (50, SOURCE_FRAMES, 50)
     assert (made[5] != given[5]).any()
     for i in range(30, 50):
-        np.testing.assert_array_equal(made[i], given[i])
+        np.testing.assert_array_equal(made[i], given[ping_pong(i, SOURCE_FRAMES)])
         assert mask[i].max() == 0, "the mask is of the floats themselves: not a bit differs"
     assert windows(comfyui, graph, prompt_id) <= 3, "75 frames are five windows"
 
 
 def windows(comfyui: ComfyUI, graph: graphs.Graph, prompt_id: str) -> int:
-    """How many windows the Sampler ran, of one step each."""
+    """The number of windows that the Sampler ran, of one step each."""
     sampler = graphs.node(graph, "LatentSyncSampler")
     states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
     return [state[sampler]["max"] for state in states if sampler in state][-1]
@@ -70,7 +74,7 @@ def test_audio_embed_refuses_offset_beyond_recording(comfyui: ComfyUI, graph: gr
 
 
 def test_audio_embed_without_audio_says_what_to_connect(comfyui: ComfyUI, graph: graphs.Graph) -> None:
-    """Load Video's components have no AUDIO where the file has none."""
+    """Get Video Components gives no AUDIO for a file without audio."""
     video = graphs.node(graph, "LoadVideo")
     graph["parts"] = {"class_type": "GetVideoComponents", "inputs": {"video": [video, 0]}}
     with pytest.raises(ExecutionFailedError) as caught:

@@ -1,4 +1,4 @@
-"""What a user of ComfyUI reads when something is wrong: one sentence at the node, and no half file."""
+"""Errors in ComfyUI: one sentence at the node that failed, and no half file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from latentsync.output.video_writer import VideoWriter
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.support import graphs
+from tests.support.comfyui_server import OUTPUT_FRAMES
 from tests.support.model_files import put_aside
 
 UNET = Path("latentsync/1.5/latentsync_unet.safetensors")
@@ -22,14 +23,14 @@ UNET = Path("latentsync/1.5/latentsync_unet.safetensors")
 
 @pytest.fixture
 def graph(sample: Sample, request: pytest.FixtureRequest) -> graphs.Graph:
-    """The video workflow with an output of its own; its seed keeps ComfyUI from answering out of its cache."""
+    """The video workflow with its own output name. The seed keeps ComfyUI from using its cache."""
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
     return graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix=f"errors/{request.node.originalname}")
 
 
 def fails(comfyui: ComfyUI, graph: graphs.Graph) -> ExecutionFailedError:
-    """Run a graph that must fail; nothing may appear in its output folder."""
+    """Run a graph that must fail. It may leave nothing in its output folder."""
     with pytest.raises(ExecutionFailedError) as caught:
         comfyui.run(graph)
     folder = comfyui.output / "errors"
@@ -38,7 +39,7 @@ def fails(comfyui: ComfyUI, graph: graphs.Graph) -> ExecutionFailedError:
 
 
 def fails_to_load(comfyui: ComfyUI, graph: graphs.Graph, version: str) -> ExecutionFailedError:
-    """The same at Load Model; naming the version makes ComfyUI run the node again."""
+    """Run a graph that must fail at Load Model. The changed version makes ComfyUI run that node again."""
     return fails(comfyui, graphs.changed(graph, "LatentSyncLoadModel", version=version, unet="auto"))
 
 
@@ -130,5 +131,5 @@ def test_errors_name_missing_face_landmarker(comfyui: ComfyUI, graph: graphs.Gra
 
 def test_errors_do_not_stop_the_next_prompt(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
-    assert graphs.probe(path).frames == 75
+    assert graphs.probe(path).frames == OUTPUT_FRAMES
     shutil.rmtree(path.parent)

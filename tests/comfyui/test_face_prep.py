@@ -1,4 +1,4 @@
-"""Face Prep in a real ComfyUI: what it shows, and how often it detects."""
+"""Face Prep in a real ComfyUI: its preview, its report and its cache."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
-
-FRAMES = 50  # of the sample clip
+from tests.support.comfyui_server import SOURCE_FRAMES
 
 
 def test_face_prep_shows_crops_and_report(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
@@ -16,7 +15,7 @@ def test_face_prep_shows_crops_and_report(comfyui: ComfyUI, sample: Sample, shar
     graph = graphs.changed(graphs.quick("lipsync_video"), "LatentSyncFacePrep", min_confidence=0.45)
     shown = comfyui.run(graph)["outputs"][graphs.node(graph, "LatentSyncFacePrep")]
     assert [image["type"] for image in shown["images"]] == ["temp"]
-    assert "1 (chosen): 50 of 50 frames" in shown["text"][0]
+    assert f"1 (chosen): {SOURCE_FRAMES} of {SOURCE_FRAMES} frames" in shown["text"][0]
 
 
 def test_face_prep_detects_once_per_video(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
@@ -34,4 +33,4 @@ def test_face_prep_detects_once_per_video(comfyui: ComfyUI, sample: Sample, shar
     longest = [max((state[node]["max"] for state in states if node in state), default=0) for node in (first, "second")]
     # ComfyUI tells of a node that counted nothing as one step, or not at all.
     assert min(longest) <= 1
-    assert max(longest) == FRAMES
+    assert max(longest) == SOURCE_FRAMES

@@ -1,4 +1,4 @@
-"""Load Model in a real ComfyUI: which files it takes, in which precision, with whose VAE."""
+"""Load Model in a real ComfyUI: files, precision and a connected VAE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.model_files import full_size_vae, loading, put_aside, said
 
 @pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
 def test_load_model_templates_link_official_files(path: Path) -> None:
-    """ComfyUI's dialog of missing models shows those whose name is the value of a widget."""
+    """ComfyUI's missing-model dialog shows models whose name is the value of a widget."""
     saved = json.loads(path.read_text(encoding="utf-8"))
     (node,) = [node for node in saved["nodes"] if node["type"] == "LatentSyncLoadModel"]
     offered = {model["name"]: model for model in node["properties"]["models"]}
@@ -98,7 +98,8 @@ def noise(dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     x, audio = (torch.randn(shape, generator=generator) for shape in ((1, 13, 2, 8, 8), (1, 2, 50, 384)))
     with torch.no_grad():
-        return unet(x, 500, unet.precompute_audio_kv(audio), do_cfg=True)[0], sum(w.nbytes for w in unet.state_dict().values())
+        made, _ = unet(x, 500, unet.precompute_audio_kv(audio), do_cfg=True)
+    return made, sum(w.nbytes for w in unet.state_dict().values())
 
 
 (half, half_bytes), (eighth, eighth_bytes) = noise(torch.float16, 1), noise(torch.float8_e4m3fn, 1)

@@ -1,4 +1,4 @@
-"""Where memory runs out a run goes on smaller, or ends with a sentence; the next one works either way."""
+"""When memory runs out, a run continues with smaller batches or ends in one sentence. The next run works."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGES = ["unet", "encode", "decode", "whisper"]
 
 
 def graph_of(sample: Sample, prefix: str, **narrow: object) -> graphs.Graph:
-    """The video workflow; with a stage that has no room where one is named."""
+    """The video workflow. If a stage is named, that stage runs out of memory."""
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", step_cache="2", length="shortest")
     graph = graphs.changed(
@@ -53,7 +53,7 @@ def test_memory_oom_raises_and_next_prompt_runs(comfyui: ComfyUI, sample: Sample
 
 
 def test_memory_seed_change_reruns_only_sampler(comfyui: ComfyUI, sample: Sample) -> None:
-    """A new recording costs no face work, a new blend no sampling."""
+    """A changed recording reuses face detection. A changed blend reuses sampling."""
     graph = graph_of(sample, "cached")
     comfyui.run(graph)
     again = graphs.changed(graph, "LatentSyncAudioEmbed", offset_ms=40)
@@ -63,7 +63,7 @@ def test_memory_seed_change_reruns_only_sampler(comfyui: ComfyUI, sample: Sample
 
 
 def cached(comfyui: ComfyUI, graph: graphs.Graph) -> set[str]:
-    """The classes of the nodes whose results ComfyUI took from its cache."""
+    """The classes of the nodes whose results came from ComfyUI's cache."""
     prompt_id = comfyui.queue(graph)
     comfyui.wait(prompt_id)
     event = comfyui.events.wait_for(

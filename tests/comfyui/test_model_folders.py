@@ -1,4 +1,4 @@
-"""A ComfyUI whose weights lie elsewhere, by extra_model_paths.yaml, and whose downloads come from a server of ours."""
+"""A ComfyUI with weights in the folders of extra_model_paths.yaml, and downloads from a local server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ elsewhere:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All weights, UNets of the user's own among them; the latentsync folder has a name of its own."""
+    """All weights, and the user's own UNets, in a latentsync folder of another name."""
     folder = tmp_path_factory.mktemp("elsewhere")
     write_models(folder)
     (folder / "latentsync").rename(folder / "talking heads")
@@ -41,7 +41,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """A mirror of the hub that holds nothing, and remembers what it was asked for."""
+    """A mirror of the hub without files, which records its requests."""
     with serving() as served:
         yield served
 
@@ -63,7 +63,7 @@ def comfyui(elsewhere: Path, served: Served, tmp_path_factory: pytest.TempPathFa
 
 
 def missing(comfyui: ComfyUI, seed: str, **inputs: object) -> str:
-    """What Load Model says, told to fetch what is not there, with a VAE wired."""
+    """The error of Load Model with download_missing on and a VAE connected."""
     graph = loading(seed, download_missing=True, vae=["vae", 0], **inputs)
     graph["vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "wired.safetensors"}}
     with pytest.raises(ExecutionFailedError) as caught:
@@ -86,7 +86,7 @@ def test_model_folders_offer_every_unet_but_not_whisper(comfyui: ComfyUI) -> Non
 def test_model_folders_download_only_missing_files(
     comfyui: ComfyUI, elsewhere: Path, served: Served, shared: Path
 ) -> None:
-    """The published UNet and the VAE are missing, and neither is asked for beside the user's own."""
+    """The official UNet and the VAE are missing too, but the graph does not need them."""
     heads = elsewhere / "talking heads"
     shutil.copyfile(shared / "models" / "face_landmarker.task", heads / "face_landmarker.task")
     with (

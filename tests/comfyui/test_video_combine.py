@@ -1,4 +1,4 @@
-"""What Video Combine and To Images put out, in a real ComfyUI."""
+"""The outputs of Video Combine and To Images in a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs, procedural, seams
+from tests.support.comfyui_server import OUTPUT_FRAMES
 from tests.support.heads import SIDE_PX, actor, found, staged
 
 SCHEMA = json.loads((graphs.REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
@@ -35,20 +36,20 @@ SPOKEN_FRAMES = 30
 
 
 def one_step(name: str, sample: Sample) -> graphs.Graph:
-    """An example workflow that takes one step, with the sample's landmarks."""
+    """An example workflow with one step and the sample's landmarks."""
     graph = graphs.with_landmarks(graphs.load(name), sample.landmarks.name)
     return graphs.changed(graph, "LatentSyncSampler", steps=1)
 
 
 def may_change(track: FaceTrack, frame: int) -> np.ndarray:
-    """bool (H, W): where the model's own mask lies in a source frame."""
+    """bool (H, W): the area of the model's mask in a source frame."""
     matrix = track_matrices(track, RESOLUTION)[frame]
     return seams.in_frame(matrix, (track.source.height, track.source.width), RESOLUTION)
 
 
 def test_video_combine_restored_crops_are_pasted_back(comfyui: ComfyUI, sample: Sample) -> None:
     path = graphs.the_video(comfyui.outputs(comfyui.run(one_step("lipsync_restored", sample))))
-    assert graphs.probe(path).frames == 75
+    assert graphs.probe(path).frames == OUTPUT_FRAMES
 
 
 @pytest.mark.parametrize("form", ["webm vp9", "mov prores 422", LOSSLESS])
@@ -56,12 +57,12 @@ def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample
     graph = one_step("lipsync_video", sample)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format=form, consent="a test", filename_prefix="formats/x")
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)), format_named(form).suffix)
-    assert VideoFile(path).frame_count == 75
+    assert VideoFile(path).frame_count == OUTPUT_FRAMES
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
     assert record["output"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert record["inputs"][0]["sha256"] == hashlib.sha256(sample.video.read_bytes()).hexdigest()
-    assert (record["consent"], record["model_version"], record["frames"]["total"]) == ("a test", "1.5", 75)
+    assert (record["consent"], record["model_version"], record["frames"]["total"]) == ("a test", "1.5", OUTPUT_FRAMES)
     assert len(record["model_files"]) == 3, "UNet, Whisper, VAE"
     for item in record["model_files"]:
         named_so = comfyui.models.rglob(item["name"])
@@ -95,14 +96,14 @@ def test_to_images_changes_only_the_mouth(comfyui: ComfyUI, sample: Sample) -> N
 
 
 def test_to_images_gap_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -> None:
-    """Frames 20 to 39 show no face: more than are bridged."""
+    """Frames 4 to 14 show no face: more than max_gap, so the gap is not filled."""
     landmarks = json.loads(sample.landmarks.read_text(encoding="utf-8"))
-    landmarks["frames"][20:40] = [[]] * 20
+    landmarks["frames"][4:15] = [[]] * 11
     (comfyui.input / "gap.json").write_text(json.dumps(landmarks), encoding="utf-8")
     graph = graphs.changed(one_step("lipsync_images", sample), "LatentSyncDemoLandmarks", file="gap.json")
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
     graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
-    graphs.save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["gray", 0]}, first=19, length=3)
+    graphs.save(graph, "gap", {"made": [images, 0], "given": [parts, 0], "mask": ["gray", 0]}, first=3, length=3)
     comfyui.run(graph)
     made, given, mask = (graphs.pictures(comfyui.output / "gap", name) for name in ("made", "given", "mask"))
     assert (made[0] != given[0]).any()
@@ -114,7 +115,7 @@ def test_to_images_gap_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -
 def test_video_combine_two_speakers_in_one_pass(
     comfyui: ComfyUI, sample: Sample, shared: Path, detector: MediaPipeDetector
 ) -> None:
-    """Each has a recording of their own: both mouths change, nothing else does, and the mix is heard."""
+    """Each speaker has a recording. Both mouths change, nothing else does, and the audio is the mix."""
     video, voices = two_people(comfyui.input, shared), two_voices(comfyui.input)
     graph = graphs.changed(graphs.load("lipsync_two_speakers"), "LoadVideo", file=video.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
@@ -137,7 +138,7 @@ def test_video_combine_two_speakers_in_one_pass(
 
 
 def two_people(folder: Path, shared: Path) -> Path:
-    """Two heads side by side, for as many frames as their voices last."""
+    """Two heads side by side, as long as their recordings."""
     still = np.zeros(SPOKEN_FRAMES)
     clip = staged(actor(shared, "demo1", still), actor(shared, "demo2", still + SIDE_PX), width=2 * SIDE_PX)
     size = {"height": SIDE_PX, "width": 2 * SIDE_PX}
@@ -148,7 +149,7 @@ def two_people(folder: Path, shared: Path) -> Path:
 
 
 def two_voices(folder: Path) -> list[Path]:
-    """Two recordings, one of them higher, that never reach full scale together."""
+    """Two recordings whose sum never clips."""
     paths = [folder / "left voice.wav", folder / "right voice.wav"]
     spoken = procedural.speech(SPOKEN_FRAMES / 25)
     for path, samples in zip(paths, (spoken, np.roll(spoken, 3000)), strict=True):

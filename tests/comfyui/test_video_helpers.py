@@ -1,4 +1,4 @@
-"""Graphs of video helpers: their loader's frames and late sound in, frames and sound out to their combiner."""
+"""Graphs with the nodes of a video helper pack: frames and lazy audio in, frames and audio out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, speech
 from tests.support import graphs
+from tests.support.comfyui_server import SOURCE_FRAMES
 
-SECONDS = 2.0
+SECONDS = 0.6
 SOUND_RATE = 44_100
 AAC_PADDING_SAMPLES = 2 * 1024  # what the encoder puts around the sound may be read back with it
 
 
 def helpers_graph(sample: Sample, video: str, name: str) -> graphs.Graph:
-    """The images workflow between a video helper's loader and its combiner."""
+    """The images workflow between the loader and the combiner of a video helper pack."""
     graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
     images = graphs.node(graph, "LatentSyncToImages")
@@ -53,9 +54,9 @@ def test_video_helpers_frames_and_lazy_audio_pass_through(comfyui: ComfyUI, samp
 
 
 def test_video_helpers_unconnected_audio_is_not_read(comfyui: ComfyUI, sample: Sample) -> None:
-    """Where it is wired, ComfyUI 0.30 reads it before we do, and stops at the helper's loader with its message."""
+    """If the audio is connected, ComfyUI 0.30 reads it first and stops at the loader with the loader's error."""
     graph = helpers_graph(sample, sample.video.name, "silent")
     faces = graphs.node(graph, "LatentSyncFacePrep")
     graph = {key: graph[key] for key in ("load", faces, "landmarks")}
     graph["shown"] = {"class_type": "PreviewAny", "inputs": {"source": [faces, 2]}}
-    assert "50 of 50" in str(comfyui.run(graph)["outputs"]["shown"])
+    assert f"{SOURCE_FRAMES} of {SOURCE_FRAMES}" in str(comfyui.run(graph)["outputs"]["shown"])

@@ -18,9 +18,9 @@ from scripts.comfyui import PACK, ComfyUI
 from scripts.sample_clip import Sample
 from scripts.workflow import to_api
 from tests.support import graphs
+from tests.support.comfyui_server import OUTPUT_FRAMES, SAMPLE_SECONDS, SOURCE_FRAMES, WINDOWS
 
 AAC_FRAME_SECONDS = 1024 / 44100  # a decoder may hand out the last frame whole
-SOURCE_FRAMES = 50
 THUMBNAIL_BYTES = 60_000  # they travel with every install
 
 
@@ -37,7 +37,7 @@ def test_workflow_video_writes_complete_file(comfyui: ComfyUI, sample: Sample) -
     assert (made.width, made.height, made.rate) == (source.width, source.height, Fraction(25))
     assert made.frames == round(25 * made.audio_seconds)
     assert made.audio_codec == "aac"
-    assert made.audio_seconds == pytest.approx(3.0, abs=AAC_FRAME_SECONDS)
+    assert made.audio_seconds == pytest.approx(SAMPLE_SECONDS, abs=AAC_FRAME_SECONDS)
     stored = json.loads(made.tags["prompt"])
     assert {key: node["inputs"] for key, node in stored.items()} == {key: node["inputs"] for key, node in graph.items()}
     assert not list(path.parent.glob(".*")), "a temporary file was left behind"
@@ -47,7 +47,7 @@ def test_workflow_images_changes_only_the_face(comfyui: ComfyUI, sample: Sample)
     graph = graphs.with_landmarks(graphs.quick("lipsync_images"), sample.landmarks.name)
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
     made, source = VideoFile(path), VideoFile(sample.video)
-    assert (made.width, made.height, made.frame_count, made.rate) == (source.width, source.height, 75, 25)
+    assert (made.width, made.height, made.frame_count, made.rate) == (source.width, source.height, OUTPUT_FRAMES, 25)
     first, original = next(iter(made.read([0]))).astype(int), next(iter(source.read([0]))).astype(int)
     difference = np.abs(first - original).mean(axis=-1)
     assert np.median(difference) <= 2, "h264 of an untouched picture differs by a level or two"
@@ -55,7 +55,7 @@ def test_workflow_images_changes_only_the_face(comfyui: ComfyUI, sample: Sample)
 
 
 def test_workflow_image_to_video_has_audio_length(comfyui: ComfyUI, sample: Sample) -> None:
-    """Wan's 10 GB are not at hand: RepeatImageBatch, a core node that makes frames of a picture, takes their place."""
+    """RepeatImageBatch, a core node, takes the place of Wan, whose weights have 10 GB."""
     first = next(iter(VideoFile(sample.video).read([0])))
     Image.fromarray(first).save(comfyui.input / "a picture.png")
     graph = graphs.with_landmarks(graphs.quick("lipsync_image_to_video"), sample.landmarks.name)
@@ -66,35 +66,35 @@ def test_workflow_image_to_video_has_audio_length(comfyui: ComfyUI, sample: Samp
     path = graphs.the_video(comfyui.outputs(comfyui.run(graphs.needed(graph))))
     made = graphs.probe(path)
     assert (made.width, made.height, made.rate) == (first.shape[1], first.shape[0], Fraction(24))
-    assert made.frames == 24 * 3, "the frames go forwards and backwards for as long as the recording lasts"
+    assert made.frames == 24 * SAMPLE_SECONDS, "the frames go forwards and backwards for as long as the recording lasts"
 
 
 def test_workflow_song_moves_lips_by_voice_only(comfyui: ComfyUI, sample: Sample) -> None:
-    """With another voice the lips differ; the song that is heard stays the same."""
+    """Another voice changes the lips. The song in the output stays the same."""
     graph = graphs.with_landmarks(graphs.quick("lipsync_song"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
     _, voice = graphs.nodes(graph, "LoadAudio")
     made = []
     for name in (sample.audio.name, "a pause.wav"):
-        graphs.write_speech(comfyui.input / "a pause.wav", (0.5, True), (2.5, False))
+        graphs.write_speech(comfyui.input / "a pause.wav", (0.2, True), (0.8, False))
         graph[voice]["inputs"]["audio"] = name
         made.append(graphs.the_video(comfyui.outputs(comfyui.run(graph)), ".mkv"))
-    last = [next(iter(VideoFile(path).read([70]))) for path in made]
+    last = [next(iter(VideoFile(path).read([OUTPUT_FRAMES - 2]))) for path in made]
     assert (last[0] != last[1]).any(), "the voice is silent there in the second run"
     assert torch.equal(*(read_audio(path).samples for path in made))
 
 
 def test_workflow_long_video_keeps_video_length(comfyui: ComfyUI, sample: Sample) -> None:
-    """fp8 weights, and a sound track that is longer than the video."""
+    """The weights are fp8, and the audio is longer than the video."""
     graph = graphs.with_landmarks(graphs.quick("lipsync_long_video"), sample.landmarks.name)
     made = graphs.probe(graphs.the_video(comfyui.outputs(comfyui.run(graph))))
     assert made.frames == SOURCE_FRAMES
-    assert made.audio_seconds == pytest.approx(2.0, abs=AAC_FRAME_SECONDS)
+    assert made.audio_seconds == pytest.approx(SOURCE_FRAMES / 25, abs=AAC_FRAME_SECONDS)
 
 
 @pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
 def test_workflow_every_template_has_thumbnail(comfyui: ComfyUI, path: Path) -> None:
-    """The page asks for a .jpg beside each template that the server offers."""
+    """The page asks for a .jpg beside each template."""
     assert path.stem in comfyui.get("/api/workflow_templates").json()[PACK]
     answer = comfyui.get(f"/api/workflow_templates/{PACK}/{path.stem}.jpg")
     picture = Image.open(BytesIO(answer.content))
@@ -110,7 +110,7 @@ def test_workflow_detects_faces(comfyui: ComfyUI, sample: Sample, shared: Path) 
         "inputs": {"source": [graphs.node(graph, "LatentSyncFacePrep"), 2]},
     }
     entry = comfyui.run(graph)
-    assert "50 of 50" in str(entry["outputs"]["report"])
+    assert f"{SOURCE_FRAMES} of {SOURCE_FRAMES}" in str(entry["outputs"]["report"])
 
 
 def test_workflow_new_seed_reruns_only_sampler(comfyui: ComfyUI, sample: Sample) -> None:
@@ -130,6 +130,6 @@ def test_workflow_reports_progress(comfyui: ComfyUI, sample: Sample) -> None:
     sampler = graphs.node(graph, "LatentSyncSampler")
     states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
     values = [state[sampler]["value"] for state in states if sampler in state]
-    windows, steps = 5, 2  # 75 frames in windows of 16
+    steps = 2
     assert values == sorted(values)
-    assert values[-1] == windows * steps
+    assert values[-1] == WINDOWS * steps

@@ -1,4 +1,4 @@
-"""Every broken input gets one sentence that names it, soon and in little memory, and nothing is left behind."""
+"""Every broken input gives one sentence that names it, in little time and memory, and leaves no files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_GROWTH_MB = 1200.0  # of the whole table: torch, diffusers, MediaPipe and t
 
 
 class Watch:
-    """How long something took, and how much memory at its height, above what there was before."""
+    """Measures the time and the peak of memory above what was in use before."""
 
     def __enter__(self) -> Watch:
         self._before = reset_peak()
@@ -43,14 +43,14 @@ class Watch:
 
 
 def reset_peak() -> float:
-    """Forget the highest resident memory so far; the present one, in MB."""
+    """Reset the peak of resident memory; returns the memory in use, in MB."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return peak()
 
 
 def peak() -> float:
-    """The highest resident memory since it was reset, in MB; 0 where the system does not tell."""
+    """The peak of resident memory since the reset, in MB; 0 on systems that do not report it."""
     if sys.platform != "linux":
         return 0.0
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -58,7 +58,7 @@ def peak() -> float:
 
 
 def told(attack: Attack, scene: Scene, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one sentence that the user reads; run after everything that the attack needs is made."""
+    """Run one attack; returns the sentence that the user reads."""
     if attack.needs and not Path(attack.needs).exists():
         pytest.skip(f"needs {attack.needs}")
     arguments = attack.arguments(scene)

@@ -1,4 +1,4 @@
-"""What goes wrong while a run is at work: its files change, its folders vanish, its memory ends."""
+"""Faults during a run: files change, folders vanish, memory runs out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.scene import Scene
 
 
 def damaged(scene: Scene) -> Path:
-    """A good video with three pictures in its middle wiped out."""
+    """A valid video with three zeroed frames in the middle."""
     data = bytearray(scene.good.video.read_bytes())
     for position, size in packets(scene.good.video)[4:7]:
         data[position : position + size] = bytes(size)
@@ -41,7 +41,7 @@ def test_run_passes_over_frames_that_do_not_decode(scene: Scene, capsys: pytest.
 
 
 def read_on(video: VideoFile) -> str:
-    """What a read of all frames says: a remark on the damage, or an error."""
+    """The warning or the error of reading all frames."""
     try:
         frames = list(video.read(range(60)))
     except MediaError as error:
@@ -61,7 +61,7 @@ def read_on(video: VideoFile) -> str:
     ],
 )
 def test_video_file_that_changes_is_reported(tmp_path: Path, what: str, change: Callable[[Path], object]) -> None:
-    """After it was indexed, before its frames are read."""
+    """The file changes after indexing and before its frames are read."""
     path = tmp_path / "clip.mp4"
     make_clip(path, range(60))
     video = VideoFile(path)
@@ -88,7 +88,7 @@ def test_tensor_buffer_survives_deleted_temp_folder(tmp_path: Path, monkeypatch:
 
 
 def test_loader_keeps_old_weights_of_replaced_file(scene: Scene) -> None:
-    """Replaced as every careful program does, ours among them: another file takes the name."""
+    """Another file takes the name by renaming, as downloads do it."""
     place = scene.folder / "unet.safetensors"
     shutil.copyfile(scene.models / UNET, place)
     unet = checkpoint.load_unet(place)
@@ -118,7 +118,7 @@ def test_run_out_of_memory_is_one_sentence(
 def test_run_unexpected_error_is_one_sentence(
     scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the system refuses where nobody thought of it is still a sentence."""
+    """An error of the system that no code expects is still one sentence."""
 
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere")

@@ -1,4 +1,4 @@
-"""Names that other programs break on are names like any other."""
+"""File names with spaces, other scripts, quotes and special characters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = {
 
 
 def renamed(scene: Scene, name: str) -> list[str]:
-    """`run` with a folder, a video, a recording, landmarks and an output that are all called so."""
+    """`run` where the folder, the inputs and the output all have this name."""
     folder = scene.folder / name
     folder.mkdir()
     given = {"mp4": scene.good.video, "wav": scene.good.audio, "json": scene.good.landmarks}
@@ -72,7 +72,7 @@ def test_run_file_name_is_not_read_as_address(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such name")
 def test_run_accepts_name_that_terminal_cannot_show(scene: Scene) -> None:
-    """Bytes that are no UTF-8, into an output that knows ASCII alone."""
+    """Bytes that are not UTF-8, printed to a terminal that has only ASCII."""
     name = b"take \xff\xfe.mp4"
     shutil.copyfile(scene.good.video, bytes(scene.folder) + b"/" + name)
     arguments = [*scene.run(), "--record"]

@@ -1,4 +1,4 @@
-"""However a run ends, no half file has the final name, and the next run works and leaves nothing else."""
+"""A run that is killed, or that finds a full disk, leaves no half file, and the next run works."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_killed_run_leaves_no_half_file(scene: Scene, stage: str) -> None:
 
 
 def test_stale_temp_files_are_removed_active_ones_kept(scene: Scene) -> None:
-    """Three names in one folder: a killed run's, a living run's, and somebody's file that only looks like ours."""
+    """One folder holds files of a killed run, of a running one, and a user's file with a similar name."""
     with claimed([scene.folder / "living.mp4"]):
         living = part_of(scene.folder / "living.mp4")
         living.touch()

@@ -1,4 +1,4 @@
-"""A real talking clip with untrained lips, through blending and codecs: what is kept stays as good as the source."""
+"""A real clip with untrained lips through blending and codecs: kept pixels stay as good as the source."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def lips(shared: Path, detector: MediaPipeDetector) -> LipTrack:
 
 @pytest.fixture(scope="module")
 def untouched(lips: LipTrack) -> np.ndarray:
-    """bool (frames, H, W): where the model's mask is not."""
+    """bool (frames, H, W): pixels outside the model's mask."""
     size = (lips.track.source.height, lips.track.source.width)
     return np.stack([~seams.in_frame(matrix, size, RESOLUTION) for matrix in track_matrices(lips.track, RESOLUTION)])
 
@@ -59,7 +59,7 @@ def test_real_clip_mouth_seam_is_softer_than_box(lips: LipTrack, capsys: pytest.
 
 
 def written(path: Path, form: Format, lips: LipTrack, blend: BlendSettings | None) -> np.ndarray:
-    """The clip as it is read back, with new lips, or as it is."""
+    """The clip, read back, with new lips or without."""
     source = lips.track.source
     plain = source.read(range(FRAMES))
     frames = plain if blend is None else (frame for frame, _ in composite([lips], blend))
@@ -96,7 +96,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
-from latentsync.writer import VideoWriter
+from latentsync.output.video_writer import VideoWriter
 noise = np.random.default_rng(0).integers(0, 256, (8, 240, 320, 3), dtype=np.uint8)
 with VideoWriter(Path(sys.argv[1]), rate=Fraction(25), height=240, width=320) as writer:
     for i in range(10**9):

@@ -40,7 +40,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Measured:
-    """One error of one case and what it may be at most."""
+    """One error of one case, and its tolerance."""
 
     what: str
     value: float
@@ -78,7 +78,7 @@ def mask(arrays: Arrays) -> list[Measured]:
 
 
 def forward(case: Case, arrays: Arrays) -> list[Measured]:
-    """1e-4: float32 sums of other orders, over a few hundred layers."""
+    """1e-4: float32 sums in another order, over a few hundred layers."""
     batch, frames, size = case["batch"], case["frames"], case["size"]
     x = normal(case["x_seed"], batch, 13, frames, size, size)
     heard = normal(case["audio_seed"], batch, frames, 50, 384)
@@ -89,7 +89,7 @@ def forward(case: Case, arrays: Arrays) -> list[Measured]:
 
 
 def denoise(case: Case, arrays: Arrays) -> list[Measured]:
-    """1e-3, relative: the steps amplify what one pass leaves."""
+    """1e-3, relative: the steps amplify the differences of one pass."""
     frames, size = case["frames"], case["size"]
     settings = SamplerSettings(
         num_inference_steps=case["steps"], guidance_scale=case["guidance"], cache_interval=case["cache_interval"]
@@ -107,13 +107,13 @@ def denoise(case: Case, arrays: Arrays) -> list[Measured]:
 
 
 def sound(case: Case, arrays: Arrays) -> list[Measured]:
-    """2e-3: the goldens ran another attention kernel, on states of magnitude ten."""
+    """2e-3: the recorded results used another attention kernel, on values of magnitude ten."""
     heard = features.frame_windows(speech_states(case["seconds"]), case["index"], Fraction(case["fps"]))
     return [Measured("max", worst(heard, arrays[case["name"]]), 2e-3)]
 
 
 def alignment(case: Case, arrays: Arrays) -> list[Measured]:
-    """1e-3 px for matrices; pixels as OpenCV's rounding differs between versions and from torch's."""
+    """1e-3 px for matrices. Pixels: OpenCV's rounding differs between versions and from torch's."""
     name, resolution = case["name"], case["resolution"]
     clip = Clip(case)
     matrices = affine_matrices(clip.points(case["frames"]), resolution)
@@ -128,7 +128,7 @@ def alignment(case: Case, arrays: Arrays) -> list[Measured]:
 
 
 def pipeline(case: Case, arrays: Arrays) -> list[Measured]:
-    """Every stage at once: the pixel errors of all add up, mostly those of resizing."""
+    """All stages at once: their pixel errors add up, mostly those of resizing."""
     noise = torch.from_numpy(arrays[f"{case['name']}_noise"])
     drawn = conditioning.sample_noise(case["seed"], case["resolution"])
     made = list(clip_frames(case, noise))

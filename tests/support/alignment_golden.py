@@ -1,4 +1,4 @@
-"""What the recorded results of the official implementation are compared with, and how closely."""
+"""Recorded alignment results of the official code, their inputs, and the tolerance."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def points(case: dict[str, Any]) -> np.ndarray:
 
 
 def waves(resolution: int) -> np.ndarray:
-    """The smooth crop that was pasted: float32 (3, R, R) in [-0.8, 0.8]."""
+    """The smooth crop that is pasted: float32 (3, R, R) in [-0.8, 0.8]."""
     y, x = np.mgrid[0:resolution, 0:resolution] / resolution
     return (0.8 * np.stack([np.sin(6 * x), np.cos(5 * y), np.sin(4 * (x + y))])).astype(np.float32)
 
 
 def assert_pixels_match(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Mean 0.7 and 99.9 % within 3 levels: another library's bilinear and bicubic kernels, then truncation."""
+    """Mean 0.7 and 99.9 % within 3 levels: other bilinear and bicubic kernels, then truncation."""
     apart = np.abs(ours.astype(int) - theirs.astype(int))
     assert apart.mean() <= 0.7
     assert (apart <= 3).mean() >= 0.999

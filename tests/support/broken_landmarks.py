@@ -1,4 +1,4 @@
-"""Face landmarks that are none."""
+"""Attacks with broken face landmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Stored = dict[str, Any]
 
 
 def changed(change: Callable[[Stored], object]) -> Callable[[Scene], list[str]]:
-    """`faces` with good landmarks of which one thing is changed."""
+    """`faces` with valid landmarks and one change."""
 
     def arguments(scene: Scene) -> list[str]:
         stored = json.loads(scene.good.landmarks.read_text(encoding="utf-8"))
@@ -30,7 +30,7 @@ def of(content: bytes | str) -> Callable[[Scene], list[str]]:
 
 
 def moved(value: object) -> Callable[[Stored], object]:
-    """The first number of the first face becomes another."""
+    """Replace the first number of the first face."""
 
     def change(stored: Stored) -> None:
         stored["frames"][0][0]["landmarks_xy"][0][0] = value
@@ -39,7 +39,7 @@ def moved(value: object) -> Callable[[Stored], object]:
 
 
 def spread(stored: Stored) -> None:
-    """Finite points so far apart that the square of their distance is not."""
+    """Move finite points so far apart that the squared distance overflows."""
     for face in stored["frames"][0]:
         face["landmarks_xy"] = (np.array(face["landmarks_xy"]) * 1e200).tolist()
 
@@ -51,7 +51,7 @@ def beyond(stored: Stored) -> None:
 
 
 def sparse(scene: Scene) -> Path:
-    """A file of 8 GB that takes no room on the disk."""
+    """A sparse file of 8 GB."""
     path = scene.folder / "face.json"
     with path.open("wb") as file:
         file.truncate(8 << 30)

@@ -1,4 +1,4 @@
-"""Videos and recordings that are not what their names say."""
+"""Attacks with broken videos and recordings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.scene import Attack, Scene
 
 
 def cut(scene: Scene, share: float) -> Path:
-    """The beginning of a good video."""
+    """The start of a valid video."""
     whole = scene.good.video.read_bytes()
     return scene.written("clip.mp4", whole[: int(share * len(whole))])
 
 
 def without_pictures(scene: Scene) -> Path:
-    """A good video whose every coded picture is zeros: its index is whole."""
+    """A valid video whose coded frames are all zeros. Its index is complete."""
     data = bytearray(scene.good.video.read_bytes())
     at = data.index(b"mdat")
     (size,) = struct.unpack(">I", data[at - 4 : at])
@@ -31,7 +31,7 @@ def without_pictures(scene: Scene) -> Path:
 
 
 def with_box(scene: Scene, name: bytes, offset: int, value: int) -> Path:
-    """A good video with one 32-bit number of the first box of that name replaced, so many bytes after its name."""
+    """A valid video with one 32-bit number replaced, at this offset after the name of an MP4 box."""
     data = bytearray(scene.good.video.read_bytes())
     at = data.index(name) + 4 + offset
     data[at : at + 4] = struct.pack(">I", value)
@@ -39,12 +39,12 @@ def with_box(scene: Scene, name: bytes, offset: int, value: int) -> Path:
 
 
 def y4m(scene: Scene, header: str) -> Path:
-    """An uncompressed video with a header of one's own and one small picture."""
+    """An uncompressed video with this header and one small frame."""
     return scene.written("clip.y4m", f"YUV4MPEG2 {header}\nFRAME\n".encode() + bytes(16 * 16 * 3 // 2))
 
 
 def png(scene: Scene, width: int, height: int) -> Path:
-    """A picture that says to be so large, and holds a few bytes."""
+    """A PNG whose header claims this size, with a few bytes of data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -55,7 +55,7 @@ def png(scene: Scene, width: int, height: int) -> Path:
 
 
 def playlist(scene: Scene) -> Path:
-    """A list of other files under a video's name."""
+    """An HLS playlist that names another file."""
     return scene.written(
         "clip.m3u8", f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{transport(scene)}\n#EXT-X-ENDLIST\n"
     )
@@ -67,7 +67,7 @@ def concatenation(scene: Scene) -> Path:
 
 
 def transport(scene: Scene) -> Path:
-    """Somebody's private recording, in a format that playlists may name."""
+    """A private recording in a format that playlists can name."""
     import av
 
     path = scene.folder / "private.ts"
@@ -83,14 +83,14 @@ def transport(scene: Scene) -> Path:
 
 
 def loop(scene: Scene, name: str) -> Path:
-    """A link to itself."""
+    """A symbolic link to itself."""
     path = scene.folder / name
     path.symlink_to(name)
     return path
 
 
 def pipe(scene: Scene, name: str) -> Path:
-    """A pipe that nobody writes to."""
+    """A named pipe without a writer."""
     os.mkfifo(scene.folder / name)  # not on Windows, which has no /dev/zero either
     return scene.folder / name
 
@@ -105,7 +105,7 @@ def noise(count: int) -> bytes:
 
 
 def wav(scene: Scene, *, rate: int = 16_000, channels: int = 1, samples: bytes = bytes(32_000), bits: int = 16) -> Path:
-    """A recording with a header of one's own: integers, or floats where there are 32 bits."""
+    """A recording with this header: integers, or floats if there are 32 bits."""
     kind, width = (3, 4) if bits == 32 else (1, bits // 8)
     block = channels * width
     form = struct.pack("<HHIIHH", kind, channels, rate, (rate * block) % 2**32, block % 2**16, bits)
@@ -132,7 +132,7 @@ def gray(scene: Scene) -> Path:
 
 
 def with_header(scene: Scene, place: int, value: int) -> Path:
-    """A recording with another 16-bit number at a place of its header."""
+    """A recording with one 16-bit number of its header replaced."""
     path = wav(scene, samples=noise(32_000))
     header = bytearray(path.read_bytes())
     struct.pack_into("<H", header, place, value)
@@ -141,7 +141,7 @@ def with_header(scene: Scene, place: int, value: int) -> Path:
 
 
 def m4a_cut(scene: Scene) -> Path:
-    """A recording in mp4 that ends before its index."""
+    """A recording in MP4 that ends before its index."""
     import av
 
     path = scene.folder / "sound.m4a"

@@ -1,4 +1,4 @@
-"""Numbers, names and pictures that cannot be."""
+"""Attacks with numbers, names and images that are out of range."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def pixels(value: float) -> torch.Tensor:
 
 
 class Plain:
-    """A codec whose faces are of one color."""
+    """A VAE whose faces have one color."""
 
     def __init__(self, value: float) -> None:
         self._value = value
@@ -124,7 +124,7 @@ class Plain:
 
 
 def laid_in(protect: np.ndarray | None = None, color: float = 0.0) -> list[Any]:
-    """Two frames of 96 x 96 with a face, its mouth laid in under a mask."""
+    """Two frames of 96 x 96 with a face, composited under a protect mask."""
     source = ImageBatch(torch.full((2, 96, 96, 3), 0.5), Fraction(25))
     points = np.tile([[[38.0, 40.0], [58.0, 40.0], [48.0, 55.0]]], (2, 1, 1))
     lips = LipTrack(

@@ -1,4 +1,4 @@
-"""Model files that are none, or that would like to run code."""
+"""Attacks with broken model files, and with pickles that contain code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRST = "down_blocks.0.resnets.0.conv1.weight"
 
 
 class Runs:
-    """Pickled, it makes a file when it is loaded; the file's name is the proof."""
+    """A pickle that creates a file when it is loaded. The file is the proof that code ran."""
 
     def __init__(self, proof: Path) -> None:
         self._proof = proof
@@ -46,13 +46,13 @@ def of(name: str, content: bytes | str) -> Callable[[Scene], list[str]]:
 
 
 def header(entries: object, claimed: int | None = None) -> bytes:
-    """A safetensors file with this header, and a few bytes after it."""
+    """A safetensors file with this header and a few bytes after it."""
     text = json.dumps(entries).encode()
     return struct.pack("<Q", len(text) if claimed is None else claimed) + text + bytes(64)
 
 
 def saved(content: Callable[[Path], object], *, legacy: bool = False) -> Callable[[Scene], list[str]]:
-    """`convert` of a .pt file with this content, which is told where it may leave a proof."""
+    """`convert` of a .pt file with this content. The content gets the path for its proof."""
 
     def arguments(scene: Scene) -> list[str]:
         path = scene.folder / "unet.pt"
@@ -67,7 +67,7 @@ def pickled(content: Callable[[Path], object]) -> Callable[[Scene], list[str]]:
 
 
 def changed(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Scene], list[str]]:
-    """`convert` of a good UNet of which one thing is changed."""
+    """`convert` of a valid UNet with one change."""
 
     def arguments(scene: Scene) -> list[str]:
         tensors = load_file(scene.models / UNET)
@@ -87,7 +87,7 @@ def cut_pickle(scene: Scene) -> list[str]:
 
 
 def without_a_number(scene: Scene) -> list[str]:
-    """A models folder whose UNet computes nothing but NaN."""
+    """A models folder whose UNet gives only NaN."""
     models = scene.folder / "models"
     for path in [path for path in scene.models.rglob("*") if path.is_file()]:
         link = models / path.relative_to(scene.models)
@@ -132,12 +132,12 @@ def entry(shape: list[int], offsets: list[int], dtype: str = "F32") -> dict[str,
 
 
 def reshaped(key: str, *shape: int) -> Callable[[dict[str, torch.Tensor]], object]:
-    """One tensor becomes another of this shape, which takes no room."""
+    """Replace one tensor by one of this shape that needs no memory."""
     return lambda tensors: tensors.update({key: torch.zeros(1).expand(shape)})
 
 
 def absurd_pickle(_: Path) -> dict[str, torch.Tensor]:
-    """A file of a few bytes whose first layer says to be a thousand million channels wide."""
+    """A file of a few bytes whose first layer claims to have a billion channels."""
     return {f"down_blocks.{i}.resnets.0.conv1.weight": torch.zeros(1).expand(10**9, 10**9) for i in range(4)}
 
 

@@ -22,13 +22,13 @@ BEFORE, AFTER = "before its stages", "after its end"
 
 
 def begun(scene: Scene, *more: object) -> subprocess.Popen[bytes]:
-    """The command line at work in a process of its own, on a clip that keeps every stage busy."""
+    """Start the command line as a process."""
     command = [sys.executable, "-m", "latentsync", *scene.run("--record", *more)]
     return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 def await_stage(process: subprocess.Popen[bytes], stage: str) -> None:
-    """Read on until a run shows a stage's bar."""
+    """Read stderr until it shows the progress bar of a stage."""
     assert process.stderr is not None
     said = b""
     while f"{stage}:".encode() not in said:
@@ -44,7 +44,7 @@ def record_of(path: Path) -> dict[str, object]:
 
 
 def check_after_a_kill(scene: Scene, stage: str) -> str:
-    """What a killed run left, and what the next one makes of it; returns what the record of the killed one said."""
+    """Check the files of a killed run, and that the next run works; returns the outcome in the killed run's record."""
     if scene.output.exists():
         assert VideoFile(scene.output).frame_count == 15, "under its name only when whole"
     record = scene.output.with_suffix(".json")
@@ -60,7 +60,7 @@ def check_after_a_kill(scene: Scene, stage: str) -> str:
 
 
 def limit_files(to_bytes: int) -> None:
-    """Every write beyond so many bytes of a file fails, as on a full disk; run in the child."""
+    """Make every write beyond this size of a file fail, as on a full disk. Runs in the child process."""
     import resource  # Windows has none
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

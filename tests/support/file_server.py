@@ -1,4 +1,4 @@
-"""A small HTTP server on the loopback: it serves files as the hub does, and misbehaves on demand."""
+"""A small local HTTP server that serves files like the hub, and fails on demand."""
 
 from __future__ import annotations
 

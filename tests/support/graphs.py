@@ -1,4 +1,4 @@
-"""The example workflows as the graphs that POST /prompt takes, and small changes to them."""
+"""The example workflows in API format, changes to them, and helpers to read their results."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from scripts.comfyui import ComfyUI
 from tests.support import procedural
 from tests.support.paths import REPOSITORY
 
@@ -28,7 +29,7 @@ def load(name: str) -> Graph:
 
 
 def quick(name: str) -> Graph:
-    """An example workflow with as few steps as exercise the step cache's both kinds."""
+    """An example workflow with two steps, so that DeepCache runs a full and a cached pass."""
     return changed(load(name), "LatentSyncSampler", steps=2)
 
 
@@ -44,7 +45,7 @@ def node(graph: Graph, class_type: str) -> str:
 
 
 def changed(graph: Graph, class_type: str, **inputs: Any) -> Graph:
-    """A copy in which every node of a class, of which there is at least one, has other inputs."""
+    """A copy with other inputs at every node of a class. There must be at least one."""
     graph = copy.deepcopy(graph)
     found = nodes(graph, class_type)
     assert found
@@ -54,14 +55,14 @@ def changed(graph: Graph, class_type: str, **inputs: Any) -> Graph:
 
 
 def with_landmarks(graph: Graph, file: str) -> Graph:
-    """A copy whose Face Prep takes stored landmarks instead of detecting."""
+    """A copy whose Face Prep uses stored landmarks instead of detection."""
     graph = changed(graph, "LatentSyncFacePrep", landmarks=["landmarks", 0])
     graph["landmarks"] = {"class_type": "LatentSyncDemoLandmarks", "inputs": {"file": file}}
     return graph
 
 
 def needed(graph: Graph) -> Graph:
-    """The nodes that an output node of ours asks for, itself included."""
+    """The nodes that Video Combine depends on, and Video Combine itself."""
     waiting, kept = nodes(graph, "LatentSyncVideoCombine"), {}
     while waiting:
         key = waiting.pop()
@@ -71,7 +72,7 @@ def needed(graph: Graph) -> Graph:
 
 
 def write_speech(path: Path, *parts: tuple[float, bool]) -> Path:
-    """A recording that speaks, or does not, for so many seconds after one another."""
+    """Write a recording of parts with speech or silence; each part is (seconds, has speech)."""
     samples = np.concatenate([procedural.speech(seconds) * speaks for seconds, speaks in parts])
     with wave.open(str(path), "wb") as sound:
         sound.setparams((1, 2, 16000, 0, "NONE", ""))
@@ -80,13 +81,13 @@ def write_speech(path: Path, *parts: tuple[float, bool]) -> Path:
 
 
 def the_video(paths: list[Path], suffix: str = ".mp4") -> Path:
-    """The one video among the files that a prompt's nodes reported; pictures are shown by other nodes too."""
+    """The one video among the files of a prompt. Other nodes show pictures."""
     (found,) = [path for path in paths if path.suffix == suffix]
     return found
 
 
 def save(graph: Graph, folder: str, links: dict[str, list[object]], first: int, length: int) -> None:
-    """Have some pictures of each batch saved under its name."""
+    """Add nodes that save some images of each batch under its name."""
     for name, link in links.items():
         some = {"image": link, "batch_index": first, "length": length}
         graph[f"some {name}"] = {"class_type": "ImageFromBatch", "inputs": some}
@@ -95,12 +96,12 @@ def save(graph: Graph, folder: str, links: dict[str, list[object]], first: int, 
 
 
 def pictures(folder: Path, name: str) -> list[np.ndarray]:
-    """Those that `save` had saved."""
+    """The images that `save` saved."""
     return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob(f"{name}_*.png"))]
 
 
 class Probe(NamedTuple):
-    """What a finished file holds, by decoding it."""
+    """The properties of a finished file, found by decoding it."""
 
     width: int
     height: int
@@ -125,3 +126,16 @@ def probe(path: Path) -> Probe:
         return Probe(
             video.width, video.height, video.average_rate, frames, audio.codec.name, samples / audio.rate, tags
         )
+
+
+def wait_for_progress(graph: Graph, class_type: str, comfyui: ComfyUI, prompt_id: str) -> None:
+    """Wait until a node of the prompt has made some progress."""
+    running = node(graph, class_type)
+    comfyui.events.wait_for(
+        lambda event: (
+            event.type == "progress_state"
+            and event.prompt_id == prompt_id
+            and 0 < event.data["nodes"].get(running, {"value": 0})["value"] < event.data["nodes"][running]["max"]
+        ),
+        timeout_seconds=120,
+    )

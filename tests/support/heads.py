@@ -1,4 +1,4 @@
-"""Clips put together from real heads, so that it is known who is where."""
+"""Clips composed of real heads, so that the tests know where each person is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def actor(shared: Path, clip: str, x: np.ndarray) -> Actor:
 
 
 def staged(*actors: Actor, width: int = 3 * SIDE_PX) -> Clip:
-    """Everybody in one clip, later ones in front."""
+    """All actors in one clip, later ones in front."""
     frames = np.full((len(actors[0].frames), SIDE_PX, width, 3), 100, np.uint8)
     for one in actors:
         for canvas, tile, (x, _) in zip(frames, one.frames, one.places, strict=True):
@@ -62,7 +62,7 @@ def staged(*actors: Actor, width: int = 3 * SIDE_PX) -> Clip:
 
 
 def blanked(clip: Clip, first: int, stop: int, margin_px: int = 0) -> Clip:
-    """A copy with frames that show nothing but gray, or but gray inside of a margin."""
+    """A copy with gray frames, or gray except for a margin."""
     frames = clip.frames.copy()
     frames[first:stop, margin_px : SIDE_PX - margin_px, margin_px : SIDE_PX - margin_px] = 100
     return Clip(frames)

@@ -62,7 +62,7 @@ def decoded(path: Path, count: int) -> np.ndarray:
 
 
 def drawn_face(x: float, y: float, side: float) -> FaceDetection:
-    """A face whose box is a square at x, y, with its alignment points at known places of it."""
+    """A face whose box is a square at x, y, with alignment points at fixed places of it."""
     mesh = np.tile([[x, y], [x + side, y + side]], (MESH_POINTS // 2, 1))
     for group, (across, down) in ((LEFT_BROW, (0.25, 0.25)), (RIGHT_BROW, (0.75, 0.25)), (NOSE, (0.5, 0.75))):
         mesh[list(group)] = x + across * side, y + down * side

@@ -17,7 +17,7 @@ from tests.support import graphs
 
 @contextmanager
 def put_aside(path: Path) -> Iterator[Path]:
-    """Move a file away and, at the end, back; yields where it is meanwhile."""
+    """Rename a file and, at the end, rename it back; yields its temporary path."""
     aside = path.with_name(path.name + ".aside")
     path.rename(aside)
     try:
@@ -27,7 +27,7 @@ def put_aside(path: Path) -> Iterator[Path]:
 
 
 def loading(seed: str, **inputs: Any) -> graphs.Graph:
-    """A graph that loads a model and shows what it is; `seed` keeps ComfyUI from answering out of its cache."""
+    """A graph that loads a model and shows it. `seed` keeps ComfyUI from using its cache."""
     chosen = {"version": "auto", "unet": "auto", "precision": "auto", "download_missing": False, **inputs}
     return {
         "model": {"class_type": "LatentSyncLoadModel", "inputs": chosen, "_meta": {"title": seed}},

@@ -16,9 +16,9 @@ COMFY_CLI = "comfy-cli==1.23.0"
 
 
 def run(*command: object, cwd: Path | None = None, home: Path | None = None) -> str:
-    """What a command printed; raises AssertionError with it when the command failed.
+    """The output of a command; raises AssertionError with it if the command fails.
 
-    home: where it may leave what it wants to remember.
+    home: home folder of the command.
     """
     quiet = {"DO_NOT_TRACK": "1", "NO_COLOR": "1", "COLUMNS": "200"}
     own = {"HOME": str(home), "UV_CACHE_DIR": uv_cache()} if home else {}
@@ -47,7 +47,7 @@ def uv_cache() -> str:
 
 
 def of_package(package: str, *command: object, cwd: Path, home: Path) -> str:
-    """What a program of another package printed; it runs in an environment of its own, which uv keeps."""
+    """The output of a program of another package, in an environment that uv keeps."""
     return run(
         UV, "tool", "run", "--quiet", "--python", sys.executable, "--from", package, *command, cwd=cwd, home=home
     )
@@ -55,7 +55,7 @@ def of_package(package: str, *command: object, cwd: Path, home: Path) -> str:
 
 @dataclass(frozen=True)
 class UserEnvironment:
-    """ComfyUI's own environment, as a user has it: torch and ComfyUI's requirements, nothing of ours."""
+    """The environment of a ComfyUI user: torch and ComfyUI's requirements."""
 
     python: Path
 
@@ -64,7 +64,7 @@ class UserEnvironment:
         return dict(line.split("==") for line in lines if "==" in line)
 
     def install(self, requirements: Path) -> dict[str, str]:
-        """Install a pack's requirements; returns the packages that this added or changed, with their versions."""
+        """Install the requirements of a pack; returns the added or changed packages with their versions."""
         before = self.packages()
         uv("pip", "install", "--quiet", "--python", self.python, "-r", requirements)
         return dict(self.packages().items() - before.items())

@@ -1,4 +1,4 @@
-"""One attack each: what is given, through which door, and what must be said of it."""
+"""One attack: its input, how it is given, and the expected error."""
 
 from __future__ import annotations
 

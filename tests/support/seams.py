@@ -1,4 +1,4 @@
-"""How much a seam is seen: the steps that pasting adds between neighbouring pixels across the mask's edge."""
+"""How visible a seam is: the steps that pasting adds between neighboring pixels across the mask's edge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REACH_PX = 3  # on each side of the edge
 
 
 def in_frame(matrix: np.ndarray, frame_size: tuple[int, int], resolution: int) -> np.ndarray:
-    """bool (H, W): the mask that the model was trained with, and every pixel that it touches."""
+    """bool (H, W): the model's mask in the frame, and every pixel that it touches."""
     width, height = crop_size(resolution)
     made = (cv2.resize(keep_mask(resolution), (width, height)) < 0.5).astype(np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -19,7 +19,7 @@ def in_frame(matrix: np.ndarray, frame_size: tuple[int, int], resolution: int) -
 
 
 def energy(pasted: np.ndarray, frame: np.ndarray, matrix: np.ndarray, resolution: int) -> float:
-    """Mean square, in levels, of the steps added between neighbours in a thin band along the mask's edge."""
+    """Mean square, in levels, of the steps added between neighbors in a thin band along the mask's edge."""
     made = in_frame(matrix, (frame.shape[0], frame.shape[1]), resolution).astype(np.uint8)
     reach = np.ones((2 * REACH_PX + 1, 2 * REACH_PX + 1), np.uint8)
     band = (cv2.dilate(made, reach) != cv2.erode(made, reach))[:-1, :-1]

@@ -1,4 +1,4 @@
-"""What source files import and name, and what a scan by the registry refuses."""
+"""What source files import and name, and what a registry scan refuses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def names(path: Path) -> Iterator[str]:
-    """Every name, attribute and called function of a file, dotted as far as it is written out."""
+    """Every name and attribute in a file, with its dots."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Name | ast.Attribute):
             yield ast.unparse(node)

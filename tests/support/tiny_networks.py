@@ -62,7 +62,7 @@ def speech_states(seconds: float) -> Tensor:
 
 
 def upstream_states(samples: Tensor) -> Tensor:
-    """The states of a recording (samples,) at 16 kHz, cut as upstream cuts it."""
+    """The hidden states of a recording (samples,) at 16 kHz, segmented like the official code."""
     power = torch.cat(list(mel.mel_power([samples])), dim=1)
     return torch.cat(list(features.encode_audio([power], whisper(), mel.log_peak(power), "upstream")))
 
@@ -74,7 +74,7 @@ def layouts() -> dict[str, dict[str, list[int]]]:
 
 @cache
 def unet(layout: str) -> UNet:
-    """Our UNet of a layout, with the weights that its goldens were made with; read strictly, never copied."""
+    """A UNet of a layout, with the weights of its recorded results."""
     shapes = layouts()[layout]
     tables = {key: sinusoid_table(*shape[1:]) for key, shape in shapes.items() if key.endswith(".pe")}
     weights = synthetic_state_dict({key: shape for key, shape in shapes.items() if key not in tables})

@@ -1,4 +1,4 @@
-"""A library that is missing stops what needs it, with a sentence that says what to install, and nothing else."""
+"""A missing library stops only what needs it, with an error that says what to install."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Remove = Callable[[str], None]
 
 @pytest.fixture
 def remove(monkeypatch: pytest.MonkeyPatch) -> Remove:
-    """Makes a package one that is not installed."""
+    """Makes a package behave as if it is not installed."""
 
     def removed(package: str) -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == package]:

@@ -1,4 +1,4 @@
-"""Less at once where memory runs out."""
+"""A batch that does not fit in memory is halved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items made ahead are the same items, and nothing goes on when nobody wants them."""
+"""Items that a background thread prepares are the same items, and the thread stops when it is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may not stand in the source of the pack: anything that a registry scan refuses, or a device by name."""
+"""The source has nothing that a registry scan refuses, and names no device."""
 
 from __future__ import annotations
 

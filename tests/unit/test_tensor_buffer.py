@@ -1,4 +1,4 @@
-"""Latents: the same from memory and from a file, and no file left when nobody needs it."""
+"""Latents in memory or in a temporary file: the same values, and no file is left."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from scripts.comfyui import PACK, ComfyUI
 from scripts.pictures import pickled_unet
 from scripts.sample_clip import Sample
 from tests.support import graphs
+from tests.support.comfyui_server import SAMPLE_SECONDS
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium or Chrome is installed")
@@ -67,7 +68,7 @@ def test_template_runs_and_shows_its_video(comfyui: ComfyUI, sample: Sample, off
         page.run()
         video = page.video("LatentSync_", RUN_SECONDS)
         assert (video["width"], video["height"]) == (480, 640)
-        assert video["seconds"] == pytest.approx(3, abs=0.1)
+        assert video["seconds"] == pytest.approx(SAMPLE_SECONDS, abs=0.1)
         seen = page.progress()
         for node_type in (FACE_PREP, "LatentSyncSampler", "LatentSyncVideoCombine"):
             assert len(set(seen[node_type])) > 2, f"the bar of {node_type} moves"

@@ -1,4 +1,4 @@
-"""The oldest ComfyUI that is supported, in this environment; `make compat` gives each one an environment of its own."""
+"""The oldest supported ComfyUI, in this environment. `make compat` gives each version its own."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def landmarks_file(data: bytes) -> None:
 
 
 def landmarks_value(data: bytes) -> None:
-    """Whatever a node may be wired to: nested values of every kind."""
+    """Nested values of every kind, as a node may receive them."""
     given = atheris.FuzzedDataProvider(data)
     points = [[number(given), number(given)] for _ in range(given.ConsumeIntInRange(0, 3))] * 160
     face = {given.PickValueInList(["landmarks_xy", "x"]): points, "score": number(given)}
@@ -80,7 +80,7 @@ def pickle_file(data: bytes) -> None:
 
 
 def shapes(data: bytes) -> None:
-    """Networks of whatever widths a file may claim, built without memory."""
+    """Networks of any width that a file may claim, built without memory."""
     given = atheris.FuzzedDataProvider(data)
     widths = [given.ConsumeInt(8) for _ in range(4)]
     claimed = {f"down_blocks.{i}.resnets.0.conv1.weight": (width,) for i, width in enumerate(widths)}
@@ -106,7 +106,7 @@ def names(data: bytes) -> None:
 
 
 def video(data: bytes) -> None:
-    """FFmpeg's own parsers are not instrumented; what we make of their answers is."""
+    """FFmpeg's own parsers are not instrumented, only our use of their results."""
     source = VideoFile(stored("clip.mp4", data))
     build_timeline(source, Fraction(1))
     for frame in source.read(range(min(source.frame_count, 3))):
@@ -131,7 +131,7 @@ TARGETS: dict[str, Callable[[bytes], object]] = {
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Where fuzzing begins: something good of each kind."""
+    """Valid input of each kind, from which the fuzzer starts."""
     face = {"landmarks_xy": [[x % 20, x % 30] for x in range(478)], "score": 0.5}
     header = json.dumps({"w": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}).encode()
     wav = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 100, b"WAVE", b"fmt ", 16, 1, 1, 8000, 16000, 2, 16, b"data", 64)

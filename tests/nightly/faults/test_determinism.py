@@ -1,4 +1,4 @@
-"""The same seed on the same machine gives the same file, byte for byte."""
+"""The same seed on the same machine gives the same file, whatever the memory held before."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 import torch
-from latentsync.formats import named
-from latentsync.media import VideoFile
-from latentsync.types import Waveform
-from latentsync.writer import VideoWriter
-form, path, source = named(sys.argv[1]), Path(sys.argv[2]), VideoFile(sys.argv[3])
+from latentsync.output.formats import format_named
+from latentsync.audio.waveform import Waveform
+from latentsync.output.video_writer import VideoWriter
+from latentsync.video.video_file import VideoFile
+form, path, source = format_named(sys.argv[1]), Path(sys.argv[2]), VideoFile(sys.argv[3])
 sound = Waveform(torch.sin(torch.arange(20000) / 20)[None] / 2, 44100)
 height, width = 234, 310  # small, for many files in little time; no multiples of 16
 pictures = [np.ascontiguousarray(frame[120:, 80:][:height, :width]) for frame in source.read(range(source.frame_count))]
@@ -64,7 +64,7 @@ def digest(path: Path) -> str:
 
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 def test_writer_output_does_not_depend_on_memory_content(form: Format, good: Sample, tmp_path: Path) -> None:
-    """In a process of its own each, since what the memory holds is chosen when a process begins."""
+    """One process for each value, because the content of new memory is set when a process starts."""
     path = tmp_path / f"out{form.suffix}"
     digests = set()
     values = LEFT_IN_MEMORY[: 2 if form.name != "mp4 h264" else None]
@@ -88,7 +88,7 @@ def test_run_twice_gives_same_file(scene: Scene) -> None:
 
 
 def lips(good: Sample, codec: VAE, most: int) -> torch.Tensor:
-    """The latents of a clip of two windows, so many clips at once in the UNet."""
+    """The latents of a clip of two windows, with this batch size in the UNet."""
     source = VideoFile(good.video)
     points = np.tile([[[200.0, 250.0], [280.0, 250.0], [240.0, 310.0]]], (source.frame_count, 1, 1))
     track = FaceTrack(source, points)
@@ -103,7 +103,7 @@ def lips(good: Sample, codec: VAE, most: int) -> torch.Tensor:
 
 
 def test_sampler_batch_size_changes_little(good: Sample) -> None:
-    """Kernels sum in another order for another batch. Untrained layers amplify that; trained ones hardly do."""
+    """Kernels sum in another order for another batch. Untrained layers amplify the difference."""
     codec = synthetic.vae()
     one = lips(good, codec, 2)
     assert torch.equal(one, lips(good, codec, 2)), "the same batch, to the bit"

@@ -1,4 +1,4 @@
-"""Many prompts, two programs, an hour: nothing grows, nothing is lost, every frame is right."""
+"""200 prompts, two ComfyUIs, an hour of video: memory does not grow, and every frame is right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample, make_sample
 from tests.support import graphs
-from tests.support.comfyui_packs import PACKS
+from tests.support.comfyui_server import PACKS
 
 PROMPTS, WARM = 200, 10
 MOST_GROWTH_MB = 100.0  # after the first prompts: an allocator's own ups and downs, half a megabyte a prompt
@@ -43,7 +43,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def kinds(sample: Sample) -> list[graphs.Graph]:
-    """Several graphs: the two workflows, other formats, other lengths, a mistake."""
+    """Graphs of several kinds: two workflows, other formats, other lengths, and one mistake."""
     video = graphs.changed(
         graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name), "LatentSyncSampler", steps=1
     )
@@ -67,7 +67,7 @@ def seen(process: int) -> tuple[float, int]:
 
 
 def ended_well(server: ComfyUI, prompt_id: str) -> bool:
-    """Whether a prompt made something; the only reason not to is the mistake that is in some of them."""
+    """Whether a prompt made a file. The only accepted error is the deliberate mistake."""
     try:
         server.wait(prompt_id, timeout_seconds=600)
     except ExecutionFailedError as error:
@@ -105,7 +105,7 @@ def test_200_prompts_do_not_grow_memory(base: Path) -> None:
 
 
 def test_two_comfyuis_share_folders(base: Path) -> None:
-    """Both write the same prefix at the same time: every video is there, whole, with a record of its own."""
+    """Both write the same prefix at the same time. Every video is complete and has its own record."""
     sample = make_sample(base / "input", seconds=0.6)
     graph = graphs.changed(
         graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name), "LatentSyncSampler", steps=1
@@ -130,7 +130,7 @@ def test_two_comfyuis_share_folders(base: Path) -> None:
 
 
 def bars(number: int) -> np.ndarray:
-    """A picture that is the number of its frame, in 17 bars."""
+    """A frame that shows its own number in 17 bars."""
     picture = np.full((SIDE, SIDE, 3), 90, np.uint8)
     for bit in range(17):
         picture[:8, 3 * bit : 3 * bit + 3] = 255 * (number >> bit & 1)
@@ -150,7 +150,7 @@ def hour(path: Path) -> VideoFile:
 
 
 def long_lips(source: VideoFile, sound: Waveform) -> LipTrack:
-    """One step of the stand-in networks over the whole; Whisper is the real one's size, untrained."""
+    """One step of the stand-in networks over the whole video, with an untrained Whisper of the real size."""
     points = np.tile([[[22.0, 30.0], [42.0, 30.0], [32.0, 42.0]]], (source.frame_count, 1, 1))
     track, codec = FaceTrack(source, points), PoolingCodec()
     heard, settings = prepare_driving_audio(sound), AudioSettings()

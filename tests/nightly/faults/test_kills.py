@@ -38,7 +38,7 @@ def whole_run_seconds(scene: Scene) -> float:
 
 
 def killed(scene: Scene, after_seconds: float) -> str:
-    """Kill a run that long after its start; returns the stage it was in."""
+    """Start a run and kill it after this time; returns its stage."""
     with begun(scene) as process:
         try:
             process.wait(after_seconds)
@@ -52,7 +52,7 @@ def killed(scene: Scene, after_seconds: float) -> str:
 
 
 def kill_at_random(scene: Scene, times: int) -> tuple[Counter[str], Counter[str]]:
-    """Stages in which runs were killed, and what their records said."""
+    """The stages in which runs were killed, and the outcomes in their records."""
     choice, longest = random.Random(times), whole_run_seconds(scene)
     stages: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The same graph makes the same file, whatever ran before it."""
+"""The same graph gives the same file, whatever ran before it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
+from tests.support.comfyui_server import OUTPUT_FRAMES
 
 
 def made(comfyui: ComfyUI, graph: graphs.Graph) -> str:
-    """The hash of what a graph makes when nothing is remembered; the file is put away, so that its name is free."""
+    """The hash of the file of a graph that runs without cache. The file is deleted, so its name is free."""
     comfyui.free()
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -36,5 +37,5 @@ def test_deleted_temp_folder_is_created_again(comfyui: ComfyUI, sample: Sample) 
     graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/temp")
     shutil.rmtree(comfyui.temp)
     path = graphs.the_video(comfyui.outputs(comfyui.run(graphs.changed(graph, "LatentSyncSampler", seed=8, steps=1))))
-    assert graphs.probe(path).frames == 75
+    assert graphs.probe(path).frames == OUTPUT_FRAMES
     assert Path(comfyui.temp).is_dir()

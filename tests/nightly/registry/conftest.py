@@ -1,4 +1,4 @@
-"""What a user gets from the registry, and the environment that a user has."""
+"""The archive that users get from the registry, and the environment of a user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.registry import COMFY_CLI, UserEnvironment, of_package, run, 
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Git tracks here, as it stands, in a repository of its own."""
+    """The tracked files of this repository, in a repository of their own."""
     if not (REPOSITORY / ".git").exists() or shutil.which("git") is None:
         pytest.skip("needs Git, and a checkout: what is packed is what Git tracks")
     folder = tmp_path_factory.mktemp("checkout") / "latentsync-nodes"
@@ -53,6 +53,6 @@ def unpacked(archive: Path) -> Path:
 
 @pytest.fixture
 def user_environment(tmp_path: Path) -> UserEnvironment:
-    """One that nobody has installed into; uv links its packages out of its cache."""
+    """A new environment with torch and ComfyUI's requirements. uv links the packages from its cache."""
     uv("--version")
     return UserEnvironment(make_environment(tmp_path / "venv", [fetched_program() / "requirements.txt"]))

@@ -1,4 +1,4 @@
-"""The archive that users get: what is in it, what is not, and what the registry's and others' checks say of it."""
+"""The content of the archive that users get, and the checks of the registry and of comfy-test."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ TYPED_IN = {"filename_prefix", "consent"}
 
 
 class Transcript:
-    """Each step with what it took and what came of it; printed too, for who runs pytest with -s."""
+    """Each step with its time and its result, in a file and on stdout."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -43,7 +43,7 @@ class Transcript:
 
     @contextmanager
     def step(self, words: str) -> Iterator[list[str]]:
-        """Times what is done within; yields a list to put the answer's lines in."""
+        """Time a step; yields a list for the lines of its result."""
         answer: list[str] = []
         started = time.monotonic()
         yield answer
@@ -67,7 +67,7 @@ def test_newcomer_gets_a_video(archive: Path, user_environment: UserEnvironment,
 
 
 def prepare_user(base: Path) -> Sample:
-    """A user's folders: a video and a recording, and weights (untrained ones here)."""
+    """The folders of a user: a video, a recording and untrained weights."""
     write_models(base / "models")
     if SHARED.is_dir():
         shutil.copyfile(SHARED / "models" / "face_landmarker.task", base / "models" / FACE_LANDMARKER.path)
@@ -112,7 +112,7 @@ def check_nodes(object_info: dict[str, Any]) -> None:
 
 
 def check_pages(comfyui: ComfyUI, transcript: Transcript) -> None:
-    """Templates, help and translations are served out of the archive."""
+    """ComfyUI serves templates, help and translations from the archive."""
     with transcript.step("GET /api/workflow_templates") as answer:
         templates = comfyui.get("/api/workflow_templates").json()[PACK]
         answer.append(f"{PACK}: {', '.join(sorted(templates))}")
@@ -124,7 +124,7 @@ def check_pages(comfyui: ComfyUI, transcript: Transcript) -> None:
 
 
 def run_template(comfyui: ComfyUI, object_info: dict[str, Any], sample: Sample, transcript: Transcript) -> None:
-    """The template as it is served, with the newcomer's own files in it."""
+    """Run the served template with the user's own files."""
     address = f"/api/workflow_templates/{PACK}/{TEMPLATE}.json"
     with transcript.step(f"GET {address}") as answer:
         workflow = json.loads(comfyui.get(address).text)

@@ -1,4 +1,4 @@
-"""Installing the pack into a ComfyUI environment adds packages and changes none."""
+"""Installing the requirements into a ComfyUI environment adds packages and changes none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pack for tests only: a model on a device without room."""
+"""Custom nodes for tests: a model on a device that is out of memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node that takes the room away from one stage of a model."""
+"""The node that makes one stage of a model run out of memory."""
 
 from __future__ import annotations
 

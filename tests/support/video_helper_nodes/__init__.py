@@ -17,7 +17,7 @@ import torch
 
 
 class LateSound(Mapping[str, Any]):
-    """The sound of a file."""
+    """The audio of a file, read when it is first used."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,7 +63,7 @@ class HelperLoadVideo:
 
 
 class HelperVideoCombine:
-    """Takes what a video writer can take, and keeps it for the test to look at."""
+    """Stores the inputs of a video combiner for the test to read."""
 
     CATEGORY = "tests"
     FUNCTION = "combine"

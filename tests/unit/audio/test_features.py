@@ -1,4 +1,4 @@
-"""States: equal to upstream's, without upstream's jumps; and which of them each frame hears."""
+"""Whisper features: equal to the official code away from its segment cuts, and the window of each frame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS = 52.0
 
 @cache
 def states(segments: Segments) -> Tensor:
-    """Of a recording that a cut falls into, without the silence around it."""
+    """The features of a recording with a cut in it, without the silence around it."""
     made = embedded(torch.from_numpy(procedural.speech(SECONDS)), segments)
     return made if segments == "upstream" else made[features.BEFORE : -features.AFTER]
 
@@ -34,7 +34,7 @@ def embedded(samples: Tensor, segments: Segments, closed: np.ndarray | None = No
 
 
 def steps(given: Tensor) -> Tensor:
-    """How far each state is from the one before it."""
+    """The distance of each hidden state from the one before."""
     return given.diff(dim=0).flatten(1).norm(dim=1)
 
 
@@ -103,7 +103,7 @@ def test_features_have_no_jump_at_official_cuts() -> None:
 
 
 def test_features_change_little_at_segment_cuts() -> None:
-    """Seven seconds later the cuts fall elsewhere. A state also tells its place in its segment: that moves always."""
+    """Seven seconds later, the cuts are elsewhere. Positional encoding moves every state a little."""
     samples, shift = torch.from_numpy(procedural.speech(SECONDS)), 7
     cut = slice((30 - shift) * 50, 30 * 50)  # between the cuts of the one and of the other
     beyond = {}

@@ -1,4 +1,4 @@
-"""The spectrogram in pieces is the spectrogram of the whole."""
+"""The mel spectrogram in blocks equals that of the whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listening as a whole: what comes out for each way with silence, and what that does to the frames."""
+"""Feature extraction with each silence mode, and its effect on the frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The speech curve and its gate, on voices over noise, music and tones."""
+"""Voice activity detection on voices over noise, music and tones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def heard(samples: Tensor, hangover_s: float = HANG_SECONDS, threshold_db: float
 
 
 def words(*seconds: tuple[float, float], lasting: float) -> Tensor:
-    """Speech-like sound from and to the given instants, and nothing else."""
+    """Synthetic speech between these times, and silence elsewhere."""
     samples = torch.zeros(round(lasting * RATE))
     for first, end in seconds:
         at = slice(round(first * RATE), round(end * RATE))
@@ -36,13 +36,13 @@ def words(*seconds: tuple[float, float], lasting: float) -> Tensor:
 
 
 def beneath(voice: Tensor, background: Tensor, decibels: float) -> Tensor:
-    """A voice and, so far below its own level where it speaks, a background."""
+    """A voice with a background at this signal-to-noise ratio."""
     level = voice[voice.abs() > 1e-3].square().mean().sqrt()
     return voice + background * (level / background.square().mean().sqrt() * 10 ** (-decibels / 20))
 
 
 def chords(count: int) -> Tensor:
-    """Struck chords of three notes with overtones, two a second."""
+    """Chords of three notes with overtones, two per second."""
     t = torch.arange(count, dtype=torch.float64) / RATE
     struck = torch.exp(-2 * (t % 0.5))
     third = 1 + (t // 2) % 4 / 8
@@ -133,7 +133,7 @@ def test_vad_finds_speech_in_real_recordings(shared: Path, clip: str) -> None:
 
 @pytest.fixture(scope="session")
 def sentence(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
-    """A synthetic voice at its own rate: three phrases, a second of silence after each."""
+    """A synthetic voice: three phrases, each followed by a second of silence."""
     speaker = shutil.which("espeak-ng")
     if speaker is None:
         pytest.skip("needs espeak-ng (a Debian package) for a voice")
@@ -145,7 +145,7 @@ def sentence(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
 
 
 def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
-    """The bed is louder than the voice; what is heard by the lips is the vocals alone."""
+    """The music is louder than the voice. Only the vocals input drives the lips."""
     bed = chords(int(sentence.duration_seconds * RATE)) * 5
     mixed = Waveform(bed[None].expand(2, -1) + 0.1, RATE)
     mixed = Waveform(mixed.samples / mixed.samples.abs().max(), RATE)

@@ -1,4 +1,4 @@
-"""Recordings: what is refused, how they are resampled, and when the lips hear them."""
+"""Recordings: what is refused, resampling, and offsets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0, channels: int = 
 
 
 def noise(seed: int, channels: int, count: int) -> Tensor:
-    """Without a direct current."""
+    """Noise without a DC offset."""
     samples = 0.1 * tiny_networks.normal(seed, channels, count)
     return samples - samples.mean()
 

@@ -1,4 +1,4 @@
-"""Which torch the command line needs to name its device."""
+"""The torch version that the command line needs to choose a device."""
 
 from __future__ import annotations
 

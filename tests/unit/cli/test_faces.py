@@ -1,4 +1,4 @@
-"""What `faces` says of the picture that it cannot write."""
+"""Errors of `faces` about its contact sheet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scripts.sample_clip import make_sample
 
 
 def empty_clip(folder: Path) -> tuple[Path, Path]:
-    """A gray video, and landmarks that say that nobody is in it."""
+    """A gray video, and landmarks without faces."""
     video, landmarks = folder / "gray.mp4", folder / "nobody.json"
     with VideoWriter(video, rate=Fraction(25), height=64, width=64) as writer:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Where the command line looks for weights unless told."""
+"""The default models folder of the command line."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ FILES = ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors", "face_lan
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A server that publishes a small stand-in for every file of 1.6."""
+    """A server with a small stand-in for every file of 1.6."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("latentsync.fetch.SPARE_BYTES", 0)
     with serving() as served:

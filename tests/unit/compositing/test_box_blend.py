@@ -112,7 +112,7 @@ def _matrix(dx: float = 0, dy: float = 0) -> np.ndarray:
 
 
 def _whole_frame_paste(frame: np.ndarray, face: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Upstream's arithmetic on whole frames, in plain steps, and its blend weight."""
+    """The arithmetic of the official code on whole frames, and its blend weight."""
     width, height = crop_size(face.shape[-1])
     size = frame.shape[1], frame.shape[0]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

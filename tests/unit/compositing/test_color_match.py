@@ -21,7 +21,7 @@ def ring() -> Ring:
 
 @pytest.fixture(scope="module")
 def face() -> torch.Tensor:
-    """What a perfect network gives back: the crop of the footage."""
+    """The output of a perfect network: the crop of the footage."""
     return torch.from_numpy(crop(FRAME, MATRIX, 256)).float() / 127.5 - 1
 
 
@@ -69,7 +69,7 @@ def test_color_match_gain_is_bounded(ring: Ring, face: torch.Tensor) -> None:
 
 
 def test_color_match_uses_only_pixels_in_frame(ring: Ring, face: torch.Tensor) -> None:
-    """The crop shows gray beyond the frame's edge; the correction takes no notice of it."""
+    """The crop is gray beyond the frame's edge. The correction ignores that."""
     nose = int(golden.points(CASE)[11][2, 0])
     half = np.ascontiguousarray(FRAME[:, :nose])
     cut = torch.from_numpy(crop(half, MATRIX, 256)).float() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""Mouths of one or two speakers in the frames: they change, and nothing else does."""
+"""Compositing of one or two speakers: the mouths change, and nothing else does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = BlendSettings()
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    """Two copies of a picture side by side, so that there is room for two faces."""
+    """Two copies of a frame side by side, with room for two faces."""
     return Clip(np.stack([np.concatenate([golden.frame(CASE, i)] * 2, axis=1) for i in range(FRAMES)]))
 
 
@@ -40,7 +40,7 @@ def points(side: int) -> np.ndarray:
 
 
 def speaker(clip: Clip, side: int, count: int = FRAMES) -> LipTrack:
-    """Random latents of a real decoder; the second frame keeps the source."""
+    """Random latents for a real decoder. The second frame keeps the source."""
     slots = np.array([0, -1, *range(1, count - 1)])
     latents = torch.randn(count - 1, 4, 32, 32, generator=torch.Generator().manual_seed(side)).half()
     timeline = Timeline(Fraction(25), tuple(range(count)))
@@ -145,7 +145,7 @@ def tinted(clip: Clip, tints: list[float], cuts: tuple[int, ...] = ()) -> LipTra
 
 
 def cast(clip: Clip, lips: LipTrack, *, color_match: bool) -> list[float]:
-    """How many levels each frame's mouth is off the source's, on average."""
+    """The mean difference of each frame's mouth from the source, in levels."""
     made = composite([lips], BlendSettings(edge=MaskEdge(feather=0), color_match=color_match))
     return [float((frame.astype(float) - source)[allowed(clip, 0, i)].mean()) for i, (frame, source) in enumerate(made)]
 
@@ -159,7 +159,7 @@ def test_compositor_removes_color_cast(clip: Clip) -> None:
 
 
 def test_compositor_color_match_restarts_at_a_cut(clip: Clip) -> None:
-    """The cast is of the first shot alone: carried over, it would tint the second the other way."""
+    """Only the first shot has a color cast. Its correction must not carry over to the second."""
     tints = [0.1] * 3 + [0.0] * 3
     assert abs(cast(clip, tinted(clip, tints, cuts=(3,)), color_match=True)[3]) < 2
     assert abs(cast(clip, tinted(clip, tints), color_match=True)[3]) > 4, "it is carried on within a shot"

@@ -1,4 +1,4 @@
-"""Frames without the face, from the track to the finished frame: untouched, with a fade on both sides."""
+"""Frames without a face are copied unchanged, with a fade on both sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only the mouth changes, and its edge cannot be seen."""
+"""The mouth blend changes only the mouth, with an invisible edge."""
 
 from __future__ import annotations
 

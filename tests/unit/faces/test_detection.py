@@ -36,7 +36,7 @@ def test_detection_points_match_training_landmarks(shared: Path, detector: Media
 
 
 def test_detection_tiles_find_face_whole_frame_misses(shared: Path, detector: MediaPipeDetector) -> None:
-    """Frames 18 to 23 of demo3 and 126 to 135 of demo1, where MediaPipe's landmarker on whole frames finds none."""
+    """Frames 18 to 23 of demo3 and 126 to 135 of demo1, where MediaPipe finds no face in the whole frame."""
     for clip, first, count in (("demo3", 18, 6), ("demo1", 126, 10)):
         frames = decoded(shared / f"media/{clip}_video.mp4", first + count)[first:]
         assert [len(scanned.sightings) for scanned in track_faces(Clip(frames), detector)] == [1] * count
@@ -53,7 +53,7 @@ def test_detection_finds_small_face_in_large_frame(shared: Path, detector: Media
 
 
 def test_detection_ignores_hands(shared: Path, detector: MediaPipeDetector) -> None:
-    """In these frames the box detector takes hands for faces once they are enlarged."""
+    """The box detector takes the hands in these frames for faces when they are enlarged."""
     for clip, index in (("demo1", 60), ("demo3", 158)):
         frame = decoded(shared / f"media/{clip}_video.mp4", index + 1)[index]
         assert len(detector.detect(frame)) == 1
@@ -130,7 +130,7 @@ def test_detection_iou() -> None:
 
 @pytest.mark.parametrize("degrees", [-70, -30, 0, 30, 60])
 def test_detection_yaw_comes_from_the_mesh(degrees: float) -> None:
-    """Cheeks and nose of a head that turns, seen from far away and tilted."""
+    """The cheeks and nose of a head that turns, seen from far away and tilted."""
     turn, tilt = np.radians(degrees), np.radians(20)
     cheeks_and_nose = np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, NOSE_DEPTH]])
     seen = cheeks_and_nose @ np.array([np.cos(turn), np.sin(turn)])

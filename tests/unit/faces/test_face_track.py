@@ -14,7 +14,7 @@ FACE = np.array([[40.0, 40], [60, 40], [50, 55]])
 
 
 def person(frames: list[int], number: int = 1, x: float = 0, side: float = 40, yaw: float = 0) -> Identity:
-    """Somebody whose face moves a pixel to the right in every frame."""
+    """A person whose face moves one pixel to the right in every frame."""
     at = np.array(frames)
     points = FACE + np.array([x, 0]) + at[:, None, None] * np.array([1.0, 0])
     boxes = np.stack([x + at, at * 0, x + at + side, at * 0 + side], axis=1).astype(float)
@@ -89,7 +89,7 @@ def test_face_track_zero_lag_stops_at_cut_and_gap() -> None:
     ],
 )
 def test_face_track_sorts_identities(order: str, numbers: list[int]) -> None:
-    """A small face all the time, a large one for half of it, a huge one for a moment, in a picture 200 wide."""
+    """A small face in all frames, a large one in half of them, a huge one in a few. The frame is 200 px wide."""
     everybody = people(
         person(list(range(40)), 1, x=-20, side=30),
         person(list(range(10, 30)), 2, x=50, side=60),

@@ -1,4 +1,4 @@
-"""Real heads that stand, cross, leave, come back and are cut: who is who, in every frame."""
+"""Real heads that stand, cross, leave, return and are cut: the identity in every frame."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_returning_person_keeps_the_id(shared: Path, detector: MediaPipeDetector
 
 
 def test_cut_ends_tracks_without_mixing_people(shared: Path, detector: MediaPipeDetector) -> None:
-    """From one person to the other, both in the middle: same place, another person."""
+    """A cut from one person to another at the same place."""
     frames = np.concatenate([head(shared, "demo1", 30), head(shared, "demo2", 30)])
     people = found(Clip(frames), detector)
     assert people.cuts == (30,)

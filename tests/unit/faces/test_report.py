@@ -1,4 +1,4 @@
-"""The report, the numbered crops, and the command that prints them."""
+"""The report, the contact sheet, and the command that prints them."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from tests.support.heads import found
 
 
 def test_smoothing_keeps_motion() -> None:
-    """A head that speeds up, slows down and turns back: quadratics pass unchanged, ends included."""
+    """A head that speeds up, slows down and turns back: quadratic motion is unchanged, also at the ends."""
     at = np.arange(40.0)
     for way in (at, 3 * at**2 - at, np.full(40, 7.0)):
         np.testing.assert_allclose(zero_lag(way[:, None, None]), way[:, None, None], atol=1e-6)
 
 
 def test_smoothing_has_no_lag() -> None:
-    """A head that sways once a second: the filtered wave is the wave, neither late nor much smaller."""
+    """A head that sways once a second: the filtered wave has the same phase and nearly the same size."""
     angle = 2 * np.pi * np.arange(200) / 25
     steady = zero_lag(np.sin(angle))[20:-20]
     turned = np.exp(-1j * angle[20:-20])
@@ -53,7 +53,7 @@ def test_smoothing_halves_jitter_of_real_head(shared: Path, detector: MediaPipeD
 
 
 def _corners(track: alignment.FaceTrack) -> np.ndarray:
-    """Where the crop's corners lie in the frame: (frames, 3, 4)."""
+    """The corners of the crop in the frame: (frames, 3, 4)."""
     maps = np.concatenate(
         [alignment.track_matrices(track, 256), np.tile([[[0.0, 0, 1]]], (track.source.frame_count, 1, 1))], 1
     )

@@ -1,4 +1,4 @@
-"""The UNet: the official layout to the last key, and every weight from the given ops."""
+"""The UNet: the official layout, and every layer from the given operations."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_unet_windows_of_a_batch_are_independent(unet: UNet, x: torch.Tensor, au
 
 
 def test_unet_resnet_norms_span_the_frames() -> None:
-    """A frame is normalized otherwise beside louder ones: diffusers' motion UNet normalises each alone."""
+    """Louder frames change the norm of the others. The motion UNet of diffusers normalizes each frame alone."""
     norm = GroupNorm(2, 4)
     clip = tiny_networks.normal(1, 1, 4, 3, 2, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
     torch.testing.assert_close(unfold(norm_over_clip(norm, fold(clip), frames=3), batch=1), norm(clip))

@@ -1,4 +1,4 @@
-"""The codec over diffusers' VAE."""
+"""The VAE, which wraps that of diffusers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_vae_encodes_to_posterior_mean(codec: DiffusersVAE) -> None:
 
 
 def test_vae_cast_logs_nothing(codec: DiffusersVAE, caplog: pytest.LogCaptureFixture) -> None:
-    """diffusers' own way to cast warns of it, each time."""
+    """The cast of diffusers logs a warning each time."""
     assert codec.to("cpu", torch.float64).decode(torch.zeros(1, 4, 8, 8)).dtype == torch.float64
     codec.to("cpu", torch.float32)
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Whisper's encoder: the states are those that its own forward passes through."""
+"""Whisper's encoder: its hidden states are those of its own forward pass."""
 
 from __future__ import annotations
 

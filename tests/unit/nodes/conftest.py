@@ -1,4 +1,4 @@
-"""The nodes' own modules, imported with a real ComfyUI's beside them, for what needs no server to be tested."""
+"""The modules of the nodes, imported beside a real ComfyUI's, without a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACK = "the_pack"  # ComfyUI, too, imports packs under names of its own
 
 @pytest.fixture(scope="session")
 def comfyui_modules() -> Iterator[None]:
-    """ComfyUI's modules can be imported; on the processor, since tests run anywhere."""
+    """Makes the modules of ComfyUI importable, on the CPU."""
     folder = next(iter(sorted((REPOSITORY / ".comfyui").glob("ComfyUI-*"))), None)
     if folder is None:
         pytest.skip("needs ComfyUI in .comfyui/, where `make venv` puts it")
@@ -48,7 +48,7 @@ def _package(name: str, folder: Path) -> ModuleType:
 
 @pytest.fixture
 def old_video(comfyui_modules: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
-    """Makes of a VIDEO one that tells nothing of its trim, as in ComfyUI before 0.23."""
+    """Makes a VIDEO that does not report its trim, as in ComfyUI before 0.23."""
     from comfy_api.input import VideoInput
 
     monkeypatch.delattr(VideoInput, "get_active_trim_window", raising=False)

@@ -1,4 +1,4 @@
-"""ComfyUI's VIDEO, IMAGE and AUDIO as the library takes them."""
+"""Conversion of ComfyUI's VIDEO, IMAGE and AUDIO to the types of the library."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def video(tmp_path: Path) -> Path:
 
 
 def levels(source: Any) -> list[int]:
-    """Which of the frames of the clip a source shows."""
+    """The frames of the clip that a source shows."""
     frames = source.read(range(source.frame_count))
     return [round(float(frame.mean()) * (255 if frame.dtype.kind == "f" else 1) / 10) for frame in frames]
 
@@ -83,7 +83,7 @@ def test_conversions_images_take_fps_of_the_node(convert: ModuleType) -> None:
 
 
 class Lazy(Mapping[str, Any]):
-    """Sound that is read when it is first asked for, as video loaders hand it out."""
+    """Audio that is read when it is first used, as video loaders return it."""
 
     def __init__(self, read: Any) -> None:
         self._read = read

@@ -1,4 +1,4 @@
-"""Faces are found once for a source, and never taken for another's."""
+"""Faces are detected once per source, and never reused for another source."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def video(tmp_path: Path) -> Path:
 
 
 class Source:
-    """A source that warnings on what was read of it."""
+    """A source with warnings about the frames that were read."""
 
     def __init__(self) -> None:
         self.searched = False
@@ -41,7 +41,7 @@ class Source:
 
 
 class Search:
-    """Finds nobody, and counts how often it is asked."""
+    """Finds no face, and counts its calls."""
 
     def __init__(self, pack: ModuleType, source: Source) -> None:
         self.pack, self.source, self.count = pack, source, 0

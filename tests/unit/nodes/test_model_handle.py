@@ -1,4 +1,4 @@
-"""What becomes of a run that finds no memory."""
+"""Batch sizes and out-of-memory errors in ComfyUI."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_model_handle_oom_frees_everything(pack: ModuleType, monkeypatch: pytest
 
 
 class Patcher:
-    """A network of which 1 GB is not on its card yet."""
+    """A network of which 1 GB is not on its GPU yet."""
 
     def __init__(self, device: str) -> None:
         self.load_device, self.model = torch.device(device), None
@@ -95,7 +95,7 @@ def test_model_handle_deterministic_ignores_free_memory(runtime: ModuleType, mon
 def test_model_handle_vae_result_ignores_free_memory(
     pack: ModuleType, runtime: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ComfyUI's VAE takes as many at once as it has room for."""
+    """ComfyUI's VAE chooses its batch size by free memory."""
     synthetic.write_models(tmp_path)
     codec = runtime.ComfyVAE(pack.model_loader._load_vae(tmp_path / VAE.path))
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -109,7 +109,7 @@ def test_model_handle_vae_result_ignores_free_memory(
 
 
 def test_model_handle_loads_unet_before_every_batch(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two of them the VAE may have taken its place."""
+    """The VAE may have replaced the UNet on the GPU between two batches."""
     brought: list[int] = []
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, memory_required: brought.append(memory_required))
     model = loaded(runtime, "1.6", "meta")

@@ -1,4 +1,4 @@
-"""Help pages and translations: complete, in step with the nodes to the word, and where ComfyUI looks for them."""
+"""Help pages and translations: complete, and equal to the texts of the nodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 @pytest.fixture(scope="session")
 def nodes(pack: ModuleType) -> dict[str, dict[str, Any]]:
-    """What ComfyUI's page is told of each node."""
+    """The information about each node that ComfyUI sends to its page."""
     extension = pack.LatentSyncExtension()
     pack.model_folders.register_model_folders()
     told = [node.GET_NODE_INFO_V1() for node in asyncio.run(extension.get_node_list())]
@@ -116,7 +116,7 @@ def translations(language: str) -> dict[str, Any]:
 
 
 def words(info: dict[str, Any]) -> dict[str, Any]:
-    """A node's own words, in the form in which ComfyUI takes translations."""
+    """The texts of a node, in the form of ComfyUI's translation files."""
     outputs = zip(info["output_name"], info["output_tooltips"], strict=True)
     return {
         "display_name": info["display_name"],
@@ -129,13 +129,13 @@ def words(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def inputs(info: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Name, type and options of every input, in the order in which they are shown."""
+    """Name, type and options of every input, in display order."""
     for group, names in info["input_order"].items():
         yield from ((name, *info["input"][group][name]) for name in names if group != "hidden")
 
 
 def said_of(key: str, kind: str, told: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is said of an input, and of each socket that grows out of it."""
+    """The texts of an input, and of each socket that grows out of it."""
     said: dict[str, Any] = {"name": key, "tooltip": told["tooltip"]}
     if kind == "COMBO" and key not in IDENTIFIERS:
         said["options"] = {option: option for option in told["options"]}
@@ -161,7 +161,7 @@ def page(name: str, language: str) -> str:
 
 
 def table(name: str, language: str, number: int) -> list[list[str]]:
-    """The cells of one of a page's tables, without its head; each section has at most one."""
+    """The cells of one of a page's tables, without its head. Each section has at most one table."""
     sections = [rows(section) for section in page(name, language).split("\n## ")]
     return [found for found in sections if found][number][2:]
 
@@ -172,7 +172,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def defaults(info: dict[str, Any], language: str) -> Iterator[tuple[str, str]]:
-    """Every input, and what a page says of its default."""
+    """Every input, and its default as a help page shows it."""
     required, optional, empty = WITHOUT_DEFAULT[language]
     for key, _, told in inputs(info):
         default = told.get("default")

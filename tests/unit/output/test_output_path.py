@@ -1,4 +1,4 @@
-"""A name that is being written to is nobody else's, for as long as its writer lives."""
+"""A reserved output name belongs to one process as long as that process lives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ import sys
 import time
 from pathlib import Path
 from latentsync.claim import claimed
-end = time.monotonic() + 4
+end = time.monotonic() + 2
 while time.monotonic() < end:
     with claimed((Path(sys.argv[1]) / f"clip_{number}.mp4" for number in range(9)), fresh=True) as path:
         path.with_suffix(".txt").touch(exist_ok=False)  # nobody else's
@@ -39,7 +39,7 @@ while time.monotonic() < end:
 
 
 def holder(path: Path) -> subprocess.Popen[bytes]:
-    """Another process at work on a name."""
+    """Another process that has reserved a name."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -94,7 +94,7 @@ def test_output_path_existing_name_is_replaced_or_skipped(tmp_path: Path) -> Non
 
 
 def test_output_path_reserves_name_of_any_suffix(tmp_path: Path) -> None:
-    """The record beside a video has the same name, and a killed run's half file may have another suffix."""
+    """The record of a video has the same stem, and the temporary file of a killed run may have another suffix."""
     video, other = tmp_path / "out.mp4", tmp_path / "out.webm"
     with claimed([video]):
         living = part_of(video)
@@ -142,7 +142,7 @@ def test_output_path_names_missing_folder(tmp_path: Path) -> None:
 
 
 def test_output_path_names_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As filelock has it on Windows, and of Linux's own folders: it waits for an owner that is not there."""
+    """filelock behaves like this on Windows and in the system folders of Linux."""
     with claimed([tmp_path / "out.mp4"]):
         monkeypatch.setattr(Path, "touch", refused_by_the_folder)
         with pytest.raises(MediaError, match=r"out.mp4: cannot be written \(Permission denied\)"):

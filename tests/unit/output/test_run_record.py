@@ -1,4 +1,4 @@
-"""The record says what happened, in the form that its schema promises."""
+"""The JSON record of a run, and its schema."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ import os
 import sys
 from pathlib import Path
 from latentsync.claim import claimed
-from latentsync.record import Recorder, RunRecord
+from latentsync.output.run_record import Recorder, RunRecord
 Path.replace = lambda *_: os._exit(9)  # as if killed before the record is whole
 with claimed([Path(sys.argv[1])]), Recorder(Path(sys.argv[1]), RunRecord()):
     pass
@@ -42,7 +42,7 @@ with claimed([Path(sys.argv[1])]), Recorder(Path(sys.argv[1]), RunRecord()):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record, refused if it is not as the schema has it."""
+    """Read a record and validate it."""
     record = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
     return record
@@ -98,7 +98,7 @@ def test_record_of_failed_run_keeps_older_record(tmp_path: Path) -> None:
 
 
 def fail_without_a_place(video: Path) -> None:
-    """A run whose record's place is taken while it is at work."""
+    """A run whose record's name is taken while it works."""
     with Recorder(video, RunRecord()):
         video.with_suffix(".json").unlink()
         video.with_suffix(".json").mkdir()

@@ -1,4 +1,4 @@
-"""Writing: what is in the file, what players will make of it, and that a failed write leaves nothing."""
+"""Writing videos: the content of the file, how players read it, and that a failed write leaves nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AAC_FRAME_SAMPLES = 1024
 
 
 def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """A smooth picture whose brightness tells its number."""
+    """A smooth frame whose brightness is its number."""
     ramp = np.linspace(0, 40, width)[None, :, None] + np.array([10, 40, 0])
     return np.broadcast_to(ramp + 4 * number, (height, width, 3)).astype(np.uint8)
 
@@ -88,7 +88,7 @@ def test_writer_tags_colors_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (1, 44100), (2, 44100), (2, 48000), (6, 48000)])
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 2.345])
 def test_writer_audio_keeps_its_length(tmp_path: Path, channels: int, rate: int, seconds: float) -> None:
-    """The picture lasts one second: the sound ends before it, with it, or after it."""
+    """The video lasts one second. The audio ends before it, with it, or after it."""
     waveform = tone(channels, rate, seconds)
     with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=waveform) as writer:
         for number in range(25):
@@ -104,7 +104,7 @@ def test_writer_audio_keeps_its_length(tmp_path: Path, channels: int, rate: int,
 
 
 def test_writer_interleaves_audio(tmp_path: Path) -> None:
-    """A player reads picture and sound of the same instant side by side."""
+    """Frames and audio of the same time are close together in the file."""
     with VideoWriter(
         tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=tone(1, 48000, 8.0)
     ) as writer:
@@ -260,7 +260,7 @@ def test_writer_every_format_is_read_back(tmp_path: Path, form: Format, size: tu
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("form", available_formats(), ids=str)
 def test_writer_short_clip_is_complete(tmp_path: Path, form: Format, count: int) -> None:
-    """Ten times, since x265's decoding times of so few are whatever memory held."""
+    """Ten times, because x265 takes the decoding times of so few frames from uninitialized memory."""
     for _ in range(10):
         path = write(tmp_path / f"out{form.suffix}", form, [picture(i) for i in range(count)])
         assert VideoFile(path).frame_count == count

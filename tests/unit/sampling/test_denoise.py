@@ -1,4 +1,4 @@
-"""The sampler: what the network is called with and how often, the conditioning's channels."""
+"""The denoising loop: calls of the network, classifier-free guidance, DeepCache, and conditioning."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_denoise_deepcache_follows_end_of_cfg() -> None:
 
 
 class Halves(Recorder):
-    """It also remembers what it carried over, which tells the half without audio from the half with it."""
+    """Also records its cached features, which tell the half without audio from the half with it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ def test_denoise_latents_keep_dtype_of_noise() -> None:
 
 
 class Averages:
-    """A codec whose latents are means of 8 x 8 pixels."""
+    """A VAE whose latents are means of 8 x 8 pixels."""
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         means = torch.nn.functional.avg_pool2d(images, 8)

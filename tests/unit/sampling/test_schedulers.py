@@ -1,4 +1,4 @@
-"""Solvers: DDIM as diffusers computes it; each of the others against equations whose solution is known."""
+"""Schedulers: DDIM equals diffusers, and the others solve equations with a known solution."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Gaussian:
         return float(torch.lerp(between[0], between[-1], timestep - low).exp())
 
     def exact(self, x: Tensor, start: float, end: float) -> Tensor:
-        """Latents of the share `start`, at the share `end`."""
+        """Latents of signal share `start`, moved to signal share `end`."""
         deviations = (x - start**0.5 * MEAN) / (start * self.spread**2 + 1 - start) ** 0.5
         return end**0.5 * MEAN + (end * self.spread**2 + 1 - end) ** 0.5 * deviations
 

@@ -1,4 +1,4 @@
-"""Windows that overlap, from the frames that are read to the latents that are kept."""
+"""Overlapping windows, from reading the frames to the cross-faded latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentsync import synthetic
@@ -34,7 +34,7 @@ overlaps = st.integers(0, MAX_OVERLAP)
 
 
 class ReadOnce(Clip):
-    """A clip that remembers which frames were read."""
+    """A clip that records which frames were read."""
 
     def __init__(self, frames: np.ndarray) -> None:
         super().__init__(frames)
@@ -59,7 +59,7 @@ def parts(clip: Clip) -> tuple[FaceTrack, AudioFeatures, Timeline]:
 
 
 def sampled(clip: Clip, overlap: int, steps: int = 2) -> list[StepOutput]:
-    """Window by window: a batch of another size sums in another order."""
+    """One window at a time, because another batch size sums in another order."""
     unet, noise, room = synthetic.unet(), sample_noise(1, RESOLUTION), sampler.clip_limit(1)
     settings = SamplerSettings(num_inference_steps=steps, guidance_scale=1.0, overlap=overlap)
     return list(sampler.sample_windows(unet, synthetic.vae(), *parts(clip), settings, noise, room=room))
@@ -104,6 +104,7 @@ def test_windows_result_does_not_depend_on_batch(clip: Clip, samples: list[StepO
         assert torch.equal(apart[i].latents, samples[i].latents)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 2), max_size=80), overlaps)
 def test_windows_weights_of_every_frame_sum_to_one(active: list[int], overlap: int) -> None:
     chosen = list(split_windows(active, WINDOW_FRAMES, overlap))

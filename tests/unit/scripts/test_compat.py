@@ -1,4 +1,4 @@
-"""What `make compat` prints and answers; tests/nightly/compat has it try a ComfyUI."""
+"""The output and exit status of `make compat`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights the demo takes, and what it says when it cannot take real ones."""
+"""Which weights the demo uses, and its messages when it cannot use real ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scripts import demo
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The models folder of the demo; what downloads brings nothing."""
+    """The models folder of the demo. Downloads bring nothing."""
     monkeypatch.setattr(demo, "REAL_BASE", tmp_path / "demo")
     monkeypatch.setattr(demo, "SYNTHETIC_BASE", tmp_path / "untrained")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)

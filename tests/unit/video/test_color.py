@@ -1,4 +1,4 @@
-"""Frames of every depth mean the same picture."""
+"""Frames of every bit depth give the same result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_color_16_bit_rounds_to_nearest_uint8() -> None:
 
 @pytest.mark.parametrize("depth", ["uint16", "float32"])
 def test_color_crop_and_blend_take_every_bit_depth(depth: str) -> None:
-    """The same face in the same place; a deep frame keeps its own values wherever the face does not reach."""
+    """The same face at the same place. Outside the face, a 16-bit frame keeps its own values."""
     random = np.random.default_rng(0)
     plain = random.integers(0, 256, (300, 300, 3), np.uint8)
     deep = plain.astype(np.uint16) * 257 if depth == "uint16" else plain.astype(np.float32) / 255

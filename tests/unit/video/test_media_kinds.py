@@ -1,4 +1,4 @@
-"""Real media of every kind that people bring: each is read right to the frame, or refused by name."""
+"""Media files of every kind: read exactly to the frame, or refused by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def interlaced(path: Path) -> None:
 
 
 def two_streams(path: Path) -> None:
-    """A cover picture first, then the film: the film is meant."""
+    """A cover picture first, then the film. The film is the one to read."""
     with av.open(str(path), "w", format="mp4") as out:
         film = out.add_stream("libx264", rate=25, options={"g": "10"})
         other = out.add_stream("libx264", rate=25)
@@ -139,7 +139,7 @@ def test_video_mirrored_display_matrix(
 
 
 def test_video_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
-    """Frame 20 stands in for 21 to 23; every other frame is right, in whatever order, and the count is exact."""
+    """Frame 20 replaces frames 21 to 23. Every other frame is right in any order, and the count is exact."""
     path = tmp_path / "damaged.mp4"
     make_clip(path, range(60), options={"bf": "0", "g": "12", "crf": "10"})
     data = bytearray(path.read_bytes())
@@ -159,7 +159,7 @@ def test_video_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
 
 
 def test_video_damaged_start_is_reported(tmp_path: Path) -> None:
-    """Until the first good picture, that one stands in: there is none before."""
+    """The first good frame replaces the damaged frames before it."""
     path = tmp_path / "damaged.mkv"
     make_clip(path, range(20), vae="mjpeg", container="matroska", options={"qmin": "2"}, pixels="yuvj420p")
     data = bytearray(path.read_bytes())
@@ -183,7 +183,7 @@ def test_video_frames_before_first_keyframe_are_skipped(tmp_path: Path) -> None:
 
 
 def test_video_ping_pong_decodes_few_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice the length, twice the decoding, even where a group of pictures exceeds what is held."""
+    """Twice the length needs twice the decoding, even if a group of pictures exceeds the cache."""
     from latentsync.video import container
 
     monkeypatch.setattr(decoder, "CACHE_BYTES", 10 * HEIGHT * WIDTH * 2)
@@ -222,7 +222,7 @@ def test_video_truncated_file_is_refused(tmp_path: Path, name: str, container: s
 
 
 def test_video_recording_that_stops_is_complete(tmp_path: Path) -> None:
-    """A transport stream may end anywhere; what it holds is right to the frame."""
+    """A transport stream may end anywhere. Its frames are exact."""
     video = VideoFile(truncated(tmp_path / "cut.ts", "mpegts"))
     assert 50 < video.frame_count < 150
     assert numbers(video.read(range(video.frame_count - 1))) == list(range(video.frame_count - 1))
@@ -251,7 +251,7 @@ def test_audio_keeps_channels_and_rate(tmp_path: Path, channels: int, rate: int)
     ],
 )
 def test_audio_lost_packet_is_silence(tmp_path: Path, name: str, codec: str, kind: str) -> None:
-    """Half a second is lost in the middle: what follows stays where it was, to within a codec's frame or two."""
+    """Half a second is lost in the middle. The rest keeps its place within one or two codec frames."""
     path = tmp_path / "whole.mka"
     with av.open(str(path), "w", format="matroska") as out:
         stream = out.add_stream(codec, rate=48000, layout="stereo")

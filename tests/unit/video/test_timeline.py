@@ -1,4 +1,4 @@
-"""The arithmetic of time: counts, order and windows, for every usual rate."""
+"""Timelines: exact lengths and frame indices in every length mode."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ sample_rates = st.sampled_from([16000, 22050, 44100, 48000])
 
 @dataclass(frozen=True)
 class Clip:
-    """A source of constant rate that has no pictures."""
+    """A source of constant rate without frames."""
 
     frame_count: int
     rate: Fraction
@@ -186,7 +186,7 @@ def test_timeline_length_is_exact_in_every_mode(
 
 @given(lengths, rates, lengths, modes)
 def test_timeline_frames_are_exact_in_every_mode(held: int, rate: Fraction, heard: int, mode: LengthMode) -> None:
-    """At the source's own rate, frame i of the output is frame f(i) of the source, by definition of the mode."""
+    """At the source's frame rate, frame i of the output is frame f(i) of the source, as the mode defines f."""
     timeline = build_timeline(Clip(held, rate), heard / rate, rate, mode)
     meant = {
         "ping-pong": lambda i: [*range(held), *reversed(range(held))][i % (2 * held)],

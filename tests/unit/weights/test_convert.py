@@ -1,4 +1,4 @@
-"""Converted weights: the same numbers, mapped from half the disk, and a file that says what it is."""
+"""Converted weights: the same values in half the disk space, with metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import tiny_networks
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small UNet as ByteDance publishes it."""
+    """A small UNet in the form that ByteDance publishes."""
     path = tmp_path_factory.mktemp("source") / "latentsync_unet.pt"
     torch.save({"global_step": 1, "state_dict": synthetic.unet().state_dict()}, path)
     return path
@@ -105,7 +105,7 @@ def test_convert_refuses_values_beyond_fp16(source: Path, tmp_path: Path) -> Non
 
 
 def test_convert_names_full_disk(source: Path, tmp_path: Path) -> None:
-    """What is written to goes nowhere, as on a full disk."""
+    """All writes fail, as on a full disk."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     (tmp_path / "unet.safetensors.part").symlink_to("/dev/full")

@@ -1,4 +1,4 @@
-"""Downloads against a server on the loopback: whatever happens, nothing wrong ever lies under the right name."""
+"""Downloads from a local server: a wrong file never gets the final name."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_download_two_of_one_file_do_not_collide(served: Served, tmp_path: Path)
 def test_download_lock_is_released_if_not_deletable(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows deletes no open file."""
+    """Windows cannot delete an open file."""
     unlink = Path.unlink
 
     def refusing(path: Path, missing_ok: bool = False) -> None:
@@ -217,7 +217,7 @@ def test_download_lock_is_released_if_not_deletable(
     ],
 )
 def test_download_names_read_only_folder(served: Served, tmp_path: Path, blocked: str, said: str) -> None:
-    """Root may write anywhere, so something stands in the way instead of a right that is missing."""
+    """Root can write anywhere, so a file in place of the folder makes the write fail."""
     path = tmp_path / blocked
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
@@ -228,7 +228,7 @@ def test_download_names_read_only_folder(served: Served, tmp_path: Path, blocked
 
 
 class EndsMeanwhile(Future[None]):
-    """Done in the very moment in which waiting for it has taken too long."""
+    """A download that ends just when the wait for it has timed out."""
 
     def result(self, timeout: float | None = None) -> None:
         if timeout is not None:
@@ -246,7 +246,7 @@ import sys
 from pathlib import Path
 from huggingface_hub import constants
 from latentsync.fetch import fetch_one
-from latentsync.spec import WeightFile
+from latentsync.weights.catalog import WeightFile
 constants.DOWNLOAD_CHUNK_SIZE = 65536
 url, place, size, digest = sys.argv[1:]
 for step in fetch_one(WeightFile("latentsync/tiny.pt", url, int(size), digest, "MIT"), Path(place)):

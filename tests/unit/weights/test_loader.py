@@ -1,4 +1,4 @@
-"""Reading weights: exactly the network, or one error that says what is wrong."""
+"""Loading weights: exactly the network, or one error that names the fault."""
 
 from __future__ import annotations
 

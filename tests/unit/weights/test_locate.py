@@ -78,7 +78,7 @@ def put_safetensors(path: Path, metadata: dict[str, str]) -> Path:
 
 @pytest.fixture
 def models(tmp_path: Path, published: Published) -> Path:
-    """A models folder with everything but the UNets."""
+    """A models folder with all files except the UNets."""
     put(tmp_path / published.whisper.path, CONTENTS["whisper"])
     put(tmp_path / published.vae.path, CONTENTS["vae"])
     put(tmp_path / published.landmarker.path, CONTENTS["landmarker"])
@@ -181,7 +181,7 @@ def test_locate_names_comfyui_way_to_download(tmp_path: Path, published: Publish
 
 
 def test_locate_names_only_needed_files(tmp_path: Path, published: Published) -> None:
-    """What Load Model fetches is what `locate` asks for, and the finder of faces."""
+    """Load Model downloads the files that `locate` asks for, and the face landmarker."""
     whisper, vae, landmarker = published.whisper, published.vae, published.landmarker
     unet, own = published.models["1.6"].unet, tmp_path / "tuned.safetensors"
     assert hub.files_of("1.6") == (unet, whisper, vae, landmarker)
@@ -202,7 +202,7 @@ def test_locate_hashes_large_files_in_steps(models: Path) -> None:
 
 
 class Wrong(NamedTuple):
-    """A wrong pair: what is put on disk, the version that is asked for, and what the user reads."""
+    """A wrong file, the requested version, and the error that the user reads."""
 
     make: Callable[[Path], Path | None]
     version: Version | None

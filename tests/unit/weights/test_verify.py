@@ -1,4 +1,4 @@
-"""Hashes that are computed once and remembered."""
+"""Checksums that are computed once and remembered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a prompt holds, nothing outside ComfyUI's folders is read or written, and no code runs."""
+"""A prompt cannot read or write files outside ComfyUI's folders, and cannot run code."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.broken_media import transport
 from tests.support.broken_weights import Runs
+from tests.support.comfyui_server import SOURCE_FRAMES
 from tests.support.scene import Scene
 
 DOOR = "POST /prompt"
@@ -87,7 +88,7 @@ OUTSIDE = [
 
 @pytest.fixture
 def graph(sample: Sample) -> graphs.Graph:
-    """The video workflow at one step, into a folder of its own."""
+    """The video workflow with one step and its own output folder."""
     graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, SAMPLER, steps=1, guidance=1.0, length="shortest")
     return graphs.changed(graph, LAST, filename_prefix="hostile/clip")
@@ -95,7 +96,7 @@ def graph(sample: Sample) -> graphs.Graph:
 
 @pytest.fixture
 def outside(comfyui: ComfyUI, tmp_path: Path) -> Iterator[Path]:
-    """A folder that is none of ComfyUI's, with a secret in it; nothing may appear there, nor beside ComfyUI's own."""
+    """A folder outside ComfyUI with a secret in it. Nothing may be written there or beside ComfyUI's folders."""
     (tmp_path / "secret.txt").write_text(SECRET, encoding="utf-8")
     (tmp_path / "secret.json").write_text(json.dumps({"frames": [], "said": SECRET}), encoding="utf-8")
     before = {folder: everything(folder) for folder in (tmp_path, comfyui.base)}
@@ -115,7 +116,7 @@ def shown(folder: Path) -> set[str]:
 
 
 def refused(comfyui: ComfyUI, graph: graphs.Graph) -> str:
-    """Run a graph that must not; what was said of it."""
+    """Run a graph that must be refused; returns the error."""
     with pytest.raises(ComfyUIError) as caught:
         comfyui.run(graph)
     if isinstance(caught.value, ExecutionFailedError):
@@ -126,7 +127,7 @@ def refused(comfyui: ComfyUI, graph: graphs.Graph) -> str:
 
 def works(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
-    assert graphs.probe(path).frames == 50
+    assert graphs.probe(path).frames == SOURCE_FRAMES
 
 
 def cell(text: str) -> str:
@@ -175,7 +176,7 @@ def test_prompt_model_name_cannot_leave_models_folder(
 def test_prompt_path_in_a_socket_reads_nothing(
     comfyui: ComfyUI, graph: graphs.Graph, outside: Path, socket: str
 ) -> None:
-    """A value takes the place of a wire: ComfyUI hands it to the node as it is."""
+    """A value in place of a connection: ComfyUI passes it to the node unchanged."""
     said = refused(comfyui, graphs.changed(graph, SECOND, **{socket: str(outside / "secret.json")}))
     assert f"at the node: {socket} must be wired" in said
     assert SECRET not in said
@@ -185,7 +186,7 @@ def test_prompt_path_in_a_socket_reads_nothing(
 def test_prompt_playlist_reads_no_other_file(
     comfyui: ComfyUI, sample: Sample, graph: graphs.Graph, outside: Path, kind: str
 ) -> None:
-    """Both are read by FFmpeg as videos, and name whatever file they like."""
+    """FFmpeg reads both kinds as videos, and they name other files."""
     folder = outside.parent / f"{outside.name}-private"
     folder.mkdir()
     private = transport(Scene(folder, sample, folder))

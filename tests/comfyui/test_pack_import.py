@@ -1,4 +1,4 @@
-"""What ComfyUI's start has of the pack: silence, and no library that is not there already."""
+"""The pack imports silently when ComfyUI starts, and loads no further library."""
 
 from __future__ import annotations
 

@@ -1,9 +1,14 @@
-"""The custom nodes that the tests' ComfyUI loads: this pack, the demo's nodes and the tests' own."""
+"""The custom nodes of the tests' ComfyUI (this pack, the demo's nodes, the tests' own) and its sample clip."""
 
 from __future__ import annotations
 
 from scripts.comfyui import PACK
 from tests.support.paths import REPOSITORY
+
+SAMPLE_SECONDS = 1.0  # of audio: 25 frames at 25 fps, 24 at 24 fps
+SOURCE_FRAMES = 17  # of the sample video, which has two thirds of that
+OUTPUT_FRAMES = 25
+WINDOWS = 2  # of 16 frames
 
 PACKS = {
     PACK: REPOSITORY,

@@ -1,0 +1,61 @@
+"""Checks on real footage, which some tests run on short parts and others on whole clips."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from latentsync.cli.main import main
+from latentsync.audio.reader import read_audio
+from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.video.video_file import VideoFile
+from tests.support.heads import found
+
+
+class Quarter:
+    """A video that is scaled down while it is read."""
+
+    def __init__(self, whole: VideoFile) -> None:
+        self.whole = whole
+        self.name, self.rate, self.frame_count = whole.name, whole.rate, whole.frame_count
+        self.height, self.width = whole.height // 4, whole.width // 4
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        for frame in self.whole.read(indices):
+            yield cv2.resize(frame, (self.width, self.height), interpolation=cv2.INTER_AREA)
+
+
+def check_one_person(shared: Path, detector: MediaPipeDetector, clip: str, small: bool) -> None:
+    """Every frame of a clip has the same one person, at full size or at a quarter of it."""
+    whole = VideoFile(shared / f"media/{clip}_video.mp4")
+    people = found(Quarter(whole) if small else whole, detector)
+    assert [person.frames.tolist() for person in people.persons] == [list(range(whole.frame_count))]
+    assert people.cuts == ()
+
+
+def check_run(shared: Path, folder: Path, clip: str, seconds: float) -> None:
+    """Lip-sync a clip to the start of its recording. Far from the face, frames equal the source up to the codec."""
+    models = folder / "models" / "latentsync"
+    models.mkdir(parents=True)
+    (models / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
+    video, audio = shared / "media" / f"{clip}_video.mp4", folder / "speech.wav"
+    with wave.open(str(shared / "media" / f"{clip}_audio.wav")) as given, wave.open(str(audio), "wb") as part:
+        part.setparams(given.getparams())
+        part.writeframes(given.readframes(round(seconds * given.getframerate())))
+    output = folder / "out.mp4"
+    arguments = ["run", video, audio, "-o", output, "--synthetic", "--steps", 1, "--guidance", 1]
+    assert main([*map(str, arguments), "--models", str(models.parent)]) == 0
+    made, source = VideoFile(output), VideoFile(video)
+    frames = round(25 * seconds)
+    assert (made.width, made.height, made.rate, made.frame_count) == (1080, 1920, 25, frames)
+    assert read_audio(output).duration_seconds == pytest.approx(seconds, abs=0.03)
+    last = int((frames - 1) * source.rate / 25)
+    for at, shown in ((0, 0), (frames - 1, last)):
+        (frame,), (original,) = made.read([at]), source.read([shown])
+        edges = np.abs(frame.astype(int) - original.astype(int))[-200:]
+        assert edges.mean() < 3, "the bottom of the picture is far from the face"
