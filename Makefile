@@ -22,7 +22,7 @@ SHARED_LANDMARKER := ../shared/models/face_landmarker.task
 LANDMARKER := models/latentsync/face_landmarker.task
 
 .DEFAULT_GOAL := help
-FUZZED := landmarks-file landmarks-value safetensors pickle shapes note names video sound
+FUZZED := landmarks-file landmarks-value safetensors pickle shapes names video sound
 FUZZ_SECONDS ?= 67
 
 .PHONY: help venv demo serve check test nightly compat fuzz lint clean

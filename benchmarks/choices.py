@@ -18,7 +18,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentsync import synthetic
 from latentsync.audio.features import (
     AudioFeatures,
     AudioSettings,
@@ -40,6 +39,7 @@ from latentsync.sampling.settings import SamplerSettings
 from latentsync.sampling.windows import plan_windows
 from latentsync.video.timeline import Timeline, build_timeline
 from latentsync.video.video_file import VideoFile
+from latentsync.weights import random_init
 
 RESOLUTION = 128  # pixels, half of what 1.5 samples
 EXACT = SamplerSettings(num_inference_steps=20, cache_interval=1)
@@ -109,7 +109,7 @@ def _clip(options: argparse.Namespace) -> Clip:
     with MediaPipeDetector(options.model) as detector:
         people = cluster_tracks(source, track_faces(source, detector))
     heard, settings = prepare_driving_audio(sound, None, Fraction(0)), AudioSettings()
-    listened = extract_features(heard, synthetic.whisper(), settings)
+    listened = extract_features(heard, random_init.whisper(), settings)
     features, _ = collect_features(listened, heard, sound, settings)
     return Clip(
         build_face_track(people, select(people)), features, build_timeline(source, sound.duration_seconds, source.rate)
@@ -118,7 +118,7 @@ def _clip(options: argparse.Namespace) -> Clip:
 
 def _mouths(clip: Clip, settings: SamplerSettings) -> tuple[Tensor, Counted]:
     """The regenerated part of every crop, (frames, 3, pixels) in [-1, 1], and the network that made it."""
-    unet, codec = Counted(synthetic.unet()), synthetic.vae()
+    unet, codec = Counted(random_init.unet()), random_init.vae()
     noise = conditioning.sample_noise(settings.seed, RESOLUTION)
     samples = sampler.sample_windows(unet, codec, *clip, settings, noise)
     lips = sampler.build_lip_track(samples, clip.track, clip.timeline, clip.features.waveform, codec)

@@ -31,7 +31,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from latentsync import synthetic
 from latentsync.models import vae as codecs
 from latentsync.models.constants import (
     AUDIO_POSITIONS,
@@ -47,6 +46,7 @@ from latentsync.models.whisper import WhisperEncoder
 from latentsync.sampling.denoise import denoise
 from latentsync.sampling.sampler import PASSES, clip_limit
 from latentsync.sampling.settings import SamplerSettings
+from latentsync.weights import random_init
 
 GB = 1e9
 DTYPE = torch.float16
@@ -157,10 +157,10 @@ class Networks(NamedTuple):
     @classmethod
     def made(cls, *, tiny: bool) -> Networks:
         with torch.device("meta"):
-            unet = UNet(synthetic.UNET if tiny else UNetConfig())
-            vae = autoencoder_of(synthetic.VAE_CHANNELS, layers=1) if tiny else autoencoder_of(VAE_CHANNELS, layers=2)
+            unet = UNet(random_init.UNET_CONFIG if tiny else UNetConfig())
+            vae = autoencoder_of(random_init.VAE_CHANNELS, layers=1) if tiny else autoencoder_of(VAE_CHANNELS, layers=2)
         # not made on the meta device, where its tables take torch seconds
-        whisper = WhisperEncoder(synthetic.WHISPER_DIMS).to("meta")
+        whisper = WhisperEncoder(random_init.WHISPER_DIMS).to("meta")
         return cls(unet.to("meta", DTYPE).eval(), vae.to(dtype=DTYPE).eval(), whisper)
 
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.loading import resident_bytes
-from latentsync import synthetic
 from latentsync.audio import features, mel, vad
 from latentsync.audio.features import (
     AudioSettings,
@@ -32,6 +31,7 @@ from latentsync.audio.features import (
 )
 from latentsync.audio.reader import read_audio
 from latentsync.audio.waveform import SAMPLE_RATE, Waveform
+from latentsync.weights import random_init
 from tests.support import procedural
 
 CLIP_SECONDS, SHIFT_SECONDS, SEGMENT_SECONDS = 300, 7, 30
@@ -77,7 +77,7 @@ def seams(options: argparse.Namespace) -> None:
 def states(samples: Tensor, segments: Segments) -> Tensor:
     """(positions, 5, 384), 50 a second, without the silence around the recording."""
     power = torch.cat(list(mel.mel_power([samples])), dim=1)
-    made = torch.cat(list(features.encode_audio([power], synthetic.whisper(), mel.log_peak(power), segments)))
+    made = torch.cat(list(features.encode_audio([power], random_init.whisper(), mel.log_peak(power), segments)))
     return made if segments == "upstream" else made[features.BEFORE : -features.AFTER]
 
 
@@ -155,7 +155,7 @@ def hours(options: argparse.Namespace) -> None:
     minute = torch.from_numpy(procedural.speech(60.0))
     waveform = Waveform(minute.repeat(round(60 * options.hours))[None], SAMPLE_RATE)
     heard, settings = prepare_driving_audio(waveform), AudioSettings()
-    total, encoder = num_feature_steps(heard, settings), synthetic.whisper()
+    total, encoder = num_feature_steps(heard, settings), random_init.whisper()
     at_first, began = resident_bytes("RssAnon"), monotonic()
     print("| heard | seconds | memory beyond the recording, MB |\n|---|---|---|")
 

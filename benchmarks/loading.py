@@ -34,21 +34,19 @@ class Measured(NamedTuple):
 
 def write_files(folder: Path) -> None:
     """The same weights as the official pickle and as our safetensors."""
-    import torch
-
-    from latentsync.convert import convert
     from latentsync.progress import run
+    from latentsync.weights.convert import convert
 
     write_pickle(folder / PICKLE)
-    run(convert(folder / PICKLE, folder / CONVERTED, "1.6", torch.float16))
+    run(convert(folder / PICKLE, folder / CONVERTED, "fp16", "1.6"))
 
 
 def write_pickle(path: Path) -> None:
     """Numbers of the usual size in the layout of the official file."""
     import torch
 
-    from latentsync.checkpoint import meta_shapes
     from latentsync.models.unet import UNet
+    from latentsync.weights.loader import meta_shapes
 
     block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.02
 
@@ -63,10 +61,10 @@ def load(path: Path) -> Measured:
     """Load a file as fp16 and touch every page of its weights, in this process."""
     import torch
 
-    from latentsync import checkpoint
+    from latentsync.weights import loader
 
     before, start = resident_bytes("VmRSS"), time.perf_counter()
-    unet = checkpoint.load_unet(path, dtype=torch.float16)
+    unet = loader.load_unet(path, dtype=torch.float16)
     loaded = time.perf_counter()
     for tensor in unet.state_dict().values():
         tensor.flatten().view(torch.uint8)[::PAGE_BYTES].sum()

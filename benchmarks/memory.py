@@ -27,10 +27,10 @@ from pathlib import Path
 
 from benchmarks.media import loop_sound, loop_video
 from latentsync.models.constants import LATENT_CHANNELS, LATENT_STRIDE
-from latentsync.synthetic import write_models
 from latentsync.video.video_file import VideoFile
 from latentsync.weights.catalog import FACE_LANDMARKER, MODELS
 from scripts.comfyui import PACK, ComfyUI
+from tests.support.synthetic_models import write_models
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODULES = {"synthetic": "latentsync", "stand-in": "benchmarks.stand_in"}

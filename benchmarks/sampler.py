@@ -25,7 +25,6 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.footprint import VAE_CHANNELS
 from benchmarks.meter import Meter, Taken, Work, in_turn
-from latentsync import checkpoint, synthetic
 from latentsync.models.constants import (
     AUDIO_POSITIONS,
     AUDIO_STATES,
@@ -40,6 +39,7 @@ from latentsync.models.vae import DiffusersVAE, autoencoder_of
 from latentsync.sampling.denoise import denoise
 from latentsync.sampling.sampler import PASSES, clip_limit
 from latentsync.sampling.settings import SamplerSettings
+from latentsync.weights import loader, random_init
 
 CACHE = 3
 TIMESTEP = 501.0
@@ -70,13 +70,13 @@ class Window(NamedTuple):
 
         side, frames = options.side, options.frames
         state = unet_weights(tiny=options.tiny, device=options.device, dtype=options.dtype)
-        config = synthetic.UNET if options.tiny else None
+        config = random_init.UNET_CONFIG if options.tiny else None
         return cls(
             normal(1, LATENT_CHANNELS, 1, side, side),
             normal(1, 2 * LATENT_CHANNELS + 1, frames, side, side).to(options.dtype),
             normal(1, frames, AUDIO_POSITIONS * AUDIO_STATES, AUDIO_WIDTH).to(options.dtype),
             plain.nested(state),
-            checkpoint.build(lambda: UNet(config), state, name="untrained UNet"),
+            loader.build(lambda: UNet(config), state, name="untrained UNet"),
         )
 
 
@@ -84,7 +84,7 @@ def unet_weights(*, tiny: bool, device: torch.device, dtype: torch.dtype) -> dic
     """Untrained: those that torch's layers begin with leave what passes through them of one size."""
     torch.manual_seed(0)
     with device:
-        unet = synthetic.unet() if tiny else UNet()
+        unet = random_init.unet() if tiny else UNet()
     return {key: tensor.detach() for key, tensor in unet.to(device, dtype).state_dict().items()}
 
 
@@ -188,7 +188,7 @@ def ladder(window: Window) -> dict[str, Work]:
 def of_vae(options: argparse.Namespace, _: Window) -> Iterator[Row]:
     """A window's frames through the VAE: all in one call, and in the product's slices; at this size and twice it."""
     torch.manual_seed(0)
-    vae = autoencoder_of(synthetic.VAE_CHANNELS if options.tiny else VAE_CHANNELS, 1 if options.tiny else 2)
+    vae = autoencoder_of(random_init.VAE_CHANNELS if options.tiny else VAE_CHANNELS, 1 if options.tiny else 2)
     codec = DiffusersVAE(vae.eval()).to(options.device, options.dtype)
     for side in (options.side, 2 * options.side):
         shape = options.frames, LATENT_CHANNELS, side, side

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from skimage.data import astronaut
 
-from latentsync import synthetic
 from latentsync.audio.features import AudioFeatures
 from latentsync.audio.waveform import Waveform
 from latentsync.compositing import box_blend
@@ -40,6 +39,7 @@ from latentsync.sampling.lip_track import LipTrack
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.timeline import Timeline
 from latentsync.video.video_file import VideoFile
+from latentsync.weights import random_init
 from latentsync.weights.catalog import MODELS
 from scripts.sample_clip import LANDMARKS
 from tests.support import seams
@@ -74,9 +74,9 @@ def untrained(track: FaceTrack) -> LipTrack:
     timeline = Timeline(track.source.rate, tuple(range(count)))
     sound = Waveform(torch.zeros(1, round(16000 * timeline.duration_seconds)), 16000)
     features = AudioFeatures(torch.zeros(int(50 * timeline.duration_seconds) + 1, AUDIO_STATES, AUDIO_WIDTH), sound)
-    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1), synthetic.vae()
+    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1), random_init.vae()
     noise = sample_noise(settings.seed, RESOLUTION)
-    samples = sampler.sample_windows(synthetic.unet(), codec, track, features, timeline, settings, noise)
+    samples = sampler.sample_windows(random_init.unet(), codec, track, features, timeline, settings, noise)
     return sampler.build_lip_track(samples, track, timeline, sound, codec)
 
 

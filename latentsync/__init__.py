@@ -10,17 +10,31 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .audio.features import AudioFeatures as AudioFeatures, AudioSettings as AudioSettings
+    from .audio.features import AudioFeatures as AudioFeatures
+    from .audio.features import AudioSettings as AudioSettings
     from .audio.waveform import Waveform as Waveform
-    from .compositing.settings import BlendSettings as BlendSettings, MaskEdge as MaskEdge
-    from .errors import AudioError as AudioError, DependencyError as DependencyError, FaceError as FaceError, LatentSyncError as LatentSyncError, MediaError as MediaError, OutOfMemoryError as OutOfMemoryError, StorageError as StorageError, UsageError as UsageError, WeightsError as WeightsError
-    from .faces.face_track import FaceTrack as FaceTrack, TrackSettings as TrackSettings
+    from .compositing.settings import BlendSettings as BlendSettings
+    from .compositing.settings import MaskEdge as MaskEdge
+    from .errors import AudioError as AudioError
+    from .errors import DependencyError as DependencyError
+    from .errors import FaceError as FaceError
+    from .errors import LatentSyncError as LatentSyncError
+    from .errors import MediaError as MediaError
+    from .errors import OutOfMemoryError as OutOfMemoryError
+    from .errors import StorageError as StorageError
+    from .errors import UsageError as UsageError
+    from .errors import WeightsError as WeightsError
+    from .faces.face_track import FaceTrack as FaceTrack
+    from .faces.face_track import TrackSettings as TrackSettings
     from .faces.identities import Identities as Identities
     from .output.result import LipSyncResult as LipSyncResult
-    from .pipeline import LipSyncPipeline as LipSyncPipeline, detect_faces as detect_faces, select_face as select_face
+    from .pipeline import LipSyncPipeline as LipSyncPipeline
+    from .pipeline import detect_faces as detect_faces
+    from .pipeline import select_face as select_face
     from .sampling.lip_track import LipTrack as LipTrack
     from .sampling.settings import SamplerSettings as SamplerSettings
-    from .video.frame_source import FrameSource as FrameSource, ImageBatch as ImageBatch
+    from .video.frame_source import FrameSource as FrameSource
+    from .video.frame_source import ImageBatch as ImageBatch
     from .video.video_file import VideoFile as VideoFile
 
 __version__ = "0.1.0"

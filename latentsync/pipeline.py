@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from .errors import UsageError
 from .faces import precomputed
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
 from .faces.face_track import FaceTrack, TrackSettings, build_face_track
-from .faces.identities import Identities, SelectBy, cluster_tracks, reference_appearance, select
+from .faces.identities import Identities, SelectBy, cluster_tracks, select
 from .faces.report import Selection
 from .faces.tracker import track_faces
 from .models.protocols import VAE, Denoiser
@@ -188,7 +188,9 @@ class LipSyncPipeline:
         settings = _sampler_settings(sampling)
         source = open_video(video)
         waveform = audio if isinstance(audio, Waveform) else read_audio(audio)
-        features, _ = self.encode_audio(waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress)
+        features, _ = self.encode_audio(
+            waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress
+        )
         if not isinstance(face, FaceTrack):
             face = select_face(self.detect_faces(source, progress=progress), face, face_index).track
         lips = self.sample(face, features, settings, fps=fps, length=length, progress=progress)

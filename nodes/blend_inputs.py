@@ -86,7 +86,9 @@ def lip_sync_result(
     from ..latentsync.compositing.settings import BlendSettings, MaskEdge
     from ..latentsync.output.result import LipSyncResult
 
-    speakers = [expect_type(name, track, LipTrack, "Sampler") for name, track in sorted(lips.items()) if track is not None]
+    speakers = [
+        expect_type(name, track, LipTrack, "Sampler") for name, track in sorted(lips.items()) if track is not None
+    ]
     mask = None
     if protect is not None:
         mask = expect_type("protect", protect, torch.Tensor, "Load Image (as Mask), or any node that makes a MASK")

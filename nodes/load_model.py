@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from typing_extensions import override
 
+from ..latentsync.weights.catalog import MODELS
 from . import model_folders, model_loader
 from .io_types import CATEGORY, Model
 
@@ -29,7 +30,7 @@ class LatentSyncLoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "version",
-                    options=[AUTO, "1.6", "1.5"],
+                    options=[AUTO, *sorted(MODELS, key=lambda version: MODELS[version].rank, reverse=True)],
                     default=AUTO,
                     tooltip="1.6 works on 512-pixel faces and is sharper; 1.5 on 256, in less memory and time. "
                     "auto takes 1.6 if its weights are there and the card has 10 GB, else 1.5; "

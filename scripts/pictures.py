@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from latentsync import checkpoint
 from latentsync.output.video_writer import VideoWriter
-from latentsync.synthetic import write_models
 from latentsync.video.video_file import VideoFile
+from latentsync.weights import loader
 from latentsync.weights.catalog import MODELS
 from scripts.browser import ComfyPage, opened
 from scripts.comfyui import REPOSITORY, ComfyUI
 from scripts.demo import place_landmarker
 from scripts.sample_clip import Sample, make_sample
+from tests.support.synthetic_models import write_models
 
 WORKFLOWS = REPOSITORY / "workflows"
 FIRST = "lipsync_video"
@@ -66,7 +66,7 @@ def main() -> None:
 def pickled_unet(models: Path) -> Path:
     """The untrained UNet of a models folder once more, under the official file's name, which the templates hold."""
     path = models / MODELS["1.5"].unet.path
-    read = checkpoint.read(path.with_suffix(".safetensors"))
+    read = loader.read(path.with_suffix(".safetensors"))
     torch.save({**read.metadata, "state_dict": dict(read.tensors)}, path)
     return path
 

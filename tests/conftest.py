@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
-from latentsync.synthetic import write_models
 from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, make_sample
 from tests.support.comfyui_server import PACKS, SAMPLE_SECONDS
 from tests.support.paths import SHARED
 from tests.support.scene import Scene
+from tests.support.synthetic_models import write_models
 
 BASE_NAME = "\u6d4b\u8bd5 ü x"
 """The folder of the tests' ComfyUI has a space and letters of several scripts in its name."""

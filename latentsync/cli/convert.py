@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import hub
 from ..weights.catalog import MODELS
-from .progress import run_with_progress
+from ..progress import run_with_progress
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -19,17 +18,14 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job.add_argument("file", type=Path, help="a LatentSync UNet, latentsync_unet.pt")
     job.add_argument("-o", "--output", type=Path, help="the file to write; otherwise beside it, as .safetensors")
     job.add_argument("--precision", choices=("fp16", "bf16"), default="fp16", help="of the written weights")
-    job.add_argument("--version", choices=sorted(MODELS), help="of the weights; needed for a file that nobody knows")
+    job.add_argument("--version", choices=sorted(MODELS), help="of the weights; needed for an unofficial file")
 
 
 def convert(options: argparse.Namespace) -> None:
-    """Convert and say where the file is."""
-    from .. import convert as conversion
+    """Convert, and print the name of the file."""
+    from ..weights import convert as conversion
 
     source: Path = options.file
     target: Path = options.output or source.with_suffix(".safetensors")
-    dtype = conversion.PRECISIONS[options.precision]
-    conversion.check(source, target, dtype)
-    version = run_with_progress(hub.spec_of(source, options.version)).version
-    run_with_progress(conversion.convert(source, target, version, dtype))
+    version = run_with_progress(conversion.convert(source, target, options.precision, options.version))
     sys.stdout.write(f"{target}: {version}, {options.precision}, {target.stat().st_size / 1e6:,.0f} MB\n")

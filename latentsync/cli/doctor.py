@@ -12,14 +12,14 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from .. import __version__, hub
+from .. import __version__
 from ..errors import LatentSyncError
+from ..weights import locate
 from ..weights.catalog import MODELS, WeightFile
 from . import options
-from .progress import run_with_progress
+from ..progress import run_with_progress
 
 if TYPE_CHECKING:
-    from ..progress import Task
     from ..weights.catalog import Version
 
 
@@ -81,14 +81,14 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job = add("doctor", help="say what is installed and found, and whether a run would work")
     job.set_defaults(command=doctor)
     job.add_argument("--version", choices=sorted(MODELS), help="look for this one; otherwise what this machine takes")
-    options.add_flag(job)
+    options.add_models_folder(job)
     job.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 
-def doctor(options: argparse.Namespace) -> None:
+def doctor(args: argparse.Namespace) -> None:
     """Print the report; fails if a run would."""
-    report = examine(hub.folders_in(options.models), options.version)
-    if options.json:
+    report = examine(locate.folders_in(args.models), args.version)
+    if args.json:
         found = {"ok": not report.problems, "problems": report.problems, **asdict(report)}
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
@@ -97,11 +97,11 @@ def doctor(options: argparse.Namespace) -> None:
         raise LatentSyncError("a run would fail:\n" + "\n".join(f"- {problem}" for problem in report.problems))
 
 
-def examine(folders: hub.Folders, version: Version | None) -> Report:
+def examine(folders: locate.Folders, version: Version | None) -> Report:
     """Import, find and verify everything that a run needs."""
     libraries = tuple(_library(name) for name in LIBRARIES)
     device, memory, device_problem = _device() if libraries[0].version else (None, None, None)
-    chosen = version or hub.at_hand(folders, hub.preference(memory))
+    chosen = version or locate.default_version(folders, memory)
     return Report(
         latentsync=__version__,
         python=platform.python_version(),
@@ -110,7 +110,7 @@ def examine(folders: hub.Folders, version: Version | None) -> Report:
         memory_bytes=memory,
         device_problem=device_problem,
         version=chosen,
-        files=tuple(_file(file, folders, version) for file in hub.files_of(chosen)),
+        files=tuple(_file(file, folders, version) for file in locate.required_files(chosen)),
     )
 
 
@@ -123,32 +123,32 @@ def _library(name: str) -> Library:
 
 def _device() -> tuple[str | None, int | None, str | None]:
     """Its name, its memory in bytes, and what is wrong with it."""
-    from .device import card_bytes, chosen_device
+    from .device import chosen_device
 
     try:
         device = chosen_device()
-        return str(device), card_bytes(device), None
+        return str(device), locate.device_memory(device), None
     except Exception as error:  # drivers break in as many ways as libraries
         return None, None, f"no device can be used: {error}"
 
 
-def _file(file: WeightFile, folders: hub.Folders, version: Version | None) -> FoundFile:
+def _file(file: WeightFile, folders: locate.Folders, version: Version | None) -> FoundFile:
     def told(state: str, place: Path, problem: str | None = None) -> FoundFile:
         return FoundFile(place.name, state, str(place.parent), file.size_bytes, file.url, problem)
 
     try:
-        place = run_with_progress(hub.find(file, folders))
+        place = locate.find(file, folders)
         if place is None:
-            place = hub.destination(file, folders)
+            place = locate.destination(file, folders)
             return told(MISSING, place, f"{place} is missing: {file.size_bytes / 1e6:,.0f} MB from {file.url}")
-        run_with_progress(_checked(file, place, version))
+        if file in UNETS:
+            locate.identify_unet(place, version)
+        else:
+            locate.check_size(file, place)
+        run_with_progress(locate.verify(file, place))
     except Exception as error:  # unreadable files, and broken libraries that look into them
-        return told(WRONG, hub.destination(file, folders), str(error))
+        return told(WRONG, locate.destination(file, folders), str(error))
     return told(FOUND, place)
-
-
-def _checked(file: WeightFile, place: Path, version: Version | None) -> Task[object]:
-    return hub.spec_of(place, version) if file in UNETS else hub.check(file, place)
 
 
 def _lines(report: Report) -> Sequence[str]:

@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from .. import hub
+from ..weights import locate
 from ..weights.catalog import MODELS
 from . import options
-from .progress import run_with_progress
+from ..progress import run_with_progress
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -17,19 +17,21 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     job = add("download", help="fetch the weights of a version")
     job.set_defaults(command=download)
     job.add_argument("version", choices=sorted(MODELS), help="model version: 1.6 (512 pixels) or 1.5 (256)")
-    options.add_flag(job)
+    options.add_models_folder(job)
 
 
 def download(options: argparse.Namespace) -> None:
-    """Fetch what a version needs and is not there yet; what is there is checked."""
-    from ..fetch import fetch
+    """Download the missing files of a version, and verify the others."""
+    from ..weights.download import download_files
 
-    folders = hub.folders_in(options.models)
-    wanted = hub.files_of(options.version)
-    found = run_with_progress(hub.find_all(wanted, folders))
-    run_with_progress(fetch([file for file in wanted if file not in found], folders))
-    run_with_progress(hub.locate(folders, options.version))
-    hub.require(hub.FACE_LANDMARKER, folders)
-    for file in wanted:
-        place = found.get(file) or hub.destination(file, folders)
-        sys.stdout.write(f"{place} ({file.licence})\n")
+    folders = locate.folders_in(options.models)
+    files = locate.required_files(options.version)
+    paths = locate.find_all(files, folders)
+    for file, path in paths.items():
+        run_with_progress(locate.verify(file, path))
+    run_with_progress(download_files([file for file in files if file not in paths], folders))
+    locate.locate(folders, options.version)
+    locate.require(locate.FACE_LANDMARKER, folders)
+    for file in files:
+        path = paths.get(file) or locate.destination(file, folders)
+        sys.stdout.write(f"{path} ({file.license})\n")

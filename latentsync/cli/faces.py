@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..weights.locate import Folders, folders_in
+from ..weights.locate import folders_in
 from . import options
 
 if TYPE_CHECKING:

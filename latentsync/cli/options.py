@@ -60,7 +60,10 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         help="max head yaw in degrees; beyond it the face counts as missing",
     )
     group.add_argument(
-        "--smoothing", choices=get_args(Smoothing), default=defaults.smoothing, help="how the crop is smoothed over time"
+        "--smoothing",
+        choices=get_args(Smoothing),
+        default=defaults.smoothing,
+        help="how the crop is smoothed over time",
     )
     group.add_argument("--landmarks", type=Path, help="JSON with ComfyUI's FACE_LANDMARKS, in place of a detector")
 
@@ -189,7 +192,12 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--protect", type=Path, help="mask of pixels to keep: an image, or a video with a mask a frame")
     group.add_argument("--format", choices=[format.name for format in FORMATS], help="default: by the output's suffix")
     group.add_argument(
-        "--crf", type=int, choices=range(52), metavar="0-51", default=18, help="quality of h264, h265, vp9; lower is better"
+        "--crf",
+        type=int,
+        choices=range(52),
+        metavar="0-51",
+        default=18,
+        help="quality of h264, h265, vp9; lower is better",
     )
     group.add_argument("--record", action="store_true", help="write NAME.json beside the video: what it was made of")
     group.add_argument("--consent", default="", help="what the person agreed to, for the record and the tags")

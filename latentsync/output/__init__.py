@@ -1,0 +1,1 @@
+"""Write results: formats, videos and records."""

@@ -1,6 +1,8 @@
 """The run record: which model, which inputs, which settings, whose consent, how it went and what came out.
 
-Names are written, never folders; the format is that of docs/record.schema.json.
+Files are recorded with their SHA-256. Tensors are recorded by shape and dtype: hashing a minute of 1080p images would
+read 37 GB. Model files are recorded by size, which is what loading checks. Folders are not recorded.
+The format is described in docs/record.schema.json.
 """
 
 from __future__ import annotations
@@ -24,10 +26,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from .. import __version__, verify
-from ..claim import write_whole
-from ..errors import MediaError
-from ..progress import run
+from .. import __version__
+from ..errors import MediaError, cannot_write
+from ..fileio import atomic_write
 from ..video.frame_source import FrameSource, ImageBatch
 from ..video.video_file import VideoFile
 
@@ -63,17 +64,27 @@ UNFINISHED = "it is still at work, or was ended from outside before it could say
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """A file or a tensor that went in or came out.
+    """A file that went in or came out.
 
     role: what it was used as: video, audio, unet ...
     name: without its folder.
-    size_bytes, sha256: of the file, or of the tensor's values.
+    sha256: None for a model file.
     """
 
     role: str
     name: str
     size_bytes: int
-    sha256: str
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorItem:
+    """A tensor that went in: its shape and dtype, not its content."""
+
+    role: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +109,7 @@ class RunRecord:
     reason: str = ""
     model_version: str = ""
     model_files: list[FileDigest] = field(default_factory=list[FileDigest])
-    inputs: list[FileDigest] = field(default_factory=list[FileDigest])
+    inputs: list[FileDigest | TensorItem] = field(default_factory=list[FileDigest | TensorItem])
     output: FileDigest | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
@@ -120,8 +131,8 @@ class RunRecord:
             self.model_version = ", ".join(dict.fromkeys(origin.version for origin in origins))
             self.seed = origins[0].seed
 
-    def identify(self, speakers: Sequence[LipTrack], others: Iterable[FileDigest]) -> None:
-        """Add the hashes of what went in: the source, `others`, and the model; of large weights they are remembered."""
+    def identify(self, speakers: Sequence[LipTrack], others: Iterable[FileDigest | TensorItem]) -> None:
+        """Add what went in: the source, `others`, and the model files."""
         self.inputs.append(digest_source(speakers[0].track.source))
         self.inputs.extend(others)
         files = dict.fromkeys(chain(*(origin.files for origin in _origins(speakers))))
@@ -164,7 +175,11 @@ class Recorder:
         self._began = monotonic()
         self.record.outcome, self.record.reason = "unfinished", UNFINISHED
         own = self._output.with_suffix(".json")
-        there = own.exists() or self._output.exists()
+        try:
+            # an empty video is a reserved name
+            there = own.exists() or (self._output.exists() and self._output.stat().st_size > 0)
+        except OSError as error:
+            raise cannot_write(own, error) from error
         self._begun = self._output.with_suffix(".failed.json") if there else own
         self._write(self._begun)
         return self
@@ -186,7 +201,10 @@ class Recorder:
                 self._begun.unlink(missing_ok=True)
 
     def _write(self, path: Path) -> None:
-        write_whole(path, json.dumps(self.record.to_json(), indent=2).encode(), self._output)
+        try:
+            atomic_write(path, json.dumps(self.record.to_json(), indent=2).encode())
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
 
 @contextmanager
@@ -235,8 +253,8 @@ def digest_file(role: str, path: Path) -> FileDigest:
         return FileDigest(role, path.name, path.stat().st_size, digest.hexdigest())
 
 
-def digest_source(source: FrameSource) -> FileDigest:
-    """The video or the picture batch that a run began with."""
+def digest_source(source: FrameSource) -> FileDigest | TensorItem:
+    """The video or the image batch that a run began with."""
     if isinstance(source, ImageBatch):
         return digest_tensor("video", source.name, source.images)
     if isinstance(source, VideoFile):
@@ -248,9 +266,9 @@ def digest_source(source: FrameSource) -> FileDigest:
 
 
 def digest_weights(path: Path) -> FileDigest:
-    """A file of the model; the hash of a large one is remembered beside it."""
+    """A file of the model, by its size."""
     with _reading(path):
-        return FileDigest("model", path.name, path.stat().st_size, run(verify.sha256(path)))
+        return FileDigest("model", path.name, path.stat().st_size, None)
 
 
 def digest_bytes(role: str, name: str, data: bytes) -> FileDigest:
@@ -258,12 +276,9 @@ def digest_bytes(role: str, name: str, data: bytes) -> FileDigest:
     return FileDigest(role, name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def digest_tensor(role: str, name: str, values: torch.Tensor) -> FileDigest:
-    """A tensor's values, slice by slice along its first dimension, as the record names them."""
-    digest = hashlib.sha256()
-    for part in values:
-        digest.update(part.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return FileDigest(role, name, values.numel() * values.element_size(), digest.hexdigest())
+def digest_tensor(role: str, name: str, values: torch.Tensor) -> TensorItem:
+    """A tensor as the record names it. Its content is not read."""
+    return TensorItem(role, name, tuple(values.shape), str(values.dtype).removeprefix("torch."))
 
 
 def software() -> Mapping[str, str]:

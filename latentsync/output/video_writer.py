@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from ..audio.waveform import Waveform
-from ..claim import part_of
 from ..errors import AudioError, MediaError, UsageError, cannot_write
+from ..fileio import temp_path
 from ..video.color import BT709, MATRICES, ColorSpace, to_uint8
 from ..video.container import reformat
 from .formats import H264, LAYOUTS, Format, SoundCodec
@@ -93,7 +93,7 @@ class VideoWriter:
         self._tags = dict(tags or {})
         self._color = color
         self._shape: tuple[int, ...] | None = None
-        self._temporary = part_of(path.absolute())  # FFmpeg takes a name with a colon for an address
+        self._temporary = temp_path(path.absolute())  # FFmpeg takes a name with a colon for an address
 
     def __enter__(self) -> VideoWriter:
         import av

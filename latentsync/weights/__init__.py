@@ -1,0 +1,1 @@
+"""Model weights: find, download, convert and load them."""

@@ -7,9 +7,9 @@ keys and shapes: only the hash, or metadata that we wrote, can tell them apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Version = Literal["1.5", "1.6"]
+Version = str
+"""A key of `MODELS`: adding a version is adding an entry there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +17,20 @@ class WeightFile:
     """One file of weights: where it is published and where it is kept.
 
     `path` is where a download belongs, relative to the models folder; its first part is the kind of folder.
-    `also` lists other names under which the same network is taken, preferred ones first.
+    `aliases` lists other names under which the same network is taken, preferred ones first.
     `size_bytes` and `sha256` are those of the published file.
-    `twins` are published files that hold the same network in another layout.
+    `equivalents` are published files that hold the same network in another layout.
+    `wrapper_path` is where ComfyUI-LatentSyncWrapper and packs like it keep the file, in their `checkpoints` folder.
     """
 
     path: str
     url: str
     size_bytes: int
     sha256: str
-    licence: str
-    also: tuple[str, ...] = ()
-    twins: tuple[WeightFile, ...] = ()
+    license: str
+    aliases: tuple[str, ...] = ()
+    equivalents: tuple[WeightFile, ...] = ()
+    wrapper_path: str = ""
 
     @property
     def name(self) -> str:
@@ -37,11 +39,18 @@ class WeightFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A released LatentSync model; `resolution` is the side of the square crop in pixels."""
+    """A released LatentSync model.
+
+    `resolution` is the side of the square crop in pixels.
+    `min_vram_bytes` is the memory of a device from which this version is chosen by default.
+    `rank` orders the versions by quality: the default is the highest rank that the device holds.
+    """
 
     version: Version
     resolution: int
     unet: WeightFile
+    min_vram_bytes: int
+    rank: int
 
 
 HUB = "https://huggingface.co"
@@ -69,24 +78,30 @@ MODELS: dict[Version, ModelSpec] = {
         resolution=256,
         unet=WeightFile(
             path="latentsync/1.5/latentsync_unet.pt",
-            also=("latentsync/1.5/latentsync_unet.safetensors",),
+            aliases=("latentsync/1.5/latentsync_unet.safetensors",),
             url=_hub(*REPO_15, "latentsync_unet.pt"),
             size_bytes=5_072_348_184,
             sha256="6440b49a7ccceff56cdc001f5f17605216337f5bbd66fa360139768926e23f51",
-            licence="OpenRAIL++",
+            license="OpenRAIL++",
+            wrapper_path="latentsync_unet.pt",
         ),
+        min_vram_bytes=4_000_000_000,
+        rank=1,
     ),
     "1.6": ModelSpec(
         version="1.6",
         resolution=512,
         unet=WeightFile(
             path="latentsync/1.6/latentsync_unet.pt",
-            also=("latentsync/1.6/latentsync_unet.safetensors",),
+            aliases=("latentsync/1.6/latentsync_unet.safetensors",),
             url=_hub(*REPO_16, "latentsync_unet.pt"),
             size_bytes=5_072_222_488,
             sha256="0a478e89eb660f82da4c35dbdde8a5adfb27f99d1b4e50edd03729e1e98316d3",
-            licence="OpenRAIL++",
+            license="OpenRAIL++",
+            wrapper_path="latentsync_unet.pt",
         ),
+        min_vram_bytes=10_000_000_000,  # over twice the count in docs/memory.md
+        rank=2,
     ),
 }
 
@@ -96,7 +111,8 @@ WHISPER = WeightFile(
     url=_hub(*REPO_15, "whisper/tiny.pt"),
     size_bytes=75_572_083,
     sha256="65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9",
-    licence="MIT",
+    license="MIT",
+    wrapper_path="whisper/tiny.pt",
 )
 
 
@@ -105,18 +121,19 @@ VAE_LDM = WeightFile(
     url=_hub(*REPO_VAE_LDM, "vae-ft-mse-840000-ema-pruned.safetensors"),
     size_bytes=334_641_190,
     sha256="735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75",
-    licence="MIT",
+    license="MIT",
 )
 
 
 VAE = WeightFile(
     path="vae/sd-vae-ft-mse.safetensors",
-    also=(VAE_LDM.path,),
-    twins=(VAE_LDM,),
+    aliases=(VAE_LDM.path,),
+    equivalents=(VAE_LDM,),
     url=_hub(*REPO_VAE, "diffusion_pytorch_model.safetensors"),
     size_bytes=334_643_276,
     sha256="a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
-    licence="MIT",
+    license="MIT",
+    wrapper_path="vae/diffusion_pytorch_model.safetensors",
 )
 
 
@@ -127,5 +144,5 @@ FACE_LANDMARKER = WeightFile(
     ),
     size_bytes=3_758_596,
     sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
-    licence="Apache-2.0",
+    license="Apache-2.0",
 )

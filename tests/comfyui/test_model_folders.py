@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from latentsync.synthetic import write_models
 from latentsync.weights.catalog import HUB, VAE, WHISPER
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from tests.support.file_server import Served, serving
 from tests.support.model_files import full_size_vae, loading, put_aside, said
+from tests.support.synthetic_models import write_models
 
 PUBLISHED = "1.5/latentsync_unet.safetensors"
 TUNED = "whisper_tuned_unet.safetensors"

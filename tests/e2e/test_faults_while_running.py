@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentsync import checkpoint, tensor_buffer
 from latentsync.cli import run
 from latentsync.cli.main import main
 from latentsync.errors import MediaError, StorageError
 from latentsync.tensor_buffer import TensorBuffer
 from latentsync.video.video_file import VideoFile
+from latentsync.weights import loader, tensor_buffer
 from tests.support.broken_weights import UNET
 from tests.support.numbered_clip import make_clip, packets
 from tests.support.scene import Scene
@@ -91,13 +91,13 @@ def test_loader_keeps_old_weights_of_replaced_file(scene: Scene) -> None:
     """Another file takes the name by renaming, as downloads do it."""
     place = scene.folder / "unet.safetensors"
     shutil.copyfile(scene.models / UNET, place)
-    unet = checkpoint.load_unet(place)
+    unet = loader.load_unet(place)
     before = unet.conv_in.weight.clone()
     other = {key: torch.zeros_like(tensor) for key, tensor in load_file(place).items()}
     save_file(other, scene.folder / "other.safetensors")
     (scene.folder / "other.safetensors").replace(place)
     assert torch.equal(unet.conv_in.weight, before)
-    assert not checkpoint.load_unet(place).conv_in.weight.any()
+    assert not loader.load_unet(place).conv_in.weight.any()
 
 
 def test_run_out_of_memory_is_one_sentence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ class Served:
     cuts: path -> after how many bytes each next answer breaks off.
     resumes: whether a Range is honoured.
     stalls: paths whose answers stop in the middle until `released`.
-    requests: path and Range of every request.
+    requests: path and Range of every request for content.
     """
 
     url: str = ""
@@ -35,6 +36,17 @@ class Served:
 def handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            content = served.files.get(self.path)
+            if content is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", self.path.split("/")[4] if self.path.count("/") > 4 else "0" * 40)
+            self.end_headers()
 
         def do_GET(self) -> None:
             asked = self.headers.get("Range")

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from latentsync.checkpoint import meta_shapes
 from latentsync.models.vae import autoencoder_of
+from latentsync.weights.loader import meta_shapes
 from scripts.comfyui import ComfyUI
 from tests.support import graphs
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.cli.main import main
 from latentsync.audio.reader import read_audio
+from latentsync.cli.main import main
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.video.video_file import VideoFile
 from tests.support.heads import found

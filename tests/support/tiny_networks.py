@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync import checkpoint
 from latentsync.audio import features, mel
-from latentsync.checkpoint import Checkpoint
 from latentsync.models.layers import sinusoid_table
 from latentsync.models.unet import UNet
 from latentsync.models.vae import DiffusersVAE
 from latentsync.models.whisper import WhisperEncoder
-from latentsync.synthetic import WHISPER_DIMS
 from latentsync.video.color import BT709
 from latentsync.video.timeline import MODEL_RATE
+from latentsync.weights import loader
+from latentsync.weights.loader import Checkpoint
+from latentsync.weights.random_init import WHISPER_DIMS
 from tests.support import procedural
 from tests.support.paths import GOLDEN
 from tests.support.synthetic_weights import synthetic_state_dict
@@ -78,13 +78,13 @@ def unet(layout: str) -> UNet:
     shapes = layouts()[layout]
     tables = {key: sinusoid_table(*shape[1:]) for key, shape in shapes.items() if key.endswith(".pe")}
     weights = synthetic_state_dict({key: shape for key, shape in shapes.items() if key not in tables})
-    return checkpoint.load_unet(Checkpoint(Path(layout), weights | tables))
+    return loader.load_unet(Checkpoint(Path(layout), weights | tables))
 
 
 @cache
 def vae() -> DiffusersVAE:
     weights = synthetic_state_dict(layouts()["vae_tiny"], "vae.")
-    return checkpoint.load_vae(Checkpoint(Path("vae_tiny"), weights))
+    return loader.load_vae(Checkpoint(Path("vae_tiny"), weights))
 
 
 @cache
@@ -94,7 +94,7 @@ def whisper() -> WhisperEncoder:
         {key: shape for key, shape in layouts()["whisper_tiny"].items() if key != table}, "whisper."
     )
     weights[table] = WhisperEncoder(WHISPER_DIMS).state_dict()[table]
-    return checkpoint.load_whisper(Checkpoint(Path("whisper_tiny"), weights, {"dims": WHISPER_DIMS}))
+    return loader.load_whisper(Checkpoint(Path("whisper_tiny"), weights, {"dims": WHISPER_DIMS}))
 
 
 def normal(seed: int, *shape: int) -> Tensor:

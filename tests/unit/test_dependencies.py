@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync import synthetic
 from latentsync.audio import mel
 from latentsync.errors import DependencyError
 from latentsync.faces import warp
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
-from latentsync.fetch import fetch
-from latentsync.hub import folders_in
 from latentsync.progress import run
 from latentsync.sampling import schedulers
+from latentsync.weights import random_init
 from latentsync.weights.catalog import WHISPER
+from latentsync.weights.download import download_files
+from latentsync.weights.locate import folders_in
 from tests.support.paths import REPOSITORY
 
 Remove = Callable[[str], None]
@@ -38,7 +38,7 @@ def remove(monkeypatch: pytest.MonkeyPatch) -> Remove:
 
 
 def download(folder: Path) -> None:
-    run(fetch([WHISPER], folders_in(folder)))
+    run(download_files([WHISPER], folders_in(folder)))
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def download(folder: Path) -> None:
     [
         ("mediapipe", lambda folder: MediaPipeDetector(folder / "any.task"), "mediapipe>=0.10.30"),
         ("cv2", lambda _: warp.opencv(), "opencv-python"),
-        ("whisper", lambda _: synthetic.whisper(), "openai-whisper>=20240930"),
+        ("whisper", lambda _: random_init.whisper(), "openai-whisper>=20240930"),
         ("whisper", lambda _: list(mel.mel_power([torch.zeros(16000)])), "openai-whisper>=20240930"),
-        ("diffusers", lambda _: synthetic.vae(), "diffusers>=0.32"),
+        ("diffusers", lambda _: random_init.vae(), "diffusers>=0.32"),
         ("diffusers", lambda _: schedulers.make_scheduler("unipc", 4), "diffusers>=0.32"),
         ("huggingface_hub", download, "huggingface_hub>=0.27"),
     ],

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from latentsync import LipSyncPipeline, Waveform
 from latentsync.compositing.mouth_blend import MouthBlender
@@ -23,8 +22,7 @@ from latentsync.pipeline import detect_faces, select_face
 from latentsync.sampling.schedulers import DDIM, SCHEDULERS
 from latentsync.video.frame_source import FrameSource, ImageBatch
 from latentsync.video.video_file import VideoFile
-from latentsync.weights import random_init
-from latentsync.weights.catalog import MODELS, WHISPER
+from latentsync.weights.catalog import MODELS
 from latentsync.weights.locate import folders_in
 from tests.support.synthetic_models import write_models
 

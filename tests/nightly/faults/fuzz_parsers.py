@@ -21,7 +21,6 @@ with atheris.instrument_imports(include=["latentsync", "json"]):
     import numpy as np
     import torch
 
-    from latentsync import checkpoint, marks, verify
     from latentsync.audio.reader import read_audio
     from latentsync.cli.output_options import check_place
     from latentsync.errors import LatentSyncError
@@ -34,6 +33,7 @@ with atheris.instrument_imports(include=["latentsync", "json"]):
     from latentsync.video.frame_source import ImageBatch
     from latentsync.video.timeline import build_timeline
     from latentsync.video.video_file import VideoFile
+    from latentsync.weights import loader, metadata
 
 FOLDER = Path(tempfile.mkdtemp())
 SOURCE = ImageBatch(torch.zeros(2, 48, 64, 3), Fraction(25))
@@ -71,12 +71,12 @@ def number(given: atheris.FuzzedDataProvider) -> object:
 
 def safetensors(data: bytes) -> None:
     path = stored("unet.safetensors", len(data).to_bytes(8, "little") + data + bytes(64) if data[:1] == b"{" else data)
-    marks.read(path)
-    checkpoint.load_unet(path)
+    metadata.read(path)
+    loader.load_unet(path)
 
 
 def pickle_file(data: bytes) -> None:
-    checkpoint.load_unet(checkpoint.read(stored("unet.pt", data)))
+    loader.load_unet(loader.read(stored("unet.pt", data)))
 
 
 def shapes(data: bytes) -> None:
@@ -90,11 +90,6 @@ def shapes(data: bytes) -> None:
     blocks = {f"encoder.down_blocks.{i}.resnets.0.conv1.weight": (width,) for i, width in enumerate(widths)}
     with torch.device("meta"):
         autoencoder(blocks)
-
-
-def note(data: bytes) -> None:
-    stored(".unet.pt.sha256.json", data)
-    verify.remembered(stored("unet.pt", b"x"))
 
 
 def names(data: bytes) -> None:
@@ -123,7 +118,6 @@ TARGETS: dict[str, Callable[[bytes], object]] = {
     "safetensors": safetensors,
     "pickle": pickle_file,
     "shapes": shapes,
-    "note": note,
     "names": names,
     "video": video,
     "sound": sound,

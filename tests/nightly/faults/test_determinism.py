@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import synthetic
 from latentsync.audio.features import AudioFeatures
 from latentsync.audio.waveform import Waveform
 from latentsync.faces.face_track import FaceTrack
@@ -25,6 +24,7 @@ from latentsync.sampling import conditioning, sampler
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.timeline import build_timeline
 from latentsync.video.video_file import VideoFile
+from latentsync.weights import random_init
 from scripts.sample_clip import Sample
 from tests.support.paths import REPOSITORY
 from tests.support.scene import Scene
@@ -98,13 +98,13 @@ def lips(good: Sample, codec: VAE, most: int) -> torch.Tensor:
     settings = SamplerSettings(num_inference_steps=2, cache_interval=1)
     room = BatchLimit(most, "clips")
     noise = conditioning.sample_noise(settings.seed, 256)
-    samples = sampler.sample_windows(synthetic.unet(), codec, track, features, timeline, settings, noise, room=room)
+    samples = sampler.sample_windows(random_init.unet(), codec, track, features, timeline, settings, noise, room=room)
     return sampler.build_lip_track(samples, track, timeline, features.waveform, codec).latents.float()
 
 
 def test_sampler_batch_size_changes_little(good: Sample) -> None:
     """Kernels sum in another order for another batch. Untrained layers amplify the difference."""
-    codec = synthetic.vae()
+    codec = random_init.vae()
     one = lips(good, codec, 2)
     assert torch.equal(one, lips(good, codec, 2)), "the same batch, to the bit"
     pair = lips(good, codec, 4)
@@ -117,7 +117,7 @@ def test_vae_slice_size_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     for most in (1, 2, 5):
         monkeypatch.setattr(vae, "SLICE_IMAGES", most)
-        codec = DiffusersVAE(synthetic.vae().vae)
+        codec = DiffusersVAE(random_init.vae().vae)
         made.append(codec.decode(codec.encode(images)))
     levels = [((each / 2 + 0.5).clamp(0, 1) * 255).round() for each in made]
     furthest = max(float((each - levels[0]).abs().max()) for each in levels)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
-from latentsync import synthetic
 from latentsync.audio.features import AudioSettings, collect_features, extract_features, prepare_driving_audio
 from latentsync.audio.waveform import Waveform
 from latentsync.compositing.compositor import composite
@@ -23,13 +22,14 @@ from latentsync.sampling import conditioning
 from latentsync.sampling.lip_track import LipTrack
 from latentsync.sampling.sampler import build_lip_track, sample_windows
 from latentsync.sampling.settings import SamplerSettings
-from latentsync.synthetic import write_models
 from latentsync.video.timeline import build_timeline
 from latentsync.video.video_file import VideoFile
+from latentsync.weights import random_init
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample, make_sample
 from tests.support import graphs
 from tests.support.comfyui_server import PACKS
+from tests.support.synthetic_models import write_models
 
 PROMPTS, WARM = 200, 10
 MOST_GROWTH_MB = 100.0  # after the first prompts: an allocator's own ups and downs, half a megabyte a prompt
@@ -154,7 +154,7 @@ def long_lips(source: VideoFile, sound: Waveform) -> LipTrack:
     points = np.tile([[[22.0, 30.0], [42.0, 30.0], [32.0, 42.0]]], (source.frame_count, 1, 1))
     track, codec = FaceTrack(source, points), PoolingCodec()
     heard, settings = prepare_driving_audio(sound), AudioSettings()
-    features, _ = collect_features(extract_features(heard, synthetic.whisper(), settings), heard, sound, settings)
+    features, _ = collect_features(extract_features(heard, random_init.whisper(), settings), heard, sound, settings)
     timeline, sampler = (
         build_timeline(source, sound.duration_seconds),
         SamplerSettings(num_inference_steps=1, guidance_scale=1.0),

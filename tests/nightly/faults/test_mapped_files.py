@@ -15,9 +15,9 @@ from tests.support.scene import Scene
 CUT_WHILE_MAPPED = """
 import sys
 from pathlib import Path
-from latentsync import checkpoint
+from latentsync.weights import loader
 place = Path(sys.argv[1])
-unet = checkpoint.load_unet(place)
+unet = loader.load_unet(place)
 with place.open("r+b") as file:
     file.truncate(1000)
 print(sum(float(weight.sum()) for weight in unet.parameters()))

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from latentsync.synthetic import write_models
 from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI
 from scripts.compat import NODES, SECONDS_OF_SOUND, STEPS
@@ -26,6 +25,7 @@ from scripts.workflow import to_api
 from tests.support import graphs
 from tests.support.paths import SHARED
 from tests.support.registry import UserEnvironment
+from tests.support.synthetic_models import write_models
 
 TRANSCRIPT = REPOSITORY / "artifacts" / "newcomer.txt"
 TEMPLATE = "lipsync_video"

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync import hub, marks, synthetic
 from latentsync.cli import doctor
 from latentsync.cli.main import main
-from latentsync.weights import catalog
+from latentsync.weights import catalog, locate, metadata, random_init
 from latentsync.weights.catalog import WeightFile
 from tests.support.file_server import Served, serving
+from tests.support.synthetic_models import write_models
 
 FILES = ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors", "face_landmarker.task")
 
@@ -26,19 +26,19 @@ FILES = ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors", "face_lan
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A server with a small stand-in for every file of 1.6."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("latentsync.fetch.SPARE_BYTES", 0)
+    monkeypatch.setattr("latentsync.weights.download.SPARE_BYTES", 0)
     with serving() as served:
 
         def stand_in(file: WeightFile) -> WeightFile:
             content = served.files[f"/{file.name}"] = b"\x02\0\0\0\0\0\0\0{}" + file.name.encode()
             digest = hashlib.sha256(content).hexdigest()
             url = f"{served.url}/{file.name}"
-            return dataclasses.replace(file, url=url, size_bytes=len(content), sha256=digest, twins=())
+            return dataclasses.replace(file, url=url, size_bytes=len(content), sha256=digest, equivalents=())
 
         model = catalog.MODELS["1.6"]
         monkeypatch.setitem(catalog.MODELS, "1.6", dataclasses.replace(model, unet=stand_in(model.unet)))
         for name in ("WHISPER", "VAE", "FACE_LANDMARKER"):
-            monkeypatch.setattr(hub, name, stand_in(getattr(catalog, name)))
+            monkeypatch.setattr(locate, name, stand_in(getattr(catalog, name)))
         monkeypatch.setattr(doctor, "UNETS", tuple(model.unet for model in catalog.MODELS.values()))
         yield served
 
@@ -46,9 +46,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 def test_download_gets_everything_once(
     served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(marks, "read", lambda _: {})  # the stand-ins are no weights
+    monkeypatch.setattr(metadata, "read", lambda _: {})  # the stand-ins are no weights
     assert main(["download", "1.6", "--models", str(tmp_path)]) == 0
-    for file in hub.files_of("1.6"):
+    for file in locate.required_files("1.6"):
         assert (tmp_path / file.path).read_bytes() == served.files[f"/{file.name}"]
     said = capsys.readouterr().out
     assert [name for name in FILES if name in said] == list(FILES)
@@ -61,14 +61,14 @@ def test_download_gets_everything_once(
 def test_download_reports_failure(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del served.files["/tiny.pt"]
     assert main(["download", "1.6", "--models", str(tmp_path)]) == 1
-    assert f"latentsync: {served.url}/tiny.pt: the server answered 404" in capsys.readouterr().err
+    assert f"latentsync: {served.url}/tiny.pt: the download failed: the server answered 404" in capsys.readouterr().err
 
 
 def test_doctor_reports_complete_install(
     served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(marks, "read", lambda _: {})
-    for file in hub.files_of("1.6"):
+    monkeypatch.setattr(metadata, "read", lambda _: {})
+    for file in locate.required_files("1.6"):
         (tmp_path / file.path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file.path).write_bytes(served.files[f"/{file.name}"])
     assert main(["doctor", "--models", str(tmp_path), "--json"]) == 0
@@ -81,8 +81,20 @@ def test_doctor_reports_complete_install(
     assert f"  ok      {tmp_path / 'latentsync' / 'whisper' / 'tiny.pt'}" in said
 
 
-def test_doctor_reports_missing_and_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    synthetic.write_models(tmp_path)
+def test_doctor_verifies_hashes(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in locate.required_files("1.6"):
+        content = served.files[f"/{file.name}"]
+        (tmp_path / file.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file.path).write_bytes(content[:-1] + b"?")
+    assert main(["doctor", "--models", str(tmp_path), "--version", "1.6", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert [problem.partition(": ")[2].partition(": expected")[0] for problem in report["problems"][:3]] == [
+        f"checksum mismatch for {name}" for name in ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors")
+    ]
+
+
+def test_doctor_says_what_is_missing_and_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_models(tmp_path)
     vae = tmp_path / "vae" / "sd-vae-ft-mse.safetensors"
     vae.write_bytes(b"cut")
     assert main(["doctor", "--models", str(tmp_path), "--json"]) == 1
@@ -105,7 +117,7 @@ def test_doctor_reports_missing_and_wrong_files(tmp_path: Path, capsys: pytest.C
 
 def test_doctor_names_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no_such_library"))
-    report = doctor.examine(hub.folders_in(tmp_path), None)
+    report = doctor.examine(locate.folders_in(tmp_path), None)
     assert report.libraries[1].version is None
     assert "no_such_library cannot be imported" in report.problems[0]
     assert "pip install -r requirements.txt" in report.problems[0]
@@ -121,7 +133,7 @@ def test_doctor_reports_broken_library(
     monkeypatch.delattr(torch, "accelerator")
     (tmp_path / "latentsync").mkdir()
     (tmp_path / "latentsync" / "face_landmarker.task").write_bytes(b"")
-    monkeypatch.setattr(hub, "check", lambda *_: torch.no_such_thing)
+    monkeypatch.setattr(locate, "check_size", lambda *_: torch.no_such_thing)
     assert main(["doctor", "--models", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     for problem in (
@@ -133,40 +145,41 @@ def test_doctor_reports_broken_library(
         assert problem in said
 
 
-def test_convert_refuses_bad_target_before_hashing(
+def test_convert_refuses_a_bad_target_before_hashing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_late(path: Path) -> None:
         raise AssertionError(f"{path} is hashed")
 
-    synthetic.write_models(tmp_path)
-    monkeypatch.setattr(hub, "spec_of", lambda path, _: too_late(path))
+    write_models(tmp_path)
+    monkeypatch.setattr("latentsync.weights.convert.sha256_file", too_late)
     source = str(tmp_path / "latentsync" / "1.5" / "latentsync_unet.safetensors")
     assert main(["convert", source, "-o", str(tmp_path / "no" / "half.safetensors")]) == 2
-    assert f"the folder {tmp_path / 'no'} does not exist" in capsys.readouterr().err
+    assert f"The folder {tmp_path / 'no'} does not exist" in capsys.readouterr().err
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     assert main(["convert", source, "-o", str(tmp_path / "half.safetensors")]) == 1
-    assert f"latentsync: {tmp_path}: " in (said := capsys.readouterr().err)
-    assert "MB are needed there, and 0 MB are free: make room" in said
+    message = capsys.readouterr().err
+    assert f"latentsync: {tmp_path}: the output needs" in message
+    assert "but only 0 MB are free" in message
 
 
 def test_convert_writes_beside_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    synthetic.write_models(tmp_path)
+    write_models(tmp_path)
     source = tmp_path / "latentsync" / "1.5" / "latentsync_unet.safetensors"
     target = tmp_path / "half.safetensors"
     assert main(["convert", str(source), "-o", str(target), "--precision", "bf16"]) == 0
     assert capsys.readouterr().out.startswith(f"{target}: 1.5, bf16, ")
     assert main(["convert", str(source)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
-def test_convert_needs_version_of_unknown_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_needs_the_version_of_unknown_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "tuned.pt"
-    torch.save({"state_dict": synthetic.unet().state_dict()}, source)
+    torch.save({"state_dict": random_init.unet().state_dict()}, source)
     assert main(["convert", str(source)]) == 2
-    assert "say which version it is of" in capsys.readouterr().err
+    assert 'Set "version" to 1.5 or 1.6' in capsys.readouterr().err
     assert main(["convert", str(source), "--version", "1.6"]) == 0
-    assert marks.read(tmp_path / "tuned.safetensors")[marks.RESOLUTION] == "512"
+    assert metadata.read(tmp_path / "tuned.safetensors")[metadata.RESOLUTION] == "512"
     assert main(["convert", str(tmp_path / "none.pt")]) == 1
-    assert "there is no such file" in capsys.readouterr().err
+    assert "this file does not exist" in capsys.readouterr().err

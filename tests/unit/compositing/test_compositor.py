@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import synthetic
 from latentsync.audio.waveform import Waveform
 from latentsync.compositing.compositor import composite, decode_crops, shared_timeline
 from latentsync.compositing.settings import BlendSettings, MaskEdge
@@ -19,6 +18,7 @@ from latentsync.faces.face_track import FaceTrack
 from latentsync.models.constants import LATENT_SCALE
 from latentsync.sampling.lip_track import LipTrack
 from latentsync.video.timeline import Timeline
+from latentsync.weights import random_init
 from tests.support import alignment_golden as golden
 from tests.support import seams
 from tests.support.image_clip import Clip
@@ -45,7 +45,7 @@ def speaker(clip: Clip, side: int, count: int = FRAMES) -> LipTrack:
     latents = torch.randn(count - 1, 4, 32, 32, generator=torch.Generator().manual_seed(side)).half()
     timeline = Timeline(Fraction(25), tuple(range(count)))
     waveform = Waveform(torch.zeros(1, 16000), 16000)
-    return LipTrack(FaceTrack(clip, points(side)), timeline, latents, slots, waveform, synthetic.vae())
+    return LipTrack(FaceTrack(clip, points(side)), timeline, latents, slots, waveform, random_init.vae())
 
 
 def allowed(clip: Clip, side: int, i: int) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import synthetic
 from latentsync.audio.features import AudioFeatures
 from latentsync.audio.waveform import Waveform
 from latentsync.compositing.compositor import Composite, composite
@@ -18,6 +17,7 @@ from latentsync.sampling import sampler, windows
 from latentsync.sampling.conditioning import sample_noise
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.timeline import Timeline
+from latentsync.weights import random_init
 from tests.support.image_clip import Clip
 
 COUNT, SIDE_PX, RESOLUTION = 24, 96, 64
@@ -40,9 +40,9 @@ def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[Compo
     track = FaceTrack(clip, points, cuts, "zero-lag")
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
     sound = silence()
-    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1.0), synthetic.vae()
+    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1.0), random_init.vae()
     noise = sample_noise(1, RESOLUTION)
-    samples = sampler.sample_windows(synthetic.unet(), codec, track, sound, timeline, settings, noise)
+    samples = sampler.sample_windows(random_init.unet(), codec, track, sound, timeline, settings, noise)
     lips = sampler.build_lip_track(samples, track, timeline, sound.waveform, codec)
     return list(composite([lips], BlendSettings("box", color_match=False)))
 

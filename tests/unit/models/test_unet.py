@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.nn import GroupNorm
 
-from latentsync import synthetic
-from latentsync.checkpoint import meta_shapes
 from latentsync.errors import WeightsError
 from latentsync.models import layers
 from latentsync.models.layers import AttentionFn, attention, fold, norm_over_clip, unfold
 from latentsync.models.protocols import AudioKV
 from latentsync.models.unet import UNet, UNetConfig
+from latentsync.weights.loader import meta_shapes
+from latentsync.weights import random_init
 from tests.support import tiny_networks
 
 FRAMES, SIDE = 3, 16
@@ -23,7 +23,7 @@ FRAMES, SIDE = 3, 16
 
 @pytest.fixture(scope="module")
 def unet() -> UNet:
-    return synthetic.unet()
+    return random_init.unet()
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_unet_uses_the_given_attention(x: torch.Tensor, audio: torch.Tensor) -> 
         return attention(query, key, value, heads)
 
     given: AttentionFn = counted
-    unet = UNet(synthetic.UNET, attention=given)
+    unet = UNet(random_init.UNET_CONFIG, attention=given)
     unet(x, 1, unet.precompute_audio_kv(audio))
     # 16 spatial transformers and 20 motion modules, two attentions each
     assert heads_seen == [8] * 2 * (16 + 20)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentsync import synthetic
-from latentsync.checkpoint import meta_shapes
 from latentsync.models.vae import SLICE_IMAGES, DiffusersVAE, autoencoder, diffusers_names
+from latentsync.weights.loader import meta_shapes
+from latentsync.weights import random_init
 from tests.support import tiny_networks
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -15,7 +15,7 @@ OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 @pytest.fixture(scope="module")
 def codec() -> DiffusersVAE:
-    return synthetic.vae()
+    return random_init.vae()
 
 
 def test_vae_encodes_to_posterior_mean(codec: DiffusersVAE) -> None:
@@ -41,7 +41,7 @@ def test_vae_slices_give_the_same(codec: DiffusersVAE) -> None:
 
 
 def test_vae_runs_in_dtype_of_its_weights() -> None:
-    codec = synthetic.vae().to("cpu", torch.bfloat16)
+    codec = random_init.vae().to("cpu", torch.bfloat16)
     assert codec.decode(tiny_networks.normal(1, 1, 4, 4, 4)).dtype == torch.bfloat16
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from latentsync import synthetic
+from latentsync.weights import random_init
 from tests.support import tiny_networks
 
 
 def test_whisper_hidden_states_end_as_its_forward() -> None:
-    encoder = synthetic.whisper()
+    encoder = random_init.whisper()
     mel = tiny_networks.normal(1, 1, 80, 3000)
     with torch.no_grad():
         states = encoder(mel)
@@ -22,6 +22,6 @@ def test_whisper_hidden_states_end_as_its_forward() -> None:
 
 def test_whisper_half_precision_stays_half_precision() -> None:
     with torch.no_grad():
-        states = synthetic.whisper()(tiny_networks.normal(1, 1, 80, 3000).bfloat16())
+        states = random_init.whisper()(tiny_networks.normal(1, 1, 80, 3000).bfloat16())
     assert states.dtype == torch.bfloat16
     assert states.isfinite().all()

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from latentsync import synthetic
 from latentsync.sampling.sampler import clip_limit
+from latentsync.weights import random_init
 from latentsync.weights.catalog import VAE
+from tests.support.synthetic_models import write_models
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +97,7 @@ def test_model_handle_vae_result_ignores_free_memory(
     pack: ModuleType, runtime: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ComfyUI's VAE chooses its batch size by free memory."""
-    synthetic.write_models(tmp_path)
+    write_models(tmp_path)
     codec = runtime.ComfyVAE(pack.model_loader._load_vae(tmp_path / VAE.path))
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     made = []
@@ -113,7 +114,7 @@ def test_model_handle_loads_unet_before_every_batch(runtime: ModuleType, monkeyp
     brought: list[int] = []
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, memory_required: brought.append(memory_required))
     model = loaded(runtime, "1.6", "meta")
-    model.unet.model = synthetic.unet()
+    model.unet.model = random_init.unet()
     unet = model.denoiser(clip_limit(3))
     for windows in (1, 2):
         assert len(unet.precompute_audio_kv(torch.zeros(windows, 2, 50, 384))) == 16

@@ -1,4 +1,4 @@
-"""A reserved output name belongs to one process as long as that process lives."""
+"""A reserved output path belongs to one run, and a killed run does not keep it."""
 
 from __future__ import annotations
 
@@ -10,41 +10,43 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.claim import claimed, part_of
 from latentsync.errors import MediaError
-from tests.support.paths import REPOSITORY
+from latentsync.fileio import temp_path
+from latentsync.output.output_path import reserve_path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 HOLD = """
 import sys
 from pathlib import Path
-from latentsync.claim import claimed, part_of
-with claimed([Path(sys.argv[1])]) as path:
-    part_of(path).touch()
-    print("claimed", flush=True)
+from latentsync.fileio import temp_path
+from latentsync.output.output_path import reserve_path
+with reserve_path([Path(sys.argv[1])]) as path:
+    temp_path(path).touch()
+    print("reserved", flush=True)
     sys.stdin.read()
 """
 
-
-CLAIM_OFTEN = """
+RESERVE_OFTEN = """
 import sys
 import time
 from pathlib import Path
-from latentsync.claim import claimed
-end = time.monotonic() + 2
+from latentsync.output.output_path import reserve_path
+end = time.monotonic() + 4
 while time.monotonic() < end:
-    with claimed((Path(sys.argv[1]) / f"clip_{number}.mp4" for number in range(9)), fresh=True) as path:
-        path.with_suffix(".txt").touch(exist_ok=False)  # nobody else's
+    with reserve_path((Path(sys.argv[1]) / f"clip_{number}.mp4" for number in range(9)), fresh=True) as path:
+        path.with_suffix(".txt").touch(exist_ok=False)  # fails if another process has reserved the same path
         path.with_suffix(".txt").unlink()
 """
 
 
 def holder(path: Path) -> subprocess.Popen[bytes]:
-    """Another process that has reserved a name."""
+    """Another process that has reserved a path."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    assert process.stdout.readline().strip() == b"claimed"
+    assert process.stdout.readline().strip() == b"reserved"
     return process
 
 
@@ -56,115 +58,109 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_output_path_skips_name_of_other_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fresh", [False, True])
+def test_reserve_path_skips_the_path_of_another_process(tmp_path: Path, fresh: bool) -> None:
     first, second, _ = numbered(tmp_path)
-    with holder(first) as other, claimed(numbered(tmp_path)) as path:
+    with holder(first) as other, reserve_path(numbered(tmp_path), fresh=fresh) as path:
         assert path == second
-        assert [name for name in names(tmp_path) if ".part" in name], "the other's half file stays"
+        assert [name for name in names(tmp_path) if ".part" in name], "the temporary file of the other stays"
         other.communicate()
-    assert not list(tmp_path.glob(".*.lock"))
+    assert [name for name in names(tmp_path) if ".part" not in name] == []
 
 
-def test_output_path_concurrent_processes_all_get_names(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", CLAIM_OFTEN, str(tmp_path)]
+def test_reserve_path_gives_every_process_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RESERVE_OFTEN, str(tmp_path)]
     processes = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) for _ in range(3)]
-    said = [process.communicate()[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
-    assert not [name for name in names(tmp_path) if not name.endswith(".lock")]
+    errors = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    assert names(tmp_path) == []
 
 
-def test_output_path_removes_files_of_killed_process(tmp_path: Path) -> None:
+def test_reserve_path_cleans_up_after_a_killed_process(tmp_path: Path) -> None:
     first, second, _ = numbered(tmp_path)
     with holder(first) as other:
         other.kill()
-    assert len(names(tmp_path)) == 2, "its half file and its lock"
-    with claimed([second]):
-        assert names(tmp_path) == [".clip_2.latentsync.lock"]
+    assert len(names(tmp_path)) == 3, "the empty file, the claim and the temporary file"
+    with reserve_path([second]):
+        assert not first.exists()
     assert names(tmp_path) == []
 
 
-def test_output_path_existing_name_is_replaced_or_skipped(tmp_path: Path) -> None:
-    first, second, _ = numbered(tmp_path)
-    first.touch()
-    with claimed([first]) as path:
+def test_killed_run_does_not_block_its_own_path(tmp_path: Path) -> None:
+    first = numbered(tmp_path)[0]
+    with holder(first) as other:
+        other.kill()
+    with reserve_path([first]) as path:
         assert path == first
-    with claimed((tmp_path / f"clip_{number}.mp4" for number in count(1)), fresh=True) as path:
+    assert names(tmp_path) == []
+
+
+def test_reserve_path_keeps_a_video_until_it_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), reserve_path([path]):
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    with holder(path) as other:
+        other.kill()
+    assert path.read_bytes() == b"old"
+    with reserve_path([path]):
+        temporary = temp_path(path)
+        temporary.write_bytes(b"new")
+        temporary.replace(path)
+    assert (path.read_bytes(), names(tmp_path)) == (b"new", ["out.mp4"])
+
+
+def test_reserve_path_fresh_skips_existing_videos(tmp_path: Path) -> None:
+    first, second, _ = numbered(tmp_path)
+    first.with_suffix(".webm").write_bytes(b"a video of another format")
+    with reserve_path((tmp_path / f"clip_{number}.mp4" for number in count(1)), fresh=True) as path:
         assert path == second
-    assert names(tmp_path) == ["clip_1.mp4"]
+        assert path.stat().st_size == 0
+    assert names(tmp_path) == ["clip_1.webm"]
 
 
-def test_output_path_reserves_name_of_any_suffix(tmp_path: Path) -> None:
-    """The record of a video has the same stem, and the temporary file of a killed run may have another suffix."""
+def test_reserve_path_does_not_depend_on_the_suffix(tmp_path: Path) -> None:
+    """The record beside a video has the same name."""
     video, other = tmp_path / "out.mp4", tmp_path / "out.webm"
-    with claimed([video]):
-        living = part_of(video)
+    with reserve_path([video]):
+        living = temp_path(video)
         living.touch()
-        with pytest.raises(MediaError, match="another run is writing it"), claimed([other]):
+        with pytest.raises(MediaError, match="another run is writing this file"), reserve_path([other]):
             pass
-        with claimed([tmp_path / "another.webm"]):
+        with reserve_path([tmp_path / "another.webm"]):
             assert living.exists()
-    with claimed([other]):
-        assert not living.exists()
-    video.touch()
-    with claimed([other, tmp_path / "next.webm"], fresh=True) as path:
-        assert path.name == "next.webm"
+        with reserve_path([other, tmp_path / "next.webm"], fresh=True) as path:
+            assert path.name == "next.webm"
 
 
-@pytest.mark.parametrize("missing", [errno.ENOLCK, errno.ENOTSUP])
-def test_output_path_works_without_file_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
-    """As on some network drives."""
-    fcntl = pytest.importorskip("fcntl")
-
-    def refused(*_: object) -> None:
-        raise OSError(missing, "no locks here")
-
-    monkeypatch.setattr(fcntl, "flock", refused)
+def test_reserve_path_names_the_file_that_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
-    with claimed([path]):
-        living = part_of(path)
-        living.touch()
-        with claimed([path]) as same:
-            assert same == path
-    assert names(tmp_path) == [living.name]
-
-
-def test_output_path_without_free_name_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "out.mp4"
-    with claimed([path]), pytest.raises(MediaError, match=r"out.mp4: another run is writing it"), claimed([path]):
+    with reserve_path([path]), pytest.raises(MediaError, match=r"out.mp4: another run"), reserve_path([path]):
         pass
-    with claimed([path]):
+    with reserve_path([path]):
         pass
 
 
-def test_output_path_names_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"no.out.mp4: cannot be written"), claimed([tmp_path / "no" / "out.mp4"]):
+@pytest.mark.parametrize("name", ["no/out.mp4", "x" * 256, "nul\0.mp4"])
+def test_reserve_path_refuses_names_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MediaError, match="cannot be written"), reserve_path([tmp_path / name]):
         pass
+    assert names(tmp_path) == []
 
 
-def test_output_path_names_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """filelock behaves like this on Windows and in the system folders of Linux."""
-    with claimed([tmp_path / "out.mp4"]):
-        monkeypatch.setattr(Path, "touch", refused_by_the_folder)
-        with pytest.raises(MediaError, match=r"out.mp4: cannot be written \(Permission denied\)"):
-            claimed([tmp_path / "out.mp4"]).__enter__()
+def test_reserve_path_reports_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write anywhere, so the refusal is simulated."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(MediaError, match=r"out.mp4: cannot be written \(Permission denied\)"):
+        reserve_path([tmp_path / "out.mp4"]).__enter__()
 
 
-def refused_by_the_folder(*_: object, **__: object) -> None:
-    raise PermissionError(errno.EACCES, "Permission denied")
-
-
-def test_output_path_is_free_again_after_failure(tmp_path: Path) -> None:
-    path = tmp_path / "out.mp4"
-    with pytest.raises(KeyboardInterrupt), claimed([path]):
+def test_reserve_path_frees_the_path_on_failure(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), reserve_path([tmp_path / "out.mp4"]):
         raise KeyboardInterrupt
     assert names(tmp_path) == []
-
-
-def test_output_path_temp_name_is_hidden_and_unique(tmp_path: Path) -> None:
-    one, other = part_of(tmp_path / "a [b] (c).webm"), part_of(tmp_path / "a [b] (c).webm")
-    assert one != other
-    assert (one.parent, one.suffix) == (tmp_path, ".webm")
-    assert one.name.startswith(".a [b] (c).")
-    one.touch()
-    with claimed([tmp_path / "a [b] (c).webm"]):
-        assert not one.exists()

@@ -1,4 +1,4 @@
-"""The JSON record of a run, and its schema."""
+"""The record says what happened, in the form that its schema promises."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +14,50 @@ import jsonschema
 import pytest
 import torch
 
-from latentsync.claim import claimed
 from latentsync.errors import MediaError
+from latentsync.output.output_path import reserve_path
 from latentsync.output.run_record import (
     FileDigest,
     FrameCounts,
     Recorder,
     RunRecord,
+    TensorItem,
     digest_bytes,
     digest_file,
+    digest_source,
     digest_tensor,
+    digest_weights,
     tags,
 )
-from tests.support.paths import REPOSITORY
+from latentsync.video.frame_source import ImageBatch
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 SCHEMA = json.loads((REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
 
 KILLED = """
 import os
 import sys
 from pathlib import Path
-from latentsync.claim import claimed
-from latentsync.output.run_record import Recorder, RunRecord
+from latentsync.output.output_path import reserve_path
+from latentsync.record import Recorder, RunRecord
 Path.replace = lambda *_: os._exit(9)  # as if killed before the record is whole
-with claimed([Path(sys.argv[1])]), Recorder(Path(sys.argv[1]), RunRecord()):
+with reserve_path([Path(sys.argv[1])]), Recorder(Path(sys.argv[1]), RunRecord()):
     pass
 """
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a record and validate it."""
+    """A record, refused if it is not as the schema has it."""
     record = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
     return record
 
 
-def test_record_schema_is_valid() -> None:
+def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_record_of_complete_run(tmp_path: Path) -> None:
+def test_a_whole_run_is_written_down(tmp_path: Path) -> None:
     video = tmp_path / "\u6d4b\u8bd5 ü x.mp4"
     record = RunRecord(
         model_version="1.6",
@@ -60,7 +65,8 @@ def test_record_of_complete_run(tmp_path: Path) -> None:
         consent="signed by Ada",
         frames=FrameCounts(10, 8, 2),
         settings={"blend": "mouth"},
-        model_files=[FileDigest("model", "unet.pt", 5, "0" * 64)],
+        model_files=[FileDigest("model", "unet.pt", 5, None)],
+        inputs=[FileDigest("audio", "a.wav", 5, "0" * 64), TensorItem("video", "batch", (2, 8, 8, 3), "float32")],
     )
     with Recorder(video, record):
         video.write_bytes(b"a video")
@@ -77,7 +83,7 @@ def test_record_of_complete_run(tmp_path: Path) -> None:
     ("error", "outcome"),
     [(MediaError("/secret/folder/clip.mp4: is damaged"), "failed"), (KeyboardInterrupt(), "cancelled")],
 )
-def test_record_of_failed_run_names_reason_and_no_folder(tmp_path: Path, error: BaseException, outcome: str) -> None:
+def test_a_run_that_fails_says_why_and_names_no_folder(tmp_path: Path, error: BaseException, outcome: str) -> None:
     with pytest.raises(type(error)), Recorder(tmp_path / "out.mp4", RunRecord()):
         raise error
     written = read(tmp_path / "out.json")
@@ -87,7 +93,7 @@ def test_record_of_failed_run_names_reason_and_no_folder(tmp_path: Path, error: 
     assert written["reason"] in ("clip.mp4: is damaged", "KeyboardInterrupt")
 
 
-def test_record_of_failed_run_keeps_older_record(tmp_path: Path) -> None:
+def test_a_failed_run_leaves_an_older_video_its_record(tmp_path: Path) -> None:
     video = tmp_path / "out.mp4"
     with Recorder(video, RunRecord(consent="signed by Ada")):
         video.write_bytes(b"a video")
@@ -98,14 +104,14 @@ def test_record_of_failed_run_keeps_older_record(tmp_path: Path) -> None:
 
 
 def fail_without_a_place(video: Path) -> None:
-    """A run whose record's name is taken while it works."""
+    """A run whose record's place is taken while it is at work."""
     with Recorder(video, RunRecord()):
         video.with_suffix(".json").unlink()
         video.with_suffix(".json").mkdir()
         raise MediaError("the disk is full")
 
 
-def test_record_write_error_does_not_hide_run_error(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="the disk is full"):
         fail_without_a_place(tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"], "no temporary file"
@@ -119,13 +125,13 @@ def test_record_write_error_does_not_hide_run_error(tmp_path: Path) -> None:
         ("at 24 / 25 of 3/4 it is 1920x1080", "at 24 / 25 of 3/4 it is 1920x1080"),
     ],
 )
-def test_record_reason_has_no_folder(tmp_path: Path, said: str, written: str) -> None:
+def test_no_folder_is_in_a_reason(tmp_path: Path, said: str, written: str) -> None:
     with pytest.raises(MediaError), Recorder(tmp_path / "out.mp4", RunRecord()):
         raise MediaError(said)
     assert read(tmp_path / "out.json")["reason"] == written
 
 
-def test_record_reason_has_no_folder_with_spaces(tmp_path: Path) -> None:
+def test_a_folder_with_spaces_is_not_named(tmp_path: Path) -> None:
     folder = tmp_path / "a secret folder"
     folder.mkdir()
     with pytest.raises(MediaError), Recorder(folder / "out.mp4", RunRecord()):
@@ -133,7 +139,7 @@ def test_record_reason_has_no_folder_with_spaces(tmp_path: Path) -> None:
     assert read(folder / "out.json")["reason"] == "out.mp4: cannot be written"
 
 
-def test_record_of_killed_run_exists(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_has_a_record(tmp_path: Path) -> None:
     video = tmp_path / "out.mp4"
     with Recorder(video, RunRecord(consent="signed by Ada")):
         written = read(tmp_path / "out.json")
@@ -149,40 +155,41 @@ def test_record_of_killed_run_exists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_record_temp_file_of_killed_run_is_removed(tmp_path: Path, there: bool) -> None:
+def test_what_a_run_left_that_was_killed_while_its_record_was_written_goes(tmp_path: Path, there: bool) -> None:
     video = tmp_path / "out.mp4"
     if there:
-        video.touch()
+        video.write_bytes(b"an older video")
     process = subprocess.run([sys.executable, "-c", KILLED, str(video)], cwd=REPOSITORY, check=False)
     assert process.returncode == 9
     left = [path.name for path in tmp_path.iterdir() if path != video]
-    assert len(left) == 2, "its lock and half its record"
-    with claimed([tmp_path / "another.mp4"]):
+    assert len(left) == 2, "its claim and half its record"
+    assert video.exists(), "the older video, or the empty file of the reserved name"
+    with reserve_path([tmp_path / "another.mp4"]):
         pass
-    assert [path for path in tmp_path.iterdir() if path != video] == []
+    assert [path.name for path in tmp_path.iterdir()] == (["out.mp4"] if there else [])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has another limit")
-@pytest.mark.parametrize("stem", ["x" * 231, "\u6d4b" * 77])
-def test_record_accepts_longest_names(tmp_path: Path, stem: str) -> None:
+@pytest.mark.parametrize("stem", ["x" * 243, "\u6d4b" * 81])
+def test_the_longest_names(tmp_path: Path, stem: str) -> None:
     video = tmp_path / f"{stem}.mp4"
     for _ in range(2):
-        with claimed([video]), Recorder(video, RunRecord()):
+        with reserve_path([video]), Recorder(video, RunRecord()):
             video.write_bytes(b"a video")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{stem}.json", f"{stem}.mp4"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has another limit")
-def test_record_names_too_long_name(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_is_said(tmp_path: Path) -> None:
     with (
         pytest.raises(MediaError, match="File name too long"),
-        Recorder(tmp_path / ("x" * 232), RunRecord()),
+        Recorder(tmp_path / ("x" * 251), RunRecord()),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_record_names_file_it_cannot_write(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out.json").mkdir()
     with (
         pytest.raises(MediaError, match=r"out\.json: cannot be written"),
@@ -191,18 +198,45 @@ def test_record_names_file_it_cannot_write(tmp_path: Path) -> None:
         (tmp_path / "out.mp4").write_bytes(b"x")
 
 
-def test_record_hashes_are_of_contents(tmp_path: Path) -> None:
+def test_hashes_are_of_the_contents(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound")
     digest = hashlib.sha256(b"sound").hexdigest()
     assert digest_file("audio", tmp_path / "a.wav") == FileDigest("audio", "a.wav", 5, digest)
     assert digest_bytes("audio", "a.wav", b"sound") == FileDigest("audio", "a.wav", 5, digest)
-    values = torch.arange(6, dtype=torch.float32).reshape(2, 3)
-    assert digest_tensor("video", "batch", values).sha256 == hashlib.sha256(values.numpy().tobytes()).hexdigest()
     with pytest.raises(MediaError, match=r"b\.wav: cannot be read"):
         digest_file("audio", tmp_path / "b.wav")
 
 
-def test_record_tags_say_it_is_generated() -> None:
+class Unreadable(torch.Tensor):
+    """Any operation on its values fails. Shape and dtype are known."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.shape.__get__, torch.Tensor.dtype.__get__, torch.Tensor.ndim.__get__):
+            return super().__torch_function__(func, types, args, kwargs or {})
+        raise AssertionError(f"the tensor was read: {func}")
+
+
+def test_of_tensor_does_not_read_the_content() -> None:
+    """A minute of 1080p is 37 GB: hashing it would take longer than making the video."""
+    images = torch.zeros(2, 8, 6, 3).as_subclass(Unreadable)
+    assert digest_tensor("video", "batch", images) == TensorItem("video", "batch", (2, 8, 6, 3), "float32")
+
+
+def test_of_source_does_not_read_an_image_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ImageBatch(torch.zeros(2, 8, 6, 3, dtype=torch.float16), Fraction(25))
+    monkeypatch.setattr(hashlib, "sha256", None)
+    assert digest_source(source) == TensorItem("video", source.name, (2, 8, 6, 3), "float16")
+
+
+def test_of_weights_does_not_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "unet.pt"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(Path, "open", None)
+    assert digest_weights(path) == FileDigest("model", "unet.pt", 7, None)
+
+
+def test_the_tags_say_that_it_was_made() -> None:
     said = tags(RunRecord(model_version="1.5", seed=3, consent="yes, in writing", settings={"crf": 18}))
     assert said["AI-modified"] == "yes"
     assert "LatentSync 1.5" in said["comment"]

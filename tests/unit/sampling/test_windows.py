@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentsync import synthetic
 from latentsync.audio.features import AudioFeatures
 from latentsync.audio.waveform import Waveform
 from latentsync.errors import UsageError
@@ -25,6 +24,7 @@ from latentsync.sampling.sampler import StepOutput
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.sampling.windows import crossfade, split_windows
 from latentsync.video.timeline import Timeline
+from latentsync.weights import random_init
 from tests.support.image_clip import Clip
 
 COUNT, SIDE_PX, RESOLUTION = 40, 96, 64
@@ -60,9 +60,9 @@ def parts(clip: Clip) -> tuple[FaceTrack, AudioFeatures, Timeline]:
 
 def sampled(clip: Clip, overlap: int, steps: int = 2) -> list[StepOutput]:
     """One window at a time, because another batch size sums in another order."""
-    unet, noise, room = synthetic.unet(), sample_noise(1, RESOLUTION), sampler.clip_limit(1)
+    unet, noise, room = random_init.unet(), sample_noise(1, RESOLUTION), sampler.clip_limit(1)
     settings = SamplerSettings(num_inference_steps=steps, guidance_scale=1.0, overlap=overlap)
-    return list(sampler.sample_windows(unet, synthetic.vae(), *parts(clip), settings, noise, room=room))
+    return list(sampler.sample_windows(unet, random_init.vae(), *parts(clip), settings, noise, room=room))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def samples(clip: Clip) -> list[StepOutput]:
 
 def collected(samples: list[StepOutput], clip: Clip) -> LipTrack:
     track, features, timeline = parts(clip)
-    return sampler.build_lip_track(samples, track, timeline, features.waveform, synthetic.vae())
+    return sampler.build_lip_track(samples, track, timeline, features.waveform, random_init.vae())
 
 
 def test_windows_overlap_is_cross_faded(clip: Clip, samples: list[StepOutput]) -> None:

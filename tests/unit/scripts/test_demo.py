@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from latentsync import marks
 from latentsync.errors import WeightsError
-from latentsync.synthetic import write_models
+from latentsync.weights import metadata
 from latentsync.weights.catalog import MODELS, VAE
 from scripts import demo
+from tests.support.synthetic_models import write_models
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_demo_says_why_weights_are_not_used(models: Path, capsys: pytest.Capture
     write_models(models)
     (models / VAE.path).write_bytes(b"cut")
     assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
-    assert "sd-vae-ft-mse.safetensors: cannot be read as weights" in capsys.readouterr().out
+    assert "sd-vae-ft-mse.safetensors: this file cannot be read as weights" in capsys.readouterr().out
 
 
 def test_demo_requested_weights_are_used_or_it_fails(models: Path) -> None:
@@ -51,8 +51,8 @@ def test_demo_names_file_of_unknown_version(
     models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_models(models)
-    monkeypatch.setattr(marks, "VERSION", "no mark")
+    monkeypatch.setattr(metadata, "VERSION", "no mark")
     monkeypatch.setattr(sys, "argv", ["demo"])
     assert demo.main() == 1
     unet = (models / MODELS["1.5"].unet.path).with_suffix(".safetensors")
-    assert capsys.readouterr().err.startswith(f"The demo failed: {unet}: nobody knows this file")
+    assert capsys.readouterr().err.startswith(f"The demo failed: {unet}: this is not an official file")

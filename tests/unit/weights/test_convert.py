@@ -1,8 +1,11 @@
-"""Converted weights: the same values in half the disk space, with metadata."""
+"""Converted weights: equal values, memory-mapped, and with the version in the metadata."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,26 +13,66 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from latentsync import checkpoint, hub, marks, synthetic
-from latentsync.convert import NAMES, convert
-from latentsync.errors import StorageError, UsageError, WeightsError
+from latentsync.errors import UsageError, WeightsError
 from latentsync.progress import Progress, run
+from latentsync.weights import catalog, loader, locate, metadata, random_init
+from latentsync.weights.convert import PRECISIONS, convert
 from tests.support import tiny_networks
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+PEAK = """
+import sys
+from pathlib import Path
+from latentsync.weights.convert import convert
+import safetensors.torch, latentsync.models.unet
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) << 10
+
+before, peak = anonymous(), 0
+for step in convert(Path(sys.argv[1]), Path(sys.argv[2]), "fp16", "1.5"):
+    if not step.what.startswith("verifying"):  # reads 16 MB at a time
+        peak = max(peak, anonymous())
+print(peak - before)
+"""
+
+FULL = """
+import resource
+import signal
+import sys
+from pathlib import Path
+from latentsync.errors import StorageError
+from latentsync.weights.convert import convert
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    list(convert(Path(sys.argv[1]), Path(sys.argv[2]), "fp16", "1.5"))
+except StorageError as error:
+    print(error)
+"""
+
+
+def run_script(script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small UNet in the form that ByteDance publishes."""
+    """A small UNet as ByteDance publishes it."""
     path = tmp_path_factory.mktemp("source") / "latentsync_unet.pt"
-    torch.save({"global_step": 1, "state_dict": synthetic.unet().state_dict()}, path)
+    torch.save({"global_step": 1, "state_dict": random_init.unet().state_dict()}, path)
     return path
 
 
-@pytest.mark.parametrize("dtype", NAMES, ids=NAMES.values())
-def test_convert_run_equals_pickle_to_the_bit(source: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_convert_gives_the_output_of_the_source(source: Path, tmp_path: Path, precision: str) -> None:
+    dtype = PRECISIONS[precision]
     target = tmp_path / "unet.safetensors"
-    run(convert(source, target, "1.6", dtype))
-    converted, original = checkpoint.load_unet(target), checkpoint.load_unet(source, dtype=dtype)
+    assert run(convert(source, target, precision, "1.6")) == "1.6"
+    converted, original = loader.load_unet(target), loader.load_unet(source, dtype=dtype)
     state = converted.state_dict()
     assert all(torch.equal(state[key], tensor) for key, tensor in original.state_dict().items())
     x, audio = tiny_networks.normal(1, 1, 13, 2, 8, 8).to(dtype), tiny_networks.normal(2, 1, 2, 50, 384).to(dtype)
@@ -40,31 +83,31 @@ def test_convert_run_equals_pickle_to_the_bit(source: Path, tmp_path: Path, dtyp
     assert torch.equal(made, wanted)
 
 
-def test_convert_writes_metadata(source: Path, tmp_path: Path) -> None:
+def test_convert_writes_version_and_source_hash(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "unet.safetensors"
-    run(convert(source, target, "1.6", torch.float16))
-    assert marks.read(target) == {
+    run(convert(source, target, "fp16", "1.6"))
+    assert metadata.read(target) == {
         "latentsync_version": "1.6",
         "latentsync_weights": "converted",
         "latentsync_source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "resolution": "512",
     }
-    assert run(hub.identify(target)) == "1.6"
+    assert locate.identify_unet(target).version == "1.6"
     assert target.stat().st_size < 0.6 * source.stat().st_size
 
 
-def test_convert_file_opens_with_safetensors(source: Path, tmp_path: Path) -> None:
+def test_converted_file_opens_in_other_readers(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "unet.safetensors"
-    run(convert(source, target, "1.5", torch.bfloat16))
-    assert load_file(target).keys() == checkpoint.read(source).tensors.keys()
+    run(convert(source, target, "bf16", "1.5"))
+    assert load_file(target).keys() == loader.read(source).tensors.keys()
     with safe_open(target, framework="pt") as file:
         assert file.get_tensor("conv_in.weight").dtype == torch.bfloat16
 
 
-def test_convert_file_is_mapped_not_copied(source: Path, tmp_path: Path) -> None:
+def test_converted_file_is_memory_mapped(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "unet.safetensors"
-    run(convert(source, target, "1.5", torch.float16))
-    unet = checkpoint.load_unet(target)
+    run(convert(source, target, "fp16", "1.5"))
+    unet = loader.load_unet(target)
     places = sorted(tensor.data_ptr() for tensor in unet.state_dict().values())
     assert places[-1] - places[0] < target.stat().st_size, "all weights lie in one piece, which is the file"
     mapped = Path("/proc/self/maps")
@@ -72,65 +115,101 @@ def test_convert_file_is_mapped_not_copied(source: Path, tmp_path: Path) -> None
         assert str(target) in mapped.read_text(encoding="utf-8")
 
 
-def test_convert_keeps_mark_of_untrained_weights(source: Path, tmp_path: Path) -> None:
+def test_convert_keeps_the_mark_of_untrained_weights(source: Path, tmp_path: Path) -> None:
     untrained = tmp_path / "untrained.safetensors"
-    save_file(checkpoint.read(source).tensors, untrained, synthetic.MARK)
-    run(convert(untrained, tmp_path / "half.safetensors", "1.5", torch.float16))
-    assert marks.read(tmp_path / "half.safetensors")[marks.WEIGHTS] == marks.SYNTHETIC
+    save_file(loader.read(source).tensors, untrained, random_init.METADATA)
+    run(convert(untrained, tmp_path / "half.safetensors", "fp16", "1.5"))
+    assert metadata.read(tmp_path / "half.safetensors")[metadata.WEIGHTS] == metadata.SYNTHETIC
 
 
-def test_convert_steps_reach_the_end(source: Path, tmp_path: Path) -> None:
-    steps = list(convert(source, tmp_path / "unet.safetensors", "1.5", torch.float16))
+def test_convert_yields_progress_to_the_end(source: Path, tmp_path: Path) -> None:
+    steps = list(convert(source, tmp_path / "unet.safetensors", "fp16", "1.5"))
     writing = [step for step in steps if step.what == "writing unet.safetensors"]
     assert writing[-1] == Progress("writing unet.safetensors", writing[-1].total, writing[-1].total)
 
 
-def test_convert_cancel_leaves_nothing(source: Path, tmp_path: Path) -> None:
-    work = convert(source, tmp_path / "unet.safetensors", "1.5", torch.float16)
+def test_convert_leaves_nothing_when_cancelled(source: Path, tmp_path: Path) -> None:
+    work = convert(source, tmp_path / "unet.safetensors", "fp16", "1.5")
     while not next(work).what.startswith("writing"):
         pass
     work.close()
     assert not list(tmp_path.iterdir())
 
 
-def test_convert_refuses_values_beyond_fp16(source: Path, tmp_path: Path) -> None:
-    state = dict(checkpoint.read(source).tensors)
+def test_convert_refuses_values_that_overflow(source: Path, tmp_path: Path) -> None:
+    state = dict(loader.read(source).tensors)
     state["conv_out.bias"] = torch.full_like(state["conv_out.bias"], 1e6)
     large, target = tmp_path / "large.pt", tmp_path / "large.safetensors"
     torch.save({"state_dict": state}, large)
-    with pytest.raises(WeightsError, match=r"large.pt: conv_out.bias has values that F16 cannot hold: use bf16"):
-        run(convert(large, target, "1.5", torch.float16))
+    with pytest.raises(
+        WeightsError, match=r"conv_out.bias has values that are NaN or infinite in fp16. Set precision to bf16"
+    ):
+        run(convert(large, target, "fp16", "1.5"))
     assert not target.exists()
-    run(convert(large, target, "1.5", torch.bfloat16))
+    run(convert(large, target, "bf16", "1.5"))
 
 
-def test_convert_names_full_disk(source: Path, tmp_path: Path) -> None:
-    """All writes fail, as on a full disk."""
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    (tmp_path / "unet.safetensors.part").symlink_to("/dev/full")
-    with pytest.raises(StorageError, match=r"unet.safetensors: cannot be written \(.*No space left"):
-        run(convert(source, tmp_path / "unet.safetensors", "1.5", torch.float16))
+def test_convert_refuses_nan(source: Path, tmp_path: Path) -> None:
+    state = dict(loader.read(source).tensors)
+    state["conv_out.bias"] = torch.full_like(state["conv_out.bias"], float("nan"))
+    damaged = tmp_path / "damaged.pt"
+    torch.save({"state_dict": state}, damaged)
+    with pytest.raises(WeightsError, match=r"NaN or infinite in bf16. The file is damaged"):
+        run(convert(damaged, tmp_path / "out.safetensors", "bf16", "1.5"))
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.pt"]
+
+
+def test_convert_refuses_a_damaged_official_file(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the official size with another hash."""
+    model = catalog.MODELS["1.6"]
+    unet = dataclasses.replace(model.unet, size_bytes=source.stat().st_size)
+    monkeypatch.setitem(catalog.MODELS, "1.6", dataclasses.replace(model, unet=unet))
+    with pytest.raises(WeightsError, match=r"checksum mismatch for latentsync_unet.pt: expected 0a478e89\w+, got \w+"):
+        run(convert(source, tmp_path / "out.safetensors", "fp16"))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    monkeypatch.setitem(
+        catalog.MODELS, "1.6", dataclasses.replace(model, unet=dataclasses.replace(unet, sha256=digest))
+    )
+    assert run(convert(source, tmp_path / "out.safetensors", "fp16")) == "1.6"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot limit the size of files")
+def test_convert_reports_a_full_disk(source: Path, tmp_path: Path) -> None:
+    """Every write beyond a megabyte of a file fails, as on a full disk."""
+    done = run_script(FULL, source, tmp_path / "unet.safetensors")
+    assert done.stdout.startswith(f"{tmp_path / 'unet.safetensors'}: this file cannot be written (")
     assert not list(tmp_path.iterdir())
 
 
-def test_convert_refuses_file_that_is_no_unet(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_convert_needs_no_more_memory_than_the_target(tmp_path: Path) -> None:
+    """The source is memory-mapped: its pages are not anonymous memory."""
+    source = tmp_path / "large.pt"
+    state = random_init.unet_state()
+    torch.save({"state_dict": state}, source)
+    target_bytes = sum(tensor.numel() * 2 for tensor in state.values())
+    done = run_script(PEAK, source, tmp_path / "out.safetensors")
+    # 4 MB: one tensor while it is checked, and Python's own objects
+    assert int(done.stdout) < target_bytes + (4 << 20)
+
+
+def test_convert_refuses_other_networks(tmp_path: Path) -> None:
     source = tmp_path / "whisper.pt"
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, source)
     with pytest.raises(WeightsError, match=r"whisper.pt: not a LatentSync UNet"):
-        run(convert(source, tmp_path / "out.safetensors", "1.5", torch.float16))
+        run(convert(source, tmp_path / "out.safetensors", "fp16", "1.5"))
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("out.pt", "choose such a name"),
-        ("there.safetensors", "is there already"),
-        ("no/unet.safetensors", "the folder .* does not exist: make it"),
+        ("out.pt", "must be a .safetensors file"),
+        ("there.safetensors", "exists already"),
+        ("no/unet.safetensors", "The folder .* does not exist. Create it"),
     ],
 )
-def test_convert_refuses_bad_target(source: Path, tmp_path: Path, name: str, said: str) -> None:
+def test_convert_refuses_bad_targets(source: Path, tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "there.safetensors").write_bytes(b"mine")
     with pytest.raises(UsageError, match=said):
-        run(convert(source, tmp_path / name, "1.5", torch.float16))
+        run(convert(source, tmp_path / name, "fp16", "1.5"))
     assert (tmp_path / "there.safetensors").read_bytes() == b"mine"

@@ -1,0 +1,66 @@
+"""Reserve an output path across processes, and clean up stale temporary files."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from ..errors import MediaError, cannot_write
+from ..fileio import claim
+from .formats import FORMATS
+
+SUFFIXES = frozenset(form.suffix for form in FORMATS)
+
+
+@contextmanager
+def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Path, None, None]:
+    """Reserve the first of these paths that no other run uses, in this process or another, until the block ends.
+
+    A path is reserved by creating an empty file there, which only one process can do. An existing video stays
+    untouched until the finished one replaces it. If the block ends without a video, the empty file is deleted.
+    A killed run leaves its empty file and its temporary files. The next reservation in the folder deletes them.
+
+    Args:
+        paths: videos in one folder. The record beside a video has the same name with another suffix, so a path counts
+            as used if a video of any format has that name.
+        fresh: skip paths at which a video exists. Otherwise it will be replaced.
+
+    Raises:
+        MediaError: the folder cannot be written to, or other runs use all of the paths.
+    """
+    path = None
+    for path in paths:
+        with ExitStack() as stack:
+            try:
+                is_alone = stack.enter_context(claim(path))
+                created = _create(path)
+                # in this order: another run claims the path before it creates the file
+                free = created and not _has_sibling(path) if fresh else is_alone()
+            except (OSError, ValueError) as cause:  # ValueError: no file system allows such a name
+                raise cannot_write(path, cause) from cause
+            if created:
+                stack.callback(_delete_if_empty, path)
+            if free:
+                yield path
+                return
+    raise MediaError(f"{path}: another run is writing this file. Wait until it ends, or choose another output.")
+
+
+def _create(path: Path) -> bool:
+    """Create an empty file. False if the path exists."""
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _has_sibling(path: Path) -> bool:
+    return any(path.with_suffix(suffix).exists() for suffix in SUFFIXES - {path.suffix})
+
+
+def _delete_if_empty(path: Path) -> None:
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()

@@ -1,0 +1,110 @@
+"""Convert a UNet checkpoint to fp16 or bf16 safetensors: half the disk space, and it loads by memory mapping."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import StorageError, UsageError, WeightsError
+from ..fileio import atomic_write, sha256_file
+from ..models.unet import UNet, UNetConfig
+from ..progress import Progress, Task
+from . import loader, metadata
+from .catalog import Version
+from .loader import Checkpoint
+from .locate import check_digest, identify_unet
+
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def convert(source: Path, target: Path, precision: str, version: Version | None = None) -> Task[Version]:
+    """Write a UNet as safetensors. The source is memory-mapped, so the memory needed is the size of the target.
+
+    Args:
+        source: a LatentSync UNet in any format.
+        target: the file to write. It appears under its name when it is complete.
+        precision: a key of PRECISIONS.
+        version: of the weights, needed for a file that is not an official one.
+
+    Returns:
+        The version of the weights.
+
+    Raises:
+        WeightsError: the source is damaged or not a LatentSync UNet, or has values that the precision cannot hold.
+        UsageError: the target exists, is not a .safetensors file or has no folder, or the version is unknown.
+        StorageError: the target's folder has no space or cannot be written to.
+    """
+    dtype = PRECISIONS[precision]
+    checkpoint = _check(source, target, dtype)
+    spec = identify_unet(source, version)
+    digest = yield from sha256_file(source)
+    if source.stat().st_size == spec.unet.size_bytes:
+        check_digest(spec.unet, source, digest)
+    header = {
+        metadata.VERSION: spec.version,
+        metadata.RESOLUTION: str(spec.resolution),
+        metadata.SOURCE: digest,
+        metadata.WEIGHTS: str(checkpoint.metadata.get(metadata.WEIGHTS, metadata.CONVERTED)),
+    }
+    tensors = yield from _cast(checkpoint, precision)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    yield Progress(f"writing {target.name}", 0, size)
+    try:
+        atomic_write(target, lambda path: _save(tensors, path, header))
+    except OSError as error:
+        raise StorageError(f"{target}: this file cannot be written ({error}). Choose another place with -o.") from error
+    yield Progress(f"writing {target.name}", size, size)
+    return spec.version
+
+
+def _check(source: Path, target: Path, dtype: torch.dtype) -> Checkpoint:
+    """Refuse what cannot be converted, before 5 GB are hashed. Returns the source."""
+    if target.suffix != loader.SAFETENSORS:
+        raise UsageError(f"{target}: the output must be a {loader.SAFETENSORS} file. Choose another name with -o.")
+    if target.exists():
+        raise UsageError(f"{target}: this file exists already. Delete it, or choose another name with -o.")
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"The folder {folder} does not exist. Create it, or choose another name with -o.")
+    checkpoint = loader.read(source)
+    with loader.error_prefix(source):
+        config = UNetConfig.from_shapes(checkpoint.shapes)
+    loader.check_shapes(checkpoint.shapes, loader.meta_shapes(lambda: UNet(config)), source)
+    needed, free = _size_of(checkpoint, dtype), shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{folder}: the output needs {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free. "
+            "Free some space, or choose another place with -o."
+        )
+    return checkpoint
+
+
+def _cast(checkpoint: Checkpoint, precision: str) -> Task[dict[str, Tensor]]:
+    dtype = PRECISIONS[precision]
+    total, done = _size_of(checkpoint, dtype), 0
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in checkpoint.tensors.items():
+        tensors[key] = tensor.to(dtype, copy=True).contiguous()
+        if not bool(torch.isfinite(tensors[key]).all()):
+            advice = "Set precision to bf16." if bool(torch.isfinite(tensor).all()) else "The file is damaged."
+            raise WeightsError(f"{checkpoint.path}: {key} has values that are NaN or infinite in {precision}. {advice}")
+        done += tensors[key].nbytes
+        yield Progress(f"converting {checkpoint.path.name}", done, total)
+    return tensors
+
+
+def _size_of(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
+    return sum(tensor.numel() for tensor in checkpoint.tensors.values()) * dtype.itemsize
+
+
+def _save(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, header)
+    except SafetensorError as error:  # its name for a full disk
+        raise OSError(str(error)) from error

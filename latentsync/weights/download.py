@@ -1,0 +1,266 @@
+"""Download weights: SHA-256 verified, then atomically renamed. The only module with network access.
+
+Files of the Hugging Face hub come through `hf_hub_download`, which retries, and resumes a partial download if its
+version does so. Others come through `torch.hub`. Each file is downloaded into a hidden folder beside its final place
+and moved there when its hash is right.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import WeightsError, cannot_import
+from ..fileio import claim, sha256_file
+from ..progress import Progress, Task
+from .catalog import HUB, WeightFile
+from .locate import Folders, destination
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+PROGRESS_SECONDS = 0.2  # between two reports
+SPARE_BYTES = 64 << 20  # of the disk, left free
+UNIQUE_PARTIAL = re.compile(r"\.[0-9a-f]{8}\.incomplete$")  # of huggingface_hub >= 1.18: never resumed
+
+
+class CancelledError(Exception):
+    """Raised in the download thread when the caller has stopped."""
+
+
+@dataclass
+class Transfer:
+    """A download in progress, shared with its thread."""
+
+    done_bytes: int = 0
+    cancelled: bool = False
+
+
+def download_files(files: Sequence[WeightFile], folders: Folders) -> Task[None]:
+    """Download files to where they belong.
+
+    Raises:
+        WeightsError: the disk is too small or read-only, the network fails, or a file is not the published one.
+    """
+    paths = {file: destination(file, folders) for file in files}
+    check_disk_space(paths)
+    for file, path in paths.items():
+        yield from download_file(file, path)
+
+
+def download_file(file: WeightFile, path: Path) -> Task[None]:
+    """Download one file. It appears under its name when its hash is right. An existing file is kept."""
+    with _folder_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with claim(path) as is_alone:
+            if not is_alone():
+                raise WeightsError(f"{path}: another program is downloading this file. Wait until it ends.")
+            if path.is_file():
+                return
+            folder = partial_folder(path)
+            folder.mkdir(exist_ok=True)
+            for partial in list(folder.rglob("*.incomplete")):
+                if UNIQUE_PARTIAL.search(partial.name):
+                    partial.unlink()  # of a killed process
+            try:
+                complete = yield from _transfer(file, path)
+            except WeightsError:
+                if not partial_bytes(path):
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+            digest = yield from sha256_file(complete)
+            if digest == file.sha256:
+                with complete.open("r+b") as written:
+                    os.fsync(written.fileno())
+                complete.replace(path)
+            shutil.rmtree(folder, ignore_errors=True)
+    if digest != file.sha256:
+        raise WeightsError(
+            f"{url_of(file)}: checksum mismatch for {file.name}: expected {file.sha256}, got {digest}. "
+            f"The download was deleted. {_advice(file)}"
+        )
+
+
+def check_disk_space(paths: dict[WeightFile, Path]) -> None:
+    """Raises a WeightsError if a disk does not have enough space for the files."""
+    by_disk: dict[int, list[WeightFile]] = defaultdict(list)
+    for file, path in paths.items():
+        by_disk[_existing_folder(path).stat().st_dev].append(file)
+    for files in by_disk.values():
+        needed = sum(file.size_bytes - partial_bytes(paths[file]) for file in files) + SPARE_BYTES
+        folder = _existing_folder(paths[files[0]])
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise WeightsError(
+                f"{folder}: {', '.join(file.name for file in files)} need {needed / 1e6:,.0f} MB, but only "
+                f"{free / 1e6:,.0f} MB are free. Free some space, or choose another models folder "
+                "(--models, or extra_model_paths.yaml in ComfyUI)."
+            )
+
+
+def partial_folder(path: Path) -> Path:
+    """Where a file is until its download is complete."""
+    return path.with_name(f".{path.name}.download")
+
+
+def partial_bytes(path: Path) -> int:
+    """The size of a partial download that will resume."""
+    size = 0
+    for partial in partial_folder(path).rglob("*.incomplete"):
+        if not UNIQUE_PARTIAL.search(partial.name):
+            with suppress(OSError):  # the download has just been completed
+                size += partial.stat().st_size
+    return size
+
+
+def url_of(file: WeightFile) -> str:
+    """The URL of a file: on the hub, or on the mirror that HF_ENDPOINT names."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT + file.url.removeprefix(HUB) if _is_on_hub(file) else file.url
+
+
+def _transfer(file: WeightFile, path: Path) -> Task[Path]:
+    """Download in a thread, and report its progress. Returns the complete file.
+
+    A caller that stops also stops the thread, at its next chunk. Transfers that do not call our progress bar cannot be
+    stopped: they end with their file, which the next download uses.
+    """
+    transfer = Transfer()
+    with _network_errors(file, path):
+        fetch = _from_hub if _is_on_hub(file) else _from_url
+        future = _in_thread(lambda: fetch(file, partial_folder(path), transfer))
+        try:
+            while future not in wait([future], PROGRESS_SECONDS).done:
+                yield Progress(f"downloading {file.name}", transfer.done_bytes or partial_bytes(path), file.size_bytes)
+        finally:
+            transfer.cancelled = True
+        return future.result()
+
+
+def _from_hub(file: WeightFile, folder: Path, transfer: Transfer) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    owner, repository, _, revision, name = file.url.removeprefix(f"{HUB}/").split("/", 4)
+    options: dict[str, Any] = {}
+    if "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # huggingface_hub >= 1.1
+        options["tqdm_class"] = _bar_class(transfer)
+    path = hf_hub_download(
+        f"{owner}/{repository}",
+        name,
+        revision=revision,
+        local_dir=folder,
+        library_name="latentsync-nodes",
+        library_version=__version__,
+        **options,
+    )
+    return Path(path)
+
+
+def _from_url(file: WeightFile, folder: Path, _: Transfer) -> Path:
+    from torch.hub import download_url_to_file
+
+    path = folder / file.name
+    download_url_to_file(file.url, str(path), progress=False)
+    return path
+
+
+def _bar_class(transfer: Transfer) -> type[tqdm[Any]]:
+    """A progress bar that shows nothing: it records the progress, and raises when the transfer was cancelled."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument]
+        def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - tqdm's own
+            options.pop("name", None)  # of huggingface_hub's bars
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            if transfer.cancelled:
+                raise CancelledError
+            self.n += n or 0
+            transfer.done_bytes = max(transfer.done_bytes, int(self.n))
+
+    return Bar
+
+
+def _in_thread(run: Callable[[], Path]) -> Future[Path]:
+    """Run in a daemon thread, which does not keep the program from ending. An executor's thread would."""
+    future: Future[Path] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(run())
+        except BaseException as error:  # raised again by `future.result`
+            future.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return future
+
+
+@contextmanager
+def _network_errors(file: WeightFile, path: Path) -> Generator[None, None, None]:
+    """Turn every error of the network or the disk into a WeightsError."""
+    try:
+        from huggingface_hub import constants
+    except ImportError as error:
+        raise cannot_import("huggingface_hub", "huggingface_hub>=0.27", error, "download the files yourself") from error
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError(
+            f"{file.name}: this file is missing, and HF_HUB_OFFLINE is set. Unset it, or download {file.url} yourself."
+        )
+    try:
+        yield
+    except Exception as error:
+        kept = " The partial download is kept and will resume." if partial_bytes(path) else ""
+        raise WeightsError(f"{url_of(file)}: the download failed: {_reason(error)}.{kept} {_advice(file)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What happened: the HTTP status if there was one, or else the first cause, in one line."""
+    while True:
+        status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
+        if isinstance(status, int):
+            return f"the server answered {status}"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return "the disk is full"
+        if error.__cause__ is None:
+            return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        error = error.__cause__
+
+
+def _advice(file: WeightFile) -> str:
+    mirror = "set HF_ENDPOINT to a mirror, " if _is_on_hub(file) else ""
+    return f"Try again, {mirror}or download the file yourself."
+
+
+def _is_on_hub(file: WeightFile) -> bool:
+    return file.url.startswith(f"{HUB}/")
+
+
+@contextmanager
+def _folder_errors(folder: Path) -> Generator[None, None, None]:
+    """Turn every error of a folder into a WeightsError."""
+    try:
+        yield
+    except OSError as error:
+        raise WeightsError(
+            f"{folder}: this folder cannot be written to ({error}). Allow it, or choose another models folder "
+            "(--models, or extra_model_paths.yaml in ComfyUI)."
+        ) from error
+
+
+def _existing_folder(path: Path) -> Path:
+    """The nearest folder above a path that exists."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())

@@ -1,0 +1,252 @@
+"""Load weights into networks: strict keys and shapes, no copy, and no code from the file is run."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+from ..models.layers import AttentionFn, attention
+from ..models.protocols import Operations
+from ..models.unet import UNet, UNetConfig
+from ..models.vae import DiffusersVAE, autoencoder, diffusers_names
+from ..models.whisper import TINY, WhisperEncoder
+from .metadata import unreadable
+
+Module = TypeVar("Module", bound=nn.Module)
+Shapes = dict[str, tuple[int, ...]]
+
+SAFETENSORS = ".safetensors"
+PICKLES = (".pt", ".pth", ".ckpt")
+WRAPPERS = ("state_dict", "model_state_dict")  # keys under which a pickle may hold its tensors
+SHOWN_KEYS = 3  # of each kind of difference, in an error
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The content of a weights file.
+
+    path: the file.
+    tensors: by key, memory-mapped where the format allows.
+    metadata: strings in safetensors, any plain values in a pickle.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, object] = field(default_factory=dict[str, object])
+
+    @property
+    def shapes(self) -> Shapes:
+        return shapes_of(self.tensors)
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.path.name}, {len(self.tensors)} tensors)"
+
+
+def load_unet(
+    source: Path | Checkpoint,
+    ops: Operations = nn,
+    dtype: torch.dtype | None = None,
+    attention: AttentionFn = attention,
+    norm_dtype: torch.dtype | None = None,
+) -> UNet:
+    """Load a LatentSync UNet, official, converted, or of other widths.
+
+    Args:
+        source: the file, or its content.
+        ops: namespace of the layers with weights, see `UNet`.
+        dtype: of the weights. None keeps that of the file.
+        attention: see `UNet`.
+        norm_dtype: of norms, biases and positional tables. None takes `dtype`.
+
+    Raises:
+        WeightsError: the file cannot be read, or its state dict does not match.
+    """
+    checkpoint = as_checkpoint(source)
+    with error_prefix(checkpoint.path):
+        config = UNetConfig.from_shapes(checkpoint.shapes)
+    return build(
+        lambda: UNet(config, ops, attention),
+        checkpoint.tensors,
+        name=checkpoint.path,
+        dtype=dtype,
+        norm_dtype=norm_dtype,
+        expected=None if ops is nn else meta_shapes(lambda: UNet(config)),
+    )
+
+
+def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
+    """Load the encoder of an official Whisper tiny file in float32. The decoder is not loaded.
+
+    Raises:
+        WeightsError: the file cannot be read, or its encoder is not that of Whisper tiny.
+    """
+    checkpoint = as_checkpoint(source)
+    dims = checkpoint.metadata.get("dims")
+    if not isinstance(dims, dict):
+        raise WeightsError(f"{checkpoint.path}: this is not a Whisper file: it has no dims. Use OpenAI's tiny.pt.")
+    sizes = cast("dict[str, int]", dims)
+    wrong = [f"{name} is {sizes.get(name)}, not {size}" for name, size in TINY.items() if sizes.get(name) != size]
+    if wrong:
+        raise WeightsError(f"{checkpoint.path}: this is not Whisper tiny: {', '.join(wrong)}. Use OpenAI's tiny.pt.")
+    encoder = {key: tensor for key, tensor in checkpoint.tensors.items() if not key.startswith("decoder.")}
+    return build(lambda: WhisperEncoder(sizes), encoder, name=checkpoint.path, dtype=torch.float32)
+
+
+def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> DiffusersVAE:
+    """Load a VAE from a file in the layout of diffusers (old or new attention names) or of CompVis.
+
+    Raises:
+        WeightsError: the file cannot be read, or its state dict does not match.
+    """
+    checkpoint = as_checkpoint(source)
+    tensors = diffusers_names(checkpoint.tensors)
+    shapes = shapes_of(tensors)
+    with error_prefix(checkpoint.path):
+        expected = meta_shapes(lambda: autoencoder(shapes))
+    vae = build(lambda: autoencoder(shapes), tensors, name=checkpoint.path, dtype=dtype, expected=expected)
+    return DiffusersVAE(vae)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a .safetensors, .pt, .pth or .ckpt file on the CPU. No code in the file is run.
+
+    Raises:
+        WeightsError: the file is missing or incomplete, or contains more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: this file does not exist.")
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path)
+    if path.suffix in PICKLES:
+        return _read_pickle(path)
+    raise WeightsError(f"{path}: weights must be a {', '.join((SAFETENSORS, *PICKLES))} file.")
+
+
+def build(
+    factory: Callable[[], Module],
+    tensors: Mapping[str, Tensor],
+    *,
+    name: Path | str,
+    dtype: torch.dtype | None = None,
+    norm_dtype: torch.dtype | None = None,
+    expected: Shapes | None = None,
+) -> Module:
+    """Build a network from a state dict with exactly its keys.
+
+    Args:
+        factory: makes the network. It is called on the meta device, so nothing is allocated or initialized.
+        tensors: the state dict. It is assigned, not copied.
+        name: of the file, for errors.
+        dtype: of the weights. None keeps that of each tensor.
+        norm_dtype: of all but matrices (norms, biases, positional tables). None takes `dtype`.
+        expected: shapes by key. None takes those of the network. Layers that allocate on loading do not know them.
+
+    Returns:
+        The network, frozen and in eval mode.
+
+    Raises:
+        WeightsError: keys or shapes differ.
+    """
+    with torch.device("meta"):
+        module = factory()
+    check_shapes(shapes_of(tensors), expected or shapes_of(module.state_dict()), name)
+    state: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        is_matrix = tensor.ndim in (2, 4)  # linear layers and convolutions; positional tables have 3 dimensions
+        target = dtype if is_matrix else norm_dtype or dtype
+        state[key] = tensor.to(target) if target is not None and tensor.is_floating_point() else tensor
+    module.load_state_dict(state, strict=True, assign=True)
+    unset = [key for key, tensor in module.state_dict().items() if tensor.is_meta]
+    if unset:
+        raise WeightsError(f"Internal error: {name}: {len(unset)} weights were not set ({_first_keys(unset)}).")
+    return module.eval().requires_grad_(False)
+
+
+def check_shapes(shapes: Shapes, expected: Shapes, name: Path | str) -> None:
+    """Raises one WeightsError that lists all differences."""
+    differences = {
+        "missing": sorted(expected.keys() - shapes.keys()),
+        "unexpected": sorted(shapes.keys() - expected.keys()),
+        "shape mismatch": [
+            f"{key} {list(shapes[key])} instead of {list(shape)}"
+            for key, shape in expected.items()
+            if key in shapes and shapes[key] != shape
+        ],
+    }
+    found = [f"{kind} {len(keys)} ({_first_keys(keys)})" for kind, keys in differences.items() if keys]
+    if found:
+        raise WeightsError(
+            f"{name}: state dict does not match the model: {', '.join(found)}. "
+            "Choose the right file, or download it again."
+        )
+
+
+def meta_shapes(factory: Callable[[], nn.Module]) -> Shapes:
+    """The state dict shapes of a network, without allocating it."""
+    with torch.device("meta"):
+        return shapes_of(factory().state_dict())
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """The shape of each tensor, by key."""
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def as_checkpoint(source: Path | Checkpoint) -> Checkpoint:
+    """The content of a file. Raises as `read`."""
+    return source if isinstance(source, Checkpoint) else read(source)
+
+
+@contextmanager
+def error_prefix(path: Path) -> Generator[None, None, None]:
+    """Put the path of a file in front of a WeightsError."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            return Checkpoint(path, tensors, dict(file.metadata() or {}))
+    except (SafetensorError, OSError) as error:
+        raise unreadable(path, error) from error
+
+
+def _read_pickle(path: Path) -> Checkpoint:
+    try:
+        # files of torch < 1.6 are not zip archives and cannot be mapped
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises a dozen types for damaged files
+        if "Weights only load failed" in str(error):
+            raise WeightsError(
+                f"{path}: this file contains more than weights, or is not a checkpoint. Code in it is not run. "
+                "Use the official file, or a .safetensors file."
+            ) from error
+        raise unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: this file contains a {type(content).__name__}, not weights by name.")
+    values = cast("dict[str, object]", content)
+    wrapper = next((key for key in WRAPPERS if isinstance(values.get(key), dict)), None)
+    entries = cast("dict[str, object]", values[wrapper]) if wrapper else values
+    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+    if len(tensors) < len(entries) or not tensors:
+        others = len(entries) - len(tensors)
+        raise WeightsError(f"{path}: {others} of the {len(entries)} entries of this file are not weights.")
+    return Checkpoint(path, tensors, {key: value for key, value in values.items() if wrapper and key != wrapper})
+
+
+def _first_keys(keys: list[str]) -> str:
+    return ", ".join(keys[:SHOWN_KEYS]) + (", ..." if len(keys) > SHOWN_KEYS else "")

@@ -1,0 +1,267 @@
+"""Find weights by their known names, and decide the model version.
+
+A models folder is laid out as ComfyUI's: `latentsync/1.6/latentsync_unet.pt`, `vae/sd-vae-ft-mse.safetensors`, ...
+The first part of each path is the kind of folder. ComfyUI may know several folders of a kind.
+Loading checks the size and the metadata of a file. Hashes are checked by `download`, `convert` and `doctor`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import UsageError, WeightsError
+from ..fileio import sha256_file
+from ..progress import Task
+from . import metadata
+from .catalog import FACE_LANDMARKER, MODELS, VAE, WHISPER, ModelSpec, Version, WeightFile
+
+log = logging.getLogger("latentsync")
+
+KINDS = ("latentsync", "vae")
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where to look for weights.
+
+    kinds: the folders of each kind, in order of preference. Downloads go into the first.
+    wrappers: `checkpoints` folders of other LatentSync packs.
+    models: the folder that contains all kinds, on the command line. None in ComfyUI.
+    """
+
+    kinds: Mapping[str, Sequence[Path]]
+    wrappers: Sequence[Path] = ()
+    models: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of one model on this machine. `others` are all but the UNet."""
+
+    spec: ModelSpec
+    unet: Path
+    others: Mapping[WeightFile, Path]
+
+    @property
+    def whisper(self) -> Path:
+        return self.others[WHISPER]
+
+    @property
+    def vae(self) -> Path:
+        return self.others[VAE]
+
+
+def folders_in(models: Path) -> Folders:
+    """The folders of one models folder that is laid out as ComfyUI's."""
+    return Folders({kind: (models / kind,) for kind in KINDS}, models=models)
+
+
+def locate(
+    folders: Folders,
+    version: Version | None = None,
+    unet: Path | None = None,
+    *,
+    memory_bytes: int | None = None,
+    needs_vae: bool = True,
+) -> ModelFiles:
+    """Find the files of a model and check that each can be the right one.
+
+    Args:
+        folders: where to look.
+        version: the wanted version. None takes `default_version`.
+        unet: a file to use as the UNet instead of the published one. An unknown file needs `version`.
+        memory_bytes: the memory of the device, see `default_version`.
+        needs_vae: whether to look for a VAE.
+
+    Returns:
+        The files. A known UNet file decides the version.
+
+    Raises:
+        WeightsError: files are missing, which are all listed with folder, size and URL, or a file is a wrong one.
+        UsageError: the UNet is an unknown file and `version` is None.
+    """
+    likely = version or default_version(folders, memory_bytes)
+    needed = required_networks(likely, unet, needs_vae=needs_vae)
+    paths = find_all(needed, folders)
+    if len(paths) < len(needed):
+        raise missing_files([file for file in needed if file not in paths], folders, likely)
+    published = MODELS[likely].unet
+    chosen = unet or paths[published]
+    spec = identify_unet(chosen, version)
+    others = {file: path for file, path in paths.items() if file != published}
+    for file, path in others.items():
+        check_size(file, path)
+    log.info("LatentSync %s: %s", spec.version, ", ".join(str(path) for path in (chosen, *others.values())))
+    return ModelFiles(spec, chosen, others)
+
+
+def required_networks(version: Version, unet: Path | None = None, *, needs_vae: bool = True) -> tuple[WeightFile, ...]:
+    """The published files that a model is loaded from, without a UNet that the user chose."""
+    return (*([] if unet else [MODELS[version].unet]), WHISPER, *([VAE] if needs_vae else []))
+
+
+def required_files(version: Version, unet: Path | None = None, *, needs_vae: bool = True) -> tuple[WeightFile, ...]:
+    """All published files that a run needs: the networks and the face detector."""
+    return (*required_networks(version, unet, needs_vae=needs_vae), FACE_LANDMARKER)
+
+
+def default_version(folders: Folders, memory_bytes: int | None = None) -> Version:
+    """The best version for a device with that much memory (None: no GPU), of those on disk if there are any."""
+    on_disk = [spec for spec in MODELS.values() if exists(spec.unet, folders)]
+    specs = on_disk or list(MODELS.values())
+    fitting = [spec for spec in specs if spec.min_vram_bytes <= (memory_bytes or 0)]
+    if fitting:
+        return max(fitting, key=lambda spec: spec.rank).version
+    return min(specs, key=lambda spec: spec.min_vram_bytes).version
+
+
+def device_memory(device: torch.device) -> int | None:
+    """The memory of an accelerator in bytes. None for a CPU, and for a device that does not tell."""
+    backend = getattr(torch, device.type, None)
+    if hasattr(backend, "mem_get_info"):
+        return int(backend.mem_get_info(device)[1])
+    if hasattr(backend, "recommended_max_memory"):  # Apple's GPUs share the memory of the system
+        return int(backend.recommended_max_memory())
+    return None
+
+
+def exists(file: WeightFile, folders: Folders) -> bool:
+    """Whether a file is there."""
+    return find(file, folders) is not None
+
+
+def require(file: WeightFile, folders: Folders) -> Path:
+    """The path of one file. Raises a WeightsError that says where to get it."""
+    path = find(file, folders)
+    if path is None:
+        raise missing_files([file], folders, default_version(folders))
+    check_size(file, path)
+    return path
+
+
+def find_all(files: Sequence[WeightFile], folders: Folders) -> dict[WeightFile, Path]:
+    """The paths of the files that are there."""
+    paths = {file: find(file, folders) for file in files}
+    return {file: path for file, path in paths.items() if path is not None}
+
+
+def find(file: WeightFile, folders: Folders) -> Path | None:
+    """The path of a file under one of its names. Safetensors come first: they load without a copy."""
+    return next((path for path in _candidates(file, folders) if path.is_file()), None)
+
+
+def destination(file: WeightFile, folders: Folders) -> Path:
+    """Where a download of a file belongs."""
+    kind, _, name = file.path.partition("/")
+    return folders.kinds[kind][0] / name
+
+
+def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
+    """The model that a UNet file holds, by its metadata or its size, or else as the user says.
+
+    Raises:
+        WeightsError: the file holds another version than `version`, or is incomplete.
+        UsageError: the file is unknown and `version` is None.
+    """
+    size, written = path.stat().st_size, metadata.read(path).get(metadata.VERSION)
+    known = next((spec for spec in MODELS.values() if spec.version == written), None)
+    known = known or next((spec for spec in MODELS.values() if spec.unet.size_bytes == size), None)
+    if known is None:
+        if version is not None:
+            return MODELS[version]
+        official = " and ".join(f"{spec.unet.size_bytes:,} ({spec.version})" for spec in MODELS.values())
+        raise UsageError(
+            f"{path}: this is not an official file, so its version is unknown. It has {size:,} bytes, the official "
+            f'files have {official}. Set "version" to {" or ".join(MODELS)}. If the file should be an official one, '
+            "it is incomplete: delete it, then download it again."
+        )
+    if version not in (None, known.version):
+        raise WeightsError(
+            f"{path}: this file holds the weights of {known.version}, not of {version}. Set version to "
+            f"{known.version} or auto, or choose another file. Weights of the wrong version give a blurred mouth."
+        )
+    return known
+
+
+def check_size(file: WeightFile, path: Path) -> None:
+    """Refuse a file that is not a published one, by its size. Untrained weights, made for tests, pass.
+
+    Raises:
+        WeightsError: the file is incomplete, or another one.
+    """
+    if _published_like(path, (file, *file.equivalents)) is None and not _is_synthetic(path):
+        size = path.stat().st_size
+        raise WeightsError(
+            f"{path}: unexpected file: expected {file.name} ({file.size_bytes:,} bytes), found {size:,} bytes. "
+            f"Move it away, then download {file.url}"
+            + (", or connect your own VAE to the vae input of Load Model." if file == VAE else ".")
+        )
+
+
+def verify(file: WeightFile, path: Path) -> Task[None]:
+    """Compare the hash of a file with that of the published file of its size. Files that we converted pass.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    unets = [spec.unet for spec in MODELS.values()]
+    published = _published_like(path, unets if file in unets else (file, *file.equivalents))
+    if published is not None:
+        digest = yield from sha256_file(path)
+        check_digest(published, path, digest)
+
+
+def check_digest(file: WeightFile, path: Path, digest: str) -> None:
+    """Raises WeightsError if the hash of a file is not that of the published one."""
+    if digest != file.sha256:
+        raise WeightsError(
+            f"{path}: checksum mismatch for {file.name}: expected {file.sha256}, got {digest}. The file is damaged. "
+            f"Delete it, then download {file.url}"
+        )
+
+
+def missing_files(files: Sequence[WeightFile], folders: Folders, version: Version) -> WeightsError:
+    """One error that lists every missing file with its folder, size and URL, and says how to download them."""
+    missing = [*files]
+    if FACE_LANDMARKER not in missing and not exists(FACE_LANDMARKER, folders):
+        missing.append(FACE_LANDMARKER)
+    lines = [f"{len(missing)} model file{'s are' if len(missing) > 1 else ' is'} missing."]
+    for file in missing:
+        path = destination(file, folders)
+        lines.append(f"  {path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}")
+    if folders.models is None:
+        lines.append("Switch on download_missing in Load Model, or put the files there yourself.")
+    else:
+        command = f'python -m latentsync download {version} --models "{folders.models}"'
+        lines.append(f"Run `{command}`, or put the files there yourself.")
+    return WeightsError("\n".join(lines))
+
+
+def _candidates(file: WeightFile, folders: Folders) -> Iterator[Path]:
+    names = sorted((file.path, *file.aliases), key=lambda name: not name.endswith(".safetensors"))
+    for name in names:
+        kind, _, inside = name.partition("/")
+        yield from (folder / inside for folder in folders.kinds[kind])
+    if file.wrapper_path:  # there, 1.5 and 1.6 have the same name: the size tells them apart
+        paths = (folder / file.wrapper_path for folder in folders.wrappers)
+        yield from (path for path in paths if path.is_file() and _published_like(path, (file, *file.equivalents)))
+
+
+def _published_like(path: Path, files: Sequence[WeightFile]) -> WeightFile | None:
+    size = path.stat().st_size
+    return next((file for file in files if file.size_bytes == size), None)
+
+
+def _is_synthetic(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return metadata.read(path).get(metadata.WEIGHTS) == metadata.SYNTHETIC
+    if path.suffix != ".pt":
+        return False
+    from .loader import read
+
+    return read(path).metadata.get(metadata.WEIGHTS) == metadata.SYNTHETIC

@@ -1,0 +1,81 @@
+"""Tiny untrained networks of the official layout, to run every stage without the real weights."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..models.constants import AUDIO_WIDTH
+from ..models.unet import UNet, UNetConfig
+from ..models.vae import DiffusersVAE, autoencoder_of
+from ..models.whisper import TINY, WhisperEncoder
+from . import loader, metadata
+from .loader import Checkpoint
+
+UNET_CONFIG = UNetConfig(channels=(32, 64, 64, 64))
+VAE_CHANNELS = (32, 32, 64, 64)
+WHISPER_DIMS = {
+    **TINY,
+    "n_vocab": 51865,
+    "n_text_ctx": 448,
+    "n_text_state": AUDIO_WIDTH,
+    "n_text_head": 6,
+    "n_text_layer": 4,
+}
+METADATA = {metadata.WEIGHTS: metadata.SYNTHETIC}
+TABLES = ("pos_encoder.pe", "encoder.positional_embedding")  # sinusoidal, not random
+
+
+def unet() -> UNet:
+    """A narrow UNet with the inputs and outputs of `models.unet.UNet`, float32."""
+    return loader.load_unet(_checkpoint("unet", unet_state()))
+
+
+def whisper() -> WhisperEncoder:
+    """An encoder of the size of Whisper tiny, float32."""
+    return loader.load_whisper(_checkpoint("whisper", whisper_state(), {"dims": WHISPER_DIMS}))
+
+
+def vae() -> DiffusersVAE:
+    """A narrow VAE of Stable Diffusion 1.x's layout: 4 latent channels, stride 8, float32."""
+    return loader.load_vae(_checkpoint("vae", vae_state()))
+
+
+def unet_state() -> dict[str, Tensor]:
+    """The state dict of `unet`."""
+    return _random_state(lambda: UNet(UNET_CONFIG))
+
+
+def whisper_state() -> dict[str, Tensor]:
+    """The state dict of `whisper`."""
+    return _random_state(lambda: WhisperEncoder(WHISPER_DIMS))
+
+
+def vae_state() -> dict[str, Tensor]:
+    """The state dict of `vae`."""
+    return _random_state(lambda: autoencoder_of(VAE_CHANNELS, layers=1))
+
+
+def _random_state(factory: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """Random weights for a network, and its own positional tables."""
+    tables = {key: tensor for key, tensor in factory().state_dict().items() if key.endswith(TABLES)}
+    shapes = loader.meta_shapes(factory)
+    return {key: tables[key] if key in tables else _random_tensor(key, shape) for key, shape in shapes.items()}
+
+
+def _random_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
+    """The same on every machine: scales near 1, biases near 0, and matrices that preserve variance."""
+    seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    if len(shape) > 1:
+        return values / math.sqrt(math.prod(shape[1:]))
+    return values * 0.02 + (1.0 if key.endswith("weight") else 0.0)
+
+
+def _checkpoint(name: str, tensors: dict[str, Tensor], values: Mapping[str, object] = METADATA) -> Checkpoint:
+    return Checkpoint(Path(f"synthetic {name}"), tensors, dict(values))
