@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..latentsync.output.result import LipSyncResult
-    from ..latentsync.output.run_record import FileDigest
+    from ..latentsync.output.run_record import TensorInfo
     from ..latentsync.sampling.lip_track import LipTrack
     from ..latentsync.video.frame_source import FrameSource
 
@@ -160,7 +160,7 @@ def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Ite
     return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in counters), subfolder
 
 
-def _recorded_inputs(result: LipSyncResult, protect: torch.Tensor | None) -> Iterator[FileDigest]:
+def _recorded_inputs(result: LipSyncResult, protect: torch.Tensor | None) -> Iterator[TensorInfo]:
     """What the record says of the inputs besides the video. Tensors are described, not hashed."""
     from ..latentsync.output.run_record import describe_tensor
 

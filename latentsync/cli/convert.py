@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..weights.catalog import MODELS
 from ..progress import run_with_progress
+from ..weights.catalog import MODELS
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:

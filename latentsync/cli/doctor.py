@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import LatentSyncError
+from ..progress import run_with_progress
 from ..weights import locate
 from ..weights.catalog import MODELS, WeightFile
 from . import options
-from ..progress import run_with_progress
 
 if TYPE_CHECKING:
     from ..weights.catalog import Version

@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from ..progress import run_with_progress
 from ..weights import locate
 from ..weights.catalog import MODELS
 from . import options
-from ..progress import run_with_progress
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:

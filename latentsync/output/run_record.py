@@ -78,7 +78,7 @@ class FileDigest:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorItem:
+class TensorInfo:
     """A tensor that went in: its shape and dtype, not its content."""
 
     role: str
@@ -109,7 +109,7 @@ class RunRecord:
     reason: str = ""
     model_version: str = ""
     model_files: list[FileDigest] = field(default_factory=list[FileDigest])
-    inputs: list[FileDigest | TensorItem] = field(default_factory=list[FileDigest | TensorItem])
+    inputs: list[FileDigest | TensorInfo] = field(default_factory=list[FileDigest | TensorInfo])
     output: FileDigest | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
@@ -131,12 +131,12 @@ class RunRecord:
             self.model_version = ", ".join(dict.fromkeys(origin.version for origin in origins))
             self.seed = origins[0].seed
 
-    def identify(self, speakers: Sequence[LipTrack], others: Iterable[FileDigest | TensorItem]) -> None:
+    def add_inputs(self, speakers: Sequence[LipTrack], others: Iterable[FileDigest | TensorInfo]) -> None:
         """Add what went in: the source, `others`, and the model files."""
-        self.inputs.append(digest_source(speakers[0].track.source))
+        self.inputs.append(describe_source(speakers[0].track.source))
         self.inputs.extend(others)
         files = dict.fromkeys(chain(*(origin.files for origin in _origins(speakers))))
-        self.model_files = [digest_weights(path) for path in files]
+        self.model_files = [describe_weights(path) for path in files]
 
     def to_json(self) -> dict[str, Any]:
         """The record as its schema has it."""
@@ -253,10 +253,10 @@ def digest_file(role: str, path: Path) -> FileDigest:
         return FileDigest(role, path.name, path.stat().st_size, digest.hexdigest())
 
 
-def digest_source(source: FrameSource) -> FileDigest | TensorItem:
+def describe_source(source: FrameSource) -> FileDigest | TensorInfo:
     """The video or the image batch that a run began with."""
     if isinstance(source, ImageBatch):
-        return digest_tensor("video", source.name, source.images)
+        return describe_tensor("video", source.name, source.images)
     if isinstance(source, VideoFile):
         content = source.content
         return (
@@ -265,7 +265,7 @@ def digest_source(source: FrameSource) -> FileDigest | TensorItem:
     raise MediaError(f"{source.name}: no record can be made of such a source; leave the record off")
 
 
-def digest_weights(path: Path) -> FileDigest:
+def describe_weights(path: Path) -> FileDigest:
     """A file of the model, by its size."""
     with _reading(path):
         return FileDigest("model", path.name, path.stat().st_size, None)
@@ -276,9 +276,9 @@ def digest_bytes(role: str, name: str, data: bytes) -> FileDigest:
     return FileDigest(role, name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def digest_tensor(role: str, name: str, values: torch.Tensor) -> TensorItem:
+def describe_tensor(role: str, name: str, values: torch.Tensor) -> TensorInfo:
     """A tensor as the record names it. Its content is not read."""
-    return TensorItem(role, name, tuple(values.shape), str(values.dtype).removeprefix("torch."))
+    return TensorInfo(role, name, tuple(values.shape), str(values.dtype).removeprefix("torch."))
 
 
 def software() -> Mapping[str, str]:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -122,7 +123,7 @@ def default_version(folders: Folders, memory_bytes: int | None = None) -> Versio
 
 def device_memory(device: torch.device) -> int | None:
     """The memory of an accelerator in bytes. None for a CPU, and for a device that does not tell."""
-    backend = getattr(torch, device.type, None)
+    backend: Any = getattr(torch, device.type, None)
     if hasattr(backend, "mem_get_info"):
         return int(backend.mem_get_info(device)[1])
     if hasattr(backend, "recommended_max_memory"):  # Apple's GPUs share the memory of the system

@@ -14,8 +14,8 @@ from latentsync.models import layers
 from latentsync.models.layers import AttentionFn, attention, fold, norm_over_clip, unfold
 from latentsync.models.protocols import AudioKV
 from latentsync.models.unet import UNet, UNetConfig
-from latentsync.weights.loader import meta_shapes
 from latentsync.weights import random_init
+from latentsync.weights.loader import meta_shapes
 from tests.support import tiny_networks
 
 FRAMES, SIDE = 3, 16

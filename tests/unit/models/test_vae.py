@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from latentsync.models.vae import SLICE_IMAGES, DiffusersVAE, autoencoder, diffusers_names
-from latentsync.weights.loader import meta_shapes
 from latentsync.weights import random_init
+from latentsync.weights.loader import meta_shapes
 from tests.support import tiny_networks
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

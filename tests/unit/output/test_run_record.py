@@ -21,12 +21,12 @@ from latentsync.output.run_record import (
     FrameCounts,
     Recorder,
     RunRecord,
-    TensorItem,
+    TensorInfo,
+    describe_source,
+    describe_tensor,
+    describe_weights,
     digest_bytes,
     digest_file,
-    digest_source,
-    digest_tensor,
-    digest_weights,
     tags,
 )
 from latentsync.video.frame_source import ImageBatch
@@ -66,7 +66,7 @@ def test_a_whole_run_is_written_down(tmp_path: Path) -> None:
         frames=FrameCounts(10, 8, 2),
         settings={"blend": "mouth"},
         model_files=[FileDigest("model", "unet.pt", 5, None)],
-        inputs=[FileDigest("audio", "a.wav", 5, "0" * 64), TensorItem("video", "batch", (2, 8, 8, 3), "float32")],
+        inputs=[FileDigest("audio", "a.wav", 5, "0" * 64), TensorInfo("video", "batch", (2, 8, 8, 3), "float32")],
     )
     with Recorder(video, record):
         video.write_bytes(b"a video")
@@ -220,20 +220,20 @@ class Unreadable(torch.Tensor):
 def test_of_tensor_does_not_read_the_content() -> None:
     """A minute of 1080p is 37 GB: hashing it would take longer than making the video."""
     images = torch.zeros(2, 8, 6, 3).as_subclass(Unreadable)
-    assert digest_tensor("video", "batch", images) == TensorItem("video", "batch", (2, 8, 6, 3), "float32")
+    assert describe_tensor("video", "batch", images) == TensorInfo("video", "batch", (2, 8, 6, 3), "float32")
 
 
 def test_of_source_does_not_read_an_image_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     source = ImageBatch(torch.zeros(2, 8, 6, 3, dtype=torch.float16), Fraction(25))
     monkeypatch.setattr(hashlib, "sha256", None)
-    assert digest_source(source) == TensorItem("video", source.name, (2, 8, 6, 3), "float16")
+    assert describe_source(source) == TensorInfo("video", source.name, (2, 8, 6, 3), "float16")
 
 
 def test_of_weights_does_not_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "unet.pt"
     path.write_bytes(b"weights")
     monkeypatch.setattr(Path, "open", None)
-    assert digest_weights(path) == FileDigest("model", "unet.pt", 7, None)
+    assert describe_weights(path) == FileDigest("model", "unet.pt", 7, None)
 
 
 def test_the_tags_say_that_it_was_made() -> None:
