@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latentsync.faces import alignment
-from latentsync.faces.face_track import TrackSettings, build_face_track, zero_lag
+from latentsync.faces.face_track import TrackSettings, build_face_track, smooth
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.video.video_file import VideoFile
 from tests.support.heads import found
@@ -17,13 +17,13 @@ def test_smoothing_keeps_motion() -> None:
     """A head that speeds up, slows down and turns back: quadratics pass unchanged, ends included."""
     at = np.arange(40.0)
     for way in (at, 3 * at**2 - at, np.full(40, 7.0)):
-        np.testing.assert_allclose(zero_lag(way[:, None, None]), way[:, None, None], atol=1e-6)
+        np.testing.assert_allclose(smooth(way[:, None, None]), way[:, None, None], atol=1e-6)
 
 
 def test_smoothing_has_no_lag() -> None:
     """A head that sways once a second: the filtered wave is the wave, neither late nor much smaller."""
     angle = 2 * np.pi * np.arange(200) / 25
-    steady = zero_lag(np.sin(angle))[20:-20]
+    steady = smooth(np.sin(angle))[20:-20]
     turned = np.exp(-1j * angle[20:-20])
     late = np.angle((steady * turned).mean() / (np.sin(angle[20:-20]) * turned).mean())
     assert abs(late) < 1e-6
@@ -32,13 +32,13 @@ def test_smoothing_has_no_lag() -> None:
 
 def test_smoothing_halves_noise() -> None:
     noise = np.random.default_rng(3).normal(size=(5000, 3, 2))
-    assert zero_lag(noise).std() < 0.51 * noise.std()
+    assert smooth(noise).std() < 0.51 * noise.std()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 9, 10])
 def test_smoothing_keeps_length_of_short_runs(count: int) -> None:
     at = np.arange(float(count))[:, None]
-    np.testing.assert_allclose(zero_lag(at), at, atol=1e-9)
+    np.testing.assert_allclose(smooth(at), at, atol=1e-9)
 
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
