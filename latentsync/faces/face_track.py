@@ -124,17 +124,13 @@ def smooth(points: np.ndarray) -> np.ndarray:
 
     At both ends the polynomial of the first and last window is evaluated. Runs of up to four frames stay unchanged.
     """
+    from scipy.signal import savgol_filter
+
     count = len(points)
     window = min(SMOOTHING_WINDOW_FRAMES, count - 1 + count % 2)  # odd
     if window <= SMOOTHING_DEGREE + 1:
         return points
-    half = window // 2
-    powers = np.vander(np.arange(window) - half, SMOOTHING_DEGREE + 1)
-    hat = powers @ np.linalg.pinv(powers)
-    flat = points.reshape(count, -1)
-    around = np.lib.stride_tricks.sliding_window_view(flat, window, axis=0)
-    smoothed = np.concatenate([hat[:half] @ flat[:window], around @ hat[half], hat[-half:] @ flat[-window:]])
-    return smoothed.reshape(points.shape)
+    return np.asarray(savgol_filter(points, window, SMOOTHING_DEGREE, axis=0, mode="interp"))
 
 
 def runs(flags: np.ndarray) -> Iterator[range]:
