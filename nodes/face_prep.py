@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from comfy_api.input import VideoInput
 
+    from ..latentsync.faces.detection import FaceDetector
     from ..latentsync.faces.identities import Identities
     from ..latentsync.video.frame_source import FrameSource
 
@@ -158,6 +159,7 @@ def _found(
     source: VideoInput | torch.Tensor, fps: float, min_confidence: float, landmarks: Mapping[str, Any] | None
 ) -> Found:
     """Everybody in the source, found once for all Face Preps that look at it in the same way."""
+    from ..latentsync.faces.detectors import DEFAULT_DETECTOR
     from ..latentsync.faces.identities import cluster_tracks
     from ..latentsync.faces.precomputed import PrecomputedDetector, from_comfyui
     from ..latentsync.faces.tracker import track_faces
@@ -167,7 +169,7 @@ def _found(
         given = PrecomputedDetector(from_comfyui(landmarks, frames))
         people = cluster_tracks(frames, progress.with_progress(track_faces(frames, given), frames.frame_count))
         return Found(people, tuple(frames.warnings()))
-    key = content_key(source), min_confidence
+    key = content_key(source), DEFAULT_DETECTOR, min_confidence
     return shared_cache().found(key, frames, lambda: _detected(frames, min_confidence))
 
 
@@ -179,12 +181,12 @@ def _detected(frames: FrameSource, min_confidence: float) -> Identities:
         return cluster_tracks(frames, progress.with_progress(scanned, frames.frame_count))
 
 
-def _detector(min_confidence: float) -> Any:  # noqa: ANN401 - imported late
+def _detector(min_confidence: float) -> FaceDetector:
     from ..latentsync import hub
-    from ..latentsync.faces.mediapipe_detector import MediaPipeDetector
-    from ..latentsync.weights.catalog import FACE_LANDMARKER
+    from ..latentsync.faces.detectors import open_detector
 
-    return MediaPipeDetector(hub.require(FACE_LANDMARKER, model_folders.model_folders()), min_confidence)
+    folders = model_folders.model_folders()
+    return open_detector(lambda file: hub.require(file, folders), min_confidence)
 
 
 def _look(picture: torch.Tensor, min_confidence: float) -> np.ndarray:
@@ -196,7 +198,7 @@ def _look(picture: torch.Tensor, min_confidence: float) -> np.ndarray:
 
 
 def _preview(people: Identities) -> torch.Tensor:
-    """(persons, R, R, 3): everybody's numbered crop."""
+    """(identities, R, R, 3): numbered crops."""
     from ..latentsync.faces import report
     from ..latentsync.weights.catalog import MODELS
 

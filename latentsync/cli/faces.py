@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from .. import hub
 from ..claim import claimed, write_whole
 from ..errors import UsageError
+from ..faces.detectors import open_detector
 from ..faces.face_track import Smoothing, TrackSettings, build_face_track
 from ..faces.identities import SELECT_BY, reference_appearance
 from ..faces.identities import select as choose_person
-from ..weights.catalog import FACE_LANDMARKER, MODELS
+from ..weights.catalog import MODELS
 from . import options, output_options
 from .progress import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..faces.detectors import Locate
     from ..faces.face_track import FaceTrack
     from ..faces.identities import Identities
     from ..faces.report import Selection
@@ -57,7 +59,7 @@ def faces(options: argparse.Namespace) -> None:
         _check_output(options)
     choice = read_choice(options)
     people = search(VideoFile(options.video), options)
-    chosen = choose(people, options, choice) if people.persons else None
+    chosen = choose(people, options, choice) if people.members else None
     said = (
         json.dumps(report.report_json(people, chosen), indent=2) if options.json else report.report_text(people, chosen)
     )
@@ -75,7 +77,7 @@ def _check_output(options: argparse.Namespace) -> None:
 def _write_crops(people: Identities, path: Path) -> None:
     from ..faces import report
 
-    if not people.persons:
+    if not people.members:
         sys.stderr.write(f"note: nobody was found, so no picture was written to {path}\n")
         return
     picture = report.contact_sheet(list(report.identity_crops(people, MODELS["1.5"].resolution)))
@@ -115,7 +117,6 @@ def search(source: FrameSource, options: argparse.Namespace) -> Identities:
     """Everybody in a source, by detection or by landmarks from a file."""
     from ..faces import precomputed
     from ..faces.identities import cluster_tracks
-    from ..faces.mediapipe_detector import MediaPipeDetector
     from ..faces.tracker import track_faces
 
     if options.landmarks is not None:
@@ -124,7 +125,7 @@ def search(source: FrameSource, options: argparse.Namespace) -> Identities:
         )
         return cluster_tracks(source, progress_bar(track_faces(source, given), "faces", source.frame_count))
     with (
-        MediaPipeDetector(_landmarker(options), options.min_confidence) as detector,
+        open_detector(_locate(options), options.min_confidence) as detector,
         closing(track_faces(source, detector)) as scanned,
     ):
         return cluster_tracks(source, progress_bar(scanned, "faces", source.frame_count))
@@ -137,7 +138,6 @@ def read_choice(options: argparse.Namespace) -> Choice:
         UsageError: a number out of range.
         FaceError: no face in the reference picture.
     """
-    from ..faces.mediapipe_detector import MediaPipeDetector
     from ..video.video_file import VideoFile
 
     settings = TrackSettings(options.max_gap, options.max_yaw, options.smoothing)
@@ -146,7 +146,7 @@ def read_choice(options: argparse.Namespace) -> Choice:
     if options.reference_face is None:
         return Choice(settings, None)
     picture = next(VideoFile(options.reference_face).read([0]))
-    with MediaPipeDetector(_landmarker(options), options.min_confidence) as detector:
+    with open_detector(_locate(options), options.min_confidence) as detector:
         return Choice(settings, reference_appearance(picture, detector))
 
 
@@ -161,5 +161,6 @@ def choose(people: Identities, options: argparse.Namespace, choice: Choice) -> S
     return Selection(person, replace(track, params=params), choice.settings)
 
 
-def _landmarker(options: argparse.Namespace) -> Path:
-    return hub.require(FACE_LANDMARKER, hub.folders_in(options.models))
+def _locate(options: argparse.Namespace) -> Locate:
+    folders = hub.folders_in(options.models)
+    return lambda file: hub.require(file, folders)

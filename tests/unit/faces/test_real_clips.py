@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.detection import FaceDetector
 from latentsync.video.video_file import VideoFile
 from tests.support.heads import found
 
@@ -33,9 +33,9 @@ class Quarter:
     [("demo1", 250, False), ("demo1", 250, True), ("demo2", 502, True), ("demo3", 600, True)],
 )
 def test_real_clips_have_one_person_in_every_frame(
-    shared: Path, detector: MediaPipeDetector, clip: str, count: int, small: bool
+    shared: Path, detector: FaceDetector, clip: str, count: int, small: bool
 ) -> None:
     whole = VideoFile(shared / f"media/{clip}_video.mp4")
-    people = found(Quarter(whole) if small else whole, detector)
-    assert [person.frames.tolist() for person in people.persons] == [list(range(count))]
-    assert people.cuts == ()
+    identities = found(Quarter(whole) if small else whole, detector)
+    assert [identity.frames.tolist() for identity in identities.members] == [list(range(count))]
+    assert identities.cuts == ()

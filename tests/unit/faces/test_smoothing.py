@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from latentsync.faces import alignment
-from latentsync.faces.face_track import TrackSettings, build_face_track, smooth
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.detection import FaceDetector
+from latentsync.faces.face_track import FaceTrack, TrackSettings, build_face_track, smooth
 from latentsync.video.video_file import VideoFile
 from tests.support.heads import found
 
@@ -42,19 +42,19 @@ def test_smoothing_keeps_length_of_short_runs(count: int) -> None:
 
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
-def test_smoothing_halves_jitter_of_real_head(shared: Path, detector: MediaPipeDetector, clip: str) -> None:
-    people = found(VideoFile(shared / f"media/{clip}_video.mp4", duration_seconds=Fraction(2)), detector)
+def test_smoothing_halves_jitter_of_real_head(shared: Path, detector: FaceDetector, clip: str) -> None:
+    identities = found(VideoFile(shared / f"media/{clip}_video.mp4", duration_seconds=Fraction(2)), detector)
     crops = {
-        smoothing: _corners(build_face_track(people, people.persons[0], TrackSettings(smoothing=smoothing)))
+        smoothing: _corners(build_face_track(identities, identities.members[0], TrackSettings(smoothing=smoothing)))
         for smoothing in ("upstream", "zero-lag")
     }
     jitter = {smoothing: np.abs(np.diff(corners, n=2, axis=0)).mean() for smoothing, corners in crops.items()}
     assert jitter["zero-lag"] <= 0.5 * jitter["upstream"]
 
 
-def _corners(track: alignment.FaceTrack) -> np.ndarray:
+def _corners(track: FaceTrack) -> np.ndarray:
     """Where the crop's corners lie in the frame: (frames, 3, 4)."""
-    maps = np.concatenate(
+    matrices = np.concatenate(
         [alignment.track_matrices(track, 256), np.tile([[[0.0, 0, 1]]], (track.source.frame_count, 1, 1))], 1
     )
-    return np.linalg.inv(maps) @ np.array([[0, 0, 1], [210, 0, 1], [0, 280, 1], [210, 280, 1.0]]).T
+    return np.linalg.inv(matrices) @ np.array([[0, 0, 1], [210, 0, 1], [0, 280, 1], [210, 280, 1.0]]).T
