@@ -57,8 +57,8 @@ def measure(video: Path, model: Path, repeats: int) -> dict[str, Any]:
     return {
         "repeats": repeats,
         "frames": source.frame_count,
-        "faces": len(people.persons),
-        "found": [len(person.frames) for person in people.persons],
+        "faces": len(people.members),
+        "found": [len(identity.frames) for identity in people.members],
         "fps": round(source.frame_count / seconds, 1),
         "cpu_ms_per_frame": round(1000 * processor / source.frame_count, 1),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

@@ -27,10 +27,9 @@ from latentsync.compositing.mouth_blend import MouthBlender
 from latentsync.compositing.settings import BlendSettings, MaskEdge
 from latentsync.faces import alignment
 from latentsync.faces.alignment import keep_mask
-from latentsync.faces.detection import FaceDetection
 from latentsync.faces.face_track import FaceTrack, build_face_track
 from latentsync.faces.identities import cluster_tracks, select
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.mediapipe_detector import MediaPipeDetector, face_from_mesh
 from latentsync.faces.tracker import track_faces
 from latentsync.models.constants import AUDIO_STATES, AUDIO_WIDTH
 from latentsync.sampling import sampler
@@ -90,7 +89,7 @@ def energy(lips: LipTrack, settings: BlendSettings) -> float:
 def drawn() -> np.ndarray:
     """uint8 RGB: the source, blend mouth and blend box side by side."""
     frame = np.ascontiguousarray(astronaut())
-    face = FaceDetection(np.array(json.loads(LANDMARKS.read_text(encoding="utf-8"))["landmarks_xy"]))
+    face = face_from_mesh(np.array(json.loads(LANDMARKS.read_text(encoding="utf-8"))["landmarks_xy"]))
     matrix = alignment.affine_matrices(face.points[None], RESOLUTION, (), "zero-lag")[0]
     seen = alignment.crop(frame, matrix, RESOLUTION)
     bright = torch.from_numpy(seen) / 127.5 - 1 + TOO_BRIGHT

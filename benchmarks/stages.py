@@ -31,8 +31,8 @@ from latentsync.compositing.compositor import composite
 from latentsync.compositing.mouth_blend import MouthBlender
 from latentsync.compositing.settings import BlendSettings
 from latentsync.faces import alignment, precomputed
-from latentsync.faces.detection import FaceDetection
 from latentsync.faces.face_track import FaceTrack
+from latentsync.faces.mediapipe_detector import face_from_mesh
 from latentsync.models.constants import AUDIO_STATES, AUDIO_WIDTH
 from latentsync.output.video_writer import VideoWriter
 from latentsync.sampling import sampler
@@ -83,7 +83,7 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
     spent: Counter[str] = Counter()
     source, sound = VideoFile(folder / "video.mp4"), read_audio(folder / "sound.wav")
     (found,) = precomputed.read_json(face)["frames"][0]
-    points = FaceDetection(np.array(found["landmarks_xy"])).points
+    points = face_from_mesh(np.array(found["landmarks_xy"])).points
     track = FaceTrack(source, np.broadcast_to(points, (source.frame_count, *points.shape)))
     timeline = build_timeline(source, source.duration_seconds, source.rate)
     features = AudioFeatures(torch.zeros(int(50 * source.duration_seconds), AUDIO_STATES, AUDIO_WIDTH), sound)

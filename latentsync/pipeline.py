@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -291,7 +292,10 @@ def detect_faces(
     if landmarks is not None:
         frames = track_faces(source, precomputed.PrecomputedDetector(precomputed.from_comfyui(landmarks, source)))
         return cluster_tracks(source, shown(frames, "faces", source.frame_count, progress))
-    with open_detector(detector, folders, min_confidence) as opened, closing(track_faces(source, opened)) as frames:
+    with (
+        open_detector(partial(locate.require, folders=folders), min_confidence, detector) as opened,
+        closing(track_faces(source, opened)) as frames,
+    ):
         return cluster_tracks(source, shown(frames, "faces", source.frame_count, progress))
 
 

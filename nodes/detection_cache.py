@@ -46,18 +46,18 @@ class DetectionCache:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
-                return Found(Identities(source, kept.persons, kept.cuts), kept.warnings)
+                return Found(Identities(source, kept.members, kept.cuts), kept.warnings)
         people = search()
         found = Found(people, tuple(source.warnings()))
         with self._lock:
-            self._kept[key] = _Kept(people.persons, people.cuts, found.warnings)
+            self._kept[key] = _Kept(people.members, people.cuts, found.warnings)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
 
 
 class _Kept(NamedTuple):
-    persons: tuple[Identity, ...]
+    members: tuple[Identity, ...]
     cuts: tuple[int, ...]
     warnings: tuple[str, ...]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -138,6 +139,7 @@ class LatentSyncFacePrep(io.ComfyNode):
         from ..latentsync.faces.detectors import DEFAULT_DETECTOR, open_detector
         from ..latentsync.faces.identities import reference_appearance
         from ..latentsync.pipeline import detect_faces, select_face
+        from ..latentsync.weights.locate import require
 
         settings, folders = TrackSettings(max_gap, max_yaw, smoothing), model_folders()
         if reference_face is not None:
@@ -158,7 +160,7 @@ class LatentSyncFacePrep(io.ComfyNode):
             people, warnings = Found(search(), tuple(frames.warnings()))
         reference = None
         if reference_face is not None:
-            with open_detector(DEFAULT_DETECTOR, folders, min_confidence) as detector:
+            with open_detector(partial(require, folders=folders), min_confidence) as detector:
                 reference = reference_appearance(reference_face[0, ..., :3].float().cpu().numpy(), detector)
         selection = select_face(people, face, face_index, reference=reference, settings=settings)
         preview = torch.stack([conversions.image(crop) for crop in report.identity_crops(people, PREVIEW_PX)])

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def find_face(source: FrameSource, args: argparse.Namespace) -> Selection:
 def search(source: FrameSource, args: argparse.Namespace) -> tuple[Identities, Selection | None]:
     """Everybody in a source, and the selected face, if there is any. Bad flags are refused before the long search."""
     from ..faces import precomputed
-    from ..faces.detectors import DEFAULT_DETECTOR, open_detector
+    from ..faces.detectors import open_detector
     from ..faces.identities import reference_appearance
     from ..pipeline import detect_faces, select_face
     from ..video.video_file import VideoFile
@@ -74,7 +75,7 @@ def search(source: FrameSource, args: argparse.Namespace) -> tuple[Identities, S
     reference = None
     if args.reference_face is not None:
         picture = next(VideoFile(args.reference_face).read([0]))
-        with open_detector(DEFAULT_DETECTOR, folders, args.min_confidence) as detector:
+        with open_detector(partial(require, folders=folders), args.min_confidence) as detector:
             reference = reference_appearance(picture, detector)
     identities = detect_faces(
         source,
@@ -83,10 +84,9 @@ def search(source: FrameSource, args: argparse.Namespace) -> tuple[Identities, S
         landmarks=None if args.landmarks is None else precomputed.read_json(args.landmarks),
         progress=True,
     )
-    if not identities.identities:
+    if not identities.members:
         return identities, None
     selection = select_face(identities, args.face, args.face_index, reference=reference, settings=settings)
-    selection.track.params["min_confidence"] = args.min_confidence
     return identities, selection
 
 
@@ -95,7 +95,7 @@ def _write_crops(identities: Identities, path: Path) -> None:
     from ..fileio import atomic_write
     from ..output.output_path import reserve_path
 
-    if not identities.identities:
+    if not identities.members:
         sys.stderr.write(f"note: nobody was found, so no picture was written to {path}\n")
         return
     picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX)))

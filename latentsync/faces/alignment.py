@@ -1,7 +1,7 @@
-"""From three points of a face to the square crop that the model sees, as in LatentSync's alignment.
+"""Face alignment: from three points of a face to the crop that the model sees, as in LatentSync.
 
-A similarity transform takes the brows and the nose to fixed places of a crop; the nose is then pulled to its
-place by a smoothed shift.
+A similarity transform maps the eyebrows and the nose to fixed places of the crop. A smoothed shift then moves the nose
+closer to its place.
 """
 
 from __future__ import annotations
@@ -15,22 +15,16 @@ import numpy as np
 
 from ..errors import FaceError
 from ..video.color import max_value
+from .face_track import has_points
 from .warp import crop_bounds, is_empty, offset_matrix, resize_lanczos, warp_to_crop
 
 if TYPE_CHECKING:
     from .face_track import FaceTrack, Smoothing
 
-
-OUTSIDE = 127  # gray of crop pixels that lie outside the frame
-
-
-TEMPLATE = ((17.0, 20.0), (58.0, 20.0), (37.5, 40.0))  # left brow, right brow, nose
-
-
-TEMPLATE_SIZE = (75, 100)  # width and height of the crop, in the same units
-
-
-CARRY = 0.2  # of the previous frame's nose shift
+BORDER_GRAY = 127  # crop pixels outside the frame
+TEMPLATE = ((17.0, 20.0), (58.0, 20.0), (37.5, 40.0))  # left eyebrow, right eyebrow, nose
+TEMPLATE_SIZE = (75, 100)  # width and height of the crop, in the same unit
+SHIFT_MOMENTUM = 0.2  # weight of the previous frame's nose shift
 
 
 def affine_matrices(
@@ -38,41 +32,46 @@ def affine_matrices(
 ) -> np.ndarray:
     """The maps from frame to crop of a whole track.
 
-    Upstream rounds the points to whole pixels and carries the shift on from frame to frame. The shift is causal state
-    and starts anew after every frame without the face and with every shot, where upstream carries it on. Points that
-    are steady already need neither.
+    With "upstream" smoothing, points are rounded to whole pixels and the nose shift is an exponential moving average
+    over the frames. It restarts after every frame without the face and at every cut. (The official code carries it on.)
 
     Args:
-        points: float64 (N, 3, 2), pixels: left brow, right brow, nose (image left first); NaN where absent.
+        points: float64 (N, 3, 2), pixels: left eyebrow, right eyebrow, nose; NaN in frames without the face.
         resolution: side of the square crop in pixels.
-        cuts: frames that begin a new shot.
-        smoothing: "upstream" filters here; "zero-lag" points have been steadied when they were made.
+        cuts: the first frame of every shot but the first.
+        smoothing: "upstream" filters here. "zero-lag" points are smooth already, and are taken as they are.
 
     Returns:
-        float64 (N, 2, 3): frame pixels to crop pixels of `crop_size(resolution)`; NaN where absent.
+        float64 (N, 2, 3): frame pixels to crop pixels of `crop_size(resolution)`; NaN in frames without the face.
 
     Raises:
-        FaceError: the points are not three a frame, or fall on one pixel.
+        FaceError: `points` has another shape, or the three points of a frame are one pixel.
     """
     if points.ndim != 3 or points.shape[1:] != (3, 2):
-        raise FaceError(f"alignment points must be (frames, 3, 2), not {points.shape}")
-    maps = np.full((len(points), 2, 3), np.nan)
-    present = np.isfinite(points.sum(axis=(1, 2)))
-    exact = smoothing == "zero-lag"
-    given = points[present] if exact else np.rint(points[present])
-    _check_apart(given, np.flatnonzero(present))
-    maps[present], shifts = fit_similarity(given, template(resolution))
-    carry = 0.0 if exact else CARRY
-    shift = np.zeros(2)
-    for place, frame in enumerate(np.flatnonzero(present)):
-        begins = frame == 0 or not present[frame - 1] or frame in cuts
-        shift = shifts[place] if begins else carry * shift + (1 - carry) * shifts[place]
-        maps[frame, :, 2] += shift
-    return maps
+        raise FaceError(f"Internal error: alignment points must be (frames, 3, 2), not {points.shape}.")
+    present = has_points(points)
+    frames = np.flatnonzero(present)
+    filtered = smoothing == "upstream"
+    targets = np.rint(points[present]) if filtered else points[present]
+    collapsed = frames[(targets == targets[:, :1]).all(axis=(1, 2))]
+    if len(collapsed):
+        raise FaceError(
+            f"frame {collapsed[0]}: the face is too small to align, its eyebrows and nose are on one pixel. "
+            "Use a larger video, or select another face."
+        )
+    matrices = np.full((len(points), 2, 3), np.nan)
+    matrices[present], shifts = fit_similarity(targets, template(resolution))
+    momentum = SHIFT_MOMENTUM if filtered else 0.0
+    mean_shift = np.zeros(2)
+    for frame, shift in zip(frames, shifts, strict=True):
+        restart = frame == 0 or not present[frame - 1] or frame in cuts
+        mean_shift = shift if restart else momentum * mean_shift + (1 - momentum) * shift
+        matrices[frame, :, 2] += mean_shift
+    return matrices
 
 
 def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
-    """`matrices` of a track: float64 (source frames, 2, 3); errors name its source."""
+    """`affine_matrices` of a track: float64 (source frames, 2, 3). Errors name its source."""
     try:
         return affine_matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
     except FaceError as error:
@@ -94,18 +93,18 @@ def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
         FaceError: the matrix is that of a frame without the face.
     """
     size = crop_size(resolution)
-    box = crop_bounds(matrix, size, (frame.shape[0], frame.shape[1]))
-    if is_empty(box):
-        return np.full((3, resolution, resolution), OUTSIDE, np.uint8)
-    pixels = frame[box].astype(np.float32)
+    bounds = crop_bounds(matrix, size, (frame.shape[0], frame.shape[1]))
+    if is_empty(bounds):
+        return np.full((3, resolution, resolution), BORDER_GRAY, np.uint8)
+    pixels = frame[bounds].astype(np.float32)
     if frame.dtype != np.uint8:
         pixels = (pixels / max_value(frame)).clip(0, 1) * 255
-    warped = warp_to_crop(pixels, offset_matrix(matrix, box), size, OUTSIDE).astype(np.uint8)
+    warped = warp_to_crop(pixels, offset_matrix(matrix, bounds), size, BORDER_GRAY).astype(np.uint8)
     return np.ascontiguousarray(resize_lanczos(warped, resolution).transpose(2, 0, 1))
 
 
 def template(resolution: int) -> np.ndarray:
-    """Where left brow, right brow and nose belong: float64 (3, 2), pixels of the crop before it is made square."""
+    """Places of left eyebrow, right eyebrow and nose: float64 (3, 2), pixels of the crop before it is made square."""
     return np.array(TEMPLATE) * _unit_px(resolution)
 
 
@@ -120,10 +119,11 @@ def _unit_px(resolution: int) -> float:
 
 
 def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares similarities (N, 2, 3) from points (N, 3, 2) to the target (3, 2), and what the nose misses (N, 2).
+    """Least-squares similarity transforms (N, 2, 3) from points (N, 3, 2) to the target (3, 2).
 
-    Points of one face must not all be the same.
-    Umeyama's method without reflections; scale is the ratio of deviations. The miss is in deviations, not pixels.
+    Umeyama's method without reflections; the scale is the ratio of the standard deviations. The points of one face
+    must not all be equal. The second result, (N, 2), is the distance of each nose from its target, in standard
+    deviations.
     """
     start, start_deviation, start_mean = _normalized(points)
     goal, goal_deviation, goal_mean = _normalized(target[None])
@@ -136,36 +136,26 @@ def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _normalized(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (N, 3, 2) centerd and divided by their one deviation, the deviation (N,), the mean (N, 2)."""
+    """Points (N, 3, 2) centered and divided by their one standard deviation, that deviation (N,), the mean (N, 2)."""
     mean = points.mean(axis=1)
-    centerd = points - mean[:, None]
-    deviation = centerd.std(axis=(1, 2), ddof=1)
-    return centerd / deviation[:, None, None], deviation, mean
-
-
-def _check_apart(points: np.ndarray, frames: np.ndarray) -> None:
-    """Raises FaceError where the points (N, 3, 2) of a frame, of `frames` (N,), are all the same."""
-    wrong = np.flatnonzero((points == points[:, :1]).all(axis=(1, 2)))
-    if len(wrong):
-        raise FaceError(
-            f"frame {frames[wrong[0]]}: the face is too small to align, its brows and nose fall on one pixel. "
-            "Use a larger picture, or choose another face."
-        )
+    centered = points - mean[:, None]
+    deviation = centered.std(axis=(1, 2), ddof=1)
+    return centered / deviation[:, None, None], deviation, mean
 
 
 def keep_mask(resolution: int) -> np.ndarray:
-    """The mask that the model was trained with.
+    """The inpainting mask of LatentSync's training.
 
     Args:
         resolution: side of the square crop in pixels.
 
     Returns:
-        float32 (resolution, resolution): 1 is kept from the source, 0 is regenerated (a U around mouth and jaw);
-        in between only where resizing softened the edge.
+        float32 (resolution, resolution): 1 keeps the original pixel, 0 regenerates it (a U around mouth and jaw).
+        Values between 0 and 1 come from resizing the edge.
     """
     stored = json.loads(Path(__file__).with_name("keep_mask.json").read_text(encoding="utf-8"))
     mask = np.full((stored["size"], stored["size"]), 255, np.uint8)
     for y, runs in stored["rows"]:
-        for first, last in runs:
-            mask[y, first:last] = 0
+        for start, stop in runs:
+            mask[y, start:stop] = 0
     return resize_lanczos(mask, resolution).astype(np.float32) / 255

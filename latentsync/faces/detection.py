@@ -1,146 +1,129 @@
-"""Face detections of one frame, and the protocol of a detector."""
+"""Face detections of one frame, and the interface of a face detector."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ..errors import FaceError
 
-if TYPE_CHECKING:
-    pass
-
-
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the frame."""
 
+Point = tuple[float, float]
+"""x, y in pixels of the frame."""
 
-MESH_POINTS = 468  # of the mesh; ten more, around the irises, may follow
-
-
-LEFT_BROW = (71, 63, 105, 66, 107)  # left as seen in the picture
-
-
-RIGHT_BROW = (336, 296, 334, 293, 301)
-
-
-NOSE = (168, 197, 5, 4, 75, 97, 2, 326, 305)
-
-
-LEFT_CHEEK, RIGHT_CHEEK, NOSE_TIP = 234, 454, 1  # the cheeks' outermost points, before the ears
-
-
-NOSE_DEPTH = 1.69  # nose tip before the line between the cheeks, in halves of that line: fitted to MediaPipe's own pose
-
-
-SAME_FACE_IOU = 0.4  # intersection over union from which two boxes of one frame are one face
-
-
-class BoxDetection(NamedTuple):
-    """Where a face may be, and how sure the box detector is of it, 0 to 1."""
-
-    box: Box
-    score: float
-
-
-class FaceDetector(Protocol):
-    """Where the faces of a clip come from."""
-
-    def detect_boxes(self, frame: np.ndarray) -> tuple[BoxDetection, ...]:
-        """Where faces seem to be, from the frame alone: it may run ahead, in another thread."""
-        ...
-
-    def find(
-        self, index: int, frame: np.ndarray, glanced: Sequence[BoxDetection], followed: Sequence[Box], *, thorough: bool
-    ) -> tuple[FaceDetection, ...]:
-        """The faces of a frame, largest first.
-
-        Args:
-            index: of the frame in its source.
-            frame: (H, W, 3), uint8 or float32 in [0, 1].
-            glanced: what `glance` said of it.
-            followed: boxes where faces were a moment ago.
-            thorough: look for small faces too, though it takes long.
-        """
-        ...
+SAME_FACE_IOU = 0.4  # two boxes of one frame with at least this intersection over union show the same face
 
 
 @dataclass(frozen=True, eq=False)
 class FaceDetection:
     """One face in one frame.
 
-    landmarks: float64 (478, 2), pixels; MediaPipe's mesh (468 points) and irises. The irises may be missing.
-    score: how sure the detector is of it, 0 to 1.
+    box: pixels; around the whole face, from forehead to chin.
+    score: confidence of the detector, 0 to 1.
+    brow_left: center of the eyebrow on the left side of the image.
+    brow_right: center of the eyebrow on the right side of the image.
+    nose: center of the nose, between its bridge and its tip.
+    yaw: degrees, -90 to 90; positive when the head turns to the right side of the image.
     """
 
-    landmarks: np.ndarray
-    score: float = 1.0
+    box: Box
+    score: float
+    brow_left: Point
+    brow_right: Point
+    nose: Point
+    yaw: float
 
     def __post_init__(self) -> None:
-        shape = self.landmarks.shape
-        if len(shape) != 2 or shape[0] < MESH_POINTS or shape[1] != 2:
-            raise FaceError(
-                f"a face needs landmarks of shape (478, 2), MediaPipe's mesh in pixels (or the first {MESH_POINTS}), "
-                f"not {shape}"
-            )
-        if not np.isfinite(self.landmarks).all():
-            raise FaceError("a face has landmarks that are not numbers. Leave that face out of its frame instead.")
+        for name, value in vars(self).items():
+            if not np.isfinite(value).all():
+                raise FaceError(f"the face's {name} is NaN or infinite. Leave this face out of its frame.")
 
     @property
     def points(self) -> np.ndarray:
-        """float64 (3, 2), pixels: center of the image-left brow, of the image-right brow, of the nose."""
-        return np.stack([self.landmarks[list(group)].mean(axis=0) for group in (LEFT_BROW, RIGHT_BROW, NOSE)])
-
-    @property
-    def box(self) -> Box:
-        """x0, y0, x1, y1 in pixels, around all landmarks."""
-        (x0, y0), (x1, y1) = self.landmarks.min(axis=0), self.landmarks.max(axis=0)
-        return float(x0), float(y0), float(x1), float(y1)
+        """float64 (3, 2), pixels: left eyebrow, right eyebrow, nose."""
+        return np.array([self.brow_left, self.brow_right, self.nose], np.float64)
 
     @property
     def area(self) -> float:
-        """Of the box, in square pixels."""
+        """Area of the box in square pixels."""
         return box_area(self.box)
-
-    @property
-    def yaw_degrees(self) -> float:
-        """How far the head is turned, from -90 to 90; positive towards the right of the picture.
-
-        From the mesh alone, so that landmarks from elsewhere have one too: a turning nose leaves the middle between
-        the cheeks by the tangent of the angle, whatever the distance.
-        """
-        left, right, nose = self.landmarks[[LEFT_CHEEK, RIGHT_CHEEK, NOSE_TIP]]
-        across = right - left
-        half = max(float(np.linalg.norm(across)) / 2, 1e-6)
-        aside = float((nose - (left + right) / 2) @ across) / (2 * half * half)
-        return float(np.degrees(np.arctan(aside / NOSE_DEPTH)))
 
     def __repr__(self) -> str:
         x0, y0, x1, y1 = self.box
-        return f"Face({x1 - x0:.0f} x {y1 - y0:.0f} px at {x0:.0f}, {y0:.0f})"
+        return f"FaceDetection({x1 - x0:.0f} x {y1 - y0:.0f} px at {x0:.0f}, {y0:.0f})"
+
+
+class BoxDetection(NamedTuple):
+    """Box of a possible face, and the confidence of the box detector, 0 to 1."""
+
+    box: Box
+    score: float
+
+
+class DetectionHints(NamedTuple):
+    """What the tracker knows about a frame. A detector may ignore any of it.
+
+    frame_index: place of the frame in its source, from 0.
+    boxes: result of `FaceDetector.detect_boxes` for this frame.
+    tracked: boxes of the faces that the tracker follows, each from the frame that last showed it.
+    tiled: also search the frame in enlarged tiles, for small faces. This is slow, so it is set in few frames only.
+    """
+
+    frame_index: int
+    boxes: Sequence[BoxDetection]
+    tracked: Sequence[Box]
+    tiled: bool
+
+
+class FaceDetector(Protocol):
+    """Base class of face detectors: implement `detect`, and add the class to `detectors.DETECTORS`."""
+
+    def detect_boxes(self, frame: np.ndarray) -> Sequence[BoxDetection]:  # noqa: ARG002
+        """Fast first pass over a frame, optional. It runs ahead in another thread and fills `DetectionHints.boxes`."""
+        return ()
+
+    def detect(self, frame: np.ndarray, hints: DetectionHints) -> Sequence[FaceDetection]:
+        """All faces of a frame (H, W, 3), uint8 or float32 in [0, 1], in any order."""
+        ...
+
+    def close(self) -> None:
+        """Free resources, optional."""
+
+    def __enter__(self) -> FaceDetector:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def detect_in_image(detector: FaceDetector, image: np.ndarray) -> tuple[FaceDetection, ...]:
+    """The faces of a single image (H, W, 3), uint8 or float32 in [0, 1], small ones included, largest first."""
+    return largest_first(detector.detect(image, DetectionHints(0, detector.detect_boxes(image), (), tiled=True)))
 
 
 def largest_first(faces: Iterable[FaceDetection]) -> tuple[FaceDetection, ...]:
-    """Faces of one frame by falling area."""
+    """The faces of one frame, sorted by decreasing area."""
     return tuple(sorted(faces, key=lambda face: face.area, reverse=True))
 
 
 def box_area(box: Box) -> float:
-    """In square pixels."""
+    """Area in square pixels; 0 if the box is empty."""
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
 def iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0 to 1."""
-    shared = box_area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-    return shared / max(box_area(a) + box_area(b) - shared, 1e-9)
+    intersection = box_area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    return intersection / max(box_area(a) + box_area(b) - intersection, 1e-9)
 
 
 def same_center(a: Box, b: Box) -> bool:
-    """Whether the middle of each box lies in the other."""
+    """Whether the center of each box lies in the other box."""
     return all(
         inner[0] < (outer[0] + outer[2]) / 2 < inner[2] and inner[1] < (outer[1] + outer[3]) / 2 < inner[3]
         for inner, outer in ((a, b), (b, a))

@@ -15,20 +15,21 @@ if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
     from .identities import Identities, Identity
 
-
 Smoothing = Literal["zero-lag", "upstream"]
+
+SMOOTHING_WINDOW_FRAMES = 9
+SMOOTHING_DEGREE = 2
 
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
-    """One person's face over a source. Holds no pixels: they are read again when needed.
+    """The face of one person in every frame of a source. It holds no pixels: they are read again when needed.
 
-    source: the frames it was measured on.
-    points: float64 (frames, 3, 2), pixels: center of the image-left brow, of the image-right brow, of the nose;
-        NaN in frames without the face.
-    cuts: frames that begin a new shot, the first not counted.
-    smoothing: "zero-lag" if the points are steady already, "upstream" if LatentSync's filter is to steady the crop.
-    params: whose face it is, and how it was followed.
+    source: the frames that show the face.
+    points: float64 (frames, 3, 2), pixels: left eyebrow, right eyebrow and nose; NaN in frames without the face.
+    cuts: the first frame of every shot but the first.
+    smoothing: "zero-lag" if the points are smooth already, "upstream" if `alignment` applies LatentSync's filter.
+    params: the settings that gave this track, for the run record.
     """
 
     source: FrameSource
@@ -41,23 +42,23 @@ class FaceTrack:
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
         if self.points.shape != (self.source.frame_count, 3, 2):
             raise FaceError(
-                f"{self.source.name}: a face track needs points of shape ({self.source.frame_count}, 3, 2), "
-                f"not {self.points.shape}"
+                f"Internal error: {self.source.name} has {self.source.frame_count} frames, but its face track has "
+                f"points of shape {self.points.shape}. Please report this."
             )
         if not self.present.any():
             raise FaceError(
                 f"{self.source.name}: no face found in any of its {self.source.frame_count} frames. "
-                "Use a clip where one face is seen from the front or nearly so, or wire landmarks of your own."
+                "Use a video with a face that looks towards the camera, or provide face landmarks."
             )
 
     @property
     def present(self) -> np.ndarray:
-        """bool (frames,): whether the face is there."""
-        return np.isfinite(self.points.sum(axis=(1, 2)))
+        """bool (frames,): whether the frame has the face."""
+        return has_points(self.points)
 
     @property
     def shots(self) -> np.ndarray:
-        """int64 (frames,): number of the shot that each frame is of, from 0."""
+        """int64 (frames,): number of the shot of each frame, from 0."""
         return np.searchsorted(self.cuts, np.arange(self.source.frame_count), side="right")
 
     def __repr__(self) -> str:
@@ -66,11 +67,11 @@ class FaceTrack:
 
 @dataclass(frozen=True, slots=True)
 class TrackSettings:
-    """How a face is followed.
+    """How to turn the detections of an identity into a track.
 
-    max_gap_frames: so many frames in a row without the face are bridged by interpolation; longer gaps are left alone.
-    max_yaw_degrees: a head turned further is as good as away, up to 90: bridged if briefly, else left alone.
-    smoothing: "zero-lag", or "upstream", LatentSync's own causal filter.
+    max_gap_frames: longest gap, in frames, to fill by interpolation. Longer gaps stay without the face.
+    max_yaw_degrees: above 0, at most 90. A head that is turned further counts as a frame without the face.
+    smoothing: "zero-lag" (Savitzky-Golay), or "upstream" for LatentSync's causal filter.
     """
 
     max_gap_frames: int = 8
@@ -79,87 +80,66 @@ class TrackSettings:
 
     def __post_init__(self) -> None:
         if self.max_gap_frames < 0:
-            raise UsageError(f"max_gap must be at least 0 frames, not {self.max_gap_frames}")
+            raise UsageError(f"max_gap must be at least 0 frames, not {self.max_gap_frames}.")
         if not 0 < self.max_yaw_degrees <= 90:
-            raise UsageError(f"max_yaw must be above 0 and at most 90 degrees, not {self.max_yaw_degrees}")
+            raise UsageError(f"max_yaw must be above 0 and at most 90 degrees, not {self.max_yaw_degrees}.")
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
 
 
-def build_face_track(people: Identities, person: Identity, settings: TrackSettings | None = None) -> FaceTrack:
-    """The track of one person.
+def build_face_track(identities: Identities, identity: Identity, settings: TrackSettings | None = None) -> FaceTrack:
+    """The track of one identity: shot by shot, fill short gaps, then smooth.
 
     Raises:
         FaceError: the head is turned beyond the limit in every frame.
     """
     settings = settings or TrackSettings()
-    forward = within_yaw_limit(person, settings)
-    if not forward.any():
+    source = identities.source
+    frontal = within_yaw_limit(identity, settings)
+    if not frontal.any():
         raise FaceError(
-            f"{people.source.name}: the face is turned by more than {settings.max_yaw_degrees:g} degrees in all "
-            f"{len(forward)} frames that show it. Raise max_yaw, or choose another face."
+            f"{source.name}: the head is turned by more than {settings.max_yaw_degrees:g} degrees in all "
+            f"{len(frontal)} frames with this face. Raise max_yaw, or select another face."
         )
-    points = np.full((people.source.frame_count, 3, 2), np.nan)
-    points[person.frames[forward]] = person.points[forward]
-    for first, stop in _shots(people):
-        _fill_gaps(points[first:stop], settings.max_gap_frames)
+    points = np.full((source.frame_count, 3, 2), np.nan)
+    points[identity.frames[frontal]] = identity.points[frontal]
+    for start, stop in pairwise([0, *identities.cuts, source.frame_count]):
+        shot = points[start:stop]
+        for gap in runs(~has_points(shot)):
+            if gap.start > 0 and gap.stop < len(shot) and len(gap) <= settings.max_gap_frames:
+                weight = (np.arange(1, len(gap) + 1) / (len(gap) + 1))[:, None, None]
+                shot[gap.start : gap.stop] = (1 - weight) * shot[gap.start - 1] + weight * shot[gap.stop]
         if settings.smoothing == "zero-lag":
-            for run in runs(_present(points[first:stop])):
-                points[first:stop][run.start : run.stop] = zero_lag(points[first:stop][run.start : run.stop])
-    return FaceTrack(people.source, points, people.cuts, settings.smoothing, asdict(settings))
+            for run in runs(has_points(shot)):
+                shot[run.start : run.stop] = smooth(shot[run.start : run.stop])
+    return FaceTrack(source, points, identities.cuts, settings.smoothing, asdict(settings))
 
 
-def within_yaw_limit(person: Identity, settings: TrackSettings) -> np.ndarray:
-    """bool, one for each frame that shows the person: whether the head is turned no further than the limit."""
-    return np.abs(person.yaws) <= settings.max_yaw_degrees
+def within_yaw_limit(identity: Identity, settings: TrackSettings) -> np.ndarray:
+    """bool, one for each of the identity's frames: whether the head is turned no further than the limit."""
+    return np.abs(identity.yaws) <= settings.max_yaw_degrees
+
+
+def smooth(points: np.ndarray) -> np.ndarray:
+    """Savitzky-Golay filter over consecutive frames, without lag: points (n, ...), the result has the same shape.
+
+    At both ends the polynomial of the first and last window is evaluated. Runs of up to four frames stay unchanged.
+    """
+    from scipy.signal import savgol_filter
+
+    count = len(points)
+    window = min(SMOOTHING_WINDOW_FRAMES, count - 1 + count % 2)  # odd
+    if window <= SMOOTHING_DEGREE + 1:
+        return points
+    return np.asarray(savgol_filter(points, window, SMOOTHING_DEGREE, axis=0, mode="interp"))
 
 
 def runs(flags: np.ndarray) -> Iterator[range]:
     """Half-open ranges in which `flags`, bool (n,), are true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    for first, stop in edges.reshape(-1, 2).tolist():
-        yield range(first, stop)
+    for start, stop in edges.reshape(-1, 2).tolist():
+        yield range(start, stop)
 
 
-def _shots(people: Identities) -> list[tuple[int, int]]:
-    edges = [0, *people.cuts, people.source.frame_count]
-    return list(pairwise(edges))
-
-
-def _fill_gaps(points: np.ndarray, longest: int) -> None:
-    """Fill gaps inside one shot's points (n, 3, 2), in place, by straight lines."""
-    for gap in runs(~_present(points)):
-        if gap.start > 0 and gap.stop < len(points) and len(gap) <= longest:
-            share = (np.arange(1, len(gap) + 1) / (len(gap) + 1))[:, None, None]
-            points[gap.start : gap.stop] = (1 - share) * points[gap.start - 1] + share * points[gap.stop]
-
-
-def _present(points: np.ndarray) -> np.ndarray:
+def has_points(points: np.ndarray) -> np.ndarray:
+    """bool (n,): which frames of points (n, 3, 2) have the face."""
     return np.isfinite(points.sum(axis=(1, 2)))
-
-
-HALF_WINDOW_FRAMES = 4
-
-
-DEGREE = 2
-
-
-def zero_lag(points: np.ndarray) -> np.ndarray:
-    """Points (n, ...) of consecutive frames, steadied: the same shape.
-
-    The ends take the curves of the first and the last window; runs of up to three frames are left as they are.
-    """
-    count = len(points)
-    width = min(2 * HALF_WINDOW_FRAMES + 1, count - 1 + count % 2)
-    if width <= DEGREE + 1:
-        return points
-    half, hat = width // 2, _hat(width)
-    flat = points.reshape(count, -1)
-    around = np.lib.stride_tricks.sliding_window_view(flat, width, axis=0)
-    steady = np.concatenate([hat[:half] @ flat[:width], around @ hat[half], hat[-half:] @ flat[-width:]])
-    return steady.reshape(points.shape)
-
-
-def _hat(width: int) -> np.ndarray:
-    """(width, width): from values to those of the quadratic through them."""
-    powers = np.vander(np.arange(width) - width // 2, DEGREE + 1)
-    return powers @ np.linalg.pinv(powers)

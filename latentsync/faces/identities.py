@@ -6,43 +6,39 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from ..errors import FaceError, UsageError
 from .appearance import appearance, set_distance
-from .mediapipe_detector import MediaPipeDetector
+from .detection import FaceDetector, detect_in_image
 from .shots import detect_cuts
 
 if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
-    from .tracker import FrameResult, TrackedFace
+    from .tracker import FrameResult
 
+MAX_SET_DISTANCE = 0.5  # of one person's tracks: on real clips up to 0.41, and from 0.61 between two people
+MAX_APPEARANCES = 12  # kept of an identity, spread over time
+APPEARANCE_EVERY_FRAMES = 8  # a track offers one appearance in so many frames
+MIN_FRAMES = 12  # of an identity, or a tenth of a short clip: briefer ones are false detections
 
-SAME_PERSON = 0.5  # `apart` of one person's tracks was up to 0.41 on real clips, of two people's from 0.61
-
-
-KEPT_LOOKS = 12  # of a person, for comparing; spread over time
-
-
-LOOK_EVERY_FRAMES = 8  # one look of a track in so many frames is considered
-
-
-FLEETING_FRAMES = 12  # seen in fewer frames, and fewer than a tenth of the clip's, a face is taken for a mistake
+SelectBy = Literal["largest", "leftmost", "rightmost", "most central", "most frames"]
+SELECT_BY: tuple[SelectBy, ...] = get_args(SelectBy)
 
 
 @dataclass(frozen=True, eq=False)
 class Identity:
     """One person of a clip.
 
-    number: from 1, by first appearance.
-    frames: int64 (n,), rising: the source frames that show the face.
-    points: float64 (n, 3, 2), pixels: brows and nose in each of them.
-    boxes: float64 (n, 4), pixels: x0, y0, x1, y1 around the mesh.
-    scores: float64 (n,), 0 to 1: how sure the detector is.
-    yaws: float64 (n,), degrees, positive towards the right of the picture.
-    looks: float32 (k, 12, 16, 3), from k of the frames.
+    number: from 1, in order of first appearance.
+    frames: int64 (n,), increasing: the source frames that show the face.
+    points: float64 (n, 3, 2), pixels: left eyebrow, right eyebrow and nose in each of them.
+    boxes: float64 (n, 4), pixels: x0, y0, x1, y1.
+    scores: float64 (n,), 0 to 1: confidence of the detector.
+    yaws: float64 (n,), degrees, positive when the head turns to the right side of the image.
+    appearances: float32 (k, 12, 16, 3), from k of the frames.
     """
 
     number: int
@@ -51,211 +47,190 @@ class Identity:
     boxes: np.ndarray
     scores: np.ndarray
     yaws: np.ndarray
-    looks: np.ndarray
+    appearances: np.ndarray
 
     @property
     def sides_px(self) -> np.ndarray:
-        """float64 (n,): side of a square as large as the box."""
+        """float64 (n,): side of the square with the area of the box."""
         return np.sqrt(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1))
 
     @property
     def center_px(self) -> np.ndarray:
-        """float64 (2,): where the face is on average."""
+        """float64 (2,): mean center of the boxes."""
         return (self.boxes[:, :2] + self.boxes[:, 2:]).mean(axis=0) / 2
 
     def __repr__(self) -> str:
         x, y = self.center_px
-        return (
-            f"Person {self.number} ({len(self.frames)} frames, {np.median(self.sides_px):.0f} px at {x:.0f}, {y:.0f})"
-        )
+        side = np.median(self.sides_px)
+        return f"Identity({self.number}, {len(self.frames)} frames, {side:.0f} px at {x:.0f}, {y:.0f})"
 
 
 @dataclass(frozen=True, eq=False)
 class Identities:
-    """Everybody in a clip; it may be nobody.
+    """All identities of a clip. There may be none.
 
     source: the frames that were searched.
-    persons: by number.
-    cuts: frames that begin a new shot, the first not counted.
+    members: by number.
+    cuts: the first frame of every shot but the first.
     """
 
     source: FrameSource
-    persons: tuple[Identity, ...]
+    members: tuple[Identity, ...]
     cuts: tuple[int, ...]
 
     def __repr__(self) -> str:
-        return f"People({len(self.persons)} in {self.source.name}, {len(self.cuts)} cuts)"
+        return f"Identities({len(self.members)} in {self.source.name}, {len(self.cuts)} cuts)"
 
 
-@dataclass(frozen=True, eq=False)
-class _Cluster:
-    """Some sightings of one person: tracks, joined or not. `rows` are (frame, points, box, score, yaw) flattened."""
+class _Cluster(NamedTuple):
+    """Detections of one identity, from one or more merged tracks.
+
+    rows: float64 (n, 13), by frame: frame, points (6), box (4), score, yaw.
+    appearances: float32 (k, 12, 16, 3).
+    """
 
     rows: np.ndarray
-    looks: np.ndarray
-
-    @property
-    def frames(self) -> np.ndarray:
-        return self.rows[:, 0].astype(np.int64)
+    appearances: np.ndarray
 
 
-def cluster_tracks(source: FrameSource, scanned: Iterable[FrameResult]) -> Identities:
-    """Run the scan to its end and say who is there.
+def cluster_tracks(source: FrameSource, results: Iterable[FrameResult]) -> Identities:
+    """Merge the tracks of each person.
 
     Args:
-        source: the frames that were scanned.
-        scanned: of every one of them.
+        source: the frames that were tracked.
+        results: the tracker's result of every source frame.
 
     Raises:
-        FaceError: it is not of as many frames.
+        FaceError: `results` and `source` differ in length.
     """
     thumbnails: list[np.ndarray] = []
     rows: defaultdict[int, list[np.ndarray]] = defaultdict(list)
-    looks: defaultdict[int, list[np.ndarray]] = defaultdict(list)
-    for index, frame in enumerate(scanned):
-        thumbnails.append(frame.thumbnail.astype(np.uint8))
-        for sighting in frame.sightings:
-            if len(rows[sighting.track]) % LOOK_EVERY_FRAMES == 0:
-                looks[sighting.track] = _spread([*looks[sighting.track], sighting.look])
-            rows[sighting.track].append(_row(index, sighting))
+    appearances: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+    for index, result in enumerate(results):
+        thumbnails.append(result.thumbnail.astype(np.uint8))
+        for track, face, patch in result.faces:
+            if len(rows[track]) % APPEARANCE_EVERY_FRAMES == 0:
+                appearances[track] = _limit_appearances([*appearances[track], patch])
+            rows[track].append(np.array([index, *face.points.ravel(), *face.box, face.score, face.yaw]))
     if len(thumbnails) != source.frame_count:
-        raise FaceError(f"{source.name}: faces of {len(thumbnails)} frames were given for {source.frame_count}")
-    tracks = [_Cluster(np.stack(rows[number]), np.stack(looks[number])) for number in rows]
-    joined = [seen for seen in _cluster(tracks) if _lasting(seen, source.frame_count)]
-    joined.sort(key=lambda seen: (seen.rows[0, 0], seen.rows[0, 7]))
-    persons = tuple(_identity(number, seen) for number, seen in enumerate(joined, start=1))
-    return Identities(source, persons, detect_cuts(np.stack(thumbnails)))
+        raise FaceError(
+            f"Internal error: {source.name} has {source.frame_count} frames, but {len(thumbnails)} were tracked. "
+            "Please report this."
+        )
+    clusters = _cluster([_Cluster(np.stack(rows[track]), np.stack(appearances[track])) for track in rows])
+    min_frames = min(MIN_FRAMES, max(source.frame_count / 10, 1))
+    clusters = [cluster for cluster in clusters if len(cluster.rows) >= min_frames]
+    clusters.sort(key=lambda cluster: (cluster.rows[0, 0], cluster.rows[0, 7]))  # by first frame, then from the left
+    members = tuple(
+        Identity(
+            number,
+            frames=cluster.rows[:, 0].astype(np.int64),
+            points=cluster.rows[:, 1:7].reshape(-1, 3, 2),
+            boxes=cluster.rows[:, 7:11],
+            scores=cluster.rows[:, 11],
+            yaws=cluster.rows[:, 12],
+            appearances=cluster.appearances,
+        )
+        for number, cluster in enumerate(clusters, start=1)
+    )
+    return Identities(source, members, detect_cuts(np.stack(thumbnails)))
 
 
 def _cluster(tracks: Sequence[_Cluster]) -> list[_Cluster]:
-    """Tracks of one person joined, the longest first: it has shown the most of itself."""
-    people: list[_Cluster] = []
-    for track in sorted(tracks, key=lambda seen: -len(seen.rows)):
+    """Greedy clustering, longest track first: a track joins the nearest cluster that shares no frame with it."""
+    clusters: list[_Cluster] = []
+    for track in sorted(tracks, key=lambda track: -len(track.rows)):
         distances = [
-            set_distance(person.looks, track.looks) if not _together(person, track) else np.inf for person in people
+            np.inf
+            if np.isin(track.rows[:, 0], cluster.rows[:, 0]).any()
+            else set_distance(cluster.appearances, track.appearances)
+            for cluster in clusters
         ]
-        nearest = int(np.argmin(distances)) if distances else -1
-        if nearest >= 0 and distances[nearest] < SAME_PERSON:
-            people[nearest] = _merged(people[nearest], track)
-        else:
-            people.append(track)
-    return people
+        nearest = int(np.argmin(distances)) if distances else 0
+        if not distances or distances[nearest] >= MAX_SET_DISTANCE:
+            clusters.append(track)
+            continue
+        rows = np.concatenate([clusters[nearest].rows, track.rows])
+        appearances = np.stack(_limit_appearances([*clusters[nearest].appearances, *track.appearances]))
+        clusters[nearest] = _Cluster(rows[np.argsort(rows[:, 0], kind="stable")], appearances)
+    return clusters
 
 
-def _together(a: _Cluster, b: _Cluster) -> bool:
-    """Whether one frame shows both."""
-    return bool(np.isin(b.frames, a.frames).any())
-
-
-def _merged(a: _Cluster, b: _Cluster) -> _Cluster:
-    rows = np.concatenate([a.rows, b.rows])
-    looks = np.stack(_spread([*a.looks, *b.looks]))
-    return _Cluster(rows[np.argsort(rows[:, 0], kind="stable")], looks)
-
-
-def _lasting(seen: _Cluster, frame_count: int) -> bool:
-    return len(seen.rows) >= min(FLEETING_FRAMES, max(frame_count / 10, 1))
-
-
-def _spread(looks: list[np.ndarray]) -> list[np.ndarray]:
-    """At most KEPT_LOOKS of them: of the two neighbours that are most alike, the later one goes."""
-    if len(looks) <= KEPT_LOOKS:
-        return looks
-    steps = [float(np.abs(a - b).mean()) for a, b in pairwise(looks)]
+def _limit_appearances(appearances: list[np.ndarray]) -> list[np.ndarray]:
+    """Above MAX_APPEARANCES, drop one: the later of the two most similar neighbors."""
+    if len(appearances) <= MAX_APPEARANCES:
+        return appearances
+    steps = [float(np.abs(a - b).mean()) for a, b in pairwise(appearances)]
     dropped = int(np.argmin(steps)) + 1
-    return looks[:dropped] + looks[dropped + 1 :]
-
-
-def _row(index: int, sighting: TrackedFace) -> np.ndarray:
-    return np.array([index, *sighting.points.ravel(), *sighting.box, sighting.score, sighting.yaw_degrees])
-
-
-def _identity(number: int, seen: _Cluster) -> Identity:
-    rows = seen.rows
-    points, boxes = rows[:, 1:7].reshape(-1, 3, 2), rows[:, 7:11]
-    return Identity(number, seen.frames, points, boxes, rows[:, 11], rows[:, 12], seen.looks)
-
-
-SelectBy = Literal["largest", "leftmost", "rightmost", "most central", "most frames"]
-
-
-SELECT_BY: tuple[SelectBy, ...] = get_args(SelectBy)
+    return appearances[:dropped] + appearances[dropped + 1 :]
 
 
 def select(
-    people: Identities, order: SelectBy = "largest", index: int = 0, reference: np.ndarray | None = None
+    identities: Identities, by: SelectBy = "largest", index: int = 0, reference: np.ndarray | None = None
 ) -> Identity:
-    """One person of the clip.
+    """Select the target identity, once per clip.
 
     Args:
-        order: by what people are sorted; positions are means over the clip, and the largest is whose face fills most
-            of the picture over the whole clip, so that nobody wins by passing close to the camera.
-        index: 0 takes the first of that order, 1 the second.
-        reference: a look, as `reference_look` makes it: people are sorted by likeness to it instead.
+        by: sort order of the identities, see `sort_identities`.
+        index: 0 selects the first identity of that order, 1 the second.
+        reference: appearance of a face, see `reference_appearance`. Sorts by similarity to it instead of `by`.
 
     Raises:
-        FaceError: nobody is there, or not so many people.
-        UsageError: no such order, or a negative index.
+        FaceError: there are fewer identities, or none.
+        UsageError: unknown order, or a negative index.
     """
-    source, persons = people.source, people.persons
-    if order not in SELECT_BY or index < 0:
-        raise UsageError(
-            f"a face is chosen by one of {', '.join(SELECT_BY)} and an index from 0, not {order!r}, {index}"
-        )
-    if not persons:
-        raise no_face(people)
-    if index >= len(persons):
+    source, count = identities.source, len(identities.members)
+    if by not in SELECT_BY or index < 0:
+        raise UsageError(f"a face is selected by one of {', '.join(SELECT_BY)} and an index from 0, not {by}, {index}.")
+    if count == 0:
         raise FaceError(
-            f"{source.name}: there is no face {index} to choose; {_counted(len(persons))} found, counted from 0. "
-            "Look at the numbered crops (Face Prep and the command `faces` show them) and choose a lower face_index."
+            f"{source.name}: no face found in any of its {source.frame_count} frames. Use a video with a face of at "
+            "least 40 pixels that looks towards the camera, lower min_confidence, or provide face landmarks."
         )
-    if reference is not None:
-        return sorted(persons, key=lambda person: _distance_to_reference(person, reference))[index]
-    return sort_identities(people, order)[index]
+    if index >= count:
+        raise FaceError(
+            f"{source.name}: face_index {index} does not exist. The video has {count} "
+            f"{'face' if count == 1 else 'faces'}, counted from 0. "
+            'The preview of Face Prep and the command "faces" show them. Choose a lower face_index.'
+        )
+    if reference is None:
+        return sort_identities(identities, by)[index]
+
+    def distance(identity: Identity) -> float:
+        # At the brightness of the identity: two images of one person differ in light.
+        brightness = float(identity.appearances.mean()) / max(float(reference.mean()), 1.0)
+        return set_distance(identity.appearances, reference[None] * brightness)
+
+    return sorted(identities.members, key=distance)[index]
 
 
-def sort_identities(people: Identities, order: SelectBy) -> Sequence[Identity]:
-    """The people of a clip, sorted."""
-    middle = np.array([people.source.width, people.source.height]) / 2
+def sort_identities(identities: Identities, by: SelectBy) -> list[Identity]:
+    """Sort the identities of a clip.
+
+    "largest" sums the area over all frames, so that a person who passes close to the camera does not come first.
+    Positions are means over the clip.
+    """
+    center = np.array([identities.source.width, identities.source.height]) / 2
     keys = {
-        "largest": lambda person: -float((person.sides_px**2).sum()),
-        "leftmost": lambda person: float(person.center_px[0]),
-        "rightmost": lambda person: -float(person.center_px[0]),
-        "most central": lambda person: float(np.linalg.norm(person.center_px - middle)),
-        "most frames": lambda person: -len(person.frames),
+        "largest": lambda identity: -float((identity.sides_px**2).sum()),
+        "leftmost": lambda identity: float(identity.center_px[0]),
+        "rightmost": lambda identity: -float(identity.center_px[0]),
+        "most central": lambda identity: float(np.linalg.norm(identity.center_px - center)),
+        "most frames": lambda identity: -len(identity.frames),
     }
-    return sorted(people.persons, key=keys[order])
+    return sorted(identities.members, key=keys[by])
 
 
-def reference_appearance(picture: np.ndarray, detector: MediaPipeDetector) -> np.ndarray:
-    """The look of the largest face in a picture (H, W, 3), uint8 or float32 in [0, 1].
+def reference_appearance(image: np.ndarray, detector: FaceDetector) -> np.ndarray:
+    """Appearance of the largest face in an image (H, W, 3), uint8 or float32 in [0, 1].
 
     Raises:
-        FaceError: no face is in it.
+        FaceError: the image shows no face.
     """
-    faces = detector.detect(picture)
+    faces = detect_in_image(detector, image)
     if not faces:
         raise FaceError(
-            f"reference_face: no face found in the picture of {picture.shape[1]} x {picture.shape[0]} pixels. "
-            "Use a picture where the person is seen from the front."
+            f"reference_face: no face found in the image of {image.shape[1]} x {image.shape[0]} pixels. "
+            "Use an image of the person that looks towards the camera."
         )
-    return appearance(picture, faces[0].points)
-
-
-def _distance_to_reference(person: Identity, reference: np.ndarray) -> float:
-    """How far a person is from a look, made as bright as theirs: pictures of one person are lit differently."""
-    brightness = float(person.looks.mean()) / max(float(reference.mean()), 1.0)
-    return set_distance(person.looks, reference[None] * brightness)
-
-
-def no_face(people: Identities) -> FaceError:
-    """What to say of a clip without a face."""
-    return FaceError(
-        f"{people.source.name}: no face found in any of its {people.source.frame_count} frames. "
-        "Use a clip where a face of at least 40 pixels is seen from the front or nearly so, lower min_confidence, "
-        "or wire landmarks of your own."
-    )
-
-
-def _counted(count: int) -> str:
-    return "1 face was" if count == 1 else f"{count} faces were"
+    return appearance(image, faces[0].points)

@@ -1,4 +1,4 @@
-"""Moving pixels between a frame and the crop of a face: only the part of the frame that the crop covers.
+"""Affine warps between a frame and the crop of a face. They touch only the part of the frame under the crop.
 
 Every matrix maps frame pixels to crop pixels, with pixel centers at whole numbers.
 """
@@ -13,16 +13,14 @@ import numpy as np
 from ..errors import FaceError, cannot_import
 
 PixelBox = tuple[slice, slice]
+"""Rows and columns."""
 
-
-MARGIN_PX = 4  # bilinear neighbours, rounding, and the zeros that erosion and blur must see around the crop
-
-
+MARGIN_PX = 4  # for bilinear neighbors, rounding, and the zeros that erosion and blur need around the crop
 STRIP_ROWS = 64
 
 
 def crop_bounds(matrix: np.ndarray, crop_size: tuple[int, int], frame_size: tuple[int, int]) -> PixelBox:
-    """The part of a frame that a crop covers.
+    """The part of a frame under a crop.
 
     Args:
         matrix: (2, 3), frame pixels to crop pixels.
@@ -30,37 +28,37 @@ def crop_bounds(matrix: np.ndarray, crop_size: tuple[int, int], frame_size: tupl
         frame_size: height and width of the frame in pixels.
 
     Returns:
-        Rows and columns of the upright box around the crop, with a margin, clipped at the frame; empty where the
-        crop lies outside.
+        Rows and columns of the upright box around the crop, with a margin, clipped to the frame. The box is empty if
+        the crop lies outside the frame.
 
     Raises:
-        FaceError: the matrix holds no numbers, or flattens the face to a line.
+        FaceError: the matrix has NaN or infinite values, or maps the face to a line.
     """
     width, height = crop_size
     corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
     if not np.isfinite(matrix).all() or np.linalg.det(matrix[:, :2]) == 0:
-        raise FaceError(f"no face can be cut out with the matrix {matrix.tolist()}: the frame has none, or it is a dot")
+        raise FaceError(f"Internal error: no face can be cropped with matrix {matrix.tolist()}. Please report this.")
     in_frame = transform_points(corners, invert_affine(matrix))
     limit = np.array(frame_size[::-1])
     first = np.clip(np.floor(in_frame.min(axis=0)) - MARGIN_PX, 0, limit).astype(int)
-    last = np.clip(np.ceil(in_frame.max(axis=0)) + MARGIN_PX + 1, 0, limit).astype(int)
-    return slice(int(first[1]), int(last[1])), slice(int(first[0]), int(last[0]))
+    stop = np.clip(np.ceil(in_frame.max(axis=0)) + MARGIN_PX + 1, 0, limit).astype(int)
+    return slice(int(first[1]), int(stop[1])), slice(int(first[0]), int(stop[0]))
 
 
 def is_empty(box: PixelBox) -> bool:
-    """Whether a box holds no pixel."""
+    """Whether a box has no pixels."""
     return any(side.start >= side.stop for side in box)
 
 
 def strips(box: PixelBox) -> Iterator[PixelBox]:
-    """A box cut into strips of a few rows, whose pixels stay in the processor's cache while they are worked on."""
+    """Split a box into strips of a few rows, whose pixels fit into the processor's cache."""
     rows, columns = box
-    for first in range(rows.start, rows.stop, STRIP_ROWS):
-        yield slice(first, min(first + STRIP_ROWS, rows.stop)), columns
+    for start in range(rows.start, rows.stop, STRIP_ROWS):
+        yield slice(start, min(start + STRIP_ROWS, rows.stop)), columns
 
 
 def offset_matrix(matrix: np.ndarray, box: PixelBox) -> np.ndarray:
-    """The same map for a frame cut down to `box`: float64 (2, 3)."""
+    """The same map for a frame that is cut down to `box`: float64 (2, 3)."""
     rows, columns = box
     local = np.array(matrix, np.float64)
     local[:, 2] += local[:, :2] @ np.array([columns.start, rows.start], np.float64)
@@ -68,48 +66,51 @@ def offset_matrix(matrix: np.ndarray, box: PixelBox) -> np.ndarray:
 
 
 def warp_to_crop(pixels: np.ndarray, matrix: np.ndarray, crop_size: tuple[int, int], outside: float) -> np.ndarray:
-    """Pixels (h, w, 3) of a frame, or of a box of it, as a crop (height, width, 3): bilinear, filled with `outside`."""
+    """Warp pixels (h, w, 3) of a frame, or of a box of it, to a crop (height, width, 3).
+
+    It is bilinear. Crop pixels outside the frame get the value `outside`.
+    """
     cv2 = opencv()
     return cv2.warpAffine(pixels, matrix, crop_size, flags=cv2.INTER_LINEAR, borderValue=(outside,) * 4)
 
 
 def warp_to_frame(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], outside: float) -> np.ndarray:
-    """A crop (h, w) or (h, w, 3) laid into a frame, or a box of it, of `size` height and width."""
+    """Warp a crop (h, w) or (h, w, 3) to a frame, or a box of it, of `size` height and width."""
     cv2 = opencv()
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(pixels, matrix, size[::-1], flags=flags, borderValue=(outside,) * 4)
 
 
 def sample_bilinear(frame: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The colors of a frame (H, W, 3) at places (n, 2), x and y in pixels inside it: float32 (n, 3), bilinear."""
+    """The colors of a frame (H, W, 3) at places (n, 2), x and y in pixels inside the frame: float32 (n, 3)."""
     corner = places.min(axis=0).astype(int)
     last = np.ceil(places.max(axis=0)).astype(int)
-    box = np.ascontiguousarray(frame[corner[1] : last[1] + 1, corner[0] : last[0] + 1])
+    pixels = np.ascontiguousarray(frame[corner[1] : last[1] + 1, corner[0] : last[0] + 1])
     x, y = np.ascontiguousarray((places - corner).T[:, :, None], np.float32)
-    return opencv().remap(box, x, y, opencv().INTER_LINEAR)[:, 0].astype(np.float32)
+    return opencv().remap(pixels, x, y, opencv().INTER_LINEAR)[:, 0].astype(np.float32)
 
 
 def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points (n, 2) through a map (2, 3): (n, 2)."""
+    """Apply a map (2, 3) to points (n, 2): (n, 2)."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def invert_affine(matrix: np.ndarray) -> np.ndarray:
-    """The map back, crop pixels to frame pixels: float64 (2, 3)."""
+    """The inverse map, crop pixels to frame pixels: float64 (2, 3)."""
     return opencv().invertAffineTransform(np.asarray(matrix, np.float64))
 
 
 def resize_lanczos(pixels: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (h, w) or (h, w, 3) resized to `side` pixels each way with Lanczos-4."""
+    """Resize uint8 (h, w) or (h, w, 3) to `side` x `side` pixels with Lanczos-4."""
     cv2 = opencv()
     return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_LANCZOS4)
 
 
 def opencv() -> ModuleType:
-    """OpenCV, imported here so that the pack loads without it.
+    """The module cv2, imported late so that the pack loads without OpenCV.
 
     Raises:
-        DependencyError: it cannot be imported.
+        DependencyError: OpenCV cannot be imported.
     """
     try:
         import cv2

@@ -9,12 +9,12 @@ import av
 import numpy as np
 import pytest
 
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.detection import FaceDetector
 from latentsync.video.video_file import VideoFile
 from tests.support.real_clips import check_one_person, check_run
 
 
-def test_real_clip_has_one_person_in_every_frame(shared: Path, detector: MediaPipeDetector) -> None:
+def test_real_clip_has_one_person_in_every_frame(shared: Path, detector: FaceDetector) -> None:
     check_one_person(shared, detector, "demo3", small=True)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from latentsync.faces.detection import FaceDetector
 from latentsync.faces.identities import Identities, Identity, cluster_tracks
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.faces.tracker import track_faces
 from latentsync.video.video_file import VideoFile
 from tests.support.image_clip import Clip
@@ -68,10 +68,10 @@ def blanked(clip: Clip, first: int, stop: int, margin_px: int = 0) -> Clip:
     return Clip(frames)
 
 
-def found(clip: Clip, detector: MediaPipeDetector) -> Identities:
+def found(clip: Clip, detector: FaceDetector) -> Identities:
     return cluster_tracks(clip, track_faces(clip, detector))
 
 
-def always_on(person: Identity, one: Actor) -> bool:
-    """Whether a person is the actor in every frame that shows them."""
-    return all(one.holds(frame, points) for frame, points in zip(person.frames, person.points, strict=True))
+def always_on(identity: Identity, one: Actor) -> bool:
+    """Whether an identity is the actor in every frame that shows it."""
+    return all(one.holds(frame, points) for frame, points in zip(identity.frames, identity.points, strict=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from latentsync.faces.detection import LEFT_BROW, MESH_POINTS, NOSE, RIGHT_BROW, FaceDetection
+from latentsync.faces.mediapipe_detector import LEFT_BROW, MESH_POINTS, NOSE, RIGHT_BROW
 from latentsync.video.color import BT709, ColorSpace
 
 
@@ -54,6 +54,12 @@ def black(count: int, height: int = 100, width: int = 200) -> Clip:
     return Clip(np.zeros((count, height, width, 3), np.uint8))
 
 
+def still(count: int, height: int = 100, width: int = 200) -> Clip:
+    """The same noise in every frame: each part of the picture has an appearance of its own."""
+    frame = np.random.default_rng(7).integers(0, 256, (height, width, 3), np.uint8)
+    return Clip(np.repeat(frame[None], count, axis=0))
+
+
 def decoded(path: Path, count: int) -> np.ndarray:
     """The first frames of a video: uint8 (count, H, W, 3)."""
     with av.open(str(path)) as container:
@@ -61,9 +67,9 @@ def decoded(path: Path, count: int) -> np.ndarray:
         return np.stack([next(frames).to_ndarray(format="rgb24") for _ in range(count)])
 
 
-def drawn_face(x: float, y: float, side: float) -> FaceDetection:
-    """A face whose box is a square at x, y, with alignment points at fixed places of it."""
+def drawn_mesh(x: float, y: float, side: float) -> np.ndarray:
+    """A face mesh (468, 2) whose box is a square at x, y, with eyebrows and nose at known places of the box."""
     mesh = np.tile([[x, y], [x + side, y + side]], (MESH_POINTS // 2, 1))
     for group, (across, down) in ((LEFT_BROW, (0.25, 0.25)), (RIGHT_BROW, (0.75, 0.25)), (NOSE, (0.5, 0.75))):
         mesh[list(group)] = x + across * side, y + down * side
-    return FaceDetection(mesh)
+    return mesh

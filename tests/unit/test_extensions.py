@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from latentsync import LipSyncPipeline, Waveform
 from latentsync.compositing.mouth_blend import MouthBlender
 from latentsync.compositing.settings import BLENDERS, BlendSettings
-from latentsync.faces.detection import Box, BoxDetection, FaceDetection
+from latentsync.faces.detection import DetectionHints, FaceDetection, FaceDetector
 from latentsync.faces.detectors import DETECTORS
 from latentsync.output import formats
 from latentsync.output.formats import FORMATS
@@ -31,25 +30,14 @@ SPEECH = Waveform(torch.sin(torch.arange(2560) * 0.3)[None] * 0.5, 16_000)  # as
 SAMPLING = {"num_inference_steps": 1, "guidance_scale": 1.0}
 
 
-class CenterFace:
+class CenterFace(FaceDetector):
     """A detector that finds one face in the middle of every frame: a box, three points and a yaw; no mesh."""
 
-    def __enter__(self) -> CenterFace:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def detect_boxes(self, frame: np.ndarray) -> tuple[BoxDetection, ...]:
+    def detect(self, frame: np.ndarray, hints: DetectionHints) -> list[FaceDetection]:
         height, width = frame.shape[:2]
-        return (BoxDetection((width / 4, height / 4, width * 3 / 4, height * 3 / 4), 0.9),)
-
-    def detect(
-        self, index: int, frame: np.ndarray, boxes: Sequence[BoxDetection], tracked: Sequence[Box], *, tiled: bool
-    ) -> tuple[FaceDetection, ...]:
-        (x0, y0, x1, y1), score = boxes[0]
-        points = np.array([(0.3, 0.3), (0.7, 0.3), (0.5, 0.6)]) * (x1 - x0, y1 - y0) + (x0, y0)
-        return (FaceDetection((x0, y0, x1, y1), score, *points, yaw_degrees=0.0),)
+        brow_left, brow_right, nose = ((x * width, y * height) for x, y in ((0.4, 0.4), (0.6, 0.4), (0.5, 0.55)))
+        box = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+        return [FaceDetection(box, 0.9, brow_left, brow_right, nose, yaw=0.0)]
 
 
 @pytest.fixture
@@ -61,7 +49,7 @@ def source() -> FrameSource:
 @pytest.fixture(autouse=True)
 def center_face(monkeypatch: pytest.MonkeyPatch) -> None:
     """The row that adds a detector."""
-    monkeypatch.setitem(DETECTORS, "center", lambda _folders, _min_confidence: CenterFace())
+    monkeypatch.setitem(DETECTORS, "center", lambda _locate, _min_confidence: CenterFace())
 
 
 def lip_sync(pipe: LipSyncPipeline, source: FrameSource, folder: Path, **options: object):

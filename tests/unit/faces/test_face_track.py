@@ -18,8 +18,8 @@ def person(frames: list[int], number: int = 1, x: float = 0, side: float = 40, y
     at = np.array(frames)
     points = FACE + np.array([x, 0]) + at[:, None, None] * np.array([1.0, 0])
     boxes = np.stack([x + at, at * 0, x + at + side, at * 0 + side], axis=1).astype(float)
-    looks = np.zeros((1, 12, 16, 3), np.float32)
-    return Identity(number, at, points, boxes, np.ones(len(at)), np.full(len(at), yaw), looks)
+    appearances = np.zeros((1, 12, 16, 3), np.float32)
+    return Identity(number, at, points, boxes, np.ones(len(at)), np.full(len(at), yaw), appearances)
 
 
 def people(*persons: Identity, cuts: tuple[int, ...] = ()) -> Identities:
@@ -101,7 +101,7 @@ def test_face_track_sorts_identities(order: str, numbers: list[int]) -> None:
 
 def test_face_track_names_choice_that_is_not_there() -> None:
     alone = people(person([1, 2, 3]))
-    with pytest.raises(FaceError, match="no face 1 to choose; 1 face was found"):
+    with pytest.raises(FaceError, match=r"face_index 1 does not exist\. The video has 1 face, counted from 0"):
         select(alone, "largest", 1)
     with pytest.raises(FaceError, match="no face found in any of its 40 frames"):
         select(people())

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from latentsync.errors import FaceError
-from latentsync.faces.precomputed import from_comfyui, read_json
-from tests.support.image_clip import black, drawn_face
+from latentsync.faces.mediapipe_detector import face_from_mesh
+from latentsync.faces.precomputed import PrecomputedDetector, from_comfyui, read_json
+from latentsync.faces.tracker import track_faces
+from tests.support.image_clip import black, drawn_mesh
 
-SMALL = drawn_face(120, 20, 30).landmarks
-LARGE = drawn_face(10, 20, 60).landmarks
+SMALL = drawn_mesh(120, 20, 30)
+LARGE = drawn_mesh(10, 20, 60)
 
 
 def _landmarks(*frames: list[Any], size: Any = (100, 200)) -> dict[str, Any]:
@@ -24,8 +26,8 @@ def _landmarks(*frames: list[Any], size: Any = (100, 200)) -> dict[str, Any]:
 def test_precomputed_sorts_faces_largest_first(kind: Any) -> None:
     frames = from_comfyui(_landmarks([kind(SMALL), kind(LARGE)], []), black(2))
     assert [len(faces) for faces in frames] == [2, 0]
-    np.testing.assert_array_equal(frames[0][0].landmarks, LARGE)
-    assert frames[0][0].landmarks.dtype == np.float64
+    assert vars(frames[0][0]) == vars(face_from_mesh(LARGE))
+    assert frames[0][0].points.dtype == np.float64
 
 
 def test_precomputed_one_frame_serves_all() -> None:
@@ -35,7 +37,14 @@ def test_precomputed_one_frame_serves_all() -> None:
 
 def test_precomputed_scales_landmarks_of_resized_copy() -> None:
     (faces,) = from_comfyui(_landmarks([LARGE / 2], size=[50, 100]), black(1))
-    np.testing.assert_allclose(faces[0].landmarks, LARGE)
+    assert faces[0].box == face_from_mesh(LARGE).box
+    np.testing.assert_allclose(faces[0].points, face_from_mesh(LARGE).points)
+
+
+def test_precomputed_detector_gives_the_faces_of_each_frame() -> None:
+    frames = from_comfyui(_landmarks([LARGE], [], [SMALL]), black(3))
+    results = list(track_faces(black(3), PrecomputedDetector(frames)))
+    assert [tuple(face.detection for face in result.faces) for result in results] == frames
 
 
 def test_precomputed_refuses_landmarks_of_other_video() -> None:
@@ -71,7 +80,7 @@ def test_precomputed_reads_json(tmp_path: Path) -> None:
     path = tmp_path / "faces.json"
     path.write_text(json.dumps(_landmarks([LARGE.tolist()])), encoding="utf-8")
     (faces,) = from_comfyui(read_json(path), black(1))
-    np.testing.assert_array_equal(faces[0].landmarks, LARGE)
+    assert vars(faces[0]) == vars(face_from_mesh(LARGE))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])

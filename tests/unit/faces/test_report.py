@@ -15,9 +15,9 @@ import pytest
 from latentsync.cli.main import main
 from latentsync.faces import report
 from latentsync.faces.alignment import affine_matrices, crop
+from latentsync.faces.detection import FaceDetector
 from latentsync.faces.face_track import TrackSettings, build_face_track
 from latentsync.faces.identities import Identities, Identity, reference_appearance, select
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.output.video_writer import VideoWriter
 from tests.support.heads import SIDE_PX, actor, blanked, found, staged
 from tests.support.image_clip import Clip, black
@@ -33,7 +33,7 @@ def pair(shared: Path) -> Clip:
 
 
 @pytest.fixture(scope="module")
-def people(pair: Clip, detector: MediaPipeDetector) -> Identities:
+def identities(pair: Clip, detector: FaceDetector) -> Identities:
     return found(pair, detector)
 
 
@@ -46,41 +46,43 @@ def video(pair: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_report_lists_people_and_frames_left_alone(people: Identities) -> None:
-    chosen = select(people, "leftmost")
-    said = report.report_text(people, followed(people, chosen)).splitlines()
+def test_report_lists_people_and_frames_left_alone(identities: Identities) -> None:
+    chosen = select(identities, "leftmost")
+    said = report.report_text(identities, followed(identities, chosen)).splitlines()
     assert said[0] == "clip: 30 frames, 1 shot(s), 2 face(s)"
     assert said[1].startswith("  1 (chosen): 18 of 30 frames (0-7, 20-29), ")
     assert said[2].startswith("  2: 30 of 30 frames (0-29), ")
-    assert said[3:] == ["  face in 18 of 30 frames", "  left as they are: 8-19"]
+    assert said[3:] == ["  face in 18 of 30 frames", "  unchanged: 8-19"]
 
 
-def test_report_names_frames_beyond_yaw_limit(people: Identities) -> None:
-    chosen = select(people, "rightmost")
+def test_report_names_frames_beyond_yaw_limit(identities: Identities) -> None:
+    chosen = select(identities, "rightmost")
     yaws = np.where(np.isin(chosen.frames, [10, 11]), 80.0, 0.0)
     turned = replace(chosen, yaws=yaws)
-    assert report.report_text(people, followed(people, turned)).splitlines()[3:] == [
+    assert report.report_text(identities, followed(identities, turned)).splitlines()[3:] == [
         "  face in 30 of 30 frames",
-        "  bridged: 10-11",
+        "  filled: 10-11",
     ]
-    assert report.report_json(people, followed(people, turned, max_gap_frames=1))["lips"]["left"] == [[10, 12]]
+    assert report.report_json(identities, followed(identities, turned, max_gap_frames=1))["track"]["unchanged"] == [
+        [10, 12]
+    ]
 
 
-def followed(people: Identities, person: Identity, **settings: Any) -> report.Selection:
+def followed(identities: Identities, identity: Identity, **settings: Any) -> report.Selection:
     how = TrackSettings(**settings)
-    return report.Selection(person, build_face_track(people, person, how), how)
+    return report.Selection(identity, build_face_track(identities, identity, how), how)
 
 
-def test_report_without_people(detector: MediaPipeDetector) -> None:
+def test_report_without_people(detector: FaceDetector) -> None:
     assert report.report_text(found(black(3), detector)) == "clip: 3 frames, 1 shot(s), 0 face(s)"
 
 
-def test_report_contact_sheet_numbers_everybody(people: Identities) -> None:
-    crops = list(report.identity_crops(people, 256))
+def test_report_contact_sheet_numbers_everybody(identities: Identities) -> None:
+    crops = list(report.identity_crops(identities, 256))
     assert [numbered.shape for numbered in crops] == [(256, 256, 3)] * 2
     decoded = cv2.imdecode(np.frombuffer(report.contact_sheet(crops), np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(decoded[..., ::-1], np.hstack(crops))
-    bare = [numberless(people, person) for person in people.persons]
+    bare = [numberless(identities, identity) for identity in identities.members]
     for numbered, plain in zip(crops, bare, strict=True):
         changed = (numbered != plain).any(axis=-1)
         assert changed[:60, :60].any(), "a number in the upper left corner"
@@ -90,20 +92,19 @@ def test_report_contact_sheet_numbers_everybody(people: Identities) -> None:
     assert pixels[0] < pixels[1], "a 1 is thinner than a 2"
 
 
-def numberless(people: Identities, person: Identity) -> np.ndarray:
-    """The crop that `report.crops` numbers."""
-    best = report._best(person)
-    at = int(np.flatnonzero(person.frames == best)[0])
-    matrix = affine_matrices(person.points[at : at + 1], 256, (), "zero-lag")[0]
-    return crop(next(people.source.read([best])), matrix, 256).transpose(1, 2, 0)
+def numberless(identities: Identities, identity: Identity) -> np.ndarray:
+    """The crop of `report.identity_crops` without its number."""
+    best = report.best_frame(identity)
+    matrix = affine_matrices(identity.points[identity.frames == best], 256, (), "zero-lag")[0]
+    return crop(next(identities.source.read([best])), matrix, 256).transpose(1, 2, 0)
 
 
-def test_reference_picture_selects_person(people: Identities, pair: Clip, detector: MediaPipeDetector) -> None:
+def test_reference_picture_selects_person(identities: Identities, pair: Clip, detector: FaceDetector) -> None:
     for left, number in ((0, 1), (2 * SIDE_PX, 2)):
         picture = pair.frames[25][:, left : left + SIDE_PX]
         bright = (picture * 0.7).astype(np.uint8)
         for given in (picture, bright, cv2.resize(picture, None, fx=1.7, fy=1.7).astype(np.float32) / 255):
-            assert select(people, reference=reference_appearance(given, detector)).number == number
+            assert select(identities, reference=reference_appearance(given, detector)).number == number
 
 
 def command(video: Path, shared: Path, tmp_path: Path, *more: object) -> int:
@@ -122,7 +123,7 @@ def test_faces_command_prints_json_and_writes_crops(
     told = json.loads(capsys.readouterr().out)
     assert [face["frames"] for face in told["faces"]] == [18, 30]
     assert told["chosen"] == 1
-    assert told["lips"] == {"frames": 18, "bridged": [], "left": [[8, 20]]}
+    assert told["track"] == {"frames": 18, "filled": [], "unchanged": [[8, 20]]}
     assert cv2.imdecode(np.frombuffer(png.read_bytes(), np.uint8), cv2.IMREAD_COLOR).shape == (256, 512, 3)
 
 
@@ -130,7 +131,7 @@ def test_faces_command_max_gap_fills_gaps(
     shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(video, shared, tmp_path, "--face", "leftmost", "--max-gap", 12) == 0
-    assert "  bridged: 8-19" in capsys.readouterr().out.splitlines()
+    assert "  filled: 8-19" in capsys.readouterr().out.splitlines()
 
 
 def test_faces_command_refuses_bad_arguments(
@@ -138,16 +139,16 @@ def test_faces_command_refuses_bad_arguments(
 ) -> None:
     assert command(video, shared, tmp_path, "-o", "crops.jpg") == 2
     assert command(video, shared, tmp_path, "--face-index", 2) == 1
-    assert "there is no face 2 to choose; 2 faces were found" in capsys.readouterr().err
+    assert "face_index 2 does not exist. The video has 2 faces, counted from 0" in capsys.readouterr().err
     assert command(video, shared, tmp_path, "--min-confidence", 0) == 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (480, 640)])
-def test_tracker_frames_without_face_give_nobody(detector: MediaPipeDetector, size: tuple[int, int]) -> None:
+def test_tracker_frames_without_face_give_nobody(detector: FaceDetector, size: tuple[int, int]) -> None:
     for count in (1, 3):
-        assert found(Clip(np.zeros((count, *size, 3), np.uint8)), detector).persons == ()
+        assert found(Clip(np.zeros((count, *size, 3), np.uint8)), detector).members == ()
 
 
-def test_tracker_accepts_one_frame(shared: Path, detector: MediaPipeDetector) -> None:
-    people = found(staged(actor(shared, "demo1", np.zeros(1)), width=SIDE_PX), detector)
-    assert build_face_track(people, select(people)).present.tolist() == [True]
+def test_tracker_accepts_one_frame(shared: Path, detector: FaceDetector) -> None:
+    identities = found(staged(actor(shared, "demo1", np.zeros(1)), width=SIDE_PX), detector)
+    assert build_face_track(identities, select(identities)).present.tolist() == [True]
