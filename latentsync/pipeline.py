@@ -321,7 +321,7 @@ def select_face(
     settings = settings or TrackSettings()
     identity = select(identities, face, index, reference)
     track = build_face_track(identities, identity, settings)
-    track = replace(track, params={**track.params, "face": face, "face_index": index})
+    track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})
     return Selection(identity, track, settings)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -46,11 +46,11 @@ class DetectionCache:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
-                return Found(Identities(source, kept.members, kept.cuts), kept.warnings)
+                return Found(Identities(source, kept.members, kept.cuts, kept.params), kept.warnings)
         people = search()
         found = Found(people, tuple(source.warnings()))
         with self._lock:
-            self._kept[key] = _Kept(people.members, people.cuts, found.warnings)
+            self._kept[key] = _Kept(people.members, people.cuts, people.params, found.warnings)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
@@ -59,6 +59,7 @@ class DetectionCache:
 class _Kept(NamedTuple):
     members: tuple[Identity, ...]
     cuts: tuple[int, ...]
+    params: Mapping[str, object]
     warnings: tuple[str, ...]
 
 

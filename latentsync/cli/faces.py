@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..weights.locate import folders_in
+from ..weights.locate import folders_in, require
 from . import options
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def faces(args: argparse.Namespace) -> None:
         if args.output.suffix.lower() != ".png":
             raise UsageError(f"Faces are written as PNG: -o needs a name that ends in .png, not {args.output.name!r}.")
         options.check_output_path(args.output, [args.video, args.reference_face, args.landmarks])
-    identities, selection = search(VideoFile(args.video), args)
+    identities, select = search(VideoFile(args.video), args)
+    selection = select() if identities.members else None
     if args.json:
         sys.stdout.write(json.dumps(report.report_json(identities, selection), indent=2) + "\n")
     else:
@@ -53,16 +54,12 @@ def faces(args: argparse.Namespace) -> None:
 
 def find_face(source: FrameSource, args: argparse.Namespace) -> Selection:
     """The selected face of a source. Raises FaceError if there is none."""
-    from ..faces.identities import no_face
-
-    identities, selection = search(source, args)
-    if selection is None:
-        raise no_face(identities)
-    return selection
+    _, select = search(source, args)
+    return select()
 
 
-def search(source: FrameSource, args: argparse.Namespace) -> tuple[Identities, Selection | None]:
-    """Everybody in a source, and the selected face, if there is any. Bad flags are refused before the long search."""
+def search(source: FrameSource, args: argparse.Namespace) -> tuple[Identities, Callable[[], Selection]]:
+    """Everybody in a source, and a function that selects one of them. Bad flags are refused before the long search."""
     from ..faces import precomputed
     from ..faces.detectors import open_detector
     from ..faces.identities import reference_appearance
@@ -84,10 +81,9 @@ def search(source: FrameSource, args: argparse.Namespace) -> tuple[Identities, S
         landmarks=None if args.landmarks is None else precomputed.read_json(args.landmarks),
         progress=True,
     )
-    if not identities.members:
-        return identities, None
-    selection = select_face(identities, args.face, args.face_index, reference=reference, settings=settings)
-    return identities, selection
+    return identities, partial(
+        select_face, identities, args.face, args.face_index, reference=reference, settings=settings
+    )
 
 
 def _write_crops(identities: Identities, path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -72,11 +72,13 @@ class Identities:
     source: the frames that were searched.
     members: by number.
     cuts: the first frame of every shot but the first.
+    params: how they were detected, for the run record.
     """
 
     source: FrameSource
     members: tuple[Identity, ...]
     cuts: tuple[int, ...]
+    params: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def __repr__(self) -> str:
         return f"Identities({len(self.members)} in {self.source.name}, {len(self.cuts)} cuts)"
