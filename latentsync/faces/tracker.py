@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
 
 TILED_EVERY_FRAMES = 25  # tiled search for more faces while some are tracked: it takes as long as ten meshes
+MAX_TILED_INTERVAL_FRAMES = 50  # between tiled searches while no face is tracked: 2 s at 25 fps
+NEW_SHOT_RATIO = 2.0  # of the change to the frame before: in flicker and fast pans, all frames change alike
 MAX_MISSED_FRAMES = 6  # a track ends if it misses its face in more frames
 MAX_SHIFT = 0.6  # of a face between two frames, in sides of its box
 MAX_GROWTH = 1.6  # of the side of its box
@@ -61,19 +63,32 @@ class _Track(NamedTuple):
 def track_faces(source: FrameSource, detector: FaceDetector) -> Generator[FrameResult, None, None]:
     """Detect the faces of each source frame in turn, and link them to tracks.
 
+    Faces that only the tiled search finds enter their track late. While others are tracked, the delay is less than 25
+    frames. Otherwise it is at most the number of frames since the last face or cut, and less than 50: the interval
+    between searches doubles while they find nothing.
+
     Another thread decodes the next frames and runs the detector's first pass. Close this generator before the detector.
     """
     active: list[_Track] = []
     track_count = 0
     previous: np.ndarray | None = None
+    change = 0.0  # from the frame before, in levels
+    next_tiled, interval = 0, 1  # in frames, for the time without a tracked face
     with closing(prefetch(_read(source, detector))) as frames:
         for index, (frame, small, boxes) in enumerate(frames):
-            if previous is None or difference(small, previous) >= CUT_LEVELS:
-                active = []
+            last_change, change = change, 0.0 if previous is None else difference(small, previous)
             previous = small
-            tiled = not active or index % TILED_EVERY_FRAMES == 0
+            if change >= CUT_LEVELS:
+                active = []
+                if change >= NEW_SHOT_RATIO * last_change:
+                    next_tiled, interval = index, 1
+            tiled = index % TILED_EVERY_FRAMES == 0 if active else index >= next_tiled
             hints = DetectionHints(index, boxes, [track.box for track in active], tiled)
             faces = _link(frame, largest_first(detector.detect(frame, hints)), active, track_count)
+            if faces:
+                next_tiled, interval = index + 1, 1
+            elif tiled:
+                next_tiled, interval = index + interval, min(2 * interval, MAX_TILED_INTERVAL_FRAMES)
             track_count = max([track_count, *(face.track + 1 for face in faces)])
             active = _update(active, faces)
             yield FrameResult(small, faces)
