@@ -15,7 +15,7 @@ import torch
 
 from latentsync.compositing.box_blend import paste_box
 from latentsync.compositing.mouth_blend import MouthBlender
-from latentsync.compositing.settings import MaskEdge
+from latentsync.compositing.settings import BlendSettings
 from latentsync.faces.alignment import crop_size
 
 HEIGHT_PX, WIDTH_PX = 1920, 1080
@@ -29,7 +29,7 @@ def main(frames: int) -> None:
     print("crop | mouth, ms | box, ms | copy of the frame, ms")
     for resolution in (256, 512):
         face = torch.rand(3, resolution, resolution) * 2 - 1
-        mouth = MouthBlender(resolution, MaskEdge())
+        mouth = MouthBlender(resolution, BlendSettings())
         ways: list[Callable[[np.ndarray], object]] = [
             lambda matrix, mouth=mouth, face=face: mouth.paste(frame, face, matrix),
             lambda matrix, face=face: paste_box(frame, face, matrix),

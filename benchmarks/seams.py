@@ -24,7 +24,7 @@ from latentsync.audio.waveform import Waveform
 from latentsync.compositing import box_blend
 from latentsync.compositing.compositor import composite
 from latentsync.compositing.mouth_blend import MouthBlender
-from latentsync.compositing.settings import BlendSettings, MaskEdge
+from latentsync.compositing.settings import BlendSettings
 from latentsync.faces import alignment
 from latentsync.faces.alignment import keep_mask
 from latentsync.faces.face_track import FaceTrack, build_face_track
@@ -96,7 +96,7 @@ def drawn() -> np.ndarray:
     boxed = box_blend.apply_inpaint_mask(bright[None], seen[None], keep_mask(RESOLUTION))[0]
     made = [
         frame,
-        MouthBlender(RESOLUTION, MaskEdge()).paste(frame, bright, matrix),
+        MouthBlender(RESOLUTION, BlendSettings()).paste(frame, bright, matrix),
         box_blend.paste_box(frame, boxed, matrix),
     ]
     parts = [cv2.resize(picture[SHOWN], None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_CUBIC) for picture in made]

@@ -26,7 +26,7 @@ from benchmarks.media import loop_sound, loop_video
 from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
 from latentsync.audio.features import AudioFeatures
 from latentsync.audio.reader import read_audio
-from latentsync.compositing import color_match
+from latentsync.compositing.color_match import ColorMatcher
 from latentsync.compositing.compositor import composite
 from latentsync.compositing.mouth_blend import MouthBlender
 from latentsync.compositing.settings import BlendSettings
@@ -89,11 +89,11 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
     features = AudioFeatures(torch.zeros(int(50 * source.duration_seconds), AUDIO_STATES, AUDIO_WIDTH), sound)
     noise = torch.zeros(1, 4, 1, 32, 32)
     codec, settings = PoolingCodec(), SamplerSettings(num_inference_steps=1, guidance_scale=1)
-    read, crop, paste, matched = VideoFile.read, alignment.crop, MouthBlender.paste, color_match.Ring.match
+    read, crop, paste, matched = VideoFile.read, alignment.crop, MouthBlender.paste, ColorMatcher.match_color
     VideoFile.read = lambda *given: _timed_each(read(*given), "decode, twice", spent)
     alignment.crop = _timed(crop, "crop", spent)
     MouthBlender.paste = _timed(paste, "blend", spent)
-    color_match.Ring.match = _timed(matched, "match colors", spent)
+    ColorMatcher.match_color = _timed(matched, "match colors", spent)
     start = time.perf_counter()
     samples = sampler.sample_windows(Deaf(), codec, track, features, timeline, settings, noise)
     lips = sampler.build_lip_track(samples, track, timeline, sound, codec)
@@ -105,7 +105,7 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
         ending = time.perf_counter()
     spent["encode"] += time.perf_counter() - ending
     whole = time.perf_counter() - start
-    VideoFile.read, alignment.crop, MouthBlender.paste, color_match.Ring.match = read, crop, paste, matched
+    VideoFile.read, alignment.crop, MouthBlender.paste, ColorMatcher.match_color = read, crop, paste, matched
     return {**spent, "everything but the networks": whole}
 
 

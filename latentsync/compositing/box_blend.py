@@ -1,20 +1,58 @@
-"""From the decoded crop back into the frame."""
+"""Blend mode "box": paste the whole face crop with a soft edge, like the official code."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..faces.alignment import crop_size
+from ..faces import alignment
+from ..faces.alignment import crop_size, keep_mask
 from ..faces.warp import PixelBox, crop_bounds, is_empty, offset_matrix, opencv, strips, warp_to_frame
 from ..video.color import max_value
 
-FINE_EDGE_PX = 8  # an edge so wide is blurred at its own size; a wider one made smaller is off by less than a level
+if TYPE_CHECKING:
+    from .settings import BlendSettings
+
+FULL_SIZE_BLUR_PX = 8  # a wider blur runs on a smaller mask; the error stays below 1/255
+
+
+class BoxBlender:
+    """Pastes the whole crop. Outside the inpainting mask the crop holds the original pixels, resampled twice.
+
+    Args:
+        resolution: side of the square model crop in pixels.
+        settings: not used, this mode has no options.
+    """
+
+    def __init__(self, resolution: int, settings: BlendSettings) -> None:  # noqa: ARG002 - see `Blender`
+        self._resolution = resolution
+        self._keep_mask = keep_mask(resolution)
+
+    def prepare(self, faces: list[torch.Tensor], frames: list[np.ndarray], matrices: np.ndarray) -> list[torch.Tensor]:
+        """Replace the pixels outside the inpainting mask with those of the original frames."""
+        crops = [alignment.crop(frame, m, self._resolution) for frame, m in zip(frames, matrices, strict=True)]
+        square = (self._resolution, self._resolution)
+        batch = torch.stack(faces)
+        if batch.shape[2:] != square:
+            batch = F.interpolate(batch, square, mode="bicubic", antialias=True)
+        return list(apply_inpaint_mask(batch, np.stack(crops), self._keep_mask))
+
+    def paste(
+        self, frame: np.ndarray, face: torch.Tensor, matrix: np.ndarray, opacity: float | np.ndarray = 1.0
+    ) -> np.ndarray:
+        """See `Blender.paste`.
+
+        Raises:
+            FaceError: the matrix belongs to a frame without a face.
+        """
+        return alpha_blend(frame, paste_box(frame, face, matrix), opacity)
 
 
 def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.ndarray) -> np.ndarray:
-    """Lay a face into its frame as upstream does: the whole crop, softened towards its edge.
+    """Paste the whole crop with a soft edge, as the official code does.
 
     Args:
         frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
@@ -22,101 +60,101 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
         matrix: (2, 3), frame pixels to the crop of `crop_size(R)`.
 
     Returns:
-        A new frame of the same dtype; pixels outside the face's box are those of `frame`.
+        A new frame of the same dtype. Pixels outside the bounds of the crop equal those of `frame`.
 
     Raises:
-        FaceError: the matrix is that of a frame without the face.
+        FaceError: the matrix belongs to a frame without a face.
     """
-    brightest = max_value(frame)
-    crop = to_crop_aspect(torch.as_tensor(face)) * (brightest / 2) + brightest / 2
-    height, width = crop.shape[:2]
-    box = crop_bounds(matrix, (width, height), (frame.shape[0], frame.shape[1]))
+    cv2 = opencv()
+    white = max_value(frame)
+    crop = to_crop_aspect(torch.as_tensor(face)) * (white / 2) + white / 2
+    crop_px = (crop.shape[1], crop.shape[0])
+    box = crop_bounds(matrix, crop_px, (frame.shape[0], frame.shape[1]))
     pasted = frame.copy()
     if is_empty(box):
         return pasted
-    cover, weight = _cover_and_weight(box, matrix, (width, height))
+    coverage, weight = _coverage_and_weight(box, matrix, crop_px)
     for strip in strips(box):
         rows = slice(strip[0].start - box[0].start, strip[0].stop - box[0].start)
-        under = pasted[strip]
-        over = warp_to_frame(crop, offset_matrix(matrix, strip), under.shape[:2], outside=brightest / 2)
-        under[:] = _blend(under, over.clip(0, brightest, out=over), cover[rows], weight[rows])
+        target = pasted[strip]
+        warped = warp_to_frame(crop, offset_matrix(matrix, strip), target.shape[:2], outside=white / 2)
+        np.clip(warped, 0, white, out=warped)
+        background = target.astype(np.float32)
+        cv2.multiply(warped, cv2.merge([weight[rows] * coverage[rows]] * 3), dst=warped)
+        cv2.multiply(background, cv2.merge([1 - weight[rows]] * 3), dst=background)
+        target[:] = cv2.add(warped, background, dst=warped).astype(frame.dtype)
     return pasted
 
 
-def alpha_blend(frame: np.ndarray, pasted: np.ndarray, level: float | np.ndarray) -> np.ndarray:
-    """A frame on its way to `pasted`, both (H, W, 3).
+def alpha_blend(frame: np.ndarray, pasted: np.ndarray, opacity: float | np.ndarray) -> np.ndarray:
+    """Blend `pasted` over `frame`, both (H, W, 3). Pixels that are equal in both stay bit-exact.
 
     Args:
-        level: 0 is the frame, 1 is `pasted`: one number, or float32 (H, W). Pixels alike in both stay what they are.
+        opacity: 0 gives `frame`, 1 gives `pasted`. One number, or float32 (H, W).
     """
-    share = level[..., None] if isinstance(level, np.ndarray) else np.float32(level)
-    if np.all(share == 1):
+    alpha = opacity[..., None] if isinstance(opacity, np.ndarray) else np.float32(opacity)
+    if np.all(alpha == 1):
         return pasted
-    between = frame + share * (pasted.astype(np.float32) - frame)
-    return (np.rint(between) if frame.dtype.kind == "u" else between).astype(frame.dtype)
+    blended = frame + alpha * (pasted.astype(np.float32) - frame)
+    return (np.rint(blended) if frame.dtype.kind == "u" else blended).astype(frame.dtype)
 
 
 def apply_inpaint_mask(
-    decoded: torch.Tensor, crops: np.ndarray | torch.Tensor, keep: np.ndarray | torch.Tensor
+    faces: torch.Tensor, crops: np.ndarray | torch.Tensor, mask: np.ndarray | torch.Tensor
 ) -> torch.Tensor:
-    """The decoded faces where the model regenerates, the source's own crops elsewhere.
+    """Combine the decoded faces inside the inpainting mask with the original crops outside it.
 
     Args:
-        decoded: (n, 3, R, R), about [-1, 1].
-        crops: uint8 (n, 3, R, R), the source's crops.
-        keep: float32 (R, R), 1 where the source is kept.
+        faces: (n, 3, R, R), about [-1, 1].
+        crops: uint8 (n, 3, R, R), crops of the original frames.
+        mask: float32 (R, R), 1 where the original pixels stay, see `keep_mask`.
 
     Returns:
-        (n, 3, R, R) on the device and in the dtype of `decoded`.
+        (n, 3, R, R) on the device and in the dtype of `faces`.
     """
-    kept = torch.as_tensor(keep).to(decoded)
-    source = torch.as_tensor(crops).to(decoded) / 127.5 - 1
-    return decoded * (1 - kept) + source * kept
+    keep = torch.as_tensor(mask).to(faces)
+    originals = torch.as_tensor(crops).to(faces) / 127.5 - 1
+    return faces * (1 - keep) + originals * keep
 
 
 def to_crop_aspect(face: torch.Tensor) -> np.ndarray:
-    """A square face (3, R, R) in the proportions of its crop: float32 (height, width, 3), C-contiguous."""
+    """Resize a square face (3, R, R) to `crop_size(R)`: float32 (height, width, 3), C-contiguous."""
     width, height = crop_size(face.shape[-1])
     pixels = face.detach().float()[None]
     resized = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True, align_corners=False)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).cpu().numpy())
 
 
-def _blend(under: np.ndarray, over: np.ndarray, cover: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """`over` on `under`, both (h, w, 3), by the crop's cover and its blend weight, (h, w) in [0, 1] each."""
-    cv2 = opencv()
-    base = under.astype(np.float32)
-    over = cv2.multiply(over, cv2.merge([weight * cover] * 3), dst=over)
-    base = cv2.multiply(base, cv2.merge([1 - weight] * 3), dst=base)
-    return cv2.add(over, base, dst=over).astype(under.dtype)
+def _coverage_and_weight(box: PixelBox, matrix: np.ndarray, crop_px: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """How far the crop covers each pixel of the box, and its blend weight: float32 (h, w) in [0, 1] each.
 
-
-def _cover_and_weight(box: PixelBox, matrix: np.ndarray, crop_px: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (h, w) of the box: how far the crop covers each pixel, and its blend weight.
-
-    The weight is the cover shrunk by a twentieth of its side, and blurred as far. The cover is worked out in 255
-    levels, since it is 0 or 1 but for its outline.
+    The weight is the coverage, eroded by a twentieth of its side and blurred as far. The coverage has 256 levels,
+    because it is 0 or 1 except at its outline. `crop_px` is width and height.
     """
     cv2 = opencv()
-    width, height = crop_px
-    size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-    inside = warp_to_frame(np.full((height, width), 255, np.uint8), offset_matrix(matrix, box), size, outside=0)
-    levels = cv2.erode(inside, np.ones((2, 2), np.uint8))
-    cover = levels * np.float32(1 / 255)
+    ones = np.full((crop_px[1], crop_px[0]), 255, np.uint8)
+    box_size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
+    warped = warp_to_frame(ones, offset_matrix(matrix, box), box_size, outside=0)
+    levels = cv2.erode(warped, np.ones((2, 2), np.uint8))
+    coverage = levels * np.float32(1 / 255)
     edge_px = int((cv2.sumElems(levels)[0] / 255) ** 0.5) // 20
     if edge_px == 0:
-        return cover, cover
-    return cover, _blurred(cv2.erode(levels, np.ones((2 * edge_px, 2 * edge_px), np.uint8)), edge_px)
+        return coverage, coverage
+    return coverage, _blur_mask(cv2.erode(levels, np.ones((2 * edge_px, 2 * edge_px), np.uint8)), edge_px)
 
 
-def _blurred(levels: np.ndarray, edge_px: int) -> np.ndarray:
-    """float32 (h, w) in [0, 1] of uint8 (h, w) blurred as far as `edge_px`, a wide blur at a fraction of the size."""
+def _blur_mask(levels: np.ndarray, edge_px: int) -> np.ndarray:
+    """Blur uint8 (h, w) with a kernel of `2 * edge_px + 1`: float32 (h, w) in [0, 1].
+
+    A wide blur runs on a mask that is smaller by an integer factor.
+    """
     cv2 = opencv()
-    times = max(edge_px // FINE_EDGE_PX, 1)
+    factor = max(edge_px // FULL_SIZE_BLUR_PX, 1)
     height, width = levels.shape
-    small = cv2.resize(levels, (-(-width // times), -(-height // times)), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(levels, (-(-width // factor), -(-height // factor)), interpolation=cv2.INTER_AREA)
     small = small * np.float32(1 / 255)
-    reach_px = round(edge_px / times)
-    variance = (0.3 * (edge_px - 1) + 0.8) ** 2 - (times**2 - 1) / 4  # less what averaging and interpolating blur
-    blurred = cv2.GaussianBlur(small, (2 * reach_px + 1, 2 * reach_px + 1), variance**0.5 / times)
+    radius_px = round(edge_px / factor)
+    # The official sigma, less what averaging and interpolation blur.
+    variance = (0.3 * (edge_px - 1) + 0.8) ** 2 - (factor**2 - 1) / 4
+    blurred = cv2.GaussianBlur(small, (2 * radius_px + 1, 2 * radius_px + 1), variance**0.5 / factor)
     return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,6 +1,7 @@
-"""The colors of a new face brought to those of the footage around it.
+"""Match the colors of a new face to those of the frame around the mask.
 
-Around the mask the network gives back what it was shown; where it does so in other colors, the mouth has them too.
+Outside the inpainting mask the model reconstructs the crop that it received. If the colors differ there, they differ in
+the mouth too.
 """
 
 from __future__ import annotations
@@ -15,24 +16,16 @@ from ..faces.alignment import crop_size, keep_mask
 from ..faces.warp import invert_affine, opencv, sample_bilinear, transform_points
 from ..video.color import max_value
 
-RING_SHARE = 0.08  # of the crop's side: how far around the mask colors are compared
-
-
-STRIDE_PX = 2  # between the pixels compared: neighbours tell the same
-
-
-CARRY = 0.8  # of the previous frame's correction
-
-
-STRONGEST_GAIN = 1.4
-
-
-FLAT = 1 / 255  # a spread of colors below a level says nothing
+RING_WIDTH = 0.08  # in crop sides: colors are compared within this distance of the mask
+STRIDE_PX = 2  # between compared pixels
+SMOOTHING = 0.8  # weight of the previous frame's correction
+MAX_GAIN = 1.4
+MIN_SPREAD = 1 / 255  # below this standard deviation, a channel's gain stays 1
 
 
 @dataclass(frozen=True, eq=False)
 class ColorCorrection:
-    """What turns the colors of a face into the footage's: `gain * face + offset`, on faces in [-1, 1].
+    """Corrects a face in [-1, 1]: `gain * face + offset`.
 
     gain, offset: float32 (3,), red, green, blue.
     """
@@ -41,62 +34,64 @@ class ColorCorrection:
     offset: torch.Tensor
 
     def apply(self, face: torch.Tensor) -> torch.Tensor:
-        """A face (3, h, w) in [-1, 1], corrected."""
+        """Correct a face (3, h, w) in [-1, 1]."""
         return face * self.gain.to(face)[:, None, None] + self.offset.to(face)[:, None, None]
 
-    def after(self, previous: ColorCorrection | None) -> ColorCorrection:
-        """This frame's correction, steadied by that of the frame before; None begins anew."""
+    def smoothed(self, previous: ColorCorrection | None) -> ColorCorrection:
+        """Exponential moving average with the previous frame's correction. None starts a new average."""
         if previous is None:
             return self
         return ColorCorrection(
-            CARRY * previous.gain + (1 - CARRY) * self.gain, CARRY * previous.offset + (1 - CARRY) * self.offset
+            SMOOTHING * previous.gain + (1 - SMOOTHING) * self.gain,
+            SMOOTHING * previous.offset + (1 - SMOOTHING) * self.offset,
         )
 
     def __repr__(self) -> str:
-        return f"Correction(gain {self.gain.tolist()}, offset {self.offset.tolist()})"
+        return f"ColorCorrection(gain {self.gain.tolist()}, offset {self.offset.tolist()})"
 
 
-class Ring:
-    """Pixels of a crop close around the part that is made anew: there face and footage show the same.
+class ColorMatcher:
+    """Compares face and frame in a ring around the inpainting mask, where both show the same content.
 
     Args:
-        resolution: side of the square crop in pixels.
+        resolution: side of the square model crop in pixels.
     """
 
     def __init__(self, resolution: int) -> None:
         cv2 = opencv()
-        kept = (keep_mask(resolution) > 0.99).astype(np.uint8)
-        away = cv2.distanceTransform(kept, cv2.DIST_L2, 5)
-        close = (away > 0) & (away <= RING_SHARE * resolution)
-        rows, columns = np.nonzero(close[::STRIDE_PX, ::STRIDE_PX])
+        outside = (keep_mask(resolution) > 0.99).astype(np.uint8)
+        distance_px = cv2.distanceTransform(outside, cv2.DIST_L2, 5)
+        ring = (distance_px > 0) & (distance_px <= RING_WIDTH * resolution)
+        rows, columns = np.nonzero(ring[::STRIDE_PX, ::STRIDE_PX])
         self.rows, self.columns = STRIDE_PX * rows, STRIDE_PX * columns
-        self._side = resolution
-        stretch = np.array(crop_size(resolution)) / resolution
-        self._in_crop = (np.stack([self.columns, self.rows], axis=1) + 0.5) * stretch - 0.5
+        self._resolution = resolution
+        aspect = np.array(crop_size(resolution)) / resolution
+        self._crop_points = (np.stack([self.columns, self.rows], axis=1) + 0.5) * aspect - 0.5
 
-    def match(self, face: torch.Tensor, frame: np.ndarray, matrix: np.ndarray) -> ColorCorrection:
-        """The correction that gives the face's ring the mean and the spread of the footage's, channel by channel.
+    def match_color(self, face: torch.Tensor, frame: np.ndarray, matrix: np.ndarray) -> ColorCorrection:
+        """The correction that gives the face the frame's mean and standard deviation in the ring, for each channel.
 
         Args:
-            face: (3, h, w) in [-1, 1], as decoded; resized for the comparison if it is not (3, R, R).
+            face: (3, h, w) in [-1, 1]. Another size than (3, resolution, resolution) is resized for the comparison.
             frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
             matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
         """
-        places = transform_points(self._in_crop, invert_affine(matrix))
-        inside = ((places >= 0) & (places <= np.array(frame.shape[1::-1]) - 1)).all(axis=1)
-        if not inside.any():
+        points = transform_points(self._crop_points, invert_affine(matrix))
+        in_frame = ((points >= 0) & (points <= np.array(frame.shape[1::-1]) - 1)).all(axis=1)
+        if not in_frame.any():
             return ColorCorrection(torch.ones(3), torch.zeros(3))
-        seen = sample_bilinear(frame, places[inside]) * (2 / max_value(frame)) - 1
-        made = self._of(face)[inside]
-        made_spread, seen_spread = made.std(axis=0), seen.std(axis=0)
-        tells = (made_spread > FLAT) & (seen_spread > FLAT)
-        gain = np.where(tells, seen_spread / np.maximum(made_spread, FLAT), np.float32(1))
-        gain = gain.clip(1 / STRONGEST_GAIN, STRONGEST_GAIN)
-        return ColorCorrection(torch.from_numpy(gain), torch.from_numpy(seen.mean(axis=0) - gain * made.mean(axis=0)))
+        frame_colors = sample_bilinear(frame, points[in_frame]) * (2 / max_value(frame)) - 1
+        face_colors = self._sample_ring(face)[in_frame]
+        frame_spread, face_spread = frame_colors.std(axis=0), face_colors.std(axis=0)
+        has_contrast = (face_spread > MIN_SPREAD) & (frame_spread > MIN_SPREAD)
+        gain = np.where(has_contrast, frame_spread / np.maximum(face_spread, MIN_SPREAD), np.float32(1))
+        gain = gain.clip(1 / MAX_GAIN, MAX_GAIN)
+        offset = frame_colors.mean(axis=0) - gain * face_colors.mean(axis=0)
+        return ColorCorrection(torch.from_numpy(gain), torch.from_numpy(offset))
 
-    def _of(self, face: torch.Tensor) -> np.ndarray:
-        """The face's colors at the ring: float32 (n, 3)."""
+    def _sample_ring(self, face: torch.Tensor) -> np.ndarray:
+        """The face's colors in the ring: float32 (n, 3)."""
         pixels = face.detach().float().cpu()
-        if pixels.shape[1:] != (self._side, self._side):
-            pixels = F.interpolate(pixels[None], (self._side, self._side), mode="area")[0]
+        if pixels.shape[1:] != (self._resolution, self._resolution):
+            pixels = F.interpolate(pixels[None], (self._resolution, self._resolution), mode="area")[0]
         return pixels.numpy()[:, self.rows, self.columns].T

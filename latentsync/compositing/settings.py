@@ -1,22 +1,54 @@
-"""Settings of the compositor."""
+"""Settings of the compositor, and the registry of blend modes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Protocol
+
+import numpy as np
+import torch
 
 from ..errors import UsageError, check_choice
+from .box_blend import BoxBlender
+from .mouth_blend import MouthBlender
 
-BlendMode = Literal["mouth", "box"]
-"""What of a face is laid into the frame: the new mouth alone, or the whole crop, as upstream does."""
+
+class Blender(Protocol):
+    """A blend mode: how to paste the faces of one speaker into the frames.
+
+    To add a mode, write a class with these methods and add one row to `BLENDERS`.
+    """
+
+    def __init__(self, resolution: int, settings: BlendSettings) -> None:
+        """`resolution` is the side of the square model crop in pixels."""
+        ...
+
+    def prepare(self, faces: list[torch.Tensor], frames: list[np.ndarray], matrices: np.ndarray) -> list[torch.Tensor]:
+        """Process the faces of a few frames before they are pasted.
+
+        Args:
+            faces: (3, h, w) in [-1, 1], RGB. Decoded faces are (3, resolution, resolution).
+            frames: (H, W, 3), the original frames, one for each face. uint8, uint16, or float32 in [0, 1].
+            matrices: (faces, 2, 3), frame pixels to the crop of `crop_size(resolution)`.
+        """
+        ...
+
+    def paste(
+        self, frame: np.ndarray, face: torch.Tensor, matrix: np.ndarray, opacity: float | np.ndarray = 1.0
+    ) -> np.ndarray:
+        """Return a copy of `frame` with a prepared face. `opacity` is in [0, 1]: one number, or float32 (H, W)."""
+        ...
+
+
+BLENDERS: dict[str, type[Blender]] = {"mouth": MouthBlender, "box": BoxBlender}
 
 
 @dataclass(frozen=True, slots=True)
 class MaskEdge:
-    """Where the new mouth ends, in widths of the crop.
+    """The edge of the pasted mouth, in widths of the crop.
 
-    grow: -0.2 to 0.2, widens the mask that the model was trained with.
-    feather: 0 to 0.3, the inner edge over which it fades into the footage.
+    grow: expands the mask that the model was trained with, -0.2 to 0.2. A negative value shrinks it.
+    feather: width of the soft edge inside the mask, 0 to 0.3.
     """
 
     grow: float = 0.0
@@ -24,23 +56,23 @@ class MaskEdge:
 
     def __post_init__(self) -> None:
         if not -0.2 <= self.grow <= 0.2:
-            raise UsageError(f"the mask can grow by -20 % to 20 % of the crop's width, not by {self.grow:.0%}")
+            raise UsageError(f"grow must be from -20 % to 20 % of the crop's width, not {self.grow:.0%}.")
         if not 0 <= self.feather <= 0.3:
-            raise UsageError(f"the mask's feather must be 0 % to 30 % of the crop's width, not {self.feather:.0%}")
+            raise UsageError(f"feather must be from 0 % to 30 % of the crop's width, not {self.feather:.0%}.")
 
 
 @dataclass(frozen=True, slots=True)
 class BlendSettings:
-    """How the mouths are laid into the frames.
+    """How to paste the faces into the frames.
 
-    mode: what of the face is laid in.
-    edge: where the mouth ends; of mode "mouth".
-    color_match: bring the face's colors to those of the footage around the mask.
+    mode: a key of `BLENDERS`. "mouth" pastes only the mouth area, "box" pastes the whole crop like the official code.
+    edge: the edge of the mouth. Only the mode "mouth" uses it.
+    color_match: match the face's colors to the frame around the mask.
     """
 
-    mode: BlendMode = "mouth"
+    mode: str = "mouth"
     edge: MaskEdge = field(default_factory=MaskEdge)
     color_match: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("blend", self.mode, get_args(BlendMode))
+        check_choice("blend", self.mode, tuple(BLENDERS))

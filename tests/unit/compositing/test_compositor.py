@@ -1,4 +1,4 @@
-"""Compositing of one or two speakers: the mouths change, and nothing else does."""
+"""Composite one or two speakers: their mouths change and nothing else does."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from latentsync.audio.waveform import Waveform
-from latentsync.compositing.compositor import composite, decode_crops, shared_timeline
-from latentsync.compositing.settings import BlendSettings, MaskEdge
-from latentsync.errors import UsageError
+from latentsync.compositing.compositor import ProtectMask, composite, decode_crops, is_continuous, shared_timeline
+from latentsync.compositing.mouth_blend import MouthBlender
+from latentsync.compositing.settings import BLENDERS, BlendSettings, MaskEdge
+from latentsync.errors import MediaError, UsageError
 from latentsync.faces.alignment import affine_matrices, crop, crop_size
 from latentsync.faces.face_track import FaceTrack
 from latentsync.models.constants import LATENT_SCALE
@@ -30,7 +31,7 @@ SETTINGS = BlendSettings()
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    """Two copies of a frame side by side, with room for two faces."""
+    """Two copies of each image side by side, for two faces."""
     return Clip(np.stack([np.concatenate([golden.frame(CASE, i)] * 2, axis=1) for i in range(FRAMES)]))
 
 
@@ -40,12 +41,12 @@ def points(side: int) -> np.ndarray:
 
 
 def speaker(clip: Clip, side: int, count: int = FRAMES) -> LipTrack:
-    """Random latents for a real decoder. The second frame keeps the source."""
-    slots = np.array([0, -1, *range(1, count - 1)])
+    """Random latents and a real decoder. The second frame has no new lips."""
+    latent_index = np.array([0, -1, *range(1, count - 1)])
     latents = torch.randn(count - 1, 4, 32, 32, generator=torch.Generator().manual_seed(side)).half()
     timeline = Timeline(Fraction(25), tuple(range(count)))
     waveform = Waveform(torch.zeros(1, 16000), 16000)
-    return LipTrack(FaceTrack(clip, points(side)), timeline, latents, slots, waveform, random_init.vae())
+    return LipTrack(FaceTrack(clip, points(side)), timeline, latents, latent_index, waveform, random_init.vae())
 
 
 def allowed(clip: Clip, side: int, i: int) -> np.ndarray:
@@ -54,11 +55,11 @@ def allowed(clip: Clip, side: int, i: int) -> np.ndarray:
 
 
 def test_compositor_changes_only_the_mouth(clip: Clip) -> None:
-    made = list(composite([speaker(clip, 0)], SETTINGS))
-    assert len(made) == FRAMES
-    assert made[1].frame is made[1].source
+    composites = list(composite([speaker(clip, 0)], SETTINGS))
+    assert len(composites) == FRAMES
+    assert composites[1].frame is composites[1].source
     for i in (0, 2, 5):
-        changed = (made[i].frame != clip.frames[i]).any(axis=-1)
+        changed = (composites[i].frame != clip.frames[i]).any(axis=-1)
         assert changed.any()
         assert not (changed & ~allowed(clip, 0, i)).any()
 
@@ -71,18 +72,31 @@ def test_compositor_two_speakers_change_only_their_mouths(clip: Clip) -> None:
         changed = (both[i].frame != clip.frames[i]).any(axis=-1)
         second = allowed(clip, 1, i)
         assert not (changed & ~allowed(clip, 0, i) & ~second).any()
-        assert (changed & second).any() == (i in (0, 2, 3)), "the second one's recording is shorter"
+        assert (changed & second).any() == (i in (0, 2, 3)), "the second recording is shorter"
         np.testing.assert_array_equal(both[i].frame[~second], alone[i].frame[~second])
 
 
-@pytest.mark.parametrize("mode", ["mouth", "box"])
+@pytest.mark.parametrize("mode", BLENDERS)
 def test_compositor_keeps_protected_pixels(clip: Clip, mode: str) -> None:
     middle = int(np.median(np.nonzero(allowed(clip, 0, 0))[1]))
     protect = np.zeros((1, clip.height, clip.width), np.float32)
     protect[:, :, middle:] = 1
-    made = next(composite([speaker(clip, 0)], BlendSettings(mode), protect))
-    np.testing.assert_array_equal(made.frame[:, middle:], clip.frames[0][:, middle:])
-    assert not np.array_equal(made.frame, clip.frames[0])
+    frame, _ = next(composite([speaker(clip, 0)], BlendSettings(mode), protect))
+    np.testing.assert_array_equal(frame[:, middle:], clip.frames[0][:, middle:])
+    assert not np.array_equal(frame, clip.frames[0])
+
+
+def test_compositor_new_blend_mode_is_one_registry_row(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Inverted(MouthBlender):
+        def prepare(self, faces: list[torch.Tensor], *_: object) -> list[torch.Tensor]:
+            return [-face for face in faces]
+
+    with pytest.raises(UsageError, match="blend must be one of mouth, box, not 'inverted'"):
+        BlendSettings("inverted")
+    monkeypatch.setitem(BLENDERS, "inverted", Inverted)
+    settings = [BlendSettings(mode, color_match=False) for mode in ("mouth", "inverted")]
+    mouth, inverted = (next(composite([speaker(clip, 0)], s)).frame for s in settings)
+    assert not np.array_equal(mouth, inverted)
 
 
 def test_compositor_crops_are_upright_and_come_back(clip: Clip) -> None:
@@ -96,36 +110,65 @@ def test_compositor_crops_are_upright_and_come_back(clip: Clip) -> None:
     back = next(composite([replace(lips, crops=crops)], plain)).frame.astype(int)
     gray = next(composite([replace(lips, crops=torch.full((FRAMES - 1, 50, 40, 3), 0.5))], plain)).frame.astype(int)
     changed = (original != clip.frames[0]).any(axis=-1)
-    # noise resampled once more differs; gray differs by far more
+    # Noise that is resampled once more differs. Gray differs by far more.
     assert np.abs(back - original)[changed].mean() < np.abs(gray - original)[changed].mean()
     assert set(np.unique(gray[seams.in_frame(affine_matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
 
 
-def test_compositor_names_inputs_that_do_not_fit(clip: Clip) -> None:
-    other = Clip(clip.frames[:, :-2], name="another clip")
-    with pytest.raises(UsageError, match="one source"):
-        shared_timeline([speaker(clip, 0), speaker(other, 0)])
-    with pytest.raises(UsageError, match="one source"):
-        shared_timeline([speaker(clip, 0), speaker(Clip(clip.frames.copy()), 0)])
-    with pytest.raises(UsageError, match=r"\(6, 360, 960\), not \(360, 960\)"):
-        next(composite([speaker(clip, 0)], SETTINGS, np.zeros((360, 960), np.float32)))
+def test_compositor_names_speakers_that_do_not_fit(clip: Clip) -> None:
+    for other in (Clip(clip.frames[:, :-2], name="another clip"), Clip(clip.frames.copy(), name="another clip")):
+        with pytest.raises(UsageError, match=f"Speaker 1: {clip.name}. Speaker 2: another clip"):
+            shared_timeline([speaker(clip, 0), speaker(other, 0)])
     slower = replace(speaker(clip, 0), timeline=Timeline(Fraction(24), tuple(range(FRAMES))))
-    with pytest.raises(UsageError, match="one rate and length"):
+    with pytest.raises(UsageError, match=r"Speaker 1: 25 fps, 6 frames\. Speaker 2: 24 fps, 6 frames"):
         shared_timeline([speaker(clip, 0), slower])
     with pytest.raises(UsageError, match="at least one speaker"):
         shared_timeline([])
-    with pytest.raises(UsageError, match="protecting mask must be of 1 or 6 pictures"):
-        next(composite([speaker(clip, 0)], SETTINGS, np.zeros((2, 3, 4), np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 512, 500), '"protect_mask" is 500 x 512, but the video is 960 x 360. .* each of the 6 frames'),
+        ((2, 360, 960), '"protect_mask" has 2 masks, but the video has 6 frames'),
+        ((360, 960), '"protect_mask" must be masks x height x width, but has 2 dimensions'),
+    ],
+)
+def test_protect_mask_of_other_size_is_refused(clip: Clip, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        next(composite([speaker(clip, 0)], SETTINGS, np.zeros(shape, np.float32)))
+
+
+def test_protect_mask_gives_opacity_of_its_frame() -> None:
+    assert ProtectMask(None, 2, (1, 1)).opacity(1) == 1
+    protect = np.array([0.25, 2], np.float16).reshape(2, 1, 1)
+    mask = ProtectMask(protect, 2, (1, 1))
+    np.testing.assert_array_equal(mask.opacity(0), [[0.75]])
+    np.testing.assert_array_equal(mask.opacity(1), [[0]])
+    np.testing.assert_array_equal(ProtectMask(protect[:1], 2, (1, 1)).opacity(1), [[0.75]])
+    with pytest.raises(UsageError, match="NaN or Inf"):
+        ProtectMask(np.full((1, 1, 1), np.nan), 2, (1, 1))
+
+
+def test_compositor_nan_face_names_its_frame_and_cause(clip: Clip) -> None:
+    crops = torch.zeros(FRAMES - 1, 8, 8, 3)
+    crops[1] = torch.nan
+    with pytest.raises(MediaError, match=r"Output frame 2: .* NaN or Inf. Check the node that changed the crops"):
+        list(composite([replace(speaker(clip, 0), crops=crops)], SETTINGS))
+
+
+def test_lip_track_with_wrong_number_of_crops_is_refused(clip: Clip) -> None:
     with pytest.raises(UsageError, match="5 crops were taken out"):
         replace(speaker(clip, 0), crops=torch.zeros(2, 8, 8, 3))
 
 
 class Tinted:
-    """A codec whose faces are the source's own crops in other colors: of frame i, as the latents say, `tints[i]`."""
+    """A VAE that decodes the original crops with a color cast: the latents hold the frame index i, and `tints[i]` is
+    added."""
 
     def __init__(self, clip: Clip, tints: list[float]) -> None:
-        maps = affine_matrices(points(0), 256)
-        self.crops = [torch.from_numpy(crop(frame, maps[i], 256)) for i, frame in enumerate(clip.frames)]
+        matrices = affine_matrices(points(0), 256)
+        self.crops = [torch.from_numpy(crop(frame, matrices[i], 256)) for i, frame in enumerate(clip.frames)]
         self.tints = tints
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -140,14 +183,17 @@ def tinted(clip: Clip, tints: list[float], cuts: tuple[int, ...] = ()) -> LipTra
     numbers = torch.arange(float(FRAMES))[:, None, None, None].expand(-1, 4, 32, 32).half()
     track = FaceTrack(clip, points(0), cuts)
     timeline = Timeline(Fraction(25), tuple(range(FRAMES)))
-    sound = Waveform(torch.zeros(1, 16000), 16000)
-    return LipTrack(track, timeline, numbers, np.arange(FRAMES), sound, Tinted(clip, tints))
+    waveform = Waveform(torch.zeros(1, 16000), 16000)
+    return LipTrack(track, timeline, numbers, np.arange(FRAMES), waveform, Tinted(clip, tints))
 
 
 def cast(clip: Clip, lips: LipTrack, *, color_match: bool) -> list[float]:
-    """The mean difference of each frame's mouth from the source, in levels."""
-    made = composite([lips], BlendSettings(edge=MaskEdge(feather=0), color_match=color_match))
-    return [float((frame.astype(float) - source)[allowed(clip, 0, i)].mean()) for i, (frame, source) in enumerate(made)]
+    """Mean difference between new and original mouth in each frame, in levels."""
+    composites = composite([lips], BlendSettings(edge=MaskEdge(feather=0), color_match=color_match))
+    return [
+        float((frame.astype(float) - source)[allowed(clip, 0, i)].mean())
+        for i, (frame, source) in enumerate(composites)
+    ]
 
 
 def test_compositor_removes_color_cast(clip: Clip) -> None:
@@ -159,7 +205,14 @@ def test_compositor_removes_color_cast(clip: Clip) -> None:
 
 
 def test_compositor_color_match_restarts_at_a_cut(clip: Clip) -> None:
-    """Only the first shot has a color cast. Its correction must not carry over to the second."""
+    """Only the first shot has the cast. Without a restart, its correction would tint the second shot."""
     tints = [0.1] * 3 + [0.0] * 3
     assert abs(cast(clip, tinted(clip, tints, cuts=(3,)), color_match=True)[3]) < 2
-    assert abs(cast(clip, tinted(clip, tints), color_match=True)[3]) > 4, "it is carried on within a shot"
+    assert abs(cast(clip, tinted(clip, tints), color_match=True)[3]) > 4, "within a shot, the correction is smoothed"
+
+
+def test_is_continuous_breaks_at_cuts_and_jumps(clip: Clip) -> None:
+    lips = tinted(clip, [0.0] * FRAMES, cuts=(3,))
+    assert is_continuous(lips).tolist() == [False, True, True, False, True, True]
+    jump = replace(lips, timeline=Timeline(Fraction(25), (0, 0, 1, 0, 2, 1)))
+    assert is_continuous(jump).tolist() == [False, True, True, True, False, True]

@@ -1,4 +1,4 @@
-"""Frames without a face are copied unchanged, with a fade on both sides."""
+"""Frames without a face, from the track to the output: they stay unchanged, with a fade on both sides."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def silence() -> AudioFeatures:
     return AudioFeatures(torch.zeros(2 * COUNT, 5, 384), Waveform(torch.zeros(1, COUNT * 640), 16000))
 
 
-def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[Composite]:
+def composites(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[Composite]:
     points = np.tile(FACE, (COUNT, 1, 1))
     points[list(gap)] = np.nan
     track = FaceTrack(clip, points, cuts, "zero-lag")
@@ -49,22 +49,22 @@ def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[Compo
 
 def changed(frames: list[Composite]) -> np.ndarray:
     """Mean change of each frame, in levels."""
-    return np.array([np.abs(one.frame.astype(int) - one.source).mean() for one in frames])
+    return np.array([np.abs(frame.astype(int) - source).mean() for frame, source in frames])
 
 
 def test_gap_keeps_original_frames_and_fades(clip: Clip) -> None:
-    frames = made(clip)
+    frames = composites(clip)
     for i in GAP:
         np.testing.assert_array_equal(frames[i].frame, clip.frames[i])
     change = changed(frames)
-    whole = change[:5].mean()
-    for strength, at in ((0.25, (7, 16)), (0.5, (6, 17)), (0.75, (5, 18)), (1.0, (4, 19))):
-        # A tenth: every frame is other noise, and so is what the mouth replaces.
-        assert change[list(at)] == pytest.approx(strength * whole, rel=0.1)
+    full = change[:5].mean()
+    for opacity, frame_indices in ((0.25, (7, 16)), (0.5, (6, 17)), (0.75, (5, 18)), (1.0, (4, 19))):
+        # 10 %: every frame and every mouth is different noise.
+        assert change[list(frame_indices)] == pytest.approx(opacity * full, rel=0.1)
 
 
 def test_gap_lips_end_at_a_shot_boundary(clip: Clip) -> None:
-    change = changed(made(clip, cuts=(8, 16)))
+    change = changed(composites(clip, cuts=(8, 16)))
     assert change[list(GAP)].max() == 0
     assert change[[7, 16]] == pytest.approx(change[:5].mean(), rel=0.1)
 
