@@ -1,4 +1,4 @@
-"""The kinds of files that can be written: container, codecs and pixels, as data."""
+"""The output formats as data: container, codecs and pixel formats. To add a format, add one row to `FORMATS`."""
 
 from __future__ import annotations
 
@@ -6,69 +6,64 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-"""FFmpeg's name of each number of channels."""
+CHANNEL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+"""Number of audio channels -> FFmpeg's name of their layout."""
 
-
-OTHER_RATE = 48_000  # samples per second that sound is converted to where its own is unknown to the encoder
+FALLBACK_SAMPLE_RATE = 48_000  # Hz, where the codec does not support the waveform's rate
 
 
 @dataclass(frozen=True, slots=True)
-class SoundCodec:
-    """How sound is encoded.
+class AudioCodec:
+    """How to encode the audio.
 
     encoder: FFmpeg's name.
-    rates: samples per second that it knows; empty: any.
-    channels: numbers of channels that it knows.
-    sample_format: FFmpeg's name, where the encoder's first is not the best.
-    bits_per_second: per channel, at most `bits_per_sample` times the rate; 0 for encoders that lose nothing.
+    sample_rates: in Hz. Empty means any.
+    channels: supported numbers of channels.
+    sample_format: FFmpeg's name. Empty means the encoder's first.
+    bits_per_second: for each channel, at most `bits_per_sample` times the sample rate. 0 for lossless codecs.
     """
 
     encoder: str
-    rates: tuple[int, ...] = ()
-    channels: tuple[int, ...] = tuple(LAYOUTS)
+    sample_rates: tuple[int, ...] = ()
+    channels: tuple[int, ...] = tuple(CHANNEL_LAYOUTS)
     sample_format: str = ""
     bits_per_second: int = 0
     bits_per_sample: int = 6
 
-    def rate_for(self, rate: int) -> int:
-        """The rate that sound of `rate` samples per second is written at: its own wherever that is possible."""
-        return rate if not self.rates or rate in self.rates else OTHER_RATE
+    def sample_rate_for(self, rate: int) -> int:
+        """The sample rate to encode a waveform of `rate` Hz at: its own if the codec supports it."""
+        return rate if not self.sample_rates or rate in self.sample_rates else FALLBACK_SAMPLE_RATE
 
     def bit_rate(self, channels: int, rate: int) -> int:
         """Bits per second of the whole stream."""
         return channels * min(self.bits_per_second, self.bits_per_sample * rate)
 
 
-AAC = SoundCodec(
+AAC = AudioCodec(
     "aac",
-    rates=(7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
+    sample_rates=(7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
     bits_per_second=96_000,
 )
-
-
-OPUS = SoundCodec("libopus", rates=(8000, 12000, 16000, 24000, 48000), channels=(1, 2, 6), bits_per_second=96_000)
-
-
-PCM = SoundCodec("pcm_s24le")
-
-
-FLAC = SoundCodec("flac", sample_format="s32")  # of which it keeps 24 bits
+OPUS = AudioCodec(
+    "libopus", sample_rates=(8000, 12000, 16000, 24000, 48000), channels=(1, 2, 6), bits_per_second=96_000
+)
+PCM = AudioCodec("pcm_s24le")
+FLAC = AudioCodec("flac", sample_format="s32")  # FLAC keeps 24 of the 32 bits
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One kind of video file. Pixel formats are FFmpeg's names.
+    """One output format. Pixel formats have FFmpeg's names.
 
     name: what users choose.
-    suffix: of the file's name.
+    suffix: of the file name.
     muxer, encoder: FFmpeg's names.
-    pixels: of even sizes.
-    odd_pixels: of sizes that are odd either way, which need unsubsampled color; empty where they cannot be kept.
-    alpha_pixels: of frames with alpha; empty where alpha cannot be kept.
-    deep_pixels, deep_alpha_pixels: of frames with more than 8 bits, where the format follows the source.
-    sound: how sound is encoded.
-    has_crf: whether quality is set by crf.
+    pix_fmt: of frames with an even width and height.
+    odd_pix_fmt: of other frames, without chroma subsampling. Empty if the format cannot hold odd sizes.
+    audio: how to encode the audio.
+    alpha_pix_fmt: of frames with alpha. Empty if the format cannot hold alpha.
+    high_depth_pix_fmt, high_depth_alpha_pix_fmt: of frames with more than 8 bits. Empty if the format has one depth.
+    has_crf: whether crf sets the quality.
     options: of the encoder.
     tag: the codec's name in the container, where players need a certain one.
     """
@@ -77,12 +72,12 @@ class Format:
     suffix: str
     muxer: str
     encoder: str
-    pixels: str
-    odd_pixels: str
-    sound: SoundCodec
-    alpha_pixels: str = ""
-    deep_pixels: str = ""
-    deep_alpha_pixels: str = ""
+    pix_fmt: str
+    odd_pix_fmt: str
+    audio: AudioCodec
+    alpha_pix_fmt: str = ""
+    high_depth_pix_fmt: str = ""
+    high_depth_alpha_pix_fmt: str = ""
     has_crf: bool = False
     options: tuple[tuple[str, str], ...] = ()
     tag: str = ""
@@ -90,69 +85,56 @@ class Format:
     def __str__(self) -> str:
         return self.name
 
-    def pixels_of(self, height: int, width: int, *, alpha: bool, deep: bool) -> str:
-        """The pixel format of frames: their size, whether they have alpha, and whether more than 8 bits.
+    def pix_fmt_for(self, height: int, width: int, *, alpha: bool, high_depth: bool) -> str:
+        """The pixel format of frames of this size. `high_depth` means more than 8 bits.
 
         Raises:
             UsageError: the format cannot hold them.
         """
-        if alpha and not self.alpha_pixels:
-            raise UsageError(f"{self.name} cannot hold alpha: choose mov prores 4444, webm vp9 or mkv ffv1 lossless")
+        if alpha and not self.alpha_pix_fmt:
+            raise UsageError(f"{self.name} cannot hold alpha. Choose mov prores 4444, webm vp9 or mkv ffv1 lossless.")
         if alpha:
-            return (self.deep_alpha_pixels if deep else "") or self.alpha_pixels
-        if deep and self.deep_pixels:
-            return self.deep_pixels
+            return (self.high_depth_alpha_pix_fmt if high_depth else "") or self.alpha_pix_fmt
+        if high_depth and self.high_depth_pix_fmt:
+            return self.high_depth_pix_fmt
         if height % 2 == 0 and width % 2 == 0:
-            return self.pixels
-        if not self.odd_pixels:
-            raise UsageError(f"{self.name} cannot hold the odd size {width} x {height}: choose mp4 h264 10-bit")
-        return self.odd_pixels
+            return self.pix_fmt
+        if not self.odd_pix_fmt:
+            raise UsageError(f"{self.name} cannot hold the odd size {width} x {height}. Choose mp4 h264 10-bit.")
+        return self.odd_pix_fmt
 
 
-REPEATABLE = (("x264-params", "cpu-independent=1"),)
-"""x264's macroblock tree in C, the same on every processor: its code for AVX-512 gives the same 8-bit pictures other
-bytes with what the memory held before. On footage of 1080 x 1920 it costs a thousandth of the size, and no time that
-could be measured."""
+X265_OPTIONS = (("x265-params", "log-level=error"),)
+VP9_OPTIONS = (("deadline", "good"), ("cpu-used", "3"), ("row-mt", "1"))
+FFV1_OPTIONS = (("level", "3"), ("slicecrc", "1"))
 
-
-DEEP_REPEATABLE = (*REPEATABLE, ("thread_type", "frame"))
-"""A frame to each thread: with PyAV's own choice, a slice of a frame to each, x264's macroblock tree gives one in eight
-short clips of 10 bits other bytes, now and then half as many again."""
-
-
-QUIET = (("x265-params", "log-level=error"),)
-
-
-VP9 = (("deadline", "good"), ("cpu-used", "3"), ("row-mt", "1"))
-
-
-H264 = Format("mp4 h264", ".mp4", "mp4", "libx264", "yuv420p", "yuv444p", AAC, has_crf=True, options=REPEATABLE)
-
+H264 = Format("mp4 h264", ".mp4", "mp4", "libx264", "yuv420p", "yuv444p", AAC, has_crf=True)
 
 FORMATS = (
     H264,
+    Format("mp4 h264 10-bit", ".mp4", "mp4", "libx264", "yuv420p10le", "yuv444p10le", AAC, has_crf=True),
     Format(
-        "mp4 h264 10-bit",
+        "mp4 h265",
         ".mp4",
         "mp4",
-        "libx264",
-        "yuv420p10le",
-        "yuv444p10le",
+        "libx265",
+        "yuv420p",
+        "yuv444p",
         AAC,
         has_crf=True,
-        options=DEEP_REPEATABLE,
+        options=X265_OPTIONS,
+        tag="hvc1",
     ),
-    Format("mp4 h265", ".mp4", "mp4", "libx265", "yuv420p", "yuv444p", AAC, has_crf=True, options=QUIET, tag="hvc1"),
     Format(
         "mp4 h265 10-bit",
         ".mp4",
         "mp4",
         "libx265",
         "yuv420p10le",
-        "",  # x265 damages single pixels of odd sizes at 10 bits
+        "",  # x265 corrupts single pixels of odd sizes at 10 bits
         AAC,
         has_crf=True,
-        options=QUIET,
+        options=X265_OPTIONS,
         tag="hvc1",
     ),
     Format(
@@ -163,9 +145,9 @@ FORMATS = (
         "yuv420p",
         "yuv444p",
         OPUS,
-        alpha_pixels="yuva420p",
+        alpha_pix_fmt="yuva420p",
         has_crf=True,
-        options=VP9,
+        options=VP9_OPTIONS,
     ),
     Format("mov prores 422", ".mov", "mov", "prores_ks", "yuv422p10le", "yuv444p10le", PCM),
     Format(
@@ -176,7 +158,7 @@ FORMATS = (
         "yuv444p10le",
         "yuv444p10le",
         PCM,
-        alpha_pixels="yuva444p10le",
+        alpha_pix_fmt="yuva444p10le",
         options=(("profile", "4444"),),
     ),
     Format(
@@ -187,52 +169,52 @@ FORMATS = (
         "bgr0",
         "bgr0",
         FLAC,
-        alpha_pixels="bgra",
-        deep_pixels="rgb48le",
-        deep_alpha_pixels="rgba64le",
-        options=(("level", "3"), ("slicecrc", "1")),
+        alpha_pix_fmt="bgra",
+        high_depth_pix_fmt="rgb48le",
+        high_depth_alpha_pix_fmt="rgba64le",
+        options=FFV1_OPTIONS,
     ),
 )
 
 
 def available_formats() -> tuple[Format, ...]:
     """The formats whose encoders this build of PyAV has."""
-    return tuple(form for form in FORMATS if _has(form.encoder) and _has(form.sound.encoder))
+    return tuple(row for row in FORMATS if _has_encoder(row.encoder) and _has_encoder(row.audio.encoder))
 
 
 def format_named(name: str) -> Format:
-    """The format of a name.
+    """The format with this name.
 
     Raises:
-        UsageError: there is none, or this build of PyAV cannot write it.
+        UsageError: no such format, or this build of PyAV cannot write it.
     """
-    offered = {form.name: form for form in available_formats()}
-    if name not in offered:
-        raise UsageError(f"there is no format {name!r} here: choose one of {', '.join(offered)}")
-    return offered[name]
+    formats = {row.name: row for row in available_formats()}
+    if name not in formats:
+        raise UsageError(f'Format "{name}" is not available. Choose one of {", ".join(formats)}.')
+    return formats[name]
 
 
 def format_for_suffix(suffix: str) -> Format:
-    """The first format whose files end so.
+    """The first format whose file names end in `suffix`.
 
     Raises:
-        UsageError: there is none, or this build of PyAV cannot write it.
+        UsageError: no such format, or this build of PyAV cannot write it.
     """
-    offered = available_formats()
-    for form in offered:
-        if form.suffix == suffix.lower():
-            return form
-    endings = ", ".join(dict.fromkeys(form.suffix for form in offered))
-    given = f"that ends in {suffix!r}" if suffix else "without a suffix"
-    raise UsageError(f"no video can be written under a name {given}: use one of {endings}")
+    formats = available_formats()
+    for row in formats:
+        if row.suffix == suffix.lower():
+            return row
+    name = f'a file name that ends in "{suffix}"' if suffix else "a file name without a suffix"
+    suffixes = ", ".join(dict.fromkeys(row.suffix for row in formats))
+    raise UsageError(f"No video can be written under {name}. Use one of {suffixes}.")
 
 
-def _has(encoder: str) -> bool:
+def _has_encoder(name: str) -> bool:
     from av.codec import Codec
     from av.error import FFmpegError
 
     try:
-        Codec(encoder, "w")
+        Codec(name, "w")
     except (FFmpegError, ValueError):
         return False
     return True

@@ -123,7 +123,7 @@ class LipSyncResult:
         if record is not None:
             record.describe(self.speakers, self.blend)
             record.settings |= {"format": format.name, "crf": crf}
-        alpha = self.alpha if format.alpha_pixels else None
+        alpha = self.alpha if format.alpha_pix_fmt else None
         log.info("Writing %s as %s: %d frames at %s fps", path, format.name, self.frame_count, self.fps)
         writer = VideoWriter(
             path,

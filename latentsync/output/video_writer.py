@@ -1,11 +1,12 @@
-"""Media out: a video file that appears under its name only when it is whole.
+"""Write a video file frame by frame. The file gets its name only when it is complete.
 
-Pictures are BT.709 at limited range and tagged so, unless the source says that its colors are others: one rule, which
-players, browsers and PyAV all follow, and which is the rule of nearly every HD source.
+The pixels are BT.709 at limited range and tagged so, unless the original video has other colors. Players, browsers and
+PyAV follow these tags, and nearly every HD video uses BT.709.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -21,7 +22,7 @@ from ..errors import AudioError, MediaError, UsageError, cannot_write
 from ..fileio import temp_path
 from ..video.color import BT709, MATRICES, ColorSpace, to_uint8
 from ..video.container import reformat
-from .formats import H264, LAYOUTS, Format, SoundCodec
+from .formats import CHANNEL_LAYOUTS, H264, AudioCodec, Format
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -30,40 +31,35 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+log = logging.getLogger(__name__)
 
 LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
-
-
-RGB_MATRIX = 0  # ITU-T H.273: the pixels are red, green and blue
-
-
-UNORDERED_FRAMES = 2  # too few to be stored out of order; x265 then gives decoding times that mean nothing
-
-
-PIECE_SAMPLES = 1024  # of sound, given to the encoder at once
+RGB_MATRIX = 0  # ITU-T H.273: the pixels are RGB
+MAX_FRAMES_IN_ORDER = 2  # so few frames are never reordered, and x265 gives them random decoding times
+AUDIO_CHUNK_SAMPLES = 1024  # that the audio encoder takes at once
 
 
 class VideoWriter:
-    """Writes frames and sound, interleaved, frame by frame.
+    """Writes frames and audio, interleaved, into one file.
 
-    Used as a context manager. The file grows under a hidden temporary name beside `path` and is renamed when the
-    block ends; if the block fails or is cancelled, nothing is left. Sizes that are odd either way are kept exactly,
-    with unsubsampled color, which browsers may not play.
+    Use it as a context manager. The file grows under a hidden temporary name beside `path` and is renamed when the
+    block ends. If the block fails or is cancelled, the temporary file is removed. Odd sizes are kept exactly, without
+    chroma subsampling, which some browsers cannot play.
 
     Args:
-        path: the finished file; an older one is replaced.
+        path: the finished file. An existing file is replaced.
         rate: frames per second, kept exactly.
         height, width: of every frame, in pixels.
-        form: container and codecs.
-        crf: quality, 0 to 51; 18 looks like the source. Formats without crf take no notice.
-        waveform: the sound, encoded once at its own channels and, where the codec knows it, its own rate.
-        tags: the file's metadata, under any names.
+        format: container and codecs.
+        crf: quality, 0 to 51. 18 looks like the original. Formats without crf ignore it.
+        waveform: the audio, encoded with its own channels and, if the codec supports it, its own sample rate.
+        tags: metadata of the file, under any names.
         color: of the frames.
 
     Raises:
-        UsageError: a size, rate or crf that cannot be.
-        AudioError: a number of channels that the format's sound does not know, or no sample.
-        MediaError: the file cannot be written, or no frame was.
+        UsageError: size, rate or crf is out of range.
+        AudioError: the audio codec does not support the number of channels, or the waveform is empty.
+        MediaError: the file cannot be written, or it received no frame.
     """
 
     def __init__(
@@ -73,66 +69,92 @@ class VideoWriter:
         rate: Fraction,
         height: int,
         width: int,
-        form: Format = H264,
+        format: Format = H264,
         crf: int = 18,
         waveform: Waveform | None = None,
         tags: Mapping[str, str] | None = None,
         color: ColorSpace = BT709,
     ) -> None:
         if rate <= 0 or height <= 0 or width <= 0 or not 0 <= crf <= 51:
-            raise UsageError(f"cannot write {width} x {height} at {rate} fps with crf {crf}: all positive, crf 0 to 51")
+            raise UsageError(
+                f"A video of {width} x {height} at {rate} fps with crf {crf} cannot be written. "
+                "Width, height and fps must be positive, and crf must be from 0 to 51."
+            )
         if waveform is not None:
-            check_audio_codec(waveform, form.sound)
+            check_audio_codec(waveform, format.audio)
         self.path = path
         self.frame_count = 0
         self._rate = rate
         self._size = (height, width)
-        self._form = form
+        self._format = format
         self._crf = crf
         self._waveform = waveform
         self._tags = dict(tags or {})
         self._color = color
-        self._shape: tuple[int, ...] | None = None
-        self._temporary = temp_path(path.absolute())  # FFmpeg takes a name with a colon for an address
+        self._frame_shape: tuple[int, ...] | None = None
+        self._temporary = temp_path(path.absolute())  # FFmpeg takes a relative name with a colon for a URL
 
     def __enter__(self) -> VideoWriter:
         import av
 
         with self._cleaning_up():
-            self._temporary.touch()  # PyAV opens the file at the first packet only: too late to learn that it cannot
-            self._container = av.open(
-                str(self._temporary), "w", format=self._form.muxer, options=_muxer_options(self._form)
-            )
+            self._temporary.touch()  # PyAV opens the file at the first packet only, which reports an error too late
+            options = {"movflags": "faststart+use_metadata_tags"} if self._format.muxer in ("mp4", "mov") else {}
+            self._container = av.open(str(self._temporary), "w", format=self._format.muxer, options=options)
             self._container.metadata.update(self._tags)
         return self
 
     def write(self, frame: np.ndarray) -> None:
-        """Add a frame: RGB (height, width, 3), of any dtype that a source gives, or RGBA (height, width, 4).
+        """Add a frame: RGB (height, width, 3) or RGBA (height, width, 4), uint8, uint16, or float32 in [0, 1].
 
-        The first frame decides on alpha and, where the format follows the source, on the bits of all.
+        The first frame decides on alpha and, where the format supports both, on 8 bits or more for all frames.
         """
         with self._cleaning_up():
-            if self._shape is None:
-                self._begin(frame)
-            if frame.shape != self._shape:
-                raise MediaError(f"{self.path.name}: frames of {self._shape} were announced, not of {frame.shape}")
-            picture = _picture(frame, self._pixels, self._color)
-            picture.pts = self.frame_count
-            picture.time_base = 1 / self._rate
-            self._mux(self._video.encode(picture))
+            if self._frame_shape is None:
+                self._open_streams(frame)
+            if frame.shape != self._frame_shape:
+                raise MediaError(
+                    f"Internal error: {self.path.name} needs frames of {self._frame_shape}, not {frame.shape}. "
+                    "Please report it."
+                )
+            video_frame = to_video_frame(frame, self._pix_fmt, self._color)
+            video_frame.pts = self.frame_count
+            video_frame.time_base = 1 / self._rate
+            self._mux(self._video.encode(video_frame))
             self.frame_count += 1
-            if self._sound is not None:
-                self._mux(self._sound.until(self.frame_count / self._rate))
+            if self._audio is not None:
+                self._mux(self._audio.encode_until(self.frame_count / self._rate))
 
-    def _begin(self, frame: np.ndarray) -> None:
+    def _open_streams(self, frame: np.ndarray) -> None:
         alpha = frame.ndim == 3 and frame.shape[2] == 4
-        self._shape = (*self._size, 4 if alpha else 3)
-        self._pixels = self._form.pixels_of(*self._size, alpha=alpha, deep=frame.dtype != np.uint8)
-        self._video = _add_video(self._container, self._size, self._rate, self._form, self._pixels)
-        _set_quality(self._video, self._form, self._crf)
-        _set_color(self._video, self._color)
-        self._sound = (
-            None if self._waveform is None else _AudioEncoder(self._container, self._waveform, self._form.sound)
+        height, width = self._size
+        self._frame_shape = (height, width, 4 if alpha else 3)
+        self._pix_fmt = self._format.pix_fmt_for(height, width, alpha=alpha, high_depth=frame.dtype != np.uint8)
+        stream = cast("VideoStream", self._container.add_stream(self._format.encoder, rate=self._rate))
+        stream.height, stream.width = height, width
+        stream.pix_fmt = self._pix_fmt
+        stream.options = {**dict(self._format.options), **({"crf": str(self._crf)} if self._format.has_crf else {})}
+        stream.bit_rate = 0  # PyAV's default of 1 Mbit/s would limit crf
+        context = stream.codec_context
+        context.time_base = 1 / self._rate
+        if self._format.tag:
+            context.codec_tag = self._format.tag
+        is_rgb = stream.format.is_rgb
+        context.color_primaries, context.color_trc = self._color.primaries, self._color.transfer
+        context.colorspace = RGB_MATRIX if is_rgb else self._color.matrix
+        context.color_range = FULL_RANGE if is_rgb else LIMITED_RANGE
+        self._video = stream
+        self._audio = (
+            None if self._waveform is None else _AudioEncoder(self._container, self._waveform, self._format.audio)
+        )
+        log.info(
+            "writing %s: %s as %s, %d x %d at %s fps",
+            self.path.name,
+            self._format.encoder,
+            self._pix_fmt,
+            width,
+            height,
+            self._rate,
         )
 
     def __exit__(
@@ -143,18 +165,15 @@ class VideoWriter:
             return
         with self._cleaning_up():
             if self.frame_count == 0:
-                raise MediaError(f"{self.path.name}: no frame was written, so there is no video")
-            self._mux(self._last_pictures())
-            if self._sound is not None:
-                self._mux(self._sound.rest())
+                raise MediaError(f"{self.path.name} received no frame, so no video was written.")
+            for packet in self._video.encode(None):
+                if self.frame_count <= MAX_FRAMES_IN_ORDER:
+                    packet.dts = packet.pts
+                self._container.mux(packet)
+            if self._audio is not None:
+                self._mux(self._audio.flush())
             self._container.close()
             self._temporary.replace(self.path)
-
-    def _last_pictures(self) -> Iterator[Packet[VideoStream]]:
-        for packet in self._video.encode(None):
-            if self.frame_count <= UNORDERED_FRAMES:
-                packet.dts = packet.pts
-            yield packet
 
     def _mux(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:
@@ -174,7 +193,7 @@ class VideoWriter:
             raise
 
     def _discard(self) -> None:
-        """Leave nothing. The trailer that closing writes may fail as the frames did, and no longer matters."""
+        """Close and remove the temporary file. Errors are ignored: closing writes a trailer, which may fail too."""
         from av.error import FFmpegError
 
         if hasattr(self, "_container"):
@@ -184,111 +203,74 @@ class VideoWriter:
             self._temporary.unlink(missing_ok=True)
 
 
+def check_audio_codec(waveform: Waveform, codec: AudioCodec) -> None:
+    """Raise AudioError if a codec does not support the number of channels, or if the waveform is empty."""
+    channels, samples = waveform.samples.shape
+    if channels not in codec.channels:
+        raise AudioError(
+            f"{codec.encoder} supports {', '.join(map(str, codec.channels))} audio channels, not {channels}. "
+            "Convert the recording to stereo, or choose another format."
+        )
+    if samples == 0:
+        raise AudioError("The audio is empty. Choose another recording.")
+
+
+def to_video_frame(frame: np.ndarray, pix_fmt: str, color: ColorSpace) -> VideoFrame:
+    """Convert a frame (H, W, 3 or 4) to the encoder's pixels, with more than 8 bits if both sides have them.
+
+    The result may share the array's memory, so do not change the array afterwards.
+    """
+    import av
+
+    target = av.VideoFormat(pix_fmt)
+    alpha = frame.shape[2] == 4
+    if frame.dtype == np.uint8 or max(component.bits for component in target.components) <= 8:
+        rgb = av.VideoFrame.from_numpy_buffer(to_uint8(frame), format="rgba" if alpha else "rgb24")
+    else:
+        if frame.dtype != np.uint16:
+            frame = np.rint(np.clip(frame, 0, 1) * 65535).astype(np.uint16)
+        rgb = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgba64le" if alpha else "rgb48le")
+    if target.is_rgb:
+        return reformat(rgb, format=pix_fmt)
+    return reformat(rgb, format=pix_fmt, dst_colorspace=MATRICES[color.matrix], dst_color_range="MPEG")
+
+
 class _AudioEncoder:
-    """A waveform encoded piece by piece, in step with the pictures."""
+    """Encodes a waveform in chunks, in step with the frames."""
 
-    def __init__(self, container: OutputContainer, waveform: Waveform, codec: SoundCodec) -> None:
+    def __init__(self, container: OutputContainer, waveform: Waveform, codec: AudioCodec) -> None:
+        channels, rate = waveform.samples.shape[0], codec.sample_rate_for(waveform.rate)
+        if rate != waveform.rate:
+            log.info("resampling the audio from %d Hz to %d Hz for %s", waveform.rate, rate, codec.encoder)
+        stream = cast("AudioStream", container.add_stream(codec.encoder, rate=rate, layout=CHANNEL_LAYOUTS[channels]))
+        if codec.sample_format:
+            stream.codec_context.format = codec.sample_format
+        if codec.bits_per_second:
+            stream.bit_rate = codec.bit_rate(channels, rate)
+        self._stream = stream
         self._waveform = waveform
-        self._stream = _add_audio(container, waveform, codec)
-        self._at = 0
+        self._position = 0  # samples encoded so far
 
-    def until(self, seconds: Fraction) -> Iterator[Packet[AudioStream]]:
-        """Packets of the whole pieces that begin before `seconds`."""
-        stop = min(int(seconds * self._waveform.rate), self._waveform.samples.shape[1] - PIECE_SAMPLES)
-        while self._at < stop:
-            yield from self._encode(PIECE_SAMPLES)
+    def encode_until(self, seconds: Fraction) -> Iterator[Packet[AudioStream]]:
+        """Packets of the full chunks that begin before `seconds`."""
+        stop = min(int(seconds * self._waveform.rate), self._waveform.samples.shape[1] - AUDIO_CHUNK_SAMPLES)
+        while self._position < stop:
+            yield from self._encode(AUDIO_CHUNK_SAMPLES)
 
-    def rest(self) -> Iterator[Packet[AudioStream]]:
-        while (left := self._waveform.samples.shape[1] - self._at) > 0:
-            yield from self._encode(min(left, PIECE_SAMPLES))
+    def flush(self) -> Iterator[Packet[AudioStream]]:
+        """Packets of the remaining samples, and those that the encoder still holds."""
+        while (remaining := self._waveform.samples.shape[1] - self._position) > 0:
+            yield from self._encode(min(remaining, AUDIO_CHUNK_SAMPLES))
         yield from self._stream.encode(None)
 
     def _encode(self, count: int) -> list[Packet[AudioStream]]:
         import av
 
-        piece = self._waveform.samples[:, self._at : self._at + count].to("cpu", torch.float32).contiguous().numpy()
-        frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=LAYOUTS[len(piece)])
+        samples = self._waveform.samples[:, self._position : self._position + count]
+        chunk = samples.to("cpu", torch.float32).contiguous().numpy()
+        frame = av.AudioFrame.from_ndarray(chunk, format="fltp", layout=CHANNEL_LAYOUTS[len(chunk)])
         frame.sample_rate = self._waveform.rate
         frame.time_base = Fraction(1, self._waveform.rate)
-        frame.pts = self._at
-        self._at += count
+        frame.pts = self._position
+        self._position += count
         return self._stream.encode(frame)
-
-
-def _muxer_options(form: Format) -> dict[str, str]:
-    if form.muxer in ("mp4", "mov"):
-        return {"movflags": "faststart+use_metadata_tags"}
-    return {"fflags": "bitexact"}  # Matroska's random identifiers would make no two files the same
-
-
-def _add_video(
-    container: OutputContainer, size: tuple[int, int], rate: Fraction, form: Format, pixels: str
-) -> VideoStream:
-    stream = cast("VideoStream", container.add_stream(form.encoder, rate=rate))
-    stream.height, stream.width = size
-    stream.pix_fmt = pixels
-    stream.codec_context.time_base = 1 / rate
-    if form.tag:
-        stream.codec_context.codec_tag = form.tag
-    return stream
-
-
-def _set_quality(stream: VideoStream, form: Format, crf: int) -> None:
-    quality = {"crf": str(crf)} if form.has_crf else {}
-    stream.options = {**dict(form.options), **quality}
-    stream.bit_rate = 0  # PyAV's own default, one megabit per second, would bound what crf asks for
-
-
-def _set_color(stream: VideoStream, color: ColorSpace) -> None:
-    is_rgb = stream.format.is_rgb
-    context = stream.codec_context
-    context.color_primaries, context.color_trc = color.primaries, color.transfer
-    context.colorspace = RGB_MATRIX if is_rgb else color.matrix
-    context.color_range = FULL_RANGE if is_rgb else LIMITED_RANGE
-
-
-def _add_audio(container: OutputContainer, waveform: Waveform, codec: SoundCodec) -> AudioStream:
-    channels, rate = waveform.samples.shape[0], codec.rate_for(waveform.rate)
-    stream = cast("AudioStream", container.add_stream(codec.encoder, rate=rate, layout=LAYOUTS[channels]))
-    if codec.sample_format:
-        stream.codec_context.format = codec.sample_format
-    if codec.bits_per_second:
-        stream.bit_rate = codec.bit_rate(channels, rate)
-    return stream
-
-
-def check_audio_codec(waveform: Waveform, codec: SoundCodec) -> None:
-    """Raises AudioError for sound that a codec cannot hold."""
-    channels = waveform.samples.shape[0]
-    if channels not in codec.channels:
-        raise AudioError(
-            f"{codec.encoder} holds {', '.join(map(str, codec.channels))} channels, not {channels}; "
-            "convert the recording to stereo, or choose another format"
-        )
-    if waveform.samples.shape[1] == 0:
-        raise AudioError("the sound is empty; give a recording")
-
-
-def _picture(frame: np.ndarray, pixels: str, color: ColorSpace) -> VideoFrame:
-    """A frame as the encoder takes it: of more than 8 bits where both the frame and the encoder have them.
-
-    It may look at the array's own memory, which must not change any more.
-    """
-    import av
-
-    layout = "rgba" if frame.shape[2] == 4 else "rgb"
-    target = av.VideoFormat(pixels)
-    if frame.dtype == np.uint8 or max(component.bits for component in target.components) <= 8:
-        given = av.VideoFrame.from_numpy_buffer(to_uint8(frame), format="rgba" if layout == "rgba" else "rgb24")
-    else:
-        given = av.VideoFrame.from_numpy_buffer(_to_words(frame), format="rgba64le" if layout == "rgba" else "rgb48le")
-    if target.is_rgb:
-        return reformat(given, format=pixels)
-    return reformat(given, format=pixels, dst_colorspace=MATRICES[color.matrix], dst_color_range="MPEG")
-
-
-def _to_words(frame: np.ndarray) -> np.ndarray:
-    """The frame as uint16 from 0 to 65535, C-contiguous."""
-    if frame.dtype != np.uint16:
-        frame = np.rint(np.clip(frame, 0, 1) * 65535).astype(np.uint16)
-    return np.ascontiguousarray(frame)

@@ -263,7 +263,7 @@ def test_run_refuses_audio_format_cannot_hold(
         sound.setparams((7, 2, 16000, 0, "NONE", ""))
         sound.writeframes(bytes(7 * 2 * 16000))
     assert synthetic(replace(good, audio=tmp_path / "seven.wav"), tmp_path / "out.mp4") == 1
-    assert "aac holds 1, 2, 3, 4, 5, 6, 8 channels, not 7" in capsys.readouterr().err
+    assert "aac supports 1, 2, 3, 4, 5, 6, 8 audio channels, not 7" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")

@@ -64,7 +64,7 @@ def written(path: Path, form: Format, lips: LipTrack, blend: BlendSettings | Non
     plain = source.read(range(FRAMES))
     frames = plain if blend is None else (frame for frame, _ in composite([lips], blend))
     size = {"height": source.height, "width": source.width}
-    with VideoWriter(path, rate=source.rate, form=form, **size) as writer:
+    with VideoWriter(path, rate=source.rate, format=form, **size) as writer:
         for frame in frames:
             writer.write(frame)
     return np.stack(list(VideoFile(path).read(range(FRAMES))))

@@ -85,9 +85,9 @@ NAMES = [
         "/proc/out.mp4: cannot be written",
         needs="/proc",
     ),
-    Attack("an output without a suffix", onto(lambda s: s.folder / "out"), "no video can be written", 2),
+    Attack("an output without a suffix", onto(lambda s: s.folder / "out"), "No video can be written", 2),
     Attack(
-        "an output with a suffix that is no video's", onto(lambda s: s.folder / "out.exe"), "no video can be written", 2
+        "an output with a suffix that is no video's", onto(lambda s: s.folder / "out.exe"), "No video can be written", 2
     ),
     Attack("an output that is the source", lambda s: s.run(video=mine(s), output=mine(s)), "one of the inputs", 2),
     Attack(
