@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from comfy_api.latest import io
 from typing_extensions import override
 
-from ..latentsync.models.constants import MAX_OVERLAP
-from ..latentsync.sampling.settings import SchedulerName
+from ..latentsync.sampling.settings import MAX_OVERLAP, SchedulerName
 from . import model_folders, model_handle, progress
 from .io_types import CATEGORY, Embeds, Faces, Lips, Model, expect_type
 

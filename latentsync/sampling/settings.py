@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from ..errors import UsageError, check_choice
-from ..models.constants import MAX_OVERLAP
 
-if TYPE_CHECKING:
-    pass
-
+MAX_OVERLAP = 12  # frames that two windows may share: every window still adds at least 4
 
 SchedulerName = Literal["ddim", "dpm++ 2m", "euler", "unipc"]
 """What takes the noise away, step by step."""
