@@ -45,7 +45,7 @@ class DiffusersVAE:
 
     def __init__(self, vae: AutoencoderKL) -> None:
         self.vae: Any = vae  # diffusers' own annotations are wrong
-        self._batch_limit = BatchLimit(SLICE_IMAGES, "images in the VAE")
+        self._batch_limit = BatchLimit(SLICE_IMAGES, "the VAE")
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
