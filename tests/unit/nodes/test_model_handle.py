@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,6 +85,13 @@ def test_model_handle_batch_fits_free_memory(
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: free_gb * GB)
     monkeypatch.setattr(runtime.mm, "extra_reserved_memory", lambda: 1 * GB)
     assert loaded(runtime, version, device).room().max_batch == clips
+
+
+def test_model_handle_batch_is_at_least_1_at_768_px(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
+    monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
+    model = loaded(runtime, "1.6", "meta")
+    assert replace(model, spec=replace(model.spec, resolution=768)).room().max_batch == 1
 
 
 def test_model_handle_deterministic_ignores_free_memory(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
