@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 from typing_extensions import override
 
-from ..latentsync.sampling.settings import MAX_OVERLAP, SchedulerName
+from ..latentsync.sampling.schedulers import SCHEDULERS
+from ..latentsync.sampling.settings import MAX_OVERLAP
 from . import model_folders, model_handle, progress
 from .io_types import CATEGORY, Embeds, Faces, Lips, Model, expect_type
 
@@ -92,7 +93,7 @@ class LatentSyncSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=list(get_args(SchedulerName)),
+                    options=list(SCHEDULERS),
                     default="ddim",
                     tooltip="How the noise is taken away. ddim is the authors' own; dpm++ 2m and unipc are made for "
                     "fewer steps: set steps to 10 with them.",
@@ -140,7 +141,7 @@ class LatentSyncSampler(io.ComfyNode):
         step_cache: str,
         fps: FpsMode,
         length: str,
-        scheduler: SchedulerName,
+        scheduler: str,
         overlap: int,
         guidance_start: float,
         guidance_end: float,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, get_args
 
 from .. import hub
 from ..audio.features import AudioSettings, Segments, Silence
-from ..sampling.settings import SamplerSettings, SchedulerName
+from ..sampling.schedulers import SCHEDULERS
+from ..sampling.settings import SamplerSettings
 from ..video.timeline import FpsMode, LengthMode
 from ..weights.catalog import MODELS
 from . import faces, options, output_options
@@ -75,7 +76,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     job.add_argument(
         "--scheduler",
-        choices=get_args(SchedulerName),
+        choices=list(SCHEDULERS),
         default=defaults.scheduler,
         help="how the noise is taken away: ddim is the authors' own; dpm++ 2m and unipc are made for fewer steps",
     )
