@@ -1,74 +1,81 @@
-"""Working on less at once where memory runs out."""
+"""Recognize out-of-memory errors, and retry with smaller batches."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from .errors import OutOfMemoryError
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-
-REMEDY = "close what else uses it, or choose version 1.5 or precision fp8"
-
-
+# of CUDA and MPS, PyTorch's CPU allocator, cuBLAS and cuDNN, and DirectML: these errors have no common type
 OOM_PHRASES = ("out of memory", "allocate memory", "alloc_failed", "video memory")
-"""Of backends, which have no error in common: CUDA and MPS, the processor's allocator, cuBLAS and cuDNN, DirectML."""
-
-
-class BatchLimit:
-    """How much is worked on at once: halved for good whenever memory runs out.
-
-    Args:
-        most: at first.
-        what: is worked on, in the error's words.
-    """
-
-    def __init__(self, most: int, what: str) -> None:
-        self.max_batch = most
-        self._what = what
-
-    def run(self, work: Callable[[int], T], asked: int) -> T:
-        """The result of `work(most)`, with less until it succeeds.
-
-        Args:
-            work: does all there is to do, so many at once.
-            asked: how many there are.
-
-        Raises:
-            RoomError: one at a time is too much.
-        """
-        while True:
-            at_once = min(self.max_batch, asked)
-            try:
-                return work(at_once)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error)
-            # only here is what the failed attempt held free again: the error kept it
-            if at_once == 1:
-                raise OutOfMemoryError(_message(f"with {self._what} one at a time", reason))
-            self.max_batch = at_once // 2
-
-    def __repr__(self) -> str:
-        return f"Room({self.max_batch} {self._what})"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a backend, or a Room, said that there is no memory left."""
+    """Whether a backend or a BatchLimit ran out of memory."""
     if isinstance(error, (OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OOM_PHRASES)
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in OOM_PHRASES)
+
+
+class BatchLimit:
+    """The largest batch that fits in memory. It is halved whenever memory runs out, and stays halved.
+
+    Args:
+        max_batch: the limit at first.
+        network: named in errors and in the log.
+        is_oom: recognizes an out-of-memory error.
+    """
+
+    def __init__(
+        self, max_batch: int, network: str, is_oom: Callable[[BaseException], bool] = is_out_of_memory
+    ) -> None:
+        self.max_batch = max_batch
+        self._network = network
+        self._is_oom = is_oom
+
+    def run(self, function: Callable[[int], T], count: int) -> T:
+        """Calls `function(batch_size)` with smaller batches until it fits in memory, and returns its result.
+
+        Args:
+            function: processes all items, at most `batch_size` of them together.
+            count: the number of items.
+
+        Raises:
+            OutOfMemoryError: not even a batch of 1 fits.
+        """
+        while True:
+            batch_size = min(self.max_batch, count)
+            try:
+                return function(batch_size)
+            except (RuntimeError, MemoryError) as error:
+                if not self._is_oom(error):
+                    raise
+                reason = str(error)
+            # retry outside `except`: the traceback keeps the failed attempt's tensors alive
+            if batch_size == 1:
+                raise OutOfMemoryError(_message(f" in {self._network}, even at batch size 1", reason))
+            self.max_batch = batch_size // 2
+            log.warning(
+                "Out of memory in %s: reducing the batch size from %d to %d", self._network, batch_size, self.max_batch
+            )
+
+    def __repr__(self) -> str:
+        return f"BatchLimit({self.max_batch} in {self._network})"
 
 
 def out_of_memory_error(error: BaseException) -> OutOfMemoryError:
-    """What is said of a backend's own error, in a sentence; a RoomError has said it."""
+    """A backend's error with a message for the user. The message of a BatchLimit stays as it is."""
     return OutOfMemoryError(str(error) if isinstance(error, OutOfMemoryError) else _message("", str(error)))
 
 
-def _message(when: str, reason: str) -> str:
-    """`reason` is cut to its own first sentence: torch's goes on with figures of its allocator."""
-    first = reason.partition("\n")[0].partition(". ")[0]
-    return f"out of memory{when and ' '}{when}: {REMEDY}{first and f' ({first})'}"
+def _message(where: str, reason: str) -> str:
+    # of torch's text only the first sentence; statistics of the allocator follow
+    first = reason.partition("\n")[0].partition(". ")[0].rstrip(".")
+    remedy = "Close other programs, or choose version 1.5 or precision fp8."
+    return f"Out of memory{where}. {remedy}{first and f' ({first})'}"

@@ -1,4 +1,4 @@
-"""Where the latents and the audio states of a clip are kept: in memory while few, else in a file without a name."""
+"""Append-only fp16 tensor buffer; above 256 MB it lives in an anonymous temporary file."""
 
 from __future__ import annotations
 
@@ -9,60 +9,70 @@ from typing import IO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .errors import StorageError
 
-MEMORY_BYTES = 256 * 2**20  # of one clip's latents, or of its states, held in memory
+MEMORY_BYTES = 256 * 2**20  # largest buffer that is kept in RAM
 
 
 class TensorBuffer:
-    """Gathers rows of one shape, some at a time, in half precision. Used as a context manager.
+    """Collects rows of one shape in fp16. Use it as a context manager.
 
-    The file is opened without a name where the system can do that, and vanishes with the last tensor that shows it,
-    even if the process is killed: nothing to clean up, and nothing that two jobs could share.
+    The temporary file has no name on systems that allow it, and is deleted with the last tensor that maps it, even if
+    the process is killed. Nothing has to be cleaned up, and two runs never share a file.
 
     Args:
-        contents: what errors call the rows.
-        most: how many there may be at most.
-        folder: for the file, if they need one; None is the system's folder for temporary files.
+        contents: names the rows in errors.
+        max_rows: capacity.
+        folder: for the temporary file; None is the system's temporary folder.
     """
 
-    def __init__(self, contents: str, most: int, folder: Path | None = None) -> None:
+    def __init__(self, contents: str, max_rows: int, folder: Path | None = None) -> None:
         self._contents = contents
-        self._most = most
+        self._max_rows = max_rows
         self._folder = folder
-        self._memory: torch.Tensor | None = None
+        self._memory: Tensor | None = None
         self._file: IO[bytes] | None = None
-        self._shape: tuple[int, ...] = ()
-        self._count = 0
+        self._row_shape: tuple[int, ...] = ()
+        self._num_rows = 0
 
-    def append(self, rows: torch.Tensor) -> range:
-        """Keep some more, (n, ...) of any floating dtype; they become fp16.
+    def append(self, rows: Tensor) -> range:
+        """Adds rows (n, ...) of any floating dtype.
 
         Returns:
-            where they lie among all.
+            their indices in the buffer.
 
         Raises:
-            StorageError: the folder cannot be written, or is full.
+            StorageError: the folder is full or not writable.
         """
-        if self._count == 0:
-            self._open(rows.shape[1:])
-        slots = range(self._count, self._count + len(rows))
-        halves = rows.to("cpu", torch.float16)
-        if self._file is not None:
-            self._write(self._file, halves)
-        elif self._memory is not None:
-            self._memory[slots.start : slots.stop] = halves
-        self._count = slots.stop
-        return slots
-
-    def tensor(self) -> torch.Tensor:
-        """All of them, fp16 (count, ...); from a file they come page by page, as they are read."""
+        rows = rows.to("cpu", torch.float16)
+        try:
+            if self._num_rows == 0:
+                self._open(rows.shape[1:])
+            if self._file is not None:
+                self._file.write(rows.contiguous().numpy().tobytes())
+                self._file.flush()
+        except OSError as cause:
+            folder = self._folder or "the system's temporary folder"
+            megabytes = self._max_rows * int(np.prod(self._row_shape)) * torch.float16.itemsize / 2**20
+            raise StorageError(
+                f"{folder}: cannot store {self._contents} ({cause.strerror or cause}). "
+                f"Free {megabytes:.0f} MB there, and check that the folder is writable."
+            ) from cause
+        indices = range(self._num_rows, self._num_rows + len(rows))
         if self._memory is not None:
-            return self._memory[: self._count]
+            self._memory[indices.start : indices.stop] = rows
+        self._num_rows = indices.stop
+        return indices
+
+    def tensor(self) -> Tensor:
+        """All rows, fp16 (n, ...). A file is mapped into memory, not read."""
+        if self._memory is not None:
+            return self._memory[: self._num_rows]
         if self._file is None:
             return torch.empty(0, dtype=torch.float16)
-        mapped = np.memmap(self._file, np.float16, mode="c", shape=(self._count, *self._shape))
+        mapped = np.memmap(self._file, np.float16, mode="c", shape=(self._num_rows, *self._row_shape))
         return torch.from_numpy(np.asarray(mapped))
 
     def __enter__(self) -> TensorBuffer:
@@ -74,27 +84,9 @@ class TensorBuffer:
         if self._file is not None:
             self._file.close()
 
-    def _open(self, shape: torch.Size) -> None:
-        self._shape = tuple(shape)
-        if self._most * shape.numel() * torch.float16.itemsize <= MEMORY_BYTES:
-            self._memory = torch.empty(self._most, *shape, dtype=torch.float16)
-            return
-        try:
-            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed on leaving the block
-        except OSError as cause:
-            raise self._failure(cause) from cause
-
-    def _write(self, file: IO[bytes], halves: torch.Tensor) -> None:
-        try:
-            file.write(halves.contiguous().numpy().tobytes())
-            file.flush()
-        except OSError as cause:
-            raise self._failure(cause) from cause
-
-    def _failure(self, cause: OSError) -> StorageError:
-        where = self._folder or "the system's folder for temporary files"
-        needed = self._most * int(np.prod(self._shape)) * torch.float16.itemsize
-        return StorageError(
-            f"{where}: cannot hold {self._contents} ({cause.strerror or cause}); "
-            f"it needs {needed / 2**20:.0f} MB of free space and the right to write"
-        )
+    def _open(self, row_shape: torch.Size) -> None:
+        self._row_shape = tuple(row_shape)
+        if self._max_rows * row_shape.numel() * torch.float16.itemsize <= MEMORY_BYTES:
+            self._memory = torch.empty(self._max_rows, *row_shape, dtype=torch.float16)
+        else:
+            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - __exit__ closes it

@@ -80,7 +80,7 @@ class LoadedModel:
         if args.deterministic:
             return clip_limit(1)
         self.load(PASSES)
-        enough = PASSES * (MODELS["1.6"].resolution // self.spec.resolution) ** 2
+        enough = max(1, int(PASSES * (MODELS["1.6"].resolution / self.spec.resolution) ** 2))
         to_come = self.unet.model_size() - self.unet.loaded_size()
         free = mm.get_free_memory(self.device) - mm.extra_reserved_memory() - to_come
         return clip_limit(min(enough, max(1, int(free // self._clip_bytes))))

@@ -1,6 +1,6 @@
-"""The layers of the UNet: residual, spatial transformer, motion module.
+"""The layers of the UNet: residual block, spatial transformer, motion module.
 
-Between layers the frames of all clips are folded into the batch: (batch * frames, channels, height, width).
+Between layers, the frames of all windows are folded into the batch: (batch * frames, channels, height, width).
 Modules are nested and named as in the official state dict.
 """
 
@@ -16,77 +16,68 @@ from torch.nn import functional as F
 
 from .protocols import AudioKV, Operations
 
-AttentionFn = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # query, key, value, heads: see `attend`
-
-
-TIME_WIDTHS = 4  # the time embedding is so many times as wide as the first block
-
-
-MLP_WIDTHS = 4
-
-
-ATTENTION_WIDTHS = 4  # queries, keys, values and what comes of them
-
-
-CPU_PART_BYTES = 24 * 2**20  # inside a layer at once; beyond, a processor gets every page anew for each result
-
-
-CARD_PART_BYTES = 256 * 2**20  # elsewhere each part costs launches, and the way of weights that are not on the card
-
+AttentionFn = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # query, key, value, heads: see `attention`
 
 RESNET_EPS = 1e-5
-
-
 TRANSFORMER_EPS = 1e-6
+
+# memory of a layer's intermediate tensors, in multiples of its input
+MLP_EXPANSION = 4
+ATTENTION_EXPANSION = 4  # queries, keys, values and the result
+
+CPU_CHUNK_BYTES = 24 * 2**20  # larger buffers go back to the system after each use, and every page faults again
+GPU_CHUNK_BYTES = 256 * 2**20  # smaller chunks cost kernel launches and, with offloaded weights, more transfers
 
 
 @dataclass(frozen=True, slots=True)
 class LayerConfig:
     """What every layer is built from.
 
-    ops: where layers with weights come from.
-    attend: computes attention.
-    heads, groups: of every attention and every group norm.
-    time_width: of the time embedding.
-    audio_width: of one audio token.
-    positions: the longest clip that the motion modules know, in frames.
+    operations: namespace of the layers with weights.
+    attention: computes attention over packed heads.
+    heads: of every attention.
+    groups: of every group norm.
+    time_width: width of the time embedding.
+    audio_width: width of one audio token.
+    max_frames: longest window that the motion modules accept.
     """
 
-    ops: Operations
-    attend: AttentionFn
+    operations: Operations
+    attention: AttentionFn
     heads: int
     groups: int
     time_width: int
     audio_width: int
-    positions: int
+    max_frames: int
 
     def norm(self, width: int, eps: float) -> nn.GroupNorm:
-        return self.ops.GroupNorm(self.groups, width, eps=eps)
+        return self.operations.GroupNorm(self.groups, width, eps=eps)
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What steers a pass through the layers.
+    """Conditioning of one forward pass.
 
-    A do_cfg pass computes every clip twice, without and with its audio. Both are the same up to the first audio
-    attention, so that until then the batch holds each clip once; after it, the silent clips and then the audio_kv ones.
+    With classifier-free guidance, every window is computed twice: without audio and with it. Both copies are equal
+    before the first audio attention, so until then the batch holds each window once. After it, the unconditional
+    samples come first and the conditional ones follow.
 
-    time: (1, time width), the same for every clip.
-    audio_kv: the audio, see `Heard`; None is silence.
-    frames: of each clip.
-    clips: in the batch, once silent and audio_kv ones have parted.
-    silent: of them, how many (the first) hear nothing.
+    time: time embedding (1, time width), the same for every sample.
+    audio_kv: audio keys and values; None is silence.
+    frames: in each window.
+    batch: batch size after the CFG split.
+    num_uncond: number of leading unconditional samples.
     """
 
     time: Tensor
     audio_kv: AudioKV | None
     frames: int
-    clips: int
-    silent: int
+    batch: int
+    num_uncond: int
 
-    def parted(self, x: Tensor) -> Tensor:
-        """`x` (clips * frames, ...) with the silent and the audio_kv clips apart: itself where they are already."""
-        missing = self.clips * self.frames - len(x)
+    def expand_for_cfg(self, x: Tensor) -> Tensor:
+        """Copies the windows of `x` in front of it to fill the batch. Returns `x` itself if it is full."""
+        missing = self.batch * self.frames - len(x)
         return torch.cat([x[:missing], x]) if missing else x
 
 
@@ -106,95 +97,97 @@ def unfold(x: Tensor, batch: int) -> Tensor:
     return x.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
-def norm_over_clip(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
-    """Group norm whose statistics span all frames of a clip. x: (clips * frames, channels, h, w)."""
+def norm_over_frames(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
+    """Group norm with statistics over all frames of a window. x: (batch * frames, channels, h, w)."""
     return fold(norm(unfold(x, len(x) // frames)))
 
 
-def chunked(work: Callable[..., Tensor], x: Tensor, *others: Tensor, wider: int) -> Tensor:
-    """`work` on some rows (the first dimension) after the others: none of them needs another's.
+def chunked(function: Callable[..., Tensor], x: Tensor, *others: Tensor, expansion: int) -> Tensor:
+    """Applies `function` to chunks of rows (the first dimension), to bound its memory. Rows must be independent.
 
     Args:
-        x: of the shape that `work` returns; `others` have as many rows.
-        wider: how many times as wide as `x` the work is inside.
+        x: has the shape of the result.
+        others: further arguments with as many rows.
+        expansion: memory that `function` needs, in multiples of `x`.
     """
-    most = CPU_PART_BYTES if x.device.type == "cpu" else CARD_PART_BYTES
-    count = -(-wider * x.numel() * x.element_size() // most)  # nbytes stops torch.compile
+    max_bytes = CPU_CHUNK_BYTES if x.device.type == "cpu" else GPU_CHUNK_BYTES
+    count = -(-expansion * x.numel() * x.element_size() // max_bytes)
     if count < 2:
-        return work(x, *others)
-    made = torch.empty_like(x)
-    parts = zip(*[tensor.chunk(count) for tensor in (x, *others)], strict=True)
-    for result, part in zip(made.chunk(count), parts, strict=True):
-        result.copy_(work(*part))
-    return made
+        return function(x, *others)
+    result = torch.empty_like(x)
+    chunks = zip(*[tensor.chunk(count) for tensor in (result, x, *others)], strict=True)
+    for target, *arguments in chunks:
+        target.copy_(function(*arguments))
+    return result
 
 
 class ResNet(nn.Module):
-    """Two convolutions, the time between them, around a shortcut."""
+    """Two convolutions with the time embedding added between them, and a shortcut around both."""
 
-    def __init__(self, width_in: int, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width_in: int, width: int, config: LayerConfig) -> None:
         super().__init__()
-        ops = kit.ops
-        self.norm1 = kit.norm(width_in, RESNET_EPS)
+        ops = config.operations
+        self.norm1 = config.norm(width_in, RESNET_EPS)
         self.conv1 = ops.Conv2d(width_in, width, 3, padding=1)
-        self.time_emb_proj = ops.Linear(kit.time_width, width)
-        self.norm2 = kit.norm(width, RESNET_EPS)
+        self.time_emb_proj = ops.Linear(config.time_width, width)
+        self.norm2 = config.norm(width, RESNET_EPS)
         self.conv2 = ops.Conv2d(width, width, 3, padding=1)
         self.conv_shortcut = ops.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        hidden = self.conv1(F.silu(norm_over_clip(self.norm1, x, context.frames), inplace=True))
+        hidden = self.conv1(F.silu(norm_over_frames(self.norm1, x, context.frames), inplace=True))
         hidden += self.time_emb_proj(F.silu(context.time))[:, :, None, None]
-        hidden = F.silu(norm_over_clip(self.norm2, hidden, context.frames), inplace=True)
+        hidden = F.silu(norm_over_frames(self.norm2, hidden, context.frames), inplace=True)
         return self.conv2(hidden).add_(self.conv_shortcut(x))
 
 
 class Attention(nn.Module):
-    """Multi-head attention of (n, tokens, width) to (n, others, source width)."""
+    """Multi-head attention from (n, tokens, width) to (n, source tokens, source width)."""
 
-    def __init__(self, width: int, source_width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, source_width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.heads, self.attend = kit.heads, kit.attend
-        self.to_q = kit.ops.Linear(width, width, bias=False)
-        self.to_k = kit.ops.Linear(source_width, width, bias=False)
-        self.to_v = kit.ops.Linear(source_width, width, bias=False)
-        self.to_out = nn.Sequential(kit.ops.Linear(width, width))
+        ops = config.operations
+        self.heads, self.attention = config.heads, config.attention
+        self.to_q = ops.Linear(width, width, bias=False)
+        self.to_k = ops.Linear(source_width, width, bias=False)
+        self.to_v = ops.Linear(source_width, width, bias=False)
+        self.to_out = nn.Sequential(ops.Linear(width, width))
 
-    def pairs(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values: (n, others, width) each."""
+    def kv(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values: (n, source tokens, width) each."""
         return self.to_k(source), self.to_v(source)
 
-    def attended(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return self.to_out(self.attend(self.to_q(x), key, value, self.heads))
+    def attend(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.to_out(self.attention(self.to_q(x), key, value, self.heads))
 
 
 class SelfAttention(Attention):
     """Tokens attend to each other. (n, tokens, width) -> the same."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
-        super().__init__(width, width, kit)
+    def __init__(self, width: int, config: LayerConfig) -> None:
+        super().__init__(width, width, config)
 
     def forward(self, x: Tensor) -> Tensor:
-        return chunked(lambda part: self.attended(part, *self.pairs(part)), x, wider=ATTENTION_WIDTHS)
+        return chunked(lambda rows: self.attend(rows, *self.kv(rows)), x, expansion=ATTENTION_EXPANSION)
 
 
 class AudioAttention(Attention):
-    """Pixels attend to the audio of their frame, whose keys and values were made before."""
+    """Pixels attend to the audio of their frame. The keys and values are precomputed."""
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return chunked(self.attended, x, key, value, wider=ATTENTION_WIDTHS)
+        return chunked(self.attend, x, key, value, expansion=ATTENTION_EXPANSION)
 
-    def silence(self, x: Tensor) -> Tensor:
-        """What audio of zeros gives to every pixel, (1, 1, width): its values are zero, which leaves the bias."""
+    def uncond(self, x: Tensor) -> Tensor:
+        """Cross-attention output for zero audio embeddings: V = 0, so only the output bias remains. (1, 1, width)."""
         return self.to_out(x.new_zeros(1, 1, x.shape[-1]))
 
 
 class GatedGelu(nn.Module):
     """Half of a projection gated by the GELU of the other (arXiv 2002.05202). (..., width in) -> (..., width)."""
 
-    def __init__(self, width_in: int, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width_in: int, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.proj = kit.ops.Linear(width_in, 2 * width)
+        self.proj = config.operations.Linear(width_in, 2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
@@ -202,66 +195,67 @@ class GatedGelu(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The transformers' MLP, four widths wide inside. (..., width) -> (..., width)."""
+    """The MLP of a transformer, four times as wide inside. (..., width) -> (..., width)."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        inner = MLP_WIDTHS * width
-        # the official layout keeps a dropout's place between the two
-        self.net = nn.Sequential(GatedGelu(width, inner, kit), nn.Identity(), kit.ops.Linear(inner, width))
+        inner = MLP_EXPANSION * width
+        # Identity stands for the dropout of the official layout
+        self.net = nn.Sequential(GatedGelu(width, inner, config), nn.Identity(), config.operations.Linear(inner, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return chunked(self.net, x, wider=2 * MLP_WIDTHS)
+        return chunked(self.net, x, expansion=2 * MLP_EXPANSION)
 
 
 class SpatialBlock(nn.Module):
-    """Pixels of one frame attend to each other, then to that frame's audio."""
+    """Pixels of one frame attend to each other, then to the audio of that frame."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.norm1 = kit.ops.LayerNorm(width)
-        self.attn1 = SelfAttention(width, kit)
-        self.norm2 = kit.ops.LayerNorm(width)
-        self.attn2 = AudioAttention(width, kit.audio_width, kit)
-        self.norm3 = kit.ops.LayerNorm(width)
-        self.ff = FeedForward(width, kit)
-        self.place = 0  # among the UNet's, in order
+        ops = config.operations
+        self.norm1 = ops.LayerNorm(width)
+        self.attn1 = SelfAttention(width, config)
+        self.norm2 = ops.LayerNorm(width)
+        self.attn2 = AudioAttention(width, config.audio_width, config)
+        self.norm3 = ops.LayerNorm(width)
+        self.ff = FeedForward(width, config)
+        self.layer_index = 0  # of this block in AudioKV; the UNet sets it
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        x = context.parted(self.attn1(self.norm1(x)).add_(x))
-        quiet = context.silent * context.frames
-        if quiet:
-            x[:quiet] += self.attn2.silence(x)
+        x = context.expand_for_cfg(self.attn1(self.norm1(x)).add_(x))
+        num_uncond_rows = context.num_uncond * context.frames
+        if num_uncond_rows:
+            x[:num_uncond_rows] += self.attn2.uncond(x)
         if context.audio_kv is not None:
-            x[quiet:] += self.attn2(self.norm2(x[quiet:]), *context.audio_kv[self.place])
+            x[num_uncond_rows:] += self.attn2(self.norm2(x[num_uncond_rows:]), *context.audio_kv[self.layer_index])
         return self.ff(self.norm3(x)).add_(x)
 
 
 class SpatialTransformer(nn.Module):
-    """Stable Diffusion's transformer over one frame's pixels, as a residual. x: (batch * frames, width, h, w)."""
+    """Stable Diffusion's transformer over the pixels of a frame, as a residual. x: (batch * frames, width, h, w)."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.norm = kit.norm(width, TRANSFORMER_EPS)
-        self.proj_in = kit.ops.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList([SpatialBlock(width, kit)])
-        self.proj_out = kit.ops.Conv2d(width, width, 1)
+        self.norm = config.norm(width, TRANSFORMER_EPS)
+        self.proj_in = config.operations.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList([SpatialBlock(width, config)])
+        self.proj_out = config.operations.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
-        return context.parted(x) + self.proj_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
+        return context.expand_for_cfg(x) + self.proj_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
-class PositionTable(nn.Module):
-    """Adds to each frame the sinusoids of its place in the clip. x: (n, frames, width)."""
+class PositionalEncoding(nn.Module):
+    """Adds the sinusoid of each frame's position in the window. x: (n, frames, width)."""
 
     pe: Tensor
 
-    def __init__(self, width: int, positions: int) -> None:
+    def __init__(self, width: int, max_frames: int) -> None:
         super().__init__()
-        self.register_buffer("pe", sinusoid_table(positions, width))
+        self.register_buffer("pe", sinusoid_table(max_frames, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.pe[:, : x.shape[1]].to(x)
@@ -269,18 +263,18 @@ class PositionTable(nn.Module):
 
 def sinusoid_table(positions: int, width: int) -> Tensor:
     """float32 (1, positions, width): sine and cosine interleaved ("Attention is all you need", 3.5)."""
-    # never on the meta device, where a network is built to be filled: torch would spend seconds on its meta arithmetic
-    even, place = torch.arange(0, width, 2, device="cpu"), torch.arange(positions, device="cpu")
-    angles = place[:, None] * torch.exp(even * (-math.log(10_000.0) / width))
+    # on the CPU even while a network is built on the meta device: meta arithmetic takes torch seconds
+    even, position = torch.arange(0, width, 2, device="cpu"), torch.arange(positions, device="cpu")
+    angles = position[:, None] * torch.exp(even * (-math.log(10_000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]
 
 
 class TemporalAttention(SelfAttention):
     """Frames attend to each other at each pixel. x: (pixels, frames, width)."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
-        super().__init__(width, kit)
-        self.pos_encoder = PositionTable(width, kit.positions)
+    def __init__(self, width: int, config: LayerConfig) -> None:
+        super().__init__(width, config)
+        self.pos_encoder = PositionalEncoding(width, config.max_frames)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.pos_encoder(x))
@@ -289,44 +283,44 @@ class TemporalAttention(SelfAttention):
 class MotionBlock(nn.Module):
     """Two temporal attentions and an MLP, each as a residual. x: (pixels, frames, width)."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.attention_blocks = nn.ModuleList(TemporalAttention(width, kit) for _ in range(2))
-        self.norms = nn.ModuleList(kit.ops.LayerNorm(width) for _ in range(2))
-        self.ff = FeedForward(width, kit)
-        self.ff_norm = kit.ops.LayerNorm(width)
+        self.attention_blocks = nn.ModuleList(TemporalAttention(width, config) for _ in range(2))
+        self.norms = nn.ModuleList(config.operations.LayerNorm(width) for _ in range(2))
+        self.ff = FeedForward(width, config)
+        self.ff_norm = config.operations.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
-            x = attention(norm(x)).add_(x)
+        for norm, temporal_attention in zip(self.norms, self.attention_blocks, strict=True):
+            x = temporal_attention(norm(x)).add_(x)
         return self.ff(self.ff_norm(x)).add_(x)
 
 
 class MotionTransformer(nn.Module):
-    """AnimateDiff's transformer over a clip's frames at each pixel, as a residual. x: (batch * frames, width, h, w)."""
+    """AnimateDiff's transformer over the frames at each pixel, as a residual. x: (batch * frames, width, h, w)."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.norm = kit.norm(width, TRANSFORMER_EPS)
-        self.proj_in = kit.ops.Linear(width, width)
-        self.transformer_blocks = nn.ModuleList([MotionBlock(width, kit)])
-        self.proj_out = kit.ops.Linear(width, width)
+        self.norm = config.norm(width, TRANSFORMER_EPS)
+        self.proj_in = config.operations.Linear(width, width)
+        self.transformer_blocks = nn.ModuleList([MotionBlock(width, config)])
+        self.proj_out = config.operations.Linear(width, width)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        # (clips * frames, c, h, w) -> (clips, h, w, frames, c): once, for every layer of the block
-        tokens = self.proj_in(unfold(self.norm(x), context.clips).permute(0, 3, 4, 2, 1).flatten(0, 2))
+        # (batch * frames, c, h, w) -> (batch, h, w, frames, c), copied once for all layers of the block
+        tokens = self.proj_in(unfold(self.norm(x), context.batch).permute(0, 3, 4, 2, 1).flatten(0, 2))
         for block in self.transformer_blocks:
             tokens = block(tokens)
-        by_pixel = self.proj_out(tokens).unflatten(0, (context.clips, *x.shape[2:]))
-        return (x.unflatten(0, (context.clips, -1)) + by_pixel.permute(0, 3, 4, 1, 2)).flatten(0, 1)
+        by_pixel = self.proj_out(tokens).unflatten(0, (context.batch, *x.shape[2:]))
+        return (x.unflatten(0, (context.batch, -1)) + by_pixel.permute(0, 3, 4, 1, 2)).flatten(0, 1)
 
 
 class MotionModule(nn.Module):
-    """AnimateDiff's motion module: temporal attention at each pixel, as a residual."""
+    """AnimateDiff's motion module. It adds one level of names to the state dict."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.temporal_transformer = MotionTransformer(width, kit)
+        self.temporal_transformer = MotionTransformer(width, config)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         return self.temporal_transformer(x, context)
@@ -335,37 +329,37 @@ class MotionModule(nn.Module):
 class Downsample(nn.Module):
     """Halves height and width with a strided convolution. x: (batch * frames, width, h, w)."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.conv = kit.ops.Conv2d(width, width, 3, stride=2, padding=1)
+        self.conv = config.operations.Conv2d(width, width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
 
 class Upsample(nn.Module):
-    """Doubles height and width by repeating pixels, then a convolution. x: (batch * frames, width, h, w)."""
+    """Doubles height and width: nearest-neighbor, then a convolution. x: (batch * frames, width, h, w)."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.conv = kit.ops.Conv2d(width, width, 3, padding=1)
+        self.conv = config.operations.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class TimeEmbedding(nn.Module):
-    """Diffusion timesteps (batch,) to (batch, time width)."""
+    """Diffusion timesteps (batch,) -> (batch, time width)."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
         self.width = width
-        self.linear_1 = kit.ops.Linear(width, kit.time_width)
-        self.linear_2 = kit.ops.Linear(kit.time_width, kit.time_width)
+        self.linear_1 = config.operations.Linear(width, config.time_width)
+        self.linear_2 = config.operations.Linear(config.time_width, config.time_width)
 
     def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
         half = self.width // 2
         rates = torch.exp(torch.arange(half, device=timesteps.device) * (-math.log(10_000.0) / half))
         angles = timesteps.float()[:, None] * rates
-        waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
-        return self.linear_2(F.silu(self.linear_1(waves)))
+        sinusoid = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
+        return self.linear_2(F.silu(self.linear_1(sinusoid)))

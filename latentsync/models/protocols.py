@@ -1,19 +1,14 @@
-"""What the sampler expects of the networks."""
+"""Interfaces between the sampler, the networks and their host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    pass
-
-
 AudioKV = Sequence[tuple[Tensor, Tensor]]
-"""Keys and values of a batch's audio for each spatial transformer in order: (clips * frames, tokens, width) each."""
+"""Audio keys and values of each spatial transformer, in order: (windows * frames, tokens, width) each."""
 
 
 class Operations(Protocol):
@@ -26,19 +21,19 @@ class Operations(Protocol):
 
 
 class VAE(Protocol):
-    """A Stable Diffusion 1.x VAE, whoever runs it. Latents are unscaled posterior means."""
+    """A Stable Diffusion 1.x VAE. Latents are unscaled posterior means."""
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """(n, 3, R, R) in [-1, 1] -> (n, 4, R/8, R/8)."""
         ...
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """(n, 4, R/8, R/8) -> (n, 3, R, R), about [-1, 1]."""
         ...
 
 
 class Denoiser(Protocol):
-    """What the sampler needs of a network: see `models.unet.UNet`."""
+    """A network that predicts noise. `models.unet.UNet` documents the arguments."""
 
     def precompute_audio_kv(self, audio: Tensor) -> AudioKV: ...
 

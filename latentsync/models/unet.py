@@ -1,6 +1,6 @@
-"""LatentSync's UNet: Stable Diffusion 1.5 with audio for text, and a motion module after every layer.
+"""LatentSync's UNet: Stable Diffusion 1.5 with audio in place of text, and a motion module after every layer.
 
-Follows ByteDance's latentsync/models/unet.py (commit a229c39); keys and shapes are those of its checkpoints.
+Follows ByteDance's latentsync/models/unet.py (commit a229c39). Keys and shapes are those of its checkpoints.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from ..errors import WeightsError
 from .constants import AUDIO_WIDTH, LATENT_CHANNELS
 from .layers import (
     RESNET_EPS,
-    TIME_WIDTHS,
     AttentionFn,
     Context,
     Downsample,
@@ -30,24 +29,23 @@ from .layers import (
     Upsample,
     attention,
     fold,
-    norm_over_clip,
+    norm_over_frames,
     unfold,
 )
 from .protocols import AudioKV, Operations
 
-WIDEST = 1 << 13  # channels of a block that a file may ask for; the released models have 1280
-
-
+MAX_CHANNELS = 1 << 13  # limit for the blocks of a file; the released models have at most 1280
 INPUT_CHANNELS = 3 * LATENT_CHANNELS + 1  # noisy latents, mask, masked latents, reference latents
+TIME_EXPANSION = 4  # width of the time embedding, in multiples of the first block's
 
 
 @dataclass(frozen=True, slots=True)
 class UNetConfig:
-    """The widths of the network; the defaults are those of both released models.
+    """The widths of the network. The defaults are those of both released models.
 
-    channels: of each block, from the outside in; all but the innermost have attention.
-    layers: in each down block; an up block has one more.
-    positions: the longest clip, in frames.
+    channels: of each block, outermost first. All but the innermost have attention.
+    layers: in each down block. An up block has one more.
+    max_frames: longest window, in frames.
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -57,68 +55,73 @@ class UNetConfig:
     audio_width: int = AUDIO_WIDTH
     in_channels: int = INPUT_CHANNELS
     out_channels: int = LATENT_CHANNELS
-    positions: int = 24
+    max_frames: int = 24
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> UNetConfig:
-        """The widths of the network that has these state-dict shapes; all else is the same in every LatentSync UNet.
+        """The config of the network with these state-dict shapes. Only the channels vary.
 
-        Raises WeightsError if the keys are not those of a LatentSync UNet.
+        Raises:
+            WeightsError: the keys are not those of a LatentSync UNet.
         """
         try:
-            widths = tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4))
+            channels = tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4))
         except (KeyError, IndexError) as error:
             raise WeightsError(
                 f"not a LatentSync UNet: {error} is missing among its {len(shapes)} keys. "
                 "Choose a latentsync_unet file of version 1.5 or 1.6."
             ) from error
-        config = cls(widths)
-        if not all(0 < width <= WIDEST and width % config.groups == 0 for width in widths):
+        config = cls(channels)
+        if not all(0 < width <= MAX_CHANNELS and width % config.groups == 0 for width in channels):
             raise WeightsError(
-                f"not a LatentSync UNet: its blocks have {', '.join(map(str, widths))} channels, which must be "
-                f"multiples of {config.groups} up to {WIDEST}. Choose a latentsync_unet file of version 1.5 or 1.6."
+                f"not a LatentSync UNet: its blocks have {', '.join(map(str, channels))} channels, which must be "
+                f"multiples of {config.groups} up to {MAX_CHANNELS}. "
+                "Choose a latentsync_unet file of version 1.5 or 1.6."
             )
         return config
 
 
 class UNet(nn.Module):
-    """Predicts the noise in the latents of a clip of face crops, given its audio.
+    """Predicts the noise in the latents of windows of face crops, given their audio.
 
     Args:
         config: the widths; by default those of both released models.
-        ops: namespace of every layer that holds weights; ComfyUI's cast to the input's dtype and device.
-        attention: computes attention over packed heads, as `layers.attend`.
+        operations: namespace of the layers with weights; ComfyUI's cast to the input's dtype and device.
+        attention: computes attention over packed heads, see `layers.attention`.
     """
 
     def __init__(
-        self, config: UNetConfig | None = None, ops: Operations = nn, attention: AttentionFn = attention
+        self, config: UNetConfig | None = None, operations: Operations = nn, attention: AttentionFn = attention
     ) -> None:
         super().__init__()
         self.config = config = config or UNetConfig()
         widths = config.channels
-        kit = LayerConfig(
-            ops=ops,
-            attend=attention,
+        layer_config = LayerConfig(
+            operations=operations,
+            attention=attention,
             heads=config.heads,
             groups=config.groups,
-            time_width=TIME_WIDTHS * widths[0],
+            time_width=TIME_EXPANSION * widths[0],
             audio_width=config.audio_width,
-            positions=config.positions,
+            max_frames=config.max_frames,
         )
-        self.conv_in = ops.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.time_embedding = TimeEmbedding(widths[0], kit)
-        self.down_blocks = nn.ModuleList(down_blocks(config, kit))
-        self.mid_block = MiddleBlock(widths[-1], kit)
-        self.up_blocks = nn.ModuleList(up_blocks(config, kit))
-        self.conv_norm_out = kit.norm(widths[0], RESNET_EPS)
-        self.conv_out = ops.Conv2d(widths[0], config.out_channels, 3, padding=1)
-        for place, block in enumerate(self.spatial_blocks):
-            block.place = place
+        self.conv_in = operations.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(widths[0], layer_config)
+        self.down_blocks = nn.ModuleList(down_blocks(config, layer_config))
+        self.mid_block = MiddleBlock(widths[-1], layer_config)
+        self.up_blocks = nn.ModuleList(up_blocks(config, layer_config))
+        self.conv_norm_out = layer_config.norm(widths[0], RESNET_EPS)
+        self.conv_out = operations.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        for layer_index, block in enumerate(self.spatial_blocks):
+            block.layer_index = layer_index
 
     def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
-        """What a batch's audio (clips, frames, 50, 384) is to `forward`: the same at every step."""
+        """The cross-attention keys and values of audio (windows, frames, 50, 384). They do not depend on the timestep.
+
+        Precompute them once per batch of windows and pass them to `forward` at every step.
+        """
         tokens = audio.flatten(0, 1)
-        return [block.attn2.pairs(tokens) for block in self.spatial_blocks]
+        return [block.attn2.kv(tokens) for block in self.spatial_blocks]
 
     def forward(
         self,
@@ -129,58 +132,58 @@ class UNet(nn.Module):
         *,
         do_cfg: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """One pass, whole or shallow (DeepCache, branch 0: arXiv 2312.00858).
+        """One pass, full or shallow (DeepCache, branch 0: arXiv 2312.00858).
 
         Args:
-            x: (clips, 13, frames, h, w); noisy latents, mask, masked latents, reference latents.
+            x: (windows, 13, frames, h, w): noisy latents, mask, masked latents, reference latents.
             timestep: 0 to 999.
-            audio_kv: the clips' audio, from `hear`; None is silence (audio of zeros).
-            cached_features: what an earlier pass over as many clips returned; with it only the outermost layers run.
-            do_cfg: compute each clip twice: first all without audio, then all with it.
+            audio_kv: from `precompute_audio_kv`; None is silence (audio embeddings of zero).
+            cached_features: from an earlier pass with the same batch; with it only the last layer runs.
+            do_cfg: classifier-free guidance: compute every window twice, first all without audio, then all with it.
 
         Returns:
-            The noise (clips, or twice as many, 4, frames, h, w), and the state that entered the last layer.
+            The noise (batch, 4, frames, h, w), and the features that entered the last layer.
         """
-        clips = len(x) * (1 + do_cfg)
-        silent = clips if audio_kv is None else clips - len(x)
+        batch = len(x) * (1 + do_cfg)
+        num_uncond = batch if audio_kv is None else batch - len(x)
         time = self.time_embedding(torch.tensor([timestep], device=x.device), x.dtype)
-        context = Context(time, audio_kv, x.shape[2], clips, silent)
-        outer = self.conv_in(fold(x))
+        context = Context(time, audio_kv, x.shape[2], batch, num_uncond)
+        stem = self.conv_in(fold(x))
         if cached_features is None:
-            cached_features = self.depths(outer, context)
-        hidden = self.outermost.layer(-1, torch.cat([cached_features, context.parted(outer)], dim=1), context)
-        hidden = F.silu(norm_over_clip(self.conv_norm_out, hidden, context.frames), inplace=True)
-        return unfold(self.conv_out(hidden), clips), cached_features
+            cached_features = self.trunk(stem, context)
+        hidden = torch.cat([cached_features, context.expand_for_cfg(stem)], dim=1)
+        hidden = self.last_up_block.layer(-1, hidden, context)
+        hidden = F.silu(norm_over_frames(self.conv_norm_out, hidden, context.frames), inplace=True)
+        return unfold(self.conv_out(hidden), batch), cached_features
 
-    def depths(self, outer: Tensor, context: Context) -> Tensor:
-        """Everything between the first convolution and the last layer."""
-        skips = [outer]
+    def trunk(self, stem: Tensor, context: Context) -> Tensor:
+        """Everything between the first convolution, which returned `stem`, and the last layer."""
+        skips = [stem]
         for block in self.down_blocks:
             skips += block(skips[-1], context)
         hidden = self.mid_block(skips[-1], context)
         for block in self.up_blocks[:-1]:
             hidden = block(hidden, skips, context)
-        return self.outermost.climb(hidden, skips, context, self.config.layers)
+        return self.last_up_block.forward_layers(hidden, skips, context, self.config.layers)
 
     @property
     def spatial_blocks(self) -> list[SpatialBlock]:
-        """Of every transformer, in the order of their `place`."""
+        """One per spatial transformer, in the order of `layer_index`."""
         return [module for module in self.modules() if isinstance(module, SpatialBlock)]
 
     @property
-    def outermost(self) -> UpBlock:
-        """The last up block; it has one layer more than the config's."""
+    def last_up_block(self) -> UpBlock:
         return cast("UpBlock", self.up_blocks[-1])
 
 
-def down_blocks(config: UNetConfig, kit: LayerConfig) -> list[DownBlock]:
-    """From the outside in; the innermost has neither attention nor a downsampling."""
+def down_blocks(config: UNetConfig, layer_config: LayerConfig) -> list[DownBlock]:
+    """Outermost first. The innermost has neither attention nor downsampling."""
     widths = config.channels
     last = len(widths) - 1
     return [
         DownBlock(
             [(widths[max(i - 1, 0)] if layer == 0 else width, width) for layer in range(config.layers)],
-            kit,
+            layer_config,
             attends=i != last,
             resamples=i != last,
         )
@@ -188,28 +191,33 @@ def down_blocks(config: UNetConfig, kit: LayerConfig) -> list[DownBlock]:
     ]
 
 
-def up_blocks(config: UNetConfig, kit: LayerConfig) -> list[UpBlock]:
-    """Each layer takes one skip: those of the mirrored down block, then the one that entered it."""
+def up_blocks(config: UNetConfig, layer_config: LayerConfig) -> list[UpBlock]:
+    """Innermost first. Each layer takes one skip: an output of the mirrored down block, last first, then its input."""
     widths = config.channels[::-1]
     last = len(widths) - 1
     blocks: list[UpBlock] = []
     for i, width in enumerate(widths):
-        skips = [width] * config.layers + [widths[min(i + 1, last)]]
-        states = [widths[max(i - 1, 0)]] + [width] * config.layers
-        layers = [(state + skip, width) for state, skip in zip(states, skips, strict=True)]
-        blocks.append(UpBlock(layers, kit, attends=i != 0, resamples=i != last))
+        skip_widths = [width] * config.layers + [widths[min(i + 1, last)]]
+        hidden_widths = [widths[max(i - 1, 0)]] + [width] * config.layers
+        layers = [(hidden + skip, width) for hidden, skip in zip(hidden_widths, skip_widths, strict=True)]
+        blocks.append(UpBlock(layers, layer_config, attends=i != 0, resamples=i != last))
     return blocks
 
 
 class Block(nn.Module):
-    """Layers of one width: each a resnet, an attention and a motion module."""
+    """Layers of one width: each a resnet, an attention and a motion module.
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool) -> None:
+    Args:
+        layers: input width and width of each.
+        attends: whether the layers have attention.
+    """
+
+    def __init__(self, layers: Sequence[tuple[int, int]], config: LayerConfig, *, attends: bool) -> None:
         super().__init__()
         width = layers[-1][1]
-        self.resnets = nn.ModuleList(ResNet(width_in, width, kit) for width_in, width in layers)
-        self.attentions = nn.ModuleList(SpatialTransformer(width, kit) for _ in layers if attends)
-        self.motion_modules = nn.ModuleList(MotionModule(width, kit) for _ in layers)
+        self.resnets = nn.ModuleList(ResNet(width_in, width, config) for width_in, width in layers)
+        self.attentions = nn.ModuleList(SpatialTransformer(width, config) for _ in layers if attends)
+        self.motion_modules = nn.ModuleList(MotionModule(width, config) for _ in layers)
 
     def layer(self, index: int, x: Tensor, context: Context) -> Tensor:
         x = self.resnets[index](x, context)
@@ -219,63 +227,64 @@ class Block(nn.Module):
 
 
 class DownBlock(Block):
-    """Layers whose every state is a skip for the mirrored up block; all but the innermost block then halve the picture.
+    """Layers whose outputs are skips for the mirrored up block, then a downsampling, except in the innermost block.
 
     Args:
-        layers: width in and width of each.
-        attends: whether the layers have attention.
         resamples: whether a downsampling follows.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool, resamples: bool) -> None:
-        super().__init__(layers, kit, attends=attends)
-        self.downsamplers = nn.ModuleList(Downsample(layers[-1][1], kit) for _ in range(resamples))
+    def __init__(
+        self, layers: Sequence[tuple[int, int]], config: LayerConfig, *, attends: bool, resamples: bool
+    ) -> None:
+        super().__init__(layers, config, attends=attends)
+        self.downsamplers = nn.ModuleList(Downsample(layers[-1][1], config) for _ in range(resamples))
 
     def forward(self, x: Tensor, context: Context) -> list[Tensor]:
-        """The state after each layer, and after the downsampling."""
-        states: list[Tensor] = []
+        """The output of each layer, and of the downsampling."""
+        outputs: list[Tensor] = []
         for index in range(len(self.resnets)):
             x = self.layer(index, x, context)
-            states.append(x)
+            outputs.append(x)
         for downsample in self.downsamplers:
-            states.append(downsample(x))
-        return states
+            outputs.append(downsample(x))
+        return outputs
 
 
 class UpBlock(Block):
-    """Layers that each take the state before and one skip; all but the outermost block then double the picture.
+    """Layers that each take the hidden state and one skip, then an upsampling, except in the outermost block.
 
     Args:
-        layers: width in (with the skip's) and width of each.
-        attends: whether the layers have attention.
+        layers: input width, with the skip's, and width of each.
         resamples: whether an upsampling follows.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int]], kit: LayerConfig, *, attends: bool, resamples: bool) -> None:
-        super().__init__(layers, kit, attends=attends)
-        self.upsamplers = nn.ModuleList(Upsample(layers[-1][1], kit) for _ in range(resamples))
+    def __init__(
+        self, layers: Sequence[tuple[int, int]], config: LayerConfig, *, attends: bool, resamples: bool
+    ) -> None:
+        super().__init__(layers, config, attends=attends)
+        self.upsamplers = nn.ModuleList(Upsample(layers[-1][1], config) for _ in range(resamples))
 
     def forward(self, x: Tensor, skips: list[Tensor], context: Context) -> Tensor:
-        x = self.climb(x, skips, context, len(self.resnets))
+        x = self.forward_layers(x, skips, context, len(self.resnets))
         for upsample in self.upsamplers:
             x = upsample(x)
         return x
 
-    def climb(self, x: Tensor, skips: list[Tensor], context: Context, count: int) -> Tensor:
-        """The first `count` layers; each takes its skip off the end of `skips`."""
+    def forward_layers(self, x: Tensor, skips: list[Tensor], context: Context, count: int) -> Tensor:
+        """Runs the first `count` layers. Each removes its skip from the end of `skips`."""
         for index in range(count):
-            x = self.layer(index, torch.cat([x, context.parted(skips.pop())], dim=1), context)
+            x = self.layer(index, torch.cat([x, context.expand_for_cfg(skips.pop())], dim=1), context)
         return x
 
 
 class MiddleBlock(nn.Module):
-    """The one block without motion modules."""
+    """The innermost block: two resnets around an attention. It has no motion modules."""
 
-    def __init__(self, width: int, kit: LayerConfig) -> None:
+    def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResNet(width, width, kit) for _ in range(2))
-        self.attentions = nn.ModuleList([SpatialTransformer(width, kit)])
+        self.resnets = nn.ModuleList(ResNet(width, width, config) for _ in range(2))
+        self.attentions = nn.ModuleList([SpatialTransformer(width, config)])
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        enter, leave = self.resnets
-        return leave(self.attentions[0](enter(x, context), context), context)
+        first, second = self.resnets
+        return second(self.attentions[0](first(x, context), context), context)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x's VAE, run by diffusers (inside ComfyUI its own takes this place)."""
+"""Stable Diffusion 1.x's VAE, run by diffusers. Inside ComfyUI, `nodes/` uses ComfyUI's own VAE instead."""
 
 from __future__ import annotations
 
@@ -16,24 +16,15 @@ from .constants import LATENT_CHANNELS
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-
 BLOCKS = 4
+GROUPS = 32  # of every group norm
+MAX_CHANNELS = 1 << 12  # limit for the blocks of a file; sd-vae-ft-mse has at most 512
+SLICE_IMAGES = 2  # batch size at first: larger ones use more memory and are no faster
 
-
-GROUPS = 32  # that each norm divides its channels into
-
-
-WIDEST = 1 << 12  # channels of a block that a file may ask for; sd-vae-ft-mse has 512
-
-
-SLICE_IMAGES = 2  # in the VAE at once, at first: bounds its memory, and gains nothing beyond
-
-
-# sd-vae-ft-mse was published before diffusers renamed the projections of its attention
+# sd-vae-ft-mse was published before diffusers renamed the attention projections
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
-
-# CompVis counts the decoder's blocks from the output, diffusers from the middle: ~ marks such a number
+# CompVis numbers the decoder's blocks from the output, diffusers from the middle: ~ marks a number to reverse
 COMPVIS_NAMES = (
     (r"^encoder\.down\.(\d)\.block\.", r"encoder.down_blocks.\1.resnets."),
     (r"^encoder\.down\.(\d)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0."),
@@ -50,39 +41,40 @@ COMPVIS_NAMES = (
 
 
 class DiffusersVAE:
-    """A `types.Codec` over diffusers' AutoencoderKL; it runs in the device and dtype of its weights."""
+    """The `VAE` protocol over diffusers' AutoencoderKL. It runs in the device and dtype of its weights."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
-        self.vae: Any = vae  # diffusers' own annotations do not hold
-        self._room = BatchLimit(SLICE_IMAGES, "images in the VAE")
+        self.vae: Any = vae  # diffusers' own annotations are wrong
+        self._batch_limit = BatchLimit(SLICE_IMAGES, "the VAE")
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, R, R) in [-1, 1] -> unscaled posterior means (n, 4, R/8, R/8)."""
-        return self._sliced(lambda part: self.vae.encode(part).latent_dist.mean, images)
+        return self._run(lambda batch: self.vae.encode(batch).latent_dist.mean, images)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Unscaled (n, 4, R/8, R/8) -> (n, 3, R, R), about [-1, 1]."""
-        return self._sliced(lambda part: self.vae.decode(part).sample, latents)
+        return self._run(lambda batch: self.vae.decode(batch).sample, latents)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> DiffusersVAE:
-        """Moves the weights, in place as `nn.Module.to` does; diffusers' own warns of every cast."""
+        """Moves the weights in place. Unlike diffusers' own `to`, it logs no warning about casts."""
         nn.Module.to(self.vae, device=device, dtype=dtype)
         return self
 
-    def _sliced(self, run: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    def _run(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         weight = next(self.vae.parameters())
-        return self._room.run(lambda most: torch.cat([run(part.to(weight)) for part in batch.split(most)]), len(batch))
+        return self._batch_limit.run(
+            lambda batch_size: torch.cat([network(batch.to(weight)) for batch in inputs.split(batch_size)]), len(inputs)
+        )
 
 
 def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
-    """An AutoencoderKL of the widths that these state-dict shapes (today's names) have.
+    """An AutoencoderKL with the widths of these state-dict shapes, named as by current diffusers.
 
     Raises:
-        WeightsError: they are not those of such a VAE.
+        WeightsError: the shapes are not those of a Stable Diffusion 1.x VAE.
     """
-    first = "encoder.down_blocks.0.resnets."
     try:
         channels = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(BLOCKS))
     except (KeyError, IndexError) as error:
@@ -90,16 +82,17 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
             f"not a VAE in diffusers' layout: {error} is missing among its {len(shapes)} keys. "
             "Use sd-vae-ft-mse's diffusion_pytorch_model.safetensors."
         ) from error
-    if not all(0 < width <= WIDEST and width % GROUPS == 0 for width in channels):
+    if not all(0 < width <= MAX_CHANNELS and width % GROUPS == 0 for width in channels):
         raise WeightsError(
             f"not a VAE of Stable Diffusion 1.x: its blocks have {', '.join(map(str, channels))} channels, which must "
-            f"be multiples of {GROUPS} up to {WIDEST}. Use sd-vae-ft-mse's diffusion_pytorch_model.safetensors."
+            f"be multiples of {GROUPS} up to {MAX_CHANNELS}. Use sd-vae-ft-mse's diffusion_pytorch_model.safetensors."
         )
-    return autoencoder_of(channels, sum(key.startswith(first) and key.endswith(".norm1.weight") for key in shapes))
+    layers = sum(key.startswith("encoder.down_blocks.0.resnets.") and key.endswith(".norm1.weight") for key in shapes)
+    return autoencoder_of(channels, layers)
 
 
 def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
-    """A new AutoencoderKL: `channels` of its blocks from the outside in, `layers` in each."""
+    """A new AutoencoderKL: the channels of its blocks, outermost first, and the number of layers in each."""
     try:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     except ImportError as error:
@@ -115,20 +108,23 @@ def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
 
 
 def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights in diffusers' layout of today.
+    """The same weights in the layout of current diffusers.
 
     Args:
-        tensors: in that layout, with the attention's old names (query, key, value, proj_attn) or today's; or in the
-            original layout of CompVis's latent-diffusion, where the attention's projections are 1x1 convolutions.
+        tensors: in that layout; with the old names of the attention (query, key, value, proj_attn); or in the original
+            layout of CompVis's latent-diffusion, where the attention projections are 1x1 convolutions.
     """
-    named = {_modern(key): tensor for key, tensor in tensors.items()}
-    return {key: tensor.flatten(1) if tensor.ndim == 4 and _projects(key) else tensor for key, tensor in named.items()}
+    renamed = {_diffusers_name(key): tensor for key, tensor in tensors.items()}
+    return {
+        key: tensor.flatten(1) if tensor.ndim == 4 and _is_attention_projection(key) else tensor
+        for key, tensor in renamed.items()
+    }
 
 
-def _modern(key: str) -> str:
+def _diffusers_name(key: str) -> str:
     for pattern, name in COMPVIS_NAMES:
         key = re.sub(pattern, name, key)
-    key = re.sub(r"(?<=^decoder\.up_blocks\.)~(\d)", lambda level: str(BLOCKS - 1 - int(level[1])), key)
+    key = re.sub(r"(?<=^decoder\.up_blocks\.)~(\d)", lambda number: str(BLOCKS - 1 - int(number[1])), key)
     module, _, parameter = key.rpartition(".")
     parent, _, name = module.rpartition(".")
     if ".attentions." not in key or name not in OLD_NAMES:
@@ -136,5 +132,5 @@ def _modern(key: str) -> str:
     return f"{parent}.{OLD_NAMES[name]}.{parameter}"
 
 
-def _projects(key: str) -> bool:
+def _is_attention_projection(key: str) -> bool:
     return ".attentions." in key and key.endswith(".weight") and ".group_norm." not in key

@@ -1,4 +1,4 @@
-"""Whisper's encoder, kept open at every block: the lips are driven by all of its states."""
+"""Whisper's audio encoder with the hidden states of every block, which condition the UNet."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from ..errors import cannot_import
 from .constants import AUDIO_STATES, AUDIO_WIDTH
 
 MEL_BINS = 80
-
-
-SEGMENT_MELS = 3000  # mel frames that the encoder takes at once: 30 s
-
+SEGMENT_MELS = 3000  # mel frames of one encoder input: 30 s
 
 TINY = {
     "n_mels": MEL_BINS,
@@ -25,19 +22,19 @@ TINY = {
     "n_audio_head": 6,
     "n_audio_layer": AUDIO_STATES - 1,
 }
-"""The sizes of the one encoder that LatentSync was trained with."""
+"""Dimensions of Whisper tiny's encoder, the only one that LatentSync was trained with."""
 
 
 class WhisperEncoder(nn.Module):
-    """openai-whisper's audio encoder, giving five states per position.
+    """openai-whisper's audio encoder, returning five hidden states per position.
 
     Args:
-        dims: of the checkpoint, as `whisper.model.ModelDimensions`; those of the decoder are not looked at.
+        dims: the checkpoint's `whisper.model.ModelDimensions`; the decoder's are ignored.
 
     Raises:
         DependencyError: openai-whisper cannot be imported.
 
-    Weights stay float32, as Whisper's own layers expect; these cast to the dtype of the mel.
+    Weights stay float32. Whisper's own layers cast them to the dtype of the mel.
     """
 
     def __init__(self, dims: Mapping[str, int]) -> None:
@@ -51,12 +48,12 @@ class WhisperEncoder(nn.Module):
         )
 
     def forward(self, mel: Tensor) -> Tensor:
-        """mel: (batch, 80, 3000) -> (batch, 1500, 5, 384): after the position table, and after each block."""
+        """mel: (batch, 80, 3000) -> (batch, 1500, 5, 384): after the positional embedding and after each block."""
         encoder = self.encoder
-        table = cast("Tensor", encoder.positional_embedding)
+        positions = cast("Tensor", encoder.positional_embedding)
         x = F.gelu(encoder.conv1(mel))
         x = F.gelu(encoder.conv2(x)).transpose(1, 2)
-        states = [x + table.to(x)]
+        hidden_states = [x + positions.to(x)]
         for block in encoder.blocks:
-            states.append(block(states[-1]))
-        return torch.stack(states, dim=2)
+            hidden_states.append(block(hidden_states[-1]))
+        return torch.stack(hidden_states, dim=2)

@@ -3,54 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
 import torch
 from torch import Tensor
 
 from ..models.protocols import AudioKV, Denoiser
 from ..oom import BatchLimit
-from .schedulers import make_scheduler
+from .schedulers import SCHEDULERS
 from .settings import SamplerSettings
 
 
 @torch.no_grad()
 def denoise(
-    unet: Denoiser, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings, room: BatchLimit
+    unet: Denoiser,
+    noise: Tensor,
+    conditioning: Tensor,
+    audio: Tensor,
+    settings: SamplerSettings,
+    batch_limit: BatchLimit,
 ) -> Iterator[Tensor]:
-    """Samples the latents of a batch of windows, do_cfg by the audio.
+    """Samples the latents of a batch of windows.
 
     Args:
-        unet: computes in the dtype and on the device of the conditioning and the audio.
+        unet: runs in the dtype and on the device of the conditioning and the audio.
         noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
-        conditioning: (windows, 9, frames, r, r), see `condition`.
+        conditioning: (windows, 9, frames, r, r), see `prepare_conditioning`.
         audio: (windows, frames, 50, 384).
-        settings: scheduler, steps, guidance and step cache; the seed is in the noise.
-        room: for so many clips at once; a do_cfg window is two.
+        settings: all but the seed and the overlap.
+        batch_limit: largest batch of the UNet; a window with guidance counts as 2.
 
     Yields:
         The latents (windows, 4, frames, r, r) after every step; the last are the result.
 
     Raises:
-        RoomError: there is no room for one clip.
+        OutOfMemoryError: one window without guidance does not fit in memory.
     """
-    solving, do_cfg = make_scheduler(settings.scheduler, settings.num_inference_steps), settings.guided_steps
+    scheduler, cfg_steps = SCHEDULERS[settings.scheduler](settings.num_inference_steps), settings.cfg_steps
     audio_kv = unet.precompute_audio_kv(audio)
-    latents = solving.start(noise).expand(len(conditioning), -1, conditioning.shape[2], -1, -1)
+    latents = scheduler.scale_noise(noise).expand(len(conditioning), -1, conditioning.shape[2], -1, -1)
     cached_features = None
-    for step, timestep in enumerate(solving.timesteps):
-        if step % settings.cache_interval == 0 or step == do_cfg.start:
-            cached_features = None
-        elif cached_features is not None and step == do_cfg.stop:
-            _, cached_features = cached_features.chunk(2)
-        x = torch.cat([solving.scaled(latents, step).to(conditioning), conditioning], dim=1)
-        predicted, cached_features = predict_noise(
-            unet, x, timestep, audio_kv, cached_features, do_cfg=step in do_cfg, room=room
+    for step, timestep in enumerate(scheduler.timesteps):
+        do_cfg = step in cfg_steps
+        if step % settings.cache_interval == 0 or step == cfg_steps.start:
+            cached_features = None  # DeepCache: run the full UNet
+        elif step == cfg_steps.stop and cached_features is not None:
+            _, cached_features = cached_features.chunk(2)  # keep the conditional half
+        x = torch.cat([scheduler.scale_model_input(latents, step).to(conditioning), conditioning], dim=1)
+        noise_pred, cached_features = predict_noise(
+            unet, x, timestep, audio_kv, cached_features, do_cfg=do_cfg, batch_limit=batch_limit
         )
-        if step in do_cfg:
-            silent, aware = predicted.chunk(2)
-            predicted = silent + settings.guidance_scale * (aware - silent)
-        latents = solving.step(latents, predicted.to(latents), step)
+        if do_cfg:
+            uncond, cond = noise_pred.chunk(2)
+            noise_pred = uncond + settings.guidance_scale * (cond - uncond)
+        latents = scheduler.step(latents, noise_pred.to(latents), step)
         yield latents
 
 
@@ -62,34 +67,26 @@ def predict_noise(
     cached_features: Tensor | None,
     *,
     do_cfg: bool,
-    room: BatchLimit,
+    batch_limit: BatchLimit,
 ) -> tuple[Tensor, Tensor]:
-    """What `unet` returns for a batch of windows (do_cfg: all without audio, then all with it), in one call or more."""
-    clips = len(x) * (1 + do_cfg)
-
-    def work(most: int) -> tuple[Tensor, Tensor]:
-        if most >= clips:
-            return unet(x, timestep, audio_kv, cached_features, do_cfg=do_cfg)
-        passes = [None, audio_kv] if do_cfg else [audio_kv]
-        states = [None] * len(passes) if cached_features is None else cached_features.chunk(len(passes))
-        made = [_one_pass(unet, x, timestep, *given, most) for given in zip(passes, states, strict=True)]
-        noises, deeps = zip(*chain.from_iterable(made), strict=True)
-        return torch.cat(noises), torch.cat(deeps)
-
-    return room.run(work, clips)
-
-
-def _one_pass(
-    unet: Denoiser, x: Tensor, timestep: float, audio_kv: AudioKV | None, cached_features: Tensor | None, most: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """What `unet` returns for one pass over a batch of windows, `most` of them in each call."""
+    """Calls `unet` for a batch of windows, in one call if memory allows it, and returns what one call would return."""
+    batch = len(x) * (1 + do_cfg)
     frames = x.shape[2]
-    for first in range(0, len(x), most):
-        rows = slice(first * frames, (first + most) * frames)
-        sound = None if audio_kv is None else _select_frames(audio_kv, rows)
-        yield unet(x[first : first + most], timestep, sound, None if cached_features is None else cached_features[rows])
 
+    def run(batch_size: int) -> tuple[Tensor, Tensor]:
+        if batch_size >= batch:
+            return unet(x, timestep, audio_kv, cached_features, do_cfg=do_cfg)
+        # first all windows without audio, then all with it
+        passes = [None, audio_kv] if do_cfg else [audio_kv]
+        features = [None] * len(passes) if cached_features is None else cached_features.chunk(len(passes))
+        outputs: list[tuple[Tensor, Tensor]] = []
+        for pass_kv, pass_features in zip(passes, features, strict=True):
+            for start in range(0, len(x), batch_size):
+                rows = slice(start * frames, (start + batch_size) * frames)
+                kv = None if pass_kv is None else [(key[rows], value[rows]) for key, value in pass_kv]
+                row_features = None if pass_features is None else pass_features[rows]
+                outputs.append(unet(x[start : start + batch_size], timestep, kv, row_features))
+        noise_preds, output_features = zip(*outputs, strict=True)
+        return torch.cat(noise_preds), torch.cat(output_features)
 
-def _select_frames(audio_kv: AudioKV, rows: slice) -> AudioKV:
-    """The audio of some of a batch's frames."""
-    return [(key[rows], value[rows]) for key, value in audio_kv]
+    return batch_limit.run(run, batch)

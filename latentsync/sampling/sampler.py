@@ -85,7 +85,7 @@ def sample_windows(
 
 def clip_limit(most: int) -> BatchLimit:
     """Room for `most` clips in the UNet."""
-    return BatchLimit(most, "clips in the UNet")
+    return BatchLimit(most, "the UNet")
 
 
 def _batches(chosen: Sequence[range], most: Callable[[], int]) -> Iterator[list[range]]:

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Literal, get_args
 
 from ..errors import UsageError, check_choice
-from ..models.constants import MAX_OVERLAP
+from .schedulers import SCHEDULERS
 
-if TYPE_CHECKING:
-    pass
-
-
-SchedulerName = Literal["ddim", "dpm++ 2m", "euler", "unipc"]
-"""What takes the noise away, step by step."""
+MAX_OVERLAP = 12  # frames that two windows may share: every window still adds at least 4
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerSettings:
-    """How the lips are sampled.
+    """How the mouths are sampled.
 
-    seed: of the one noise frame of the clip, 0 to 2^64 - 1.
+    seed: of the noise, 0 to 2^64 - 1. One noise frame is used for all frames.
     num_inference_steps: denoising steps, 1 to 1000.
-    guidance_scale: strength of the audio; 1 is off (and half the work).
-    cache_interval: the whole UNet runs every so many steps; 1 runs it in each.
-    scheduler: ddim is upstream's; dpm++ 2m and unipc are made for fewer steps.
-    overlap: frames that neighbouring windows share and blend, 0 to 12.
-    guidance_start, guidance_end: shares of the steps, 0 to 1; a step between is do_cfg, any other costs half.
+    guidance_scale: strength of classifier-free guidance, 1 to 10; 1 turns it off and halves the time.
+    cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10; 1 turns it off.
+    scheduler: a key of `SCHEDULERS`. ddim is the official one; dpm++ 2m and unipc need fewer steps.
+    overlap: frames that neighboring windows share and cross-fade, 0 to 12.
+    guidance_start, guidance_end: range of the steps with guidance, as fractions from 0 to 1. Other steps take half
+        the time.
     """
 
     seed: int = 1247
     num_inference_steps: int = 20
     guidance_scale: float = 1.5
     cache_interval: int = 3
-    scheduler: SchedulerName = "ddim"
+    scheduler: str = "ddim"
     overlap: int = 0
     guidance_start: float = 0.0
     guidance_end: float = 1.0
@@ -48,7 +43,7 @@ class SamplerSettings:
             raise UsageError(f"guidance must be from 1 to 10 (useful: 1 to 3), not {self.guidance_scale}")
         if not 1 <= self.cache_interval <= 10:
             raise UsageError(f"step_cache must be from 1 (off) to 10, not {self.cache_interval}")
-        check_choice("scheduler", self.scheduler, get_args(SchedulerName))
+        check_choice("scheduler", self.scheduler, tuple(SCHEDULERS))
         if not 0 <= self.overlap <= MAX_OVERLAP:
             raise UsageError(f"overlap must be from 0 (off) to {MAX_OVERLAP} frames, not {self.overlap}")
         if not 0.0 <= self.guidance_start < self.guidance_end <= 1.0:
@@ -56,18 +51,19 @@ class SamplerSettings:
                 "guidance_start must be less than guidance_end, both from 0 to 1, "
                 f"not {self.guidance_start} and {self.guidance_end}"
             )
-        if self.guidance_scale > 1 and not self.guided_steps:
+        if self.guidance_scale > 1 and not self.cfg_steps:
             raise UsageError(
-                f"guidance from {self.guidance_start} to {self.guidance_end} holds none of {self.num_inference_steps} steps: "
-                "widen it, take more steps, or set guidance to 1"
+                f"none of the {self.num_inference_steps} steps is between guidance_start {self.guidance_start} and "
+                f"guidance_end {self.guidance_end}. Widen the range, use more steps, or set guidance to 1."
             )
 
     @property
-    def guided_steps(self) -> range:
-        """The steps, from 0, that guidance is computed in: those whose middle is in its share."""
+    def cfg_steps(self) -> range:
+        """The steps with classifier-free guidance, from 0: those whose middle is in the range."""
         if self.guidance_scale <= 1:
             return range(0)
-        first, end = (
-            ceil(round(share * self.num_inference_steps, 6) - 0.5) for share in (self.guidance_start, self.guidance_end)
+        start, stop = (
+            ceil(round(fraction * self.num_inference_steps, 6) - 0.5)
+            for fraction in (self.guidance_start, self.guidance_end)
         )
-        return range(first, end)
+        return range(start, stop)

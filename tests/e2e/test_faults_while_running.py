@@ -81,7 +81,7 @@ def test_tensor_buffer_survives_deleted_temp_folder(tmp_path: Path, monkeypatch:
         kept.append(rows)
         assert torch.equal(kept.tensor(), torch.cat([rows, rows]).half())
     with (
-        pytest.raises(StorageError, match="temp: cannot hold the rows"),
+        pytest.raises(StorageError, match="temp: cannot store the rows"),
         TensorBuffer("the rows", 32, folder) as kept,
     ):
         kept.append(rows)
@@ -106,10 +106,10 @@ def test_run_out_of_memory_is_one_sentence(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(run, "_noise", full)
+    monkeypatch.setattr(run, "_listen", full)
     assert main(scene.run("--record")) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("latentsync: ")]
-    assert "out of memory: close what else uses it" in line
+    assert "Out of memory. Close other programs" in line
     assert json.loads((scene.folder / "out.json").read_text(encoding="utf-8"))["outcome"] == "failed"
     monkeypatch.undo()
     assert main(scene.run("--record")) == 0
@@ -123,7 +123,7 @@ def test_run_unexpected_error_is_one_sentence(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr(run, "_noise", refused)
+    monkeypatch.setattr(run, "_listen", refused)
     assert main(scene.run()) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("latentsync: [Errno 13] Permission denied: '/somewhere': check the name, the folder")

@@ -49,7 +49,7 @@ def download(folder: Path) -> None:
         ("whisper", lambda _: random_init.whisper(), "openai-whisper>=20240930"),
         ("whisper", lambda _: list(mel.mel_power([torch.zeros(16000)])), "openai-whisper>=20240930"),
         ("diffusers", lambda _: random_init.vae(), "diffusers>=0.32"),
-        ("diffusers", lambda _: schedulers.make_scheduler("unipc", 4), "diffusers>=0.32"),
+        ("diffusers", lambda _: schedulers.SCHEDULERS["unipc"](4), "diffusers>=0.32"),
         ("huggingface_hub", download, "huggingface_hub>=0.27"),
     ],
 )
@@ -63,7 +63,7 @@ def test_missing_library_error_says_what_to_install(
 
 def test_ddim_runs_without_diffusers(remove: Remove) -> None:
     remove("diffusers")
-    assert len(schedulers.make_scheduler("ddim", 4).timesteps) == 4
+    assert len(schedulers.SCHEDULERS["ddim"](4).timesteps) == 4
 
 
 def test_named_versions_equal_requirements() -> None:

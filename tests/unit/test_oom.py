@@ -1,6 +1,8 @@
-"""A batch that does not fit in memory is halved."""
+"""Out of memory: which errors count, how the batch shrinks, and what the user reads."""
 
 from __future__ import annotations
+
+import logging
 
 import pytest
 import torch
@@ -9,32 +11,41 @@ from latentsync.errors import OutOfMemoryError
 from latentsync.oom import BatchLimit, is_out_of_memory, out_of_memory_error
 
 
+class Device:
+    """Records the batch sizes that a function is called with, and runs out of memory above `max_images` images."""
+
+    def __init__(self, max_images: int, error: BaseException | None = None) -> None:
+        self.max_images = max_images
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        self.batch_sizes: list[int] = []
+
+    def __call__(self, batch_size: int) -> str:
+        self.batch_sizes.append(batch_size)
+        if batch_size > self.max_images:
+            raise self.error
+        return "result"
+
+
 def test_oom_halves_the_batch_and_remembers() -> None:
-    tried: list[int] = []
-
-    def work(most: int) -> str:
-        tried.append(most)
-        if most > 3:
-            raise torch.OutOfMemoryError("out of memory")
-        return "made"
-
-    room = BatchLimit(8, "pictures")
-    assert [room.run(work, 9), room.run(work, 9)] == ["made", "made"]
-    assert tried == [8, 4, 2, 2]
-    assert room.max_batch == 2
+    device, limit = Device(3), BatchLimit(8, "the VAE")
+    assert [limit.run(device, 9), limit.run(device, 9)] == ["result", "result"]
+    assert device.batch_sizes == [8, 4, 2, 2]
+    assert limit.max_batch == 2
 
 
-def test_oom_at_batch_1_is_not_retried() -> None:
-    tried: list[int] = []
+def test_oom_batch_is_never_larger_than_the_count() -> None:
+    device = Device(1)
+    assert BatchLimit(8, "the VAE").run(device, 2) == "result"
+    assert device.batch_sizes == [2, 1]
 
-    def work(most: int) -> str:
-        tried.append(most)
-        if most > 1:
-            raise MemoryError
-        return "made"
 
-    assert BatchLimit(8, "pictures").run(work, 2) == "made"
-    assert tried == [2, 1]
+def test_oom_logs_every_halving(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "latentsync.oom"):
+        BatchLimit(8, "the UNet").run(Device(2), 8)
+    assert caplog.messages == [
+        "Out of memory in the UNet: reducing the batch size from 8 to 4",
+        "Out of memory in the UNet: reducing the batch size from 4 to 2",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,33 +61,33 @@ def test_oom_at_batch_1_is_not_retried() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_oom_of_every_backend_is_recognized(error: Exception) -> None:
-    def work(_: int) -> None:
-        raise error
-
     assert is_out_of_memory(error)
-    with pytest.raises(OutOfMemoryError, match=r"^out of memory with pictures one at a time: close what else uses it"):
-        BatchLimit(2, "pictures").run(work, 2)
+    with pytest.raises(
+        OutOfMemoryError, match=r"^Out of memory in the VAE, even at batch size 1\. Close other programs"
+    ):
+        BatchLimit(2, "the VAE").run(Device(0, error), 2)
 
 
 def test_other_errors_are_not_retried() -> None:
-    tried: list[int] = []
-
-    def work(most: int) -> None:
-        tried.append(most)
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
+    device = Device(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1"):
-        BatchLimit(8, "pictures").run(work, 9)
-    assert tried == [8]
+        BatchLimit(8, "the VAE").run(device, 9)
+    assert device.batch_sizes == [8]
 
 
-def test_oom_warning_is_given_once() -> None:
+def test_oom_predicate_can_be_injected() -> None:
+    """ComfyUI recognizes errors of its backends that the library does not know."""
+    device = Device(1, RuntimeError("CUDA error: code 2"))
+    limit = BatchLimit(4, "the UNet", is_oom=lambda error: "code 2" in str(error))
+    assert limit.run(device, 4) == "result"
+    assert device.batch_sizes == [4, 2, 1]
+
+
+def test_oom_message_is_worded_once() -> None:
     with pytest.raises(OutOfMemoryError) as caught:
-        BatchLimit(1, "pictures").run(out_of_memory, 1)
+        BatchLimit(1, "the VAE").run(Device(0), 1)
     assert str(out_of_memory_error(caught.value)) == str(caught.value)
-    assert str(caught.value).endswith("precision fp8 (no more)")
-    assert str(out_of_memory_error(MemoryError())).endswith("precision fp8")
-
-
-def out_of_memory(_: int) -> None:
-    raise MemoryError("no more")
+    assert str(caught.value).endswith("precision fp8. (CUDA out of memory)")
+    assert str(out_of_memory_error(MemoryError())) == (
+        "Out of memory. Close other programs, or choose version 1.5 or precision fp8."
+    )

@@ -1,4 +1,4 @@
-"""The UNet: the official layout, and every layer from the given operations."""
+"""The UNet: the official layout to the last key, and what every argument of a pass does."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import GroupNorm
 
 from latentsync.errors import WeightsError
 from latentsync.models import layers
-from latentsync.models.layers import AttentionFn, attention, fold, norm_over_clip, unfold
+from latentsync.models.layers import attention, fold, norm_over_frames, unfold
 from latentsync.models.protocols import AudioKV
 from latentsync.models.unet import UNet, UNetConfig
 from latentsync.weights import random_init
@@ -27,17 +27,17 @@ def unet() -> UNet:
 
 
 @pytest.fixture
-def x() -> torch.Tensor:
+def x() -> Tensor:
     return tiny_networks.normal(1, 2, 13, FRAMES, SIDE, SIDE)
 
 
 @pytest.fixture
-def audio() -> torch.Tensor:
+def audio() -> Tensor:
     return tiny_networks.normal(2, 2, FRAMES, 50, 384)
 
 
 @pytest.fixture
-def heard(unet: UNet, audio: torch.Tensor) -> AudioKV:
+def audio_kv(unet: UNet, audio: Tensor) -> AudioKV:
     return unet.precompute_audio_kv(audio)
 
 
@@ -58,75 +58,74 @@ def test_unet_refuses_widths_of_another_network() -> None:
 
 def test_unet_layers_come_from_operations() -> None:
     names = ("Linear", "Conv2d", "GroupNorm", "LayerNorm")
-    ops = SimpleNamespace(**{name: type(f"Given{name}", (getattr(nn, name),), {}) for name in names})
+    operations = SimpleNamespace(**{name: type(f"Custom{name}", (getattr(nn, name),), {}) for name in names})
     with torch.device("meta"):
-        unet = UNet(ops=ops)
-    holders = [module for module in unet.modules() if list(module.parameters(recurse=False))]
-    assert len(holders) > 500
-    assert {type(module).__name__ for module in holders} == {f"Given{name}" for name in names}
+        unet = UNet(operations=operations)
+    modules_with_weights = [module for module in unet.modules() if list(module.parameters(recurse=False))]
+    assert len(modules_with_weights) > 500
+    assert {type(module).__name__ for module in modules_with_weights} == {f"Custom{name}" for name in names}
 
 
-def test_unet_uses_the_given_attention(x: torch.Tensor, audio: torch.Tensor) -> None:
-    heads_seen: list[int] = []
+def test_unet_uses_the_given_attention(x: Tensor, audio: Tensor) -> None:
+    heads_of_calls: list[int] = []
 
-    def counted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
-        heads_seen.append(heads)
+    def counting_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        heads_of_calls.append(heads)
         return attention(query, key, value, heads)
 
-    given: AttentionFn = counted
-    unet = UNet(random_init.UNET_CONFIG, attention=given)
+    unet = UNet(random_init.UNET, attention=counting_attention)
     unet(x, 1, unet.precompute_audio_kv(audio))
     # 16 spatial transformers and 20 motion modules, two attentions each
-    assert heads_seen == [8] * 2 * (16 + 20)
+    assert heads_of_calls == [8] * 2 * (16 + 20)
 
 
-def test_unet_shallow_pass_is_end_of_full_pass(unet: UNet, x: torch.Tensor, heard: AudioKV) -> None:
-    whole, deep = unet(x, 500, heard)
-    shallow, returned = unet(x, 500, heard, deep)
-    assert returned is deep
-    assert torch.equal(shallow, whole)
-    assert whole.shape == (2, 4, FRAMES, SIDE, SIDE)
+def test_unet_shallow_pass_is_end_of_full_pass(unet: UNet, x: Tensor, audio_kv: AudioKV) -> None:
+    full, features = unet(x, 500, audio_kv)
+    shallow, returned_features = unet(x, 500, audio_kv, features)
+    assert returned_features is features
+    assert torch.equal(shallow, full)
+    assert full.shape == (2, 4, FRAMES, SIDE, SIDE)
 
 
-def test_unet_shallow_pass_takes_cached_features(unet: UNet, x: torch.Tensor, heard: AudioKV) -> None:
-    _, deep = unet(x, 500, heard)
-    assert not torch.equal(unet(x, 500, heard, torch.zeros_like(deep))[0], unet(x, 500, heard, deep)[0])
+def test_unet_shallow_pass_takes_cached_features(unet: UNet, x: Tensor, audio_kv: AudioKV) -> None:
+    full, features = unet(x, 500, audio_kv)
+    assert not torch.equal(unet(x, 500, audio_kv, torch.zeros_like(features))[0], full)
 
 
 @pytest.mark.parametrize("frames", [1, FRAMES])
-def test_unet_cfg_pass_is_uncond_and_cond_pass(unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int) -> None:
+def test_unet_cfg_pass_is_uncond_and_cond_pass(unet: UNet, x: Tensor, audio: Tensor, frames: int) -> None:
     x, audio = x[:, :, :frames], audio[:, :frames]
-    heard, nothing = unet.precompute_audio_kv(audio), unet.precompute_audio_kv(torch.zeros_like(audio))
-    (silent, silent_deep), (aware, aware_deep) = unet(x, 500, nothing), unet(x, 500, heard)
-    both, deep = unet(x, 500, heard, do_cfg=True)
-    shallow, _ = unet(x, 500, heard, deep, do_cfg=True)
+    audio_kv, zeros_kv = unet.precompute_audio_kv(audio), unet.precompute_audio_kv(torch.zeros_like(audio))
+    (uncond, uncond_features), (cond, cond_features) = unet(x, 500, zeros_kv), unet(x, 500, audio_kv)
+    both, features = unet(x, 500, audio_kv, do_cfg=True)
+    shallow, _ = unet(x, 500, audio_kv, features, do_cfg=True)
     # float32 kernels sum in another order for another batch
-    torch.testing.assert_close(both, torch.cat([silent, aware]), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(deep, torch.cat([silent_deep, aware_deep]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(both, torch.cat([uncond, cond]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(features, torch.cat([uncond_features, cond_features]), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(shallow, both, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(unet(x, 500, None)[0], silent, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(silent, aware, atol=1e-2)
+    torch.testing.assert_close(unet(x, 500, None)[0], uncond, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(uncond, cond, atol=1e-2)
 
 
 @pytest.mark.parametrize("frames", [1, FRAMES])
 def test_unet_chunked_layers_give_the_same(
-    unet: UNet, x: torch.Tensor, audio: torch.Tensor, frames: int, monkeypatch: pytest.MonkeyPatch
+    unet: UNet, x: Tensor, audio: Tensor, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, heard = x[:, :, :frames], unet.precompute_audio_kv(audio[:, :frames])
-    whole, deep = unet(x, 500, heard, do_cfg=True)
-    monkeypatch.setattr(layers, "CPU_PART_BYTES", 50_000)
-    counts: list[int] = []
+    x, audio_kv = x[:, :, :frames], unet.precompute_audio_kv(audio[:, :frames])
+    whole, features = unet(x, 500, audio_kv, do_cfg=True)
+    monkeypatch.setattr(layers, "CPU_CHUNK_BYTES", 50_000)
+    calls: list[int] = []
     net = unet.up_blocks[-1].attentions[0].transformer_blocks[0].ff.net
-    with net.register_forward_hook(lambda *_: counts.append(1)):
-        in_parts, deep_in_parts = unet(x, 500, heard, do_cfg=True)
-    assert len(counts) > 1
+    with net.register_forward_hook(lambda *_: calls.append(1)):
+        chunked, chunked_features = unet(x, 500, audio_kv, do_cfg=True)
+    assert len(calls) > 1
     # float32 kernels sum in another order for other shapes
-    torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(deep_in_parts, deep, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(unet(x, 500, heard, deep, do_cfg=True)[0], whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(chunked, whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(chunked_features, features, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(unet(x, 500, audio_kv, features, do_cfg=True)[0], whole, atol=1e-4, rtol=1e-4)
 
 
-def test_unet_windows_of_a_batch_are_independent(unet: UNet, x: torch.Tensor, audio: torch.Tensor) -> None:
+def test_unet_windows_of_a_batch_are_independent(unet: UNet, x: Tensor, audio: Tensor) -> None:
     both, _ = unet(x, 500, unet.precompute_audio_kv(audio), do_cfg=True)
     alone, _ = unet(x[:1], 500, unet.precompute_audio_kv(audio[:1]), do_cfg=True)
     # float32 kernels sum in another order for another batch
@@ -134,7 +133,7 @@ def test_unet_windows_of_a_batch_are_independent(unet: UNet, x: torch.Tensor, au
 
 
 def test_unet_resnet_norms_span_the_frames() -> None:
-    """Louder frames change the norm of the others. The motion UNet of diffusers normalizes each frame alone."""
+    """The statistics include all frames of the window; diffusers' motion UNet normalizes each frame alone."""
     norm = GroupNorm(2, 4)
-    clip = tiny_networks.normal(1, 1, 4, 3, 2, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
-    torch.testing.assert_close(unfold(norm_over_clip(norm, fold(clip), frames=3), batch=1), norm(clip))
+    window = tiny_networks.normal(1, 1, 4, 3, 2, 2) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+    torch.testing.assert_close(unfold(norm_over_frames(norm, fold(window), frames=3), batch=1), norm(window))

@@ -1,4 +1,4 @@
-"""The VAE, which wraps that of diffusers."""
+"""The VAE that diffusers runs: its results, and the layouts of its files."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from latentsync.weights import random_init
 from latentsync.weights.loader import meta_shapes
 from tests.support import tiny_networks
 
-OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
 @pytest.fixture(scope="module")
-def codec() -> DiffusersVAE:
+def vae() -> DiffusersVAE:
     return random_init.vae()
 
 
-def test_vae_encodes_to_posterior_mean(codec: DiffusersVAE) -> None:
+def test_vae_encodes_to_posterior_mean(vae: DiffusersVAE) -> None:
     images = tiny_networks.normal(1, 1, 3, 32, 32)
-    latents = codec.encode(images)
+    latents = vae.encode(images)
     assert latents.shape == (1, 4, 4, 4)
-    assert torch.equal(latents, codec.vae.encode(images).latent_dist.mode())
+    assert torch.equal(latents, vae.vae.encode(images).latent_dist.mode())
 
 
-def test_vae_cast_logs_nothing(codec: DiffusersVAE, caplog: pytest.LogCaptureFixture) -> None:
-    """The cast of diffusers logs a warning each time."""
-    assert codec.to("cpu", torch.float64).decode(torch.zeros(1, 4, 8, 8)).dtype == torch.float64
-    codec.to("cpu", torch.float32)
+def test_vae_cast_logs_nothing(vae: DiffusersVAE, caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers' own `to` logs a warning about every cast."""
+    assert vae.to("cpu", torch.float64).decode(torch.zeros(1, 4, 8, 8)).dtype == torch.float64
+    vae.to("cpu", torch.float32)
     assert not caplog.records
 
 
-def test_vae_slices_give_the_same(codec: DiffusersVAE) -> None:
+def test_vae_slices_give_the_same(vae: DiffusersVAE) -> None:
     latents = tiny_networks.normal(1, SLICE_IMAGES + 1, 4, 4, 4)
-    each = torch.cat([codec.decode(latents[i : i + 1]) for i in range(len(latents))])
+    one_by_one = torch.cat([vae.decode(latents[i : i + 1]) for i in range(len(latents))])
     # float32 kernels sum in another order for another batch
-    torch.testing.assert_close(codec.decode(latents), each, atol=1e-4, rtol=1e-4)
-    assert each.shape == (SLICE_IMAGES + 1, 3, 32, 32)
+    torch.testing.assert_close(vae.decode(latents), one_by_one, atol=1e-4, rtol=1e-4)
+    assert one_by_one.shape == (SLICE_IMAGES + 1, 3, 32, 32)
 
 
 def test_vae_runs_in_dtype_of_its_weights() -> None:
-    codec = random_init.vae().to("cpu", torch.bfloat16)
-    assert codec.decode(tiny_networks.normal(1, 1, 4, 4, 4)).dtype == torch.bfloat16
+    vae = random_init.vae().to("cpu", torch.bfloat16)
+    assert vae.decode(tiny_networks.normal(1, 1, 4, 4, 4)).dtype == torch.bfloat16
 
 
 def test_vae_layout_is_of_diffusers() -> None:
@@ -53,8 +53,8 @@ def test_vae_layout_is_of_diffusers() -> None:
 def test_vae_old_attention_names_are_converted() -> None:
     names = list(tiny_networks.layouts()["vae_tiny"])
     old = names
-    for today, before in OLD.items():
-        old = [name.replace(f".{today}.", f".{before}.") for name in old]
+    for current_name, old_name in OLD_NAMES.items():
+        old = [name.replace(f".{current_name}.", f".{old_name}.") for name in old]
     assert old != names
     assert list(diffusers_names({name: torch.empty(0) for name in old})) == names
 
@@ -71,9 +71,9 @@ def test_vae_original_layout_is_converted() -> None:
     assert not original.keys() & {
         key for key in weights if ".conv_in." not in key and "quant_conv" not in key and "conv_out." not in key
     }
-    named = diffusers_names(original)
-    assert named.keys() == weights.keys()
-    assert all(torch.equal(named[key], weights[key]) for key in weights)
+    renamed = diffusers_names(original)
+    assert renamed.keys() == weights.keys()
+    assert all(torch.equal(renamed[key], weights[key]) for key in weights)
 
 
 COMPVIS = {

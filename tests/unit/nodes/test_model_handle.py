@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,10 +40,10 @@ def test_model_handle_oom_frees_everything(pack: ModuleType, monkeypatch: pytest
         )
 
     monkeypatch.setattr(pack.progress.mm, "unload_all_models", lambda: freed.append(held[0]() is None))
-    with pytest.raises(Exception, match="out of memory: close") as caught:
+    with pytest.raises(Exception, match=r"Out of memory\. Close other programs") as caught:
         list(pack.progress.with_progress(work(), 2))
     assert type(caught.value).__name__ == "OutOfMemoryError"
-    assert str(caught.value).endswith("precision fp8 (CUDA out of memory)")
+    assert str(caught.value).endswith("precision fp8. (CUDA out of memory)")
     assert freed == [True], "what the run held went before the models did"
 
 
@@ -87,6 +88,13 @@ def test_model_handle_batch_fits_free_memory(
     assert loaded(runtime, version, device).room().max_batch == clips
 
 
+def test_model_handle_batch_is_at_least_1_at_768_px(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
+    monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
+    model = loaded(runtime, "1.6", "meta")
+    assert replace(model, spec=replace(model.spec, resolution=768)).room().max_batch == 1
+
+
 def test_model_handle_deterministic_ignores_free_memory(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.args, "deterministic", True)
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
@@ -128,7 +136,7 @@ def test_model_handle_model_too_large_is_one_sentence(runtime: ModuleType, monke
     freed: list[bool] = []
     monkeypatch.setattr(runtime.mm, "load_models_gpu", load)
     monkeypatch.setattr(runtime.mm, "unload_all_models", lambda: freed.append(True))
-    with pytest.raises(Exception, match=r"^out of memory: close what else uses it"):
+    with pytest.raises(Exception, match=r"^Out of memory\. Close other programs"):
         loaded(runtime, "1.6", "meta").room()
     assert freed
 

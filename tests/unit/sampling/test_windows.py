@@ -16,12 +16,12 @@ from latentsync.audio.features import AudioFeatures
 from latentsync.audio.waveform import Waveform
 from latentsync.errors import UsageError
 from latentsync.faces.face_track import FaceTrack
-from latentsync.models.constants import MAX_OVERLAP, WINDOW_FRAMES
+from latentsync.models.constants import WINDOW_FRAMES
 from latentsync.sampling import sampler, windows
 from latentsync.sampling.conditioning import sample_noise
 from latentsync.sampling.lip_track import LipTrack
 from latentsync.sampling.sampler import StepOutput
-from latentsync.sampling.settings import SamplerSettings
+from latentsync.sampling.settings import MAX_OVERLAP, SamplerSettings
 from latentsync.sampling.windows import crossfade, split_windows
 from latentsync.video.timeline import Timeline
 from latentsync.weights import random_init
