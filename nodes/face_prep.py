@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 from typing_extensions import override
 
 from ..latentsync.faces.face_track import Smoothing, TrackSettings
-from ..latentsync.faces.identities import SELECT_BY
+from ..latentsync.faces.identities import SELECT_BY, SelectBy
 from . import conversions
 from .detection_cache import Found, content_key, shared_cache
 from .io_types import CATEGORY, FaceLandmarks, Faces, expect_type
@@ -126,12 +126,12 @@ class LatentSyncFacePrep(io.ComfyNode):
         cls,
         source: VideoInput | torch.Tensor,
         fps: float,
-        face: str,
+        face: SelectBy,
         face_index: int,
         min_confidence: float,
         max_gap: int,
         max_yaw: float,
-        smoothing: str,
+        smoothing: Smoothing,
         reference_face: torch.Tensor | None = None,
         landmarks: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:

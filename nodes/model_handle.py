@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
 import comfy.sd
-import comfy.utils
 import torch
 from comfy.cli_args import args
 

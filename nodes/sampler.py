@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from typing_extensions import override
 
-from ..latentsync.models.constants import MAX_OVERLAP
 from ..latentsync.sampling.schedulers import SCHEDULERS
+from ..latentsync.sampling.settings import MAX_OVERLAP
 from .io_types import CATEGORY, Embeds, Faces, Lips, Model, expect_type
 from .model_handle import LoadedModel
 from .progress import with_progress

@@ -40,7 +40,7 @@ def chosen_device(name: str | None = None) -> torch.device:
             raise UsageError(f"--device {name} cannot be used here ({reason}). Leave it out, or use cpu.") from error
     if not hasattr(torch, "accelerator"):
         raise DependencyError(
-            f"torch {torch.__version__} is too old: the command line needs 2.6 or newer. Update torch, or give --device."
+            f"torch {torch.__version__} is too old: this command needs 2.6 or newer. Update torch, or give --device."
         )
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync import LipSyncPipeline, Waveform
+from latentsync import LipSyncPipeline, LipSyncResult, Waveform
 from latentsync.compositing.mouth_blend import MouthBlender
 from latentsync.compositing.settings import BLENDERS, BlendSettings
 from latentsync.faces.detection import DetectionHints, FaceDetection, FaceDetector
@@ -52,7 +52,7 @@ def center_face(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DETECTORS, "center", lambda _locate, _min_confidence: CenterFace())
 
 
-def lip_sync(pipe: LipSyncPipeline, source: FrameSource, folder: Path, **options: object):
+def lip_sync(pipe: LipSyncPipeline, source: FrameSource, folder: Path, **options: object) -> LipSyncResult:
     faces = detect_faces(source, folders_in(folder), detector="center")
     return pipe(source, SPEECH, face=select_face(faces).track, **{**SAMPLING, **options})
 

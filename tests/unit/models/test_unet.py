@@ -73,7 +73,7 @@ def test_unet_uses_the_given_attention(x: Tensor, audio: Tensor) -> None:
         heads_of_calls.append(heads)
         return attention(query, key, value, heads)
 
-    unet = UNet(random_init.UNET, attention=counting_attention)
+    unet = UNet(random_init.UNET_CONFIG, attention=counting_attention)
     unet(x, 1, unet.precompute_audio_kv(audio))
     # 16 spatial transformers and 20 motion modules, two attentions each
     assert heads_of_calls == [8] * 2 * (16 + 20)
