@@ -94,5 +94,5 @@ def protection(protect: torch.Tensor | None) -> np.ndarray | None:
 
 def alpha_of(track: LipTrack) -> torch.Tensor | None:
     """(source frames, H, W) in 0..1, where the source has it."""
-    source: Any = track.track.source
+    source: Any = track.face_track.source
     return getattr(source, "alpha", None)

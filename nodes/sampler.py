@@ -177,5 +177,7 @@ class LatentSyncSampler(io.ComfyNode):
             model_folders.temp_folder(),
         )
         asked = {"fps": fps, "length": LENGTHS[length]}
-        origin = Provenance.of(model.spec.version, model.files, faces, embeds, settings, asked, monotonic() - began)
+        origin = Provenance.from_stages(
+            model.spec.version, model.files, faces, embeds, settings, asked, monotonic() - began
+        )
         return io.NodeOutput(replace(lips, provenance=origin))

@@ -58,7 +58,7 @@ class LatentSyncToImages(io.ComfyNode):
         from ..latentsync.compositing.compositor import composite, shared_timeline
 
         tracks = speakers(lips)
-        timeline, source, alpha = shared_timeline(tracks), tracks[0].track.source, alpha_of(tracks[0])
+        timeline, source, alpha = shared_timeline(tracks), tracks[0].face_track.source, alpha_of(tracks[0])
         made = composite(tracks, blend_settings(blend, feather, grow, color_match), protection(protect))
         images = torch.empty(timeline.frame_count, source.height, source.width, 3 if alpha is None else 4)
         mask = torch.empty(timeline.frame_count, source.height, source.width)

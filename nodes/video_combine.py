@@ -117,7 +117,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
         from ..latentsync.output import run_record
 
         tracks, masks, form = speakers(lips), protection(protect), format_named(format)
-        source = tracks[0].track.source
+        source = tracks[0].face_track.source
         names, subfolder = _names(filename_prefix, form.suffix, source)
         facts = run_record.RunRecord(consent=consent, settings={"format": form.name, "crf": crf})
         cancelled = (mm.InterruptProcessingException,)
@@ -150,7 +150,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
         from ..latentsync.compositing.compositor import shared_timeline
         from ..latentsync.output.video_writer import VideoWriter
 
-        source, timeline = tracks[0].track.source, shared_timeline(tracks)
+        source, timeline = tracks[0].face_track.source, shared_timeline(tracks)
         alpha = alpha_of(tracks[0]) if form.alpha_pixels else None
         writer = VideoWriter(
             path,

@@ -98,7 +98,7 @@ def check_place(path: Path, inputs: Sequence[Path | None]) -> None:
 def writer(lips: LipTrack, options: argparse.Namespace, tags: dict[str, str]) -> VideoWriter:
     from ..output.video_writer import VideoWriter
 
-    source = lips.track.source
+    source = lips.face_track.source
     return VideoWriter(
         options.output,
         rate=lips.timeline.rate,

@@ -184,7 +184,7 @@ def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack
     total = len(windows.plan_windows(track, features, timeline, settings.overlap)) * settings.num_inference_steps
     lips = sampler.build_lip_track(progress_bar(samples, "lips", total), track, timeline, sound, models.vae)
     asked = {"fps": options.fps, "length": options.length}
-    origin = Provenance.of(models.version, models.files, track, features, settings, asked, monotonic() - began)
+    origin = Provenance.from_stages(models.version, models.files, track, features, settings, asked, monotonic() - began)
     return replace(lips, provenance=origin)
 
 
@@ -192,7 +192,7 @@ def _write(lips: LipTrack, options: argparse.Namespace, record: RunRecord) -> No
     from ..compositing.compositor import composite
     from ..output.run_record import tags
 
-    blend, source = output_options.blend_settings(options), lips.track.source
+    blend, source = output_options.blend_settings(options), lips.face_track.source
     record.describe([lips], blend)
     if options.record:
         record.identify([lips], _given(options))

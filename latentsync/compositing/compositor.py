@@ -51,7 +51,7 @@ def composite(
         MediaError: a face is not made of numbers.
     """
     timeline = shared_timeline(speakers)
-    source = speakers[0].track.source
+    source = speakers[0].face_track.source
     guard = _ProtectMask(protect, source.frame_count, (source.height, source.width))
     mouths = [_Speaker(lips, settings) for lips in speakers]
     with closing(prefetch(source.read(timeline.source_index))) as sources:
@@ -73,9 +73,9 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
     if not speakers:
         raise UsageError("there are no lips to lay in: wire those of at least one speaker")
     longest = max((lips.timeline for lips in speakers), key=lambda timeline: timeline.frame_count)
-    first = speakers[0].track.source
+    first = speakers[0].face_track.source
     for lips in speakers:
-        source, own = lips.track.source, lips.timeline
+        source, own = lips.face_track.source, lips.timeline
         if source.identity != first.identity:
             raise UsageError(f"speakers must be of one source, but {source!r} is not {first!r}: wire both to one video")
         if own.rate != longest.rate or own.source_index != longest.source_index[: own.frame_count]:
@@ -130,7 +130,7 @@ class _Speaker:
     def __init__(self, lips: LipTrack, settings: BlendSettings) -> None:
         self._lips = lips
         self._settings = settings
-        self._matrices = alignment.track_matrices(lips.track, lips.resolution)[list(lips.timeline.source_index)]
+        self._matrices = alignment.track_matrices(lips.face_track, lips.resolution)[list(lips.timeline.source_index)]
         self._opacity = lip_opacity(lips)
         self._paste = MouthBlender(lips.resolution, settings.edge)
         self._keep = keep_mask(lips.resolution)
@@ -186,7 +186,7 @@ class _Speaker:
 def _is_continuous(lips: LipTrack) -> np.ndarray:
     """bool (output frames,): whether a frame shows what follows, or came before, the one before it, in one shot."""
     shown = np.array(lips.timeline.source_index)
-    shots = lips.track.shots[shown]
+    shots = lips.face_track.shots[shown]
     return np.concatenate([[False], (np.abs(np.diff(shown)) <= 1) & (np.diff(shots) == 0)])
 
 
@@ -195,7 +195,7 @@ FADE_FRAMES = 3
 
 def lip_opacity(lips: LipTrack) -> np.ndarray:
     """float32 (output frames,) in [0, 1]: opacity of the new lips, lower next to frames that stay unchanged."""
-    return opacities(lips.latent_index >= 0, lips.track.shots[list(lips.timeline.source_index)])
+    return opacities(lips.latent_index >= 0, lips.face_track.shots[list(lips.timeline.source_index)])
 
 
 def opacities(active: Sequence[bool] | np.ndarray, shots: Sequence[int] | np.ndarray) -> np.ndarray:

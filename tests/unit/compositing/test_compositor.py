@@ -116,7 +116,7 @@ def test_compositor_names_inputs_that_do_not_fit(clip: Clip) -> None:
         shared_timeline([])
     with pytest.raises(UsageError, match="protecting mask must be of 1 or 6 pictures"):
         next(composite([speaker(clip, 0)], SETTINGS, np.zeros((2, 3, 4), np.float32)))
-    with pytest.raises(UsageError, match="5 crops were taken out"):
+    with pytest.raises(UsageError, match="5 face crops were taken out"):
         replace(speaker(clip, 0), crops=torch.zeros(2, 8, 8, 3))
 
 
