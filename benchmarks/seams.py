@@ -81,7 +81,7 @@ def untrained(track: FaceTrack) -> LipTrack:
 
 def energy(lips: LipTrack, settings: BlendSettings) -> float:
     """Of the seam, the mean over the frames."""
-    maps = alignment.track_matrices(lips.track, lips.resolution)
+    maps = alignment.track_matrices(lips.face_track, lips.resolution)
     made = composite([lips], settings)
     return float(np.mean([seams.energy(frame, source, maps[i], RESOLUTION) for i, (frame, source) in enumerate(made)]))
 

@@ -49,7 +49,7 @@ def composite(
         MediaError: a face contains NaN or Inf.
     """
     timeline = shared_timeline(speakers)
-    source = speakers[0].track.source
+    source = speakers[0].face_track.source
     protect_mask = ProtectMask(protect, source.frame_count, (source.height, source.width))
     pasters = [_FacePaster(lips, settings) for lips in speakers]
     with closing(prefetch(source.read(timeline.source_index))) as originals:
@@ -73,9 +73,9 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
     if not speakers:
         raise UsageError("There are no lips to paste. Connect the lips of at least one speaker.")
     longest = max((lips.timeline for lips in speakers), key=lambda timeline: timeline.frame_count)
-    first = speakers[0].track.source
+    first = speakers[0].face_track.source
     for number, lips in enumerate(speakers, start=1):
-        source, timeline = lips.track.source, lips.timeline
+        source, timeline = lips.face_track.source, lips.timeline
         if source.identity != first.identity:
             raise UsageError(
                 f"All speakers need the same video. Speaker 1: {first.name}. Speaker {number}: {source.name}. "
@@ -108,7 +108,7 @@ def lip_opacity(lips: LipTrack) -> np.ndarray:
     clip, nor between a frame with and a frame without new lips at a shot boundary.
     """
     active = lips.latent_index >= 0
-    shots = lips.track.shots[list(lips.timeline.source_index)]
+    shots = lips.face_track.shots[list(lips.timeline.source_index)]
     opacity = active.astype(np.float32)
     forward = range(1, len(active))
     for i, neighbor in [(i, i - 1) for i in forward] + [(i - 1, i) for i in reversed(forward)]:
@@ -123,7 +123,7 @@ def is_continuous(lips: LipTrack) -> np.ndarray:
     bool (output frames,), False for the first.
     """
     source_index = np.array(lips.timeline.source_index)
-    shots = lips.track.shots[source_index]
+    shots = lips.face_track.shots[source_index]
     return np.concatenate([[False], (np.abs(np.diff(source_index)) <= 1) & (np.diff(shots) == 0)])
 
 
@@ -171,7 +171,7 @@ class _FacePaster:
 
     def __init__(self, lips: LipTrack, settings: BlendSettings) -> None:
         self._lips = lips
-        self._matrices = track_matrices(lips.track, lips.resolution)[list(lips.timeline.source_index)]
+        self._matrices = track_matrices(lips.face_track, lips.resolution)[list(lips.timeline.source_index)]
         self._opacity = lip_opacity(lips)
         self._is_continuous = is_continuous(lips)
         self._blender = BLENDERS[settings.mode](lips.resolution, settings)

@@ -125,7 +125,7 @@ class RunRecord:
         origins = _origins(speakers)
         for number, origin in enumerate(origins, start=1):
             name = "lips" if len(origins) == 1 else f"lips {number}"
-            self.settings[name] = {"model_version": origin.version, "seed": origin.seed, **origin.settings}
+            self.settings[name] = {"model_version": origin.version, "seed": origin.seed, **origin.params}
             self.seconds[name] = origin.seconds
         if origins:
             self.model_version = ", ".join(dict.fromkeys(origin.version for origin in origins))
@@ -133,7 +133,7 @@ class RunRecord:
 
     def add_inputs(self, speakers: Sequence[LipTrack], others: Iterable[FileDigest | TensorInfo]) -> None:
         """Add what went in: the source, `others`, and the model files."""
-        self.inputs.append(describe_source(speakers[0].track.source))
+        self.inputs.append(describe_source(speakers[0].face_track.source))
         self.inputs.extend(others)
         files = dict.fromkeys(chain(*(origin.files for origin in _origins(speakers))))
         self.model_files = [describe_weights(path) for path in files]

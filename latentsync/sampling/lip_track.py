@@ -1,14 +1,13 @@
-"""The result of sampling: latents of the new mouths, and what they were made with."""
+"""The result of sampling: latents of the new mouths, and the settings of the run that made them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from ..audio.features import AudioFeatures
 from ..audio.waveform import Waveform
@@ -19,90 +18,86 @@ from ..models.protocols import VAE
 from ..video.timeline import Timeline
 from .settings import SamplerSettings
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What the lips of a clip were made with, for the run record.
+    """The model and the settings that made a lip track, for the run record.
 
     version: of the model.
     files: of the model.
     seed: of the noise.
-    settings: by stage.
-    seconds: that the sampling took.
+    params: settings of each stage.
+    seconds: duration of the sampling.
     """
 
     version: str
     files: tuple[Path, ...]
     seed: int
-    settings: Mapping[str, Mapping[str, object]]
+    params: Mapping[str, Mapping[str, object]]
     seconds: float
 
     @classmethod
-    def of(
+    def from_stages(
         cls,
         version: str,
         files: tuple[Path, ...],
-        track: FaceTrack,
-        features: AudioFeatures,
-        sampler: SamplerSettings,
-        timeline: Mapping[str, object],
+        face_track: FaceTrack,
+        audio_features: AudioFeatures,
+        settings: SamplerSettings,
+        timeline_params: Mapping[str, object],
         seconds: float,
     ) -> Provenance:
-        """From what was sampled and how; `timeline` is what was asked of it."""
-        settings: dict[str, Mapping[str, object]] = {
-            "faces": track.params,
-            "audio": features.params,
-            "sampler": asdict(sampler),
-            "timeline": timeline,
+        """Collects the params of all stages. `timeline_params` are the settings that the timeline was built with."""
+        params: dict[str, Mapping[str, object]] = {
+            "faces": face_track.params,
+            "audio": audio_features.params,
+            "sampler": asdict(settings),
+            "timeline": timeline_params,
         }
-        return cls(version, files, sampler.seed, settings, round(seconds, 3))
+        return cls(version, files, settings.seed, params, round(seconds, 3))
 
 
 @dataclass(frozen=True, eq=False)
 class LipTrack:
-    """The regenerated mouths of a clip, still as latents, with all that is needed to finish it.
+    """The new mouths of a clip, as latents, with everything that is needed to composite them.
 
-    track: the face, and through it the source.
-    timeline: which source frame each output frame shows.
-    latents: fp16 (latent_index, 4, R/8, R/8), scaled, on the CPU.
-    latent_index: int64 (output frames,): index into latents; -1 where the source passes untouched.
-    waveform: the sound of the finished video.
+    face_track: the face and its video.
+    timeline: source frame of each output frame.
+    latents: fp16 (n, 4, R/8, R/8), scaled, on the CPU.
+    latent_index: int64 (output frames,): index into latents; -1 keeps the original frame.
+    waveform: the audio to mux.
     vae: decodes the latents.
-    crops: (latent_index, height, width, 3) in [0, 1], of any size: faces that stand in for the decoded ones.
-    provenance: what they were made with, where that is to be recorded.
+    crops: (n, height, width, 3) in [0, 1], of any size: edited faces that replace the decoded ones.
+    provenance: the settings of the run, if they are to be recorded.
     """
 
-    track: FaceTrack
+    face_track: FaceTrack
     timeline: Timeline
-    latents: torch.Tensor
+    latents: Tensor
     latent_index: np.ndarray
     waveform: Waveform
     vae: VAE
-    crops: torch.Tensor | None = None
+    crops: Tensor | None = None
     provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         if self.latents.ndim != 4 or self.latents.shape[1] != LATENT_CHANNELS:
-            raise UsageError(
-                f"lip latents must be (latent_index, {LATENT_CHANNELS}, r, r), not {tuple(self.latents.shape)}"
-            )
+            raise UsageError(f"latents must be (n, {LATENT_CHANNELS}, r, r), not {tuple(self.latents.shape)}")
         if self.latent_index.shape != (self.timeline.frame_count,):
             raise UsageError(
-                f"{self.timeline.frame_count} output frames need as many latent_index, not {self.latent_index.shape}"
+                f"latent_index must be ({self.timeline.frame_count},), one entry per output frame, "
+                f"not {self.latent_index.shape}"
             )
         if self.crops is not None and (self.crops.shape[::3] != (len(self.latents), 3) or self.crops.ndim != 4):
             raise UsageError(
-                f"{len(self.latents)} crops were taken out and as many must come back, (crops, height, width, 3), "
-                f"not {tuple(self.crops.shape)}"
+                f"{len(self.latents)} face crops were taken out, and {len(self.crops)} images with "
+                f"{self.crops.shape[-1]} channels came back. Connect all crops, in order, as RGB images."
             )
 
     @property
     def resolution(self) -> int:
-        """Side of the square crop in pixels."""
+        """Side of the square face crops in pixels."""
         return self.latents.shape[-1] * LATENT_STRIDE
 
     def __repr__(self) -> str:
-        return f"LipTrack({self.timeline!r}, {len(self.latents)} regenerated at {self.resolution} px, {self.track!r})"
+        return f"LipTrack({self.timeline!r}, {len(self.latents)} new at {self.resolution} px, {self.face_track!r})"

@@ -40,8 +40,8 @@ def lips(shared: Path, detector: MediaPipeDetector) -> LipTrack:
 @pytest.fixture(scope="module")
 def untouched(lips: LipTrack) -> np.ndarray:
     """bool (frames, H, W): pixels outside the model's mask."""
-    size = (lips.track.source.height, lips.track.source.width)
-    return np.stack([~seams.in_frame(matrix, size, RESOLUTION) for matrix in track_matrices(lips.track, RESOLUTION)])
+    size = (lips.face_track.source.height, lips.face_track.source.width)
+    return np.stack([~seams.in_frame(matrix, size, RESOLUTION) for matrix in track_matrices(lips.face_track, RESOLUTION)])
 
 
 def test_real_clip_changes_only_inside_mask(lips: LipTrack, untouched: np.ndarray) -> None:
@@ -60,7 +60,7 @@ def test_real_clip_mouth_seam_is_softer_than_box(lips: LipTrack, capsys: pytest.
 
 def written(path: Path, form: Format, lips: LipTrack, blend: BlendSettings | None) -> np.ndarray:
     """The clip, read back, with new lips or without."""
-    source = lips.track.source
+    source = lips.face_track.source
     plain = source.read(range(FRAMES))
     frames = plain if blend is None else (frame for frame, _ in composite([lips], blend))
     size = {"height": source.height, "width": source.width}
@@ -72,7 +72,7 @@ def written(path: Path, form: Format, lips: LipTrack, blend: BlendSettings | Non
 
 def test_real_clip_kept_pixels_match_plain_encode(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
     form = format_named("mp4 h264")
-    source = np.stack(list(lips.track.source.read(range(FRAMES))))
+    source = np.stack(list(lips.face_track.source.read(range(FRAMES))))
     made = written(tmp_path / "made.mp4", form, lips, BlendSettings())
     plain = written(tmp_path / "plain.mp4", form, lips, None)
     ours, theirs = (psnr(frames[untouched], source[untouched]) for frames in (made, plain))
@@ -81,7 +81,7 @@ def test_real_clip_kept_pixels_match_plain_encode(lips: LipTrack, untouched: np.
 
 def test_real_clip_lossless_keeps_every_bit(lips: LipTrack, untouched: np.ndarray, tmp_path: Path) -> None:
     made = written(tmp_path / "made.mkv", format_named("mkv ffv1 lossless"), lips, BlendSettings())
-    source = np.stack(list(lips.track.source.read(range(FRAMES))))
+    source = np.stack(list(lips.face_track.source.read(range(FRAMES))))
     np.testing.assert_array_equal(made[untouched], source[untouched])
     np.testing.assert_array_equal(made, np.stack([frame for frame, _ in composite([lips], BlendSettings())]))
 
