@@ -22,7 +22,7 @@ def test_image_batch_reads_frames() -> None:
         assert picture.dtype == np.float32
         assert picture.flags.c_contiguous
         np.testing.assert_array_equal(picture, images[i].numpy())
-    with pytest.raises(UsageError, match="no frame 5"):
+    with pytest.raises(UsageError, match="has no frame 5"):
         list(batch.read([5]))
 
 
