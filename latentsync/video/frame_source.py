@@ -101,7 +101,7 @@ class ImageBatch:
         return min(max(int(seconds * self.rate // 1), 0), self.frame_count - 1)
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Frames as float32 (height, width, 3) RGB, in the order of `indices`.
+        """Frames as float32 (height, width, 3) RGB, in the order of `indices`. They are read-only.
 
         Raises:
             UsageError: an index is out of range.
@@ -113,7 +113,9 @@ class ImageBatch:
                 raise MediaError(
                     f"Frame {i} of the image batch contains NaN or infinite values. Check the node that made it."
                 )
-            yield image.numpy()
+            frame = image.numpy()
+            frame.flags.writeable = False  # it may share memory with the user's tensor
+            yield frame
 
     def warnings(self) -> Iterator[str]:
         """None."""
