@@ -95,13 +95,15 @@ class LatentSyncAudioEmbed(io.ComfyNode):
         vocals: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.audio import features, plot
+        from ..latentsync.audio.driving_audio import prepare_driving_audio
 
         expect_type("model", model, model_handle.LoadedModel, "Load Model")
         settings = AudioSettings(silence, threshold_db, hang_ms / 1000, segments)
-        given = conversions.waveform("audio", audio)
-        driving = None if vocals is None else conversions.waveform("vocals", vocals)
-        heard = features.prepare_driving_audio(given, driving, Fraction(offset_ms, 1000))
-        listened = features.extract_features(heard, model.encoder(), settings)
-        steps = progress.with_progress(listened, features.num_feature_steps(heard, settings))
-        embeds, speech = features.collect_features(steps, heard, given, settings, model_folders.temp_folder())
-        return io.NodeOutput(embeds, ui=ui.PreviewImage(conversions.picture(plot.plot_speech(speech, heard)), cls=cls))
+        waveform = conversions.waveform("audio", audio)
+        voice = None if vocals is None else conversions.waveform("vocals", vocals)
+        driving_audio = prepare_driving_audio(waveform, voice, Fraction(offset_ms, 1000))
+        steps = features.extract_features(driving_audio, model.encoder(), settings)
+        steps = progress.with_progress(steps, features.num_feature_steps(driving_audio, settings))
+        embeds, speech = features.collect_features(steps, driving_audio, settings, model_folders.temp_folder())
+        picture = conversions.picture(plot.plot_speech(speech, driving_audio))
+        return io.NodeOutput(embeds, ui=ui.PreviewImage(picture, cls=cls))

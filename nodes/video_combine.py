@@ -199,7 +199,7 @@ def _heard(tracks: list[LipTrack], audio: Mapping[str, Any] | None) -> Waveform:
     if audio is None:
         return mix([track.waveform for track in tracks])
     heard = conversions.waveform("audio", audio)
-    check_samples(heard, "the audio to be heard")
+    check_samples(heard, "audio")
     timeline = shared_timeline(tracks)
     return heard.fit_to(timeline.frame_count, timeline.rate)
 

@@ -24,7 +24,8 @@ from .progress import progress_bar, run_with_progress
 if TYPE_CHECKING:
     import torch
 
-    from ..audio.features import AudioFeatures, DrivingAudio
+    from ..audio.driving_audio import DrivingAudio
+    from ..audio.features import AudioFeatures
     from ..audio.waveform import Waveform
     from ..models.protocols import VAE, Denoiser
     from ..models.whisper import WhisperEncoder
@@ -174,7 +175,7 @@ def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack
     hearing, heard = _hearing(options), _heard(sound, options)
     models = _synthetic_models() if options.synthetic else _load_models(options)
     track = faces.find_track(source, options)
-    features = _listen(heard, sound, models.encoder, hearing)
+    features = _listen(heard, models.encoder, hearing)
     timeline = build_timeline(source, sound.duration_seconds, output_rate(source.rate, options.fps), options.length)
     began = monotonic()
     samples = sampler.sample_windows(
@@ -225,20 +226,20 @@ def _hearing(options: argparse.Namespace) -> AudioSettings:
 
 def _heard(audio: Waveform, options: argparse.Namespace) -> DrivingAudio:
     """What drives the lips; a recording that cannot is refused here, before the long work begins."""
-    from ..audio.features import prepare_driving_audio
+    from ..audio.driving_audio import prepare_driving_audio
     from ..audio.reader import read_audio
 
     vocals = None if options.vocals is None else read_audio(options.vocals)
     return prepare_driving_audio(audio, vocals, Fraction(options.offset_ms, 1000))
 
 
-def _listen(heard: DrivingAudio, audio: Waveform, encoder: WhisperEncoder, settings: AudioSettings) -> AudioFeatures:
+def _listen(heard: DrivingAudio, encoder: WhisperEncoder, settings: AudioSettings) -> AudioFeatures:
     from ..audio import features
 
     listened = progress_bar(
         features.extract_features(heard, encoder, settings), "audio", features.num_feature_steps(heard, settings)
     )
-    return features.collect_features(listened, heard, audio, settings)[0]
+    return features.collect_features(listened, heard, settings)[0]
 
 
 def _load_models(options: argparse.Namespace) -> Models:

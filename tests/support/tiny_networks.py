@@ -63,8 +63,8 @@ def speech_states(seconds: float) -> Tensor:
 
 def upstream_states(samples: Tensor) -> Tensor:
     """The states of a recording (samples,) at 16 kHz, cut as upstream cuts it."""
-    power = torch.cat(list(mel.mel_power([samples])), dim=1)
-    return torch.cat(list(features.encode_audio([power], whisper(), mel.log_peak(power), "upstream")))
+    peak = mel.log_peak(mel.mel_power(samples))
+    return torch.cat(list(features.encode_audio(samples, whisper(), peak, "upstream")))
 
 
 @cache
