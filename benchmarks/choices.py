@@ -11,20 +11,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from latentsync.audio.features import (
-    AudioFeatures,
-    AudioSettings,
-    collect_features,
-    extract_features,
-    prepare_driving_audio,
-)
+from latentsync.audio.driving_audio import prepare_driving_audio
+from latentsync.audio.features import AudioFeatures, AudioSettings, collect_features, extract_features
 from latentsync.audio.reader import read_audio
 from latentsync.faces.alignment import keep_mask
 from latentsync.faces.face_track import FaceTrack, build_face_track
@@ -108,9 +102,9 @@ def _clip(options: argparse.Namespace) -> Clip:
     source, sound = VideoFile(options.video, duration_seconds=seconds), read_audio(options.sound).pad_or_trim(seconds)
     with MediaPipeDetector(options.model) as detector:
         people = cluster_tracks(source, track_faces(source, detector))
-    heard, settings = prepare_driving_audio(sound, None, Fraction(0)), AudioSettings()
-    listened = extract_features(heard, random_init.whisper(), settings)
-    features, _ = collect_features(listened, heard, sound, settings)
+    driving_audio, settings = prepare_driving_audio(sound), AudioSettings()
+    steps = extract_features(driving_audio, random_init.whisper(), settings)
+    features, _ = collect_features(steps, driving_audio, settings)
     return Clip(
         build_face_track(people, select(people)), features, build_timeline(source, sound.duration_seconds, source.rate)
     )

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from benchmarks.loading import resident_bytes
 from latentsync.audio import features, mel, vad
+from latentsync.audio.driving_audio import prepare_driving_audio
 from latentsync.audio.features import (
     AudioSettings,
     Segments,
     collect_features,
     extract_features,
     num_feature_steps,
-    prepare_driving_audio,
 )
 from latentsync.audio.reader import read_audio
 from latentsync.audio.waveform import SAMPLE_RATE, Waveform
@@ -76,8 +76,8 @@ def seams(options: argparse.Namespace) -> None:
 
 def states(samples: Tensor, segments: Segments) -> Tensor:
     """(positions, 5, 384), 50 a second, without the silence around the recording."""
-    power = torch.cat(list(mel.mel_power([samples])), dim=1)
-    made = torch.cat(list(features.encode_audio([power], random_init.whisper(), mel.log_peak(power), segments)))
+    peak = mel.log_peak(mel.mel_power(samples))
+    made = torch.cat(list(features.encode_audio(samples, random_init.whisper(), peak, segments)))
     return made if segments == "upstream" else made[features.BEFORE : -features.AFTER]
 
 
@@ -140,38 +140,38 @@ def loudness(samples: Tensor) -> np.ndarray:
 
 
 def gated(samples: Tensor, settings: AudioSettings) -> np.ndarray:
-    known = vad.merge(vad.profile_noise(mel.mel_power([samples])))
-    levels = torch.cat(list(vad.snr_db(mel.mel_power([samples]), known)))
-    return vad.threshold(levels, settings.threshold_db, settings.hangover_s).spoken
+    bands = vad.band_power(mel.mel_power(samples))
+    return vad.detect_speech(bands, settings.threshold_db, settings.hangover_s).is_speech
 
 
 def mono(path: Path) -> Tensor:
     """A recording at 16 kHz."""
-    return torch.cat(list(features.prepare_driving_audio(read_audio(path))))
+    return prepare_driving_audio(read_audio(path)).samples
 
 
 def hours(options: argparse.Namespace) -> None:
     """Listen to so many hours; anonymous memory, so that the states' own file does not count."""
     minute = torch.from_numpy(procedural.speech(60.0))
     waveform = Waveform(minute.repeat(round(60 * options.hours))[None], SAMPLE_RATE)
-    heard, settings = prepare_driving_audio(waveform), AudioSettings()
-    total, encoder = num_feature_steps(heard, settings), random_init.whisper()
+    driving_audio, settings = prepare_driving_audio(waveform), AudioSettings()
+    total, encoder = num_feature_steps(driving_audio, settings), random_init.whisper()
     at_first, began = resident_bytes("RssAnon"), monotonic()
     print("| heard | seconds | memory beyond the recording, MB |\n|---|---|---|")
 
     def told() -> object:
-        for number, step in enumerate(extract_features(heard, encoder, settings), start=1):
+        for number, step in enumerate(extract_features(driving_audio, encoder, settings), start=1):
             yield step
             if number % max(total // 10, 1) == 0:
                 grown = (resident_bytes("RssAnon") - at_first) / 1e6
                 print(f"| {number / total:.0%} of the steps | {monotonic() - began:.0f} | {grown:.0f} |", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        features, _ = collect_features(told(), heard, waveform, settings, Path(folder))
+        features, _ = collect_features(told(), driving_audio, settings, Path(folder))
     took = monotonic() - began
     lasts = float(waveform.duration_seconds)
     print(
-        f"\n{len(features.states)} positions; {took:.0f} s for {lasts:.0f} s of sound: {lasts / took:.1f} x real time"
+        f"\n{len(features.hidden_states)} positions; {took:.0f} s for {lasts:.0f} s of sound: "
+        f"{lasts / took:.1f} x real time"
     )
 
 

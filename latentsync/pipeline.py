@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .audio.driving_audio import prepare_driving_audio
 from .audio.features import (
     AudioFeatures,
     AudioSettings,
@@ -25,7 +26,6 @@ from .audio.features import (
     collect_features,
     extract_features,
     num_feature_steps,
-    prepare_driving_audio,
 )
 from .audio.reader import read_audio
 from .audio.waveform import Waveform
@@ -219,7 +219,7 @@ class LipSyncPipeline:
         driving = prepare_driving_audio(audio, vocals, Fraction(offset_ms, 1000))
         steps = extract_features(driving, self.whisper, settings)
         steps = shown(steps, "audio", num_feature_steps(driving, settings), progress)
-        return collect_features(steps, driving, audio, settings, self.temp_dir)
+        return collect_features(steps, driving, settings, self.temp_dir)
 
     def sample(
         self,

@@ -1,29 +1,33 @@
-"""The next few items of an iterator, made in another thread while the last ones are worked on."""
+"""Run an iterator in a background thread, a few items ahead of its consumer."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
-
-PREFETCH_ITEMS = 4  # items made before they are needed: frames of 1080p take 25 MB
+PREFETCH_ITEMS = 4  # items that are ready before the consumer needs them; frames of 1080p take 25 MB
 
 
 def prefetch(items: Iterator[T], count: int = PREFETCH_ITEMS) -> Generator[T, None, None]:
-    """The same items in the same order; errors come where their item would have.
+    """Yield the same items in the same order. An error comes where its item would have come.
 
-    Close it, or run it to its end: the other thread then rests, and whatever feeds it may be closed too.
+    Close the generator, or run it to its end. Both close `items` too, in the background thread, and wait until that is
+    done: a cancelled read leaves no file open.
     """
     end = object()
-    with ThreadPoolExecutor(1, "ahead") as maker:
-        waiting = deque(maker.submit(next, items, end) for _ in range(count))
+    close: Callable[[], None] | None = getattr(items, "close", None)  # of a generator
+    with ThreadPoolExecutor(1, "prefetch") as worker:
+        pending = deque(worker.submit(next, items, end) for _ in range(count))
         try:
-            while (item := waiting.popleft().result()) is not end:
-                waiting.append(maker.submit(next, items, end))
-                yield item  # type: ignore[misc] - the end is no T, and is not yielded
+            while (item := pending.popleft().result()) is not end:
+                pending.append(worker.submit(next, items, end))
+                yield item  # type: ignore[misc] - `end` is not a T, and is never yielded
         finally:
-            maker.shutdown(cancel_futures=True)
+            for future in pending:
+                future.cancel()
+            if close is not None:
+                worker.submit(close).result()

@@ -93,7 +93,7 @@ class LatentSyncAudioEmbed(io.ComfyNode):
         segments: Segments,
         vocals: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
-        from ..latentsync.audio.features import prepare_driving_audio
+        from ..latentsync.audio.driving_audio import prepare_driving_audio
         from ..latentsync.audio.plot import plot_speech
 
         expect_type("model", model, LoadedModel, "Load Model")

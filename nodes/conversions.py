@@ -96,7 +96,7 @@ def audio(sound: Waveform) -> dict[str, Any]:
 
 def image(frame: np.ndarray) -> torch.Tensor:
     """A frame (H, W, C) as float32 (H, W, C) in 0..1."""
-    return torch.from_numpy(to_float32(frame))
+    return torch.from_numpy(np.require(to_float32(frame), requirements="W"))  # copies a read-only frame
 
 
 def picture(drawn: Image) -> torch.Tensor:

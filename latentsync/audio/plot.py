@@ -1,4 +1,4 @@
-"""The speech curve as a picture: what was heard, how far it stands out, and when the lips would be gated."""
+"""Plot of a waveform, its SNR and the detected speech."""
 
 from __future__ import annotations
 
@@ -8,84 +8,68 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..models.constants import MEL_RATE
-from .features import DrivingAudio
-from .vad import TALLEST_DB, VoiceActivity
-from .waveform import SAMPLE_RATE
+from .driving_audio import DrivingAudio
+from .vad import MAX_SNR_DB, VoiceActivity
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-
-WIDTH_PX, WAVE_PX, LEVEL_PX, FOOT_PX = 1024, 128, 160, 20
-
-
+WIDTH_PX, WAVE_PX, SNR_PX, AXIS_PX = 1024, 128, 160, 20
 TICKS_SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 300, 600, 1800, 3600)
+MAX_TICKS = 12
+BACKGROUND, SPEECH, WAVE, SNR, THRESHOLD = "#ffffff", "#d8f0d8", "#506070", "#1060c0", "#c04020"
 
 
-TICKS_AT_MOST = 12
-
-
-PAPER, SPOKEN, INK, CURVE, LINE = "#ffffff", "#d8f0d8", "#506070", "#1060c0", "#c04020"
-
-
-def plot_speech(speech: VoiceActivity, heard: DrivingAudio) -> Image:
-    """Above the waveform, below it the speech level with its threshold; the time of speech is shaded.
+def plot_speech(speech: VoiceActivity, driving_audio: DrivingAudio) -> Image:
+    """Draw the waveform above its SNR and the threshold, with the speech shaded.
 
     Args:
-        speech: the curve.
-        heard: what it was measured on.
+        speech: the activity that was detected in `driving_audio`.
 
     Returns:
-        A picture of 1024 x 308 pixels, whatever the length.
+        1024 x 308 pixels for any duration.
     """
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (WIDTH_PX, WAVE_PX + LEVEL_PX + FOOT_PX), PAPER)
-    pen = ImageDraw.Draw(picture)
-    columns = np.linspace(0, len(speech.spoken), WIDTH_PX + 1).astype(int)
-    for x, (first, end) in enumerate(pairwise(columns)):
-        if speech.spoken[first : max(end, first + 1)].any():
-            pen.line([(x, 0), (x, WAVE_PX + LEVEL_PX)], fill=SPOKEN)
-    _draw_wave(pen, heard)
-    _draw_level(pen, speech, columns)
-    _draw_time(pen, len(speech.spoken) / MEL_RATE)
-    return picture
+    image = Image.new("RGB", (WIDTH_PX, WAVE_PX + SNR_PX + AXIS_PX), BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    for x, column in enumerate(_columns(speech.is_speech)):
+        if column.any():
+            draw.line([(x, 0), (x, WAVE_PX + SNR_PX)], fill=SPEECH)
+    _draw_wave(draw, driving_audio.samples.numpy())
+    _draw_snr(draw, speech)
+    _draw_axis(draw, len(speech.is_speech) / MEL_RATE)
+    return image
 
 
-def _draw_wave(pen: ImageDraw, heard: DrivingAudio) -> None:
-    low, high = _envelope(heard)
-    scale = (WAVE_PX / 2 - 4) / max(float(np.abs([low, high]).max()), 1e-9)
-    for x in range(WIDTH_PX):
-        pen.line([(x, WAVE_PX / 2 - high[x] * scale), (x, WAVE_PX / 2 - low[x] * scale)], fill=INK)
+def _columns(values: np.ndarray) -> list[np.ndarray]:
+    """The values behind each pixel column, at least one."""
+    edges = np.linspace(0, len(values), WIDTH_PX + 1).astype(int)
+    return [values[start : max(stop, start + 1)] for start, stop in pairwise(edges)]
 
 
-def _draw_level(pen: ImageDraw, speech: VoiceActivity, columns: np.ndarray) -> None:
-    def y(level_db: float) -> float:
-        return WAVE_PX + LEVEL_PX - level_db / TALLEST_DB * (LEVEL_PX - 8)
-
-    tops = [float(speech.level_db[first : max(end, first + 1)].max()) for first, end in pairwise(columns)]
-    pen.line([(x, y(top)) for x, top in enumerate(tops)], fill=CURVE)
-    pen.line([(0, y(speech.threshold_db)), (WIDTH_PX, y(speech.threshold_db))], fill=LINE)
-    pen.text((4, y(speech.threshold_db) - 12), f"{speech.threshold_db:g} dB", fill=LINE)
-    share = f"speech in {speech.spoken.mean():.0%} of {len(speech.spoken) / MEL_RATE:.1f} s"
-    pen.text((WIDTH_PX - 4, 2), share, fill=INK, anchor="ra")
+def _draw_wave(draw: ImageDraw, samples: np.ndarray) -> None:
+    scale = (WAVE_PX / 2 - 4) / max(float(samples.max()), -float(samples.min()), 1e-9)
+    for x, column in enumerate(_columns(samples)):
+        top, bottom = (WAVE_PX / 2 - float(extreme) * scale for extreme in (column.max(), column.min()))
+        draw.line([(x, top), (x, bottom)], fill=WAVE)
 
 
-def _draw_time(pen: ImageDraw, seconds: float) -> None:
-    apart = next((tick for tick in TICKS_SECONDS if seconds / tick <= TICKS_AT_MOST), TICKS_SECONDS[-1])
-    for tick in np.arange(0, seconds, apart):
+def _draw_snr(draw: ImageDraw, speech: VoiceActivity) -> None:
+    def y(snr_db: float) -> float:
+        return WAVE_PX + SNR_PX - snr_db / MAX_SNR_DB * (SNR_PX - 8)
+
+    draw.line([(x, y(float(column.max()))) for x, column in enumerate(_columns(speech.snr_db))], fill=SNR)
+    draw.line([(0, y(speech.threshold_db)), (WIDTH_PX, y(speech.threshold_db))], fill=THRESHOLD)
+    draw.text((4, y(speech.threshold_db) - 12), f"{speech.threshold_db:g} dB", fill=THRESHOLD)
+    summary = f"speech in {speech.is_speech.mean():.0%} of {len(speech.is_speech) / MEL_RATE:.1f} s"
+    draw.text((WIDTH_PX - 4, 2), summary, fill=WAVE, anchor="ra")
+
+
+def _draw_axis(draw: ImageDraw, seconds: float) -> None:
+    spacing = next((tick for tick in TICKS_SECONDS if seconds / tick <= MAX_TICKS), TICKS_SECONDS[-1])
+    for tick in np.arange(0, seconds, spacing):
         x = tick / seconds * WIDTH_PX
-        pen.line([(x, WAVE_PX + LEVEL_PX), (x, WAVE_PX + LEVEL_PX + 4)], fill=INK)
-        pen.text((x + 2, WAVE_PX + LEVEL_PX + 4), f"{tick:g} s", fill=INK)
-
-
-def _envelope(heard: DrivingAudio) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest sample of each column, without a copy of the recording."""
-    edges = np.linspace(0, heard.sample_count * heard.source.rate / SAMPLE_RATE, WIDTH_PX + 1).astype(int)
-    low, high = np.zeros((2, WIDTH_PX))
-    for x, (first, end) in enumerate(pairwise(edges - heard.shift_samples)):
-        part = heard.source.samples[:, max(first, 0) : max(end, first + 1, 0)]
-        if part.shape[1]:
-            low[x], high[x] = (float(extreme) for extreme in part.aminmax())
-    return low, high
+        draw.line([(x, WAVE_PX + SNR_PX), (x, WAVE_PX + SNR_PX + 4)], fill=WAVE)
+        draw.text((x + 2, WAVE_PX + SNR_PX + 4), f"{tick:g} s", fill=WAVE)

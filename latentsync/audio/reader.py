@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
@@ -12,8 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import AudioError
-from ..video.container import decode_packets, first_decodable, media_errors, open_container
-from ..video.video_file import source_name
+from ..video.container import decode_packets, first_decodable, media_errors, open_container, source_name
 from .waveform import Waveform
 
 if TYPE_CHECKING:
@@ -21,63 +21,61 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
+log = logging.getLogger(__name__)
 
-UNREADABLE = ("s64", "s64p")  # sample formats that PyAV makes no array of
-
-
-GAP_SECONDS = Fraction(1, 20)  # between the timestamps of two pieces of sound, from which silence was left out
+UNSUPPORTED_FORMATS = ("s64", "s64p")  # sample formats that PyAV cannot convert to an array
+MIN_GAP_SECONDS = Fraction(1, 20)  # between timestamps; a longer gap means that audio was lost
 
 
 def read_audio(source: str | Path | BytesIO) -> Waveform:
-    """The whole sound of a recording or of a video, at its own rate and channels.
+    """Read the whole audio of a recording or a video.
 
     Raises:
-        AudioError: no file, no sound in it, or one that cannot be decoded.
+        AudioError: the file does not exist, has no audio, or cannot be decoded.
     """
     name = source_name(source)
-    data = source.getvalue() if isinstance(source, BytesIO) else Path(source)
-    with media_errors(name, AudioError, "sound"), open_container(data) as container:
-        tracks = container.streams.audio
-        if not tracks:
-            raise AudioError(f"{name}: has no sound; give a recording, or a video that has one")
-        stream = first_decodable(tracks)
+    content = source.getvalue() if isinstance(source, BytesIO) else Path(source)
+    with media_errors(name, AudioError, "audio"), open_container(content) as container:
+        streams = container.streams.audio
+        if not streams:
+            raise AudioError(f"{name} has no audio. Choose a recording, or a video with sound.")
+        stream = first_decodable(streams)
         if stream is None:
-            raise AudioError(f"{name}: its sound is cut short, or in a format that FFmpeg lacks; export it as WAV")
-        pieces = list(_in_time(container, stream, name))
-        if not pieces:
-            raise AudioError(f"{name}: its sound is empty; export the recording again")
-        if len({len(piece) for piece in pieces}) > 1:
-            raise AudioError(f"{name}: its number of channels changes on the way; export it as stereo")
-        return Waveform(torch.from_numpy(np.concatenate(pieces, axis=1)), stream.rate)
+            raise AudioError(
+                f"{name} has audio that cannot be decoded. The file is incomplete, or FFmpeg does not support its "
+                "codec. Export it as WAV."
+            )
+        log.debug("%s: reading audio stream %d of %d", name, streams.index(stream) + 1, len(streams))
+        blocks = list(_decode(container, stream, name))
+        if not blocks:
+            raise AudioError(f"{name} has an empty audio stream. Export the recording again.")
+        if len({len(block) for block in blocks}) > 1:
+            raise AudioError(f"{name} changes its number of audio channels midway. Export it as stereo.")
+        return Waveform(torch.from_numpy(np.concatenate(blocks, axis=1)), stream.rate)
 
 
-def _in_time(container: InputContainer, stream: AudioStream, name: str) -> Iterator[np.ndarray]:
-    """The pieces of a sound track as float32 (channels, samples), with silence for those that are lost."""
+def _decode(container: InputContainer, stream: AudioStream, name: str) -> Iterator[np.ndarray]:
+    """Blocks of float32 (channels, samples), with silence in place of lost audio."""
     start, count = None, 0
     for frame in decode_packets(container, stream):
-        if frame.format.name in UNREADABLE:
-            raise AudioError(f"{name}: its samples are 64-bit integers, which are not read; export it with 24 bits")
-        piece = _to_float(frame.to_ndarray(), frame)
-        at = _first_sample(frame)
-        if start is None and at is not None:
-            start = at - count
-        lost = 0 if start is None or at is None else round(at - start) - count
-        if lost > GAP_SECONDS * frame.sample_rate:
-            yield np.zeros((len(piece), lost), np.float32)
-            count += lost
-        yield piece
-        count += piece.shape[1]
+        if frame.format.name in UNSUPPORTED_FORMATS:
+            raise AudioError(f"{name} has 64-bit integer samples, which are not supported. Export it with 24 bits.")
+        samples = _to_float32(frame)
+        if frame.pts is not None and frame.time_base is not None:
+            position = frame.pts * frame.time_base * frame.sample_rate
+            start = position - count if start is None else start
+            missing = round(position - start) - count
+            if missing > MIN_GAP_SECONDS * frame.sample_rate:
+                log.info("%s: %d samples are missing at sample %d", name, missing, count)
+                yield np.zeros((len(samples), missing), np.float32)
+                count += missing
+        yield samples
+        count += samples.shape[1]
 
 
-def _first_sample(frame: AudioFrame) -> Fraction | None:
-    """Where a piece of sound begins, in samples, if its container says so."""
-    if frame.pts is None or frame.time_base is None:
-        return None
-    return frame.pts * frame.time_base * frame.sample_rate
-
-
-def _to_float(samples: np.ndarray, frame: AudioFrame) -> np.ndarray:
-    """Decoded samples of any format -> float32 (channels, samples)."""
+def _to_float32(frame: AudioFrame) -> np.ndarray:
+    """Decoded samples of any format -> float32 (channels, samples) in [-1, 1]."""
+    samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype.kind == "f":

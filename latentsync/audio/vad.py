@@ -1,12 +1,12 @@
-"""Where somebody speaks: how far a recording stands out of its own background, and a gate that opens on it.
+"""Voice activity detection: per-band SNR over an adaptive noise floor, with hysteresis.
 
-The background is learned: in each of 19 bands, the level that the sound falls back to again and again within 15 s. It
-never counts as lower than 22 dB below what is loud in that band, so quiet music is background too, however it moves.
+The noise floor of a band is the power that the audio returns to again and again within 15 s. It is never lower than
+22 dB below the loud parts of the band, so quiet music counts as background too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,153 +15,96 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.constants import MEL_RATE
-from .mel import QUIETEST, blocks, log_peak
+from ..models.whisper import MEL_BINS
+from .mel import MIN_POWER
 
-FIRST_BIN = 4  # of the mel bins: about 150 Hz; below it is hum
+log = logging.getLogger(__name__)
 
-
+FIRST_BIN = 4  # of the mel bins: about 150 Hz; hum lies below
 BINS_PER_BAND = 4
-
-
-SMOOTHED_MELS = 5  # 50 ms: two or three pitch periods of a deep voice
-
-
-QUIET = 0.1  # quantile of a second's levels that is taken for its background
-
-
-REACH_SECONDS = 15  # on either side, from which the background is learned
-
-
-RETURNING = 0.2  # quantile of those seconds: a gap of digital silence does not count as the background
-
-
-LOUD = 0.9  # quantile of the seconds' loudest levels
-
-
-RANGE_DB = 22.0
-
-
-TALLEST_DB = 30.0  # a band cannot count for more: one whistle is no speech
-
-
-STAYING = 0.6  # of the threshold: an open gate stays open above it
-
-
-LEAD_MELS = 12  # 120 ms: lips part before the sound, and a fade over three frames is through when it begins
-
-
-@dataclass(frozen=True, eq=False)
-class NoiseProfile:
-    """What is to be known of a recording, or of a part of it, before it can be judged.
-
-    peak: log10 of its largest mel power.
-    quiet, loud: (seconds, bands) power.
-    """
-
-    peak: float
-    quiet: Tensor
-    loud: Tensor
+NUM_BANDS = (MEL_BINS - FIRST_BIN) // BINS_PER_BAND
+SMOOTHING_MELS = 5  # 50 ms: two or three pitch periods of a deep voice
+QUIET_QUANTILE = 0.1  # of the powers within a second: its background
+REACH_SECONDS = 15  # on either side, from which the noise floor is learned
+FLOOR_QUANTILE = 0.2  # of the background of those seconds: a gap of digital silence is not the floor
+LOUD_QUANTILE = 0.9  # of the loudest powers of all seconds
+RANGE_DB = 22.0  # from the loud parts down to the lowest possible floor
+MAX_SNR_DB = 30.0  # per band: a single whistle is not speech
+HYSTERESIS = 0.6  # of the threshold: speech that has started continues above it
+LEAD_MELS = 12  # 120 ms: lips part before the sound, and a fade over three frames ends when it starts
 
 
 @dataclass(frozen=True, eq=False)
 class VoiceActivity:
-    """The speech curve of a recording.
+    """When a recording contains speech, 100 values a second.
 
-    level_db: float32 (frames,), 100 a second: mean over the bands of how far the sound stands out.
-    spoken: bool (frames,): the gate.
-    threshold_db: at which the gate opens.
+    snr_db: float32 (mel frames,): SNR over the noise floor, mean of the bands.
+    is_speech: bool (mel frames,).
+    threshold_db: SNR at which speech starts.
     """
 
-    level_db: np.ndarray
-    spoken: np.ndarray
+    snr_db: np.ndarray
+    is_speech: np.ndarray
     threshold_db: float
 
     def __repr__(self) -> str:
-        return f"Speech({self.spoken.mean():.0%} of {len(self.spoken) / MEL_RATE:.2f} s)"
+        return f"VoiceActivity({self.is_speech.mean():.0%} of {len(self.is_speech) / MEL_RATE:.2f} s)"
 
 
-def profile_noise(powers: Iterable[Tensor]) -> Iterator[NoiseProfile]:
-    """The parts of a recording, in order.
-
-    Args:
-        powers: mel powers (80, n), whole seconds but for the last.
-    """
-    for power in powers:
-        seconds = _edged_mean(_bands(power)).split(MEL_RATE, dim=1)
-        quiet = torch.stack([second.quantile(QUIET, dim=1) for second in seconds])
-        loud = torch.stack([second.amax(dim=1) for second in seconds])
-        yield NoiseProfile(log_peak(power), quiet, loud)
+def band_power(power: Tensor) -> Tensor:
+    """Sum mel power (80, n) to the power of 19 bands, float32 (19, n)."""
+    return power[FIRST_BIN:].unflatten(0, (NUM_BANDS, BINS_PER_BAND)).sum(dim=1).clamp_min(MIN_POWER)
 
 
-def merge(parts: Iterable[NoiseProfile]) -> NoiseProfile:
-    """The survey of a recording from those of its parts."""
-    known = list(parts)
-    return NoiseProfile(
-        max(part.peak for part in known),
-        torch.cat([part.quiet for part in known]),
-        torch.cat([part.loud for part in known]),
-    )
-
-
-def snr_db(powers: Iterable[Tensor], known: NoiseProfile) -> Iterator[Tensor]:
-    """How far a recording stands out of its background: (frames,) dB, 30 s at a time.
+def detect_speech(bands: Tensor, threshold_db: float, hangover_s: float) -> VoiceActivity:
+    """Find the speech in a recording.
 
     Args:
-        powers: mel powers (80, n) of the recording.
-        known: its survey.
+        bands: (19, mel frames), see `band_power`.
+        threshold_db: SNR at which speech starts.
+        hangover_s: seconds for which speech continues after the SNR has fallen.
     """
-    least = known.loud.quantile(LOUD, dim=0) / 10 ** (RANGE_DB / 10)
-    bands = blocks(_smoothed(_bands(power) for power in powers), REACH_SECONDS * 2 * MEL_RATE)
-    for number, block in enumerate(bands):
-        seconds = -(-block.shape[1] // MEL_RATE)
-        background = _background(known.quiet, number * REACH_SECONDS * 2, seconds).maximum(least)
-        floor = background.repeat_interleave(MEL_RATE, dim=0)[: block.shape[1]].T
-        yield (block / floor).log10().mul(10).clamp(0, TALLEST_DB).mean(dim=0)
+    activity = threshold(snr_db(bands), threshold_db, hangover_s)
+    if not activity.is_speech.any():
+        log.info(
+            "Found no speech: the SNR reaches %.1f dB and the threshold is %g dB", activity.snr_db.max(), threshold_db
+        )
+    return activity
 
 
-def threshold(level_db: Tensor, threshold_db: float, hangover_s: float) -> VoiceActivity:
-    """Where the level reaches the threshold, with all around that stays above three fifths of it, and 120 ms before.
+def snr_db(bands: Tensor) -> Tensor:
+    """SNR of a recording over its noise floor in dB, (mel frames,): the mean of its bands (bands, mel frames)."""
+    total = torch.zeros(bands.shape[1])
+    for band in bands:  # one at a time: an hour of all bands takes 27 MB
+        half = SMOOTHING_MELS // 2
+        power = F.avg_pool1d(F.pad(band[None], (half, half), mode="replicate"), SMOOTHING_MELS, 1)[0]
+        floor = noise_floor(power).repeat_interleave(MEL_RATE)[: len(power)]
+        total += (power / floor).log10().mul(10).clamp(0, MAX_SNR_DB)
+    return total / len(bands)
+
+
+def noise_floor(power: Tensor) -> Tensor:
+    """Background power of one band (mel frames,) around each second, (seconds,)."""
+    missing = -len(power) % MEL_RATE  # of the last second
+    quiet = F.pad(power, (0, missing), value=torch.nan).view(-1, MEL_RATE).nanquantile(QUIET_QUANTILE, dim=1)
+    loud = F.pad(power, (0, missing)).view(-1, MEL_RATE).amax(dim=1).quantile(LOUD_QUANTILE)
+    around = F.pad(quiet, (REACH_SECONDS, REACH_SECONDS), value=torch.nan).unfold(0, 2 * REACH_SECONDS + 1, 1)
+    return around.nanquantile(FLOOR_QUANTILE, dim=1).clamp_min(loud / 10 ** (RANGE_DB / 10))
+
+
+def threshold(snr: Tensor, threshold_db: float, hangover_s: float) -> VoiceActivity:
+    """Mark as speech each stretch where the SNR stays above 60 % of the threshold and exceeds the threshold once.
+
+    Speech also covers the 120 ms before a stretch and the `hangover_s` seconds after it.
 
     Args:
-        level_db: (frames,).
-        threshold_db: at which the gate opens.
-        hangover_s: how long it stays open after the level has fallen.
+        snr: float32 (mel frames,) in dB.
     """
-    level = level_db.numpy()
-    stays, opens = level > STAYING * threshold_db, level > threshold_db
-    edges = np.flatnonzero(np.diff(stays, prepend=False, append=False))
-    spoken = np.zeros(len(level), dtype=bool)
-    for first, end in edges.reshape(-1, 2):
-        if opens[first:end].any():
-            spoken[max(first - LEAD_MELS, 0) : end + round(hangover_s * MEL_RATE)] = True
-    return VoiceActivity(level, spoken, threshold_db)
-
-
-def _bands(power: Tensor) -> Tensor:
-    """Mel powers (80, n) -> (bands, n)."""
-    return power[FIRST_BIN:].unflatten(0, (-1, BINS_PER_BAND)).sum(dim=1).clamp_min(QUIETEST)
-
-
-def _background(quiet: Tensor, first: int, count: int) -> Tensor:
-    """(count, bands): what the sound falls back to around each second from `first` on."""
-    around = [quiet[max(i - REACH_SECONDS, 0) : i + REACH_SECONDS + 1] for i in range(first, first + count)]
-    return torch.stack([part.quantile(RETURNING, dim=0) for part in around])
-
-
-def _smoothed(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The mean over 50 ms around each frame, across the joints of the pieces."""
-    half = SMOOTHED_MELS // 2
-    held: Tensor | None = None
-    for piece in pieces:
-        held = piece[:, :1].expand(-1, half) if held is None else held
-        held = torch.cat((held, piece), dim=1)
-        if held.shape[1] >= SMOOTHED_MELS:
-            yield F.avg_pool1d(held, SMOOTHED_MELS, 1)
-            held = held[:, 1 - SMOOTHED_MELS :]
-    if held is not None:
-        yield F.avg_pool1d(torch.cat((held, held[:, -1:].expand(-1, half)), dim=1), SMOOTHED_MELS, 1)
-
-
-def _edged_mean(bands: Tensor) -> Tensor:
-    """The same of one piece alone."""
-    return torch.cat(list(_smoothed([bands])), dim=1)
+    snr_db = snr.numpy()
+    is_above, is_loud = snr_db > HYSTERESIS * threshold_db, snr_db > threshold_db
+    edges = np.flatnonzero(np.diff(is_above, prepend=False, append=False))
+    is_speech = np.zeros(len(snr_db), dtype=bool)
+    for start, stop in edges.reshape(-1, 2):
+        if is_loud[start:stop].any():
+            is_speech[max(start - LEAD_MELS, 0) : stop + round(hangover_s * MEL_RATE)] = True
+    return VoiceActivity(snr_db, is_speech, threshold_db)

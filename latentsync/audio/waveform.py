@@ -1,4 +1,4 @@
-"""Audio in memory: checks, resampling, mixing."""
+"""Audio waveforms in memory: checks, resampling, mixing."""
 
 from __future__ import annotations
 
@@ -7,67 +7,51 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from math import isfinite
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import AudioError
 from ..video.timeline import num_frames
 
-if TYPE_CHECKING:
-    from av.audio.frame import AudioFrame
-
-
-SAMPLE_RATE = 16_000  # samples per second that Whisper hears
-
-
-SLOWEST_RATE = 4_000  # samples per second; telephones have 8,000
-
-
-SHORTEST_SECONDS = Fraction(1, 100)
-
-
-SILENCE = 2.0**-15  # one step of 16-bit sound
-
-
-LOUDEST = 100.0  # 40 dB above full scale: what is louder holds integers
-
-
-BLOCK_SAMPLES = 1 << 20  # samples
-
-
-REMEDY = "Give a recording of the speech that the lips should follow."
+SAMPLE_RATE = 16_000  # Hz, of the audio that Whisper takes
+BLOCK_SAMPLES = 1 << 20  # samples per channel that are converted at once
+MIN_RATE = 4_000  # Hz; telephones have 8,000
+MIN_SECONDS = Fraction(1, 100)
+MIN_PEAK_TO_PEAK = 2.0**-15  # one step of 16-bit audio; anything below is silence
+MAX_PEAK = 100.0  # 40 dB above full scale; anything above holds integers
+REMEDY = "Use a recording of the speech that the lips should follow."
 
 
 @dataclass(frozen=True, eq=False)
 class Waveform:
-    """Sound as it was recorded.
+    """Audio at its own rate and channels.
 
     samples: float32 (channels, samples), nominally in [-1, 1].
     rate: samples per second.
     """
 
-    samples: torch.Tensor
+    samples: Tensor
     rate: int
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[0] < 1:
-            raise AudioError(f"sound must be (channels, samples), not {tuple(self.samples.shape)}")
+            raise AudioError(f"A waveform must have the shape (channels, samples), not {tuple(self.samples.shape)}.")
         if self.rate <= 0:
-            raise AudioError(f"a sample rate must be positive, not {self.rate}")
+            raise AudioError(f"A sample rate must be positive, not {self.rate}.")
 
     @property
     def duration_seconds(self) -> Fraction:
         return Fraction(self.samples.shape[1], self.rate)
 
     def pad_or_trim(self, seconds: Fraction) -> Waveform:
-        """The same sound cut, or filled up with silence, to the whole samples nearest to `seconds`."""
+        """Cut the waveform, or pad it with silence, to the whole number of samples nearest to `seconds`."""
         missing = round(seconds * self.rate) - self.samples.shape[1]
-        return Waveform(torch.nn.functional.pad(self.samples, (0, missing)), self.rate)
+        return Waveform(F.pad(self.samples, (0, missing)), self.rate)
 
     def fit_to(self, frames: int, rate: Fraction) -> Waveform:
-        """The waveform of `frames` video frames at `rate` fps: cut, or padded with silence, unless it already is."""
+        """Cut or pad the waveform to `frames` video frames at `rate` fps. Return it unchanged if it already fits."""
         if num_frames(self.duration_seconds, rate) == frames:
             return self
         return self.pad_or_trim(frames / rate)
@@ -78,72 +62,91 @@ class Waveform:
 
 
 def check_samples(waveform: Waveform, name: str) -> None:
-    """Raises AudioError for a recording that is too short or too coarse, or whose samples are not numbers around
-    [-1, 1]."""
+    """Raise AudioError if a waveform is too short, has too low a rate, or holds values that are no audio.
+
+    Args:
+        name: the input that the message names.
+    """
     count = waveform.samples.shape[1]
-    if waveform.rate < SLOWEST_RATE:
+    if waveform.rate < MIN_RATE:
         raise AudioError(
-            f"{name}: only {waveform.rate} samples per second hold no speech: its header may be damaged. {REMEDY}"
+            f'"{name}" has only {waveform.rate} samples per second, too few for speech. '
+            f"The header of the file may be damaged. {REMEDY}"
         )
-    if waveform.duration_seconds < SHORTEST_SECONDS:
-        raise AudioError(f"{name}: only {count} samples, less than 10 ms. {REMEDY}")
+    if waveform.duration_seconds < MIN_SECONDS:
+        raise AudioError(f'"{name}" has only {count} samples, less than 10 ms. {REMEDY}')
     low, high = (float(extreme) for extreme in waveform.samples.aminmax())
     if not (isfinite(low) and isfinite(high)):
-        wrong = ~waveform.samples.isfinite().all(dim=0)
-        first = int(wrong.nonzero()[0])
+        is_wrong = ~waveform.samples.isfinite().all(dim=0)
+        first = int(is_wrong.nonzero()[0])
         raise AudioError(
-            f"{name}: {int(wrong.sum())} samples are not numbers, the first at "
+            f'"{name}" contains {int(is_wrong.sum())} NaN or infinite samples. The first is at '
             f"{first / waveform.rate:.3f} s. Export the recording again."
         )
-    if max(-low, high) > LOUDEST:
+    if max(-low, high) > MAX_PEAK:
         raise AudioError(
-            f"{name}: reaches {max(-low, high):g} where 1 is full scale: these are integers. "
+            f'"{name}" reaches {max(-low, high):g}, but full scale is 1. Its samples are integers. '
             "Divide them by full scale (32768 for 16 bits)."
         )
 
 
 def check_not_silent(waveform: Waveform, name: str) -> None:
-    """Raises AudioError for a recording that is silent throughout."""
+    """Raise AudioError if a waveform is silent from its start to its end."""
     low, high = waveform.samples.aminmax()
-    if float(high - low) < SILENCE:
-        raise AudioError(f"{name}: silent throughout the {duration_text(waveform)}. {REMEDY}")
+    if float(high - low) < MIN_PEAK_TO_PEAK:
+        raise AudioError(f'"{name}" is silent for all of its {float(waveform.duration_seconds):.1f} s. {REMEDY}')
 
 
-def resample(pieces: Iterable[Tensor], rate: int, new_rate: int) -> Iterator[Tensor]:
-    """Pieces (samples,) of one channel at another rate: by FFmpeg's resampler, as upstream's reader uses."""
-    if rate == new_rate:
-        yield from pieces
-        return
+def resample(waveform: Waveform, rate: int) -> Waveform:
+    """Convert a waveform to another sample rate."""
+    if waveform.rate == rate:
+        return waveform
+    count = round(waveform.duration_seconds * rate)
+    channels = [channel.split(BLOCK_SAMPLES) for channel in waveform.samples.cpu().float()]
+    return Waveform(torch.stack([resample_blocks(blocks, waveform.rate, rate, count) for blocks in channels]), rate)
+
+
+def resample_blocks(blocks: Iterable[Tensor], rate: int, new_rate: int, num_samples: int) -> Tensor:
+    """Convert one channel to another sample rate with FFmpeg's resampler, which the official code uses too.
+
+    Args:
+        blocks: consecutive float32 (n,) parts of the channel, so that no copy of the whole is needed.
+        num_samples: length of the result, which is cut or padded with silence.
+
+    Returns:
+        float32 (num_samples,).
+    """
+    samples, count = torch.zeros(num_samples), 0
+    for block in blocks if rate == new_rate else _swresample(blocks, rate, new_rate):
+        stop = min(count + len(block), num_samples)
+        samples[count:stop] = block[: stop - count]
+        count = stop
+        if count == num_samples:
+            break
+    return samples
+
+
+def _swresample(blocks: Iterable[Tensor], rate: int, new_rate: int) -> Iterator[Tensor]:
     import av
 
     resampler = av.AudioResampler(format="flt", layout="mono", rate=new_rate)
-    frames = (resampler.resample(_frame(piece, rate)) for piece in pieces)
-    for out in chain.from_iterable(frames):
-        yield torch.from_numpy(out.to_ndarray()[0])
-    for out in resampler.resample(None):
-        yield torch.from_numpy(out.to_ndarray()[0])
-
-
-def _frame(piece: Tensor, rate: int) -> AudioFrame:
-    import av
-
-    frame = av.AudioFrame.from_ndarray(piece[None].numpy(), format="flt", layout="mono")
-    frame.sample_rate = rate
-    return frame
-
-
-def duration_text(waveform: Waveform) -> str:
-    return f"{float(waveform.duration_seconds):.1f} s"
+    for block in chain(blocks, [None]):  # None asks for the samples that the filter still holds back
+        frame = None
+        if block is not None:
+            frame = av.AudioFrame.from_ndarray(block[None].numpy(), format="flt", layout="mono")
+            frame.sample_rate = rate
+        for resampled in resampler.resample(frame):
+            yield torch.from_numpy(resampled.to_ndarray()[0])
 
 
 def mix(waveforms: Sequence[Waveform]) -> Waveform:
-    """The sum of recordings that begin together, as long as the longest, at the highest rate.
+    """Add recordings that start together. The mix is as long as the longest and has the highest sample rate.
 
-    One alone, or one given twice, stays untouched. Mono is heard on every channel. Where the sum would exceed full
-    scale, all of it is quieter.
+    A single recording, or the same one twice, is returned unchanged. Mono plays on every channel. A sum that exceeds
+    full scale is made quieter as a whole.
 
     Raises:
-        AudioError: recordings of several numbers of channels, none of them 1.
+        AudioError: the recordings have different numbers of channels, and neither is 1.
     """
     different: list[Waveform] = []
     for waveform in waveforms:
@@ -151,32 +154,20 @@ def mix(waveforms: Sequence[Waveform]) -> Waveform:
             different.append(waveform)
     if len(different) == 1:
         return different[0]
+    counts = sorted({waveform.samples.shape[0] for waveform in different})
+    if len(set(counts) - {1}) > 1:
+        raise AudioError(
+            f"Recordings with {' and '.join(map(str, counts))} channels cannot be mixed. "
+            "Convert them to stereo or mono."
+        )
     rate = max(waveform.rate for waveform in different)
-    channels = _channels(different)
-    parts = [to_rate(waveform, rate).samples.expand(channels, -1) for waveform in different]
-    total = torch.zeros(channels, max(part.shape[1] for part in parts))
-    for part in parts:
-        total[:, : part.shape[1]] += part
+    voices = [resample(waveform, rate).samples.expand(counts[-1], -1) for waveform in different]
+    total = torch.zeros(counts[-1], max(voice.shape[1] for voice in voices))
+    for voice in voices:
+        total[:, : voice.shape[1]] += voice
     return Waveform(total / max(float(total.abs().max()), 1.0), rate)
 
 
-def to_rate(waveform: Waveform, rate: int) -> Waveform:
-    """The same sound with another number of samples per second."""
-    if waveform.rate == rate:
-        return waveform
-    count = round(waveform.duration_seconds * rate)
-    split = [channel.split(BLOCK_SAMPLES) for channel in waveform.samples.cpu().float()]
-    channels = [torch.cat(list(resample(pieces, waveform.rate, rate))) for pieces in split]
-    return Waveform(torch.stack([torch.nn.functional.pad(c, (0, count - len(c))) for c in channels]), rate)
-
-
-def _channels(waveforms: Sequence[Waveform]) -> int:
-    counts = {waveform.samples.shape[0] for waveform in waveforms}
-    if len(counts - {1}) > 1:
-        raise AudioError(f"recordings of {sorted(counts)} channels cannot be mixed: convert them to stereo or mono")
-    return max(counts)
-
-
 def _is_same(waveform: Waveform, other: Waveform) -> bool:
-    alike = waveform.rate == other.rate and waveform.samples.shape == other.samples.shape
-    return waveform is other or (alike and torch.equal(waveform.samples, other.samples))
+    has_same_shape = waveform.rate == other.rate and waveform.samples.shape == other.samples.shape
+    return waveform is other or (has_same_shape and torch.equal(waveform.samples, other.samples))

@@ -75,7 +75,7 @@ def sample_windows(
             pictures = [torch.from_numpy(own) for own in islice(crops, len(batch))]
             conditioning = torch.cat([prepare_conditioning(own, keep, vae) for own in pictures])
             audio_kv = torch.stack(
-                [frame_windows(features.states, own, timeline.rate, features.first) for own in batch]
+                [frame_windows(features.hidden_states, own, timeline.rate, features.start) for own in batch]
             )
             given = conditioning.to(noise.device, dtype), audio_kv.to(noise.device, dtype)
             for step, latents in enumerate(denoise.denoise(unet, noise, *given, settings, room), start=1):

@@ -1,4 +1,4 @@
-"""What the numbers of a frame mean: uint8 and uint16 reach from 0 to their largest, floating point from 0 to 1."""
+"""Color space and bit depth of frames: uint8 and uint16 use their full range, floating point is 0 to 1."""
 
 from __future__ import annotations
 
@@ -8,50 +8,49 @@ import numpy as np
 
 from ..errors import UsageError
 
-UNSPECIFIED = 2  # of ITU-T H.273, for primaries, transfer and matrix alike
-
-
+UNSPECIFIED = 2  # in ITU-T H.273, for primaries, transfer and matrix alike
 MATRICES = {1: "ITU709", 5: "ITU601", 6: "ITU601", 9: "BT2020"}
-"""Matrix of ITU-T H.273 -> PyAV's name."""
+"""Matrix number of ITU-T H.273 -> PyAV's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColorSpace:
-    """What the numbers of a video's pixels mean, as numbers of ITU-T H.273.
+    """Color space of a video, in numbers of ITU-T H.273. The default is BT.709.
 
-    primaries, transfer: carried from the source, since they describe its red, green and blue.
-    matrix: how they become luma and chroma.
+    primaries, transfer: meaning of red, green and blue, copied from the original video.
+    matrix: conversion of RGB to luma and chroma.
     """
 
     primaries: int = 1
     transfer: int = 1
     matrix: int = 1
 
-    @classmethod
-    def said(cls, primaries: int, transfer: int, matrix: int) -> ColorSpace:
-        """Of a source that may say nothing of each, or name a matrix that cannot be written: BT.709 stands in."""
-        usual = cls()
-        return cls(
-            usual.primaries if primaries == UNSPECIFIED else primaries,
-            usual.transfer if transfer == UNSPECIFIED else transfer,
-            matrix if matrix in MATRICES else usual.matrix,
-        )
-
     def __post_init__(self) -> None:
         if self.matrix not in MATRICES:
-            raise UsageError(f"colors can be written with the matrices {sorted(MATRICES)} of H.273, not {self.matrix}")
+            raise UsageError(
+                f"Videos can be written with the H.273 color matrices {sorted(MATRICES)}, not {self.matrix}."
+            )
+
+    @classmethod
+    def from_stream(cls, primaries: int, transfer: int, matrix: int) -> ColorSpace:
+        """The color space of a stream, with BT.709 for values that are unspecified or cannot be written."""
+        return cls(
+            BT709.primaries if primaries == UNSPECIFIED else primaries,
+            BT709.transfer if transfer == UNSPECIFIED else transfer,
+            matrix if matrix in MATRICES else BT709.matrix,
+        )
 
 
 BT709 = ColorSpace()
 
 
 def max_value(frame: np.ndarray) -> float:
-    """The value of full brightness: 255, 65535 or 1."""
+    """Value of full brightness: 255, 65535 or 1."""
     return float(np.iinfo(frame.dtype).max) if frame.dtype.kind == "u" else 1.0
 
 
 def to_uint8(frame: np.ndarray) -> np.ndarray:
-    """The frame as uint8, C-contiguous; itself if it is that."""
+    """Convert a frame to C-contiguous uint8, without a copy if it already is."""
     if frame.dtype == np.uint16:
         frame = ((frame.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif frame.dtype != np.uint8:
@@ -60,5 +59,5 @@ def to_uint8(frame: np.ndarray) -> np.ndarray:
 
 
 def to_float32(frame: np.ndarray) -> np.ndarray:
-    """The frame as float32 in 0..1; itself if it is that."""
+    """Convert a frame to float32 in 0..1, without a copy if it already is."""
     return frame if frame.dtype.kind == "f" else frame.astype(np.float32) / np.float32(max_value(frame))

@@ -18,54 +18,65 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-
 S = TypeVar("S", bound="Stream")
 
-
-NO_OTHER_FILE = {"protocol_whitelist": "none"}  # FFmpeg's way to read whatever else a playlist may name
+NO_OTHER_FILE = {"protocol_whitelist": "none"}  # keeps FFmpeg from opening the files that a playlist names
 
 
 @contextmanager
-def open_container(source: Path | bytes) -> Generator[InputContainer, None, None]:
-    """The one file is opened here and not by FFmpeg, which takes some names for addresses, and some files for lists
-    of others."""
+def open_container(content: Path | bytes) -> Generator[InputContainer, None, None]:
+    """Open a media file, or its bytes.
+
+    Python opens the file, because FFmpeg takes some file names for addresses.
+    """
     import av
 
+    # before PyAV 19 a metadata tag that is not UTF-8 is an error by default
+    options: dict[str, Any] = {"metadata_errors": "ignore"} if _pyav_version() < 19 else {}
     with (
-        BytesIO(source) if isinstance(source, bytes) else _open_file(source) as file,
-        av.open(file, mode="r", options=NO_OTHER_FILE, **tolerant_metadata()) as container,
+        BytesIO(content) if isinstance(content, bytes) else _open_file(content) as file,
+        av.open(file, mode="r", options=NO_OTHER_FILE, **options) as container,
     ):
         yield container
 
 
 def _open_file(path: Path) -> BinaryIO:
-    """A file, and nothing that may never end, or never begin, to be read."""
+    """Open a file, but no pipe or device: reading those may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError("is no file, but a device or a pipe")
+        raise OSError("it is a device or a pipe, not a file")
     return path.open("rb")
 
 
 @contextmanager
-def media_errors(name: str, error: type[LatentSyncError], wanted: str) -> Generator[None, None, None]:
-    """Failures of PyAV and of the disk become `error`, with the file's name, what was found and what to do."""
+def media_errors(name: str, error: type[LatentSyncError], kind: str) -> Generator[None, None, None]:
+    """Turn failures of PyAV and of the disk into `error`, with the name of the file and what to do.
+
+    Args:
+        kind: what the file should hold: "a video" or "audio".
+    """
     from av.error import FFmpegError
 
     try:
         yield
     except FileNotFoundError as cause:
-        raise error(f"{name}: there is no such file; check the path") from cause
+        raise error(f"{name} does not exist. Check the path.") from cause
     except IsADirectoryError as cause:
-        raise error(f"{name}: is a folder; give a {wanted} file") from cause
+        raise error(f"{name} is a folder. Choose a file.") from cause
     except (FFmpegError, OSError) as cause:
         reason = getattr(cause, "strerror", None) or str(cause)
         raise error(
-            f"{name}: cannot be read as {wanted} ({reason}); it is empty, damaged, cut short or of another kind: "
-            "check that it plays, and export it again"
+            f"{name} cannot be opened as {kind} ({reason}). It may be damaged or incomplete. Check that it plays, then "
+            "export it again."
         ) from cause
 
 
+def source_name(source: str | Path | BytesIO) -> str:
+    """Name of a media source in messages: the file name without its folder."""
+    return "The media in memory" if isinstance(source, BytesIO) else Path(source).name or str(source)
+
+
 def first_decodable(streams: Iterable[S]) -> S | None:
-    """The first whose format FFmpeg knows, if any: phones add tracks of spatial sound that it does not."""
+    """The first stream with a codec that FFmpeg supports. Phones add spatial audio that it does not support."""
     return next((stream for stream in streams if getattr(stream, "codec_context", None) is not None), None)
 
 
@@ -78,7 +89,7 @@ def decode_packets(container: InputContainer, stream: AudioStream) -> Iterator[A
 
 
 def decode_packets(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[VideoFrame | AudioFrame]:
-    """The pictures, or the pieces of sound, that follow; what cannot be decoded is left out."""
+    """Decode the frames that follow. Packets that cannot be decoded are skipped."""
     from av.error import InvalidDataError
 
     for packet in container.demux(stream):
@@ -86,26 +97,21 @@ def decode_packets(container: InputContainer, stream: VideoStream | AudioStream)
             frames = packet.decode()
         except InvalidDataError:
             continue
-        yield from cast("list[VideoFrame | AudioFrame]", frames)  # a stream of either kind holds no subtitles
+        yield from cast("list[VideoFrame | AudioFrame]", frames)  # these streams hold no subtitles
 
 
-def tolerant_metadata() -> dict[str, Any]:
-    """What to give to `av.open`: before PyAV 19 a tag that is no UTF-8 is an error unless this says otherwise."""
-    return {"metadata_errors": "ignore"} if _major() < 19 else {}
+def reformat(frame: VideoFrame, **options: Any) -> VideoFrame:  # noqa: ANN401 - options of PyAV
+    """Call `frame.reformat(**options)` in one thread.
 
-
-def reformat(frame: VideoFrame, **wanted: Any) -> VideoFrame:  # noqa: ANN401 - PyAV's
-    """`frame.reformat(**wanted)` in one thread.
-
-    From PyAV 17 on several share the work, and swscale, which writes a little beyond the end of a row, then spoils the
-    first pixels of the next one's part, if the other was faster.
+    From PyAV 17 on it uses several. swscale writes a little beyond the end of a row, which then overwrites the first
+    pixels of the next thread's part if that one was faster.
     """
-    if _major() >= 17:
-        wanted["threads"] = 1
-    return frame.reformat(**wanted)
+    if _pyav_version() >= 17:
+        options["threads"] = 1
+    return frame.reformat(**options)
 
 
-def _major() -> int:
+def _pyav_version() -> int:
     import av
 
     return int(av.__version__.partition(".")[0])

@@ -1,7 +1,7 @@
-"""Pictures of an open video by their position in its index, and how a decoded picture becomes RGB.
+"""Decode the frames of an open video by their position in its index, and convert them to RGB.
 
-What is damaged does not end a read: a frame that cannot be decoded shows the last good picture before it, however it
-is reached, and is counted.
+Damage does not end a read. The last good frame before a frame that cannot be decoded replaces it, in whatever order
+the frames are read.
 """
 
 from __future__ import annotations
@@ -23,23 +23,17 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-
-BT709 = 1  # ITU-T H.273: the matrix of HD video
-
-
-LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
-
-
-CACHE_BYTES = 256 * 2**20  # decoded pictures that one backward read may hold
-
-
-LATEST_START_SECONDS = 4  # before the first picture, beyond which asking for earlier ones is of no use
+BT709_MATRIX = 1  # ITU-T H.273
+LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG of FFmpeg
+CACHE_BYTES = 256 * 2**20  # decoded frames that one backward read may hold
+MAX_SEEK_SECONDS = 4  # before the first frame; no container seeks further back
 
 
 class FrameReader:
-    """Reads in any order: rising positions are one pass, falling ones decode a group of pictures at a time.
+    """Reads frames in any order. Rising positions take one decoding pass, falling ones decode a GOP at a time.
 
-    damaged: positions met so far that could not be decoded whole; shared with whoever reports them.
+    Args:
+        damaged: collects the positions of frames that could not be decoded completely.
     """
 
     def __init__(
@@ -51,129 +45,121 @@ class FrameReader:
         self._index = index
         self._name = name
         self._damaged = damaged
-        self._held: OrderedDict[int, VideoFrame] = OrderedDict()
-        self._pictures = decode_packets(container, stream)
-        self._last: VideoFrame | None = None
+        self._cache: OrderedDict[int, VideoFrame] = OrderedDict()
+        self._decoded = decode_packets(container, stream)
+        self._last_good: VideoFrame | None = None
         self._next = 0
 
-    def picture(self, i: int) -> VideoFrame:
-        """The picture at position `i` of the index, or the last good one before it.
+    def frame(self, i: int) -> VideoFrame:
+        """The frame at position `i` of the index, or the last good one before it.
 
         Raises:
-            MediaError: no picture of the stream can be decoded.
+            MediaError: no frame of the stream can be decoded.
         """
-        at = i
-        found = self._find(at)
-        while found is None and (key := self._index.key_before(at)) > 0:
-            at = key - 1
-            found = self._find(at)
-        return found or self._first()
+        position = i
+        frame = self._find(position)
+        while frame is None and (keyframe := self._index.keyframe_before(position)) > 0:
+            position = keyframe - 1
+            frame = self._find(position)
+        return frame or self._first_good()
 
     def _find(self, i: int) -> VideoFrame | None:
-        """The picture at `i`, or the last good one since its keyframe or since where this reader stood."""
-        if i in self._held:
-            return self._held[i]
-        falling = i < self._next
-        self._held.clear()
-        if falling or self._index.key_before(i) > self._next:
-            self._seek(self._index.key_before(i))
-        return self._decode_to(i, keep_all=falling)
+        """The frame at `i`, or the last good one after its keyframe or after the current position."""
+        if i in self._cache:
+            return self._cache[i]
+        is_backward = i < self._next
+        self._cache.clear()
+        if is_backward or self._index.keyframe_before(i) > self._next:
+            self._seek(self._index.keyframe_before(i))
+        return self._decode_to(i, keep_all=is_backward)
 
-    def _first(self) -> VideoFrame:
-        """The first good picture of all, where the very beginning is damaged."""
+    def _first_good(self) -> VideoFrame:
+        """The first good frame of all, for frames of a damaged start."""
         self._seek(0)
-        for frame in self._pictures:
+        for frame in self._decoded:
             if self._position(frame) is not None:
-                self._pictures = chain([frame], self._pictures)
+                self._decoded = chain([frame], self._decoded)
                 return frame
-        raise MediaError(f"{self._name}: none of its frames can be decoded; export the video again")
+        raise MediaError(f"{self._name} has no frame that can be decoded. Export it again.")
 
     def _decode_to(self, i: int, *, keep_all: bool) -> VideoFrame | None:
-        for frame in self._pictures:
-            at = self._position(frame)
-            if at is None or at < self._next:
+        for frame in self._decoded:
+            position = self._position(frame)
+            if position is None or position < self._next:
                 continue
-            self._pass_over(at)
+            self._replace_missing(position)
             if frame.is_corrupt:
-                self._damaged.add(at)
-            if keep_all or at >= i:
-                self._hold(at, frame)
-            self._last, self._next = frame, at + 1
-            if at >= i:
-                return self._held.get(i)
-        self._pass_over(len(self._index.pts))
-        return self._held.get(i)
+                self._damaged.add(position)
+            if keep_all or position >= i:
+                self._keep(position, frame)
+            self._last_good, self._next = frame, position + 1
+            if position >= i:
+                return self._cache.get(i)
+        self._replace_missing(len(self._index.pts))
+        return self._cache.get(i)
 
-    def _pass_over(self, stop: int) -> None:
-        """The positions before `stop` that did not come: the last good picture stands in for them."""
+    def _replace_missing(self, stop: int) -> None:
+        """Let the last good frame replace the frames before `stop` that were not decoded."""
         for missing in range(self._next, stop):
             self._damaged.add(missing)
-            if self._last is not None:
-                self._held[missing] = self._last
+            if self._last_good is not None:
+                self._cache[missing] = self._last_good
         self._next = stop
 
-    def _hold(self, at: int, frame: VideoFrame) -> None:
-        room = max(CACHE_BYTES // max(sum(plane.buffer_size for plane in frame.planes), 1), 1)
-        while len(set(map(id, self._held.values()))) >= room:
-            self._held.popitem(last=False)
-        self._held[at] = frame
+    def _keep(self, position: int, frame: VideoFrame) -> None:
+        """Add a frame to the cache, which drops its oldest ones to stay within CACHE_BYTES."""
+        max_frames = max(CACHE_BYTES // max(sum(plane.buffer_size for plane in frame.planes), 1), 1)
+        while len(set(map(id, self._cache.values()))) >= max_frames:
+            self._cache.popitem(last=False)
+        self._cache[position] = frame
 
-    def _seek(self, key: int) -> None:
-        """Stand before `key`.
+    def _seek(self, keyframe: int) -> None:
+        """Continue decoding at `keyframe`.
 
-        Some containers land later than asked (MPEG-TS on any packet, by decoding time): ask for ever earlier times.
+        Some containers land later than asked (MPEG-TS on any packet, by decoding time), so ask for ever earlier times.
         """
-        wanted, first_key = self._index.pts[key], self._index.pts[self._index.keys[0]]
+        wanted, first_keyframe = self._index.pts[keyframe], self._index.pts[self._index.keyframes[0]]
+        earliest = first_keyframe - ceil(MAX_SEEK_SECONDS / self._index.time_base)
         earlier = 0
         while True:
             self._container.seek(wanted - earlier, stream=self._stream, backward=True)
-            pictures = decode_packets(self._container, self._stream)
-            first = next(pictures, None)
-            if self._landed(first) <= key or wanted - earlier < first_key - ceil(
-                LATEST_START_SECONDS / self._index.tick
-            ):
+            decoded = decode_packets(self._container, self._stream)
+            first = next(decoded, None)
+            pts = None if first is None else first.pts
+            has_landed = pts is not None and bisect_left(self._index.pts, pts) <= keyframe
+            if has_landed or wanted - earlier < earliest:
                 break
-            earlier = max(2 * earlier, ceil(1 / self._index.tick))
-        self._pictures = chain([] if first is None else [first], pictures)
-        self._last, self._next = None, key
-
-    def _landed(self, frame: VideoFrame | None) -> int:
-        if frame is None or frame.pts is None:
-            return len(self._index.pts)
-        return bisect_left(self._index.pts, frame.pts)
+            earlier = max(2 * earlier, ceil(1 / self._index.time_base))
+        self._decoded = chain([] if first is None else [first], decoded)
+        self._last_good, self._next = None, keyframe
 
     def _position(self, frame: VideoFrame) -> int | None:
+        """Position of a decoded frame in the index, or None if it is not in it."""
         if frame.pts is None:
             return None
-        at = bisect_left(self._index.pts, frame.pts)
-        return at if self._index.pts[at : at + 1] == [frame.pts] else None
+        position = bisect_left(self._index.pts, frame.pts)
+        return position if self._index.pts[position : position + 1] == [frame.pts] else None
 
 
-def to_rgb(stored: VideoFrame, matrix: np.ndarray) -> np.ndarray:
-    """A decoded picture as it is shown: RGB (height, width, 3), uint8, or uint16 where it has more than 8 bits.
+def to_rgb(frame: VideoFrame, matrix: np.ndarray) -> np.ndarray:
+    """Convert a decoded frame to RGB as it is displayed: (height, width, 3), uint8, or uint16 for more than 8 bits.
+
+    The result is that of PyAV 18. Before it, PyAV took BT.709 for BT.601 unless every part was named.
 
     Args:
-        matrix: the stream's, see `display_matrix`.
-
-    As PyAV 18 converts by itself; before it, PyAV took BT.709 for BT.601 unless every part was spelt out.
+        matrix: `display_matrix` of the stream.
     """
-    layout = "rgb48le" if is_high_bit_depth(stored) else "rgb24"
-    frame = stored
-    if (stored.colorspace, stored.color_range) == (BT709, LIMITED_RANGE):
+    pix_fmt = "rgb48le" if is_high_bit_depth(frame) else "rgb24"
+    if (frame.colorspace, frame.color_range) == (BT709_MATRIX, LIMITED_RANGE):
         frame = reformat(
-            stored,
-            format=layout,
+            frame,
+            format=pix_fmt,
             src_colorspace="ITU709",
             dst_colorspace="ITU601",
             src_color_range="MPEG",
             dst_color_range="JPEG",
         )
-    return np.ascontiguousarray(_apply_display_matrix(reformat(frame, format=layout).to_ndarray(), matrix))
-
-
-def display_size(frame: VideoFrame, matrix: np.ndarray) -> tuple[int, int]:
-    """Height and width in pixels, as it is shown."""
-    return (frame.width, frame.height) if _swaps_axes(matrix) else (frame.height, frame.width)
+    return np.ascontiguousarray(_apply_display_matrix(reformat(frame, format=pix_fmt).to_ndarray(), matrix))
 
 
 def is_high_bit_depth(frame: VideoFrame) -> bool:
@@ -182,26 +168,31 @@ def is_high_bit_depth(frame: VideoFrame) -> bool:
 
 
 def display_matrix(frame: VideoFrame) -> np.ndarray:
-    """What takes a stored pixel to where it is shown, (x, y) @ matrix: (2, 2); the identity where nothing is said.
+    """Rotation and mirroring of a stream: (2, 2), maps stored to displayed pixels as (x, y) @ matrix.
 
-    To be asked of one frame of a stream: PyAV's frames keep themselves alive once their side data is looked at.
+    Ask one frame of a stream only: PyAV's frames keep themselves alive once their side data has been read.
     """
     from av.sidedata.sidedata import Type
 
-    said = cast("Any", frame.side_data).get(Type.DISPLAYMATRIX)  # PyAV's stubs know other keys than PyAV
-    if said is None:
+    data = cast("Any", frame.side_data).get(Type.DISPLAYMATRIX)  # PyAV's stubs know other keys than PyAV
+    if data is None:
         return np.eye(2)
-    return np.frombuffer(bytes(said), np.int32).reshape(3, 3)[:2, :2] / 65536
+    return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / 65536
+
+
+def display_size(frame: VideoFrame, matrix: np.ndarray) -> tuple[int, int]:
+    """Height and width in pixels as displayed."""
+    return (frame.width, frame.height) if _swaps_axes(matrix) else (frame.height, frame.width)
 
 
 def _swaps_axes(matrix: np.ndarray) -> bool:
-    """Whether it exchanges height and width; anything between right angles goes to the nearer."""
+    """Whether a display matrix exchanges height and width. Other angles count as the nearest right angle."""
     return abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(matrix[0, 0]) + abs(matrix[1, 1])
 
 
-def _apply_display_matrix(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The picture turned and mirrored by a display matrix."""
+def _apply_display_matrix(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Rotate and mirror an image by a display matrix."""
     if _swaps_axes(matrix):
-        picture, matrix = picture.swapaxes(0, 1), matrix[::-1]
-    x_grows, y_grows = matrix[0, 0] >= 0, matrix[1, 1] >= 0
-    return picture[:: 1 if y_grows else -1, :: 1 if x_grows else -1]
+        image, matrix = image.swapaxes(0, 1), matrix[::-1]
+    is_x_rising, is_y_rising = matrix[0, 0] >= 0, matrix[1, 1] >= 0
+    return image[:: 1 if is_y_rising else -1, :: 1 if is_x_rising else -1]

@@ -1,4 +1,4 @@
-"""When each frame of a video stream is shown, and from which frames decoding can begin."""
+"""Timestamps and keyframes of a video stream, and its frame rate."""
 
 from __future__ import annotations
 
@@ -17,160 +17,156 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-
 USUAL_RATES = tuple(Fraction(n) / slow for n in (24, 25, 30, 48, 50, 60, 120) for slow in (1, Fraction(1001, 1000)))
-
-
-LIVE_FORMATS = ("mpegts",)  # recordings that may stop anywhere, and are whole all the same
-
-
-TAIL_SECONDS = 1  # that a header may name beyond the last frame
-
-
-FALLBACK_RATE = Fraction(25)  # frames per second of a single picture that states none
+LIVE_FORMATS = ("mpegts",)  # recordings that are complete wherever they stop
+TAIL_SECONDS = 1  # that a header may add after the last frame
+FALLBACK_RATE = Fraction(25)  # frames per second of a still image that declares none
 
 
 @dataclass(frozen=True, eq=False)
 class FrameIndex:
-    """When each frame of a stream is shown.
+    """When each frame of a stream appears.
 
-    pts: rising timestamps in ticks.
-    end: tick at which the last frame ends.
-    keys: positions in `pts` from which decoding can begin, rising.
-    tick: seconds per tick.
-    is_constant: every timestamp is within a tick of its place at `rate`.
+    pts: rising timestamps in units of `time_base`.
+    end: timestamp at which the last frame ends.
+    keyframes: rising positions in `pts` at which decoding can start.
+    time_base: seconds.
+    rate: frames per second; the mean of a variable frame rate.
+    is_constant: every timestamp is within one `time_base` of its place at `rate`.
     """
 
     pts: list[int]
     end: int
-    keys: list[int]
-    tick: Fraction
+    keyframes: list[int]
+    time_base: Fraction
     rate: Fraction
     is_constant: bool
 
-    def seconds_between(self, first: int, stop: int) -> Fraction:
-        """How long the frames `first` up to, without, `stop` are shown."""
-        until = self.end if stop == len(self.pts) else self.pts[stop]
-        return (until - self.pts[first]) * self.tick
+    def seconds_between(self, start: int, stop: int) -> Fraction:
+        """How long the frames `start` to `stop` (exclusive) are on display."""
+        end = self.end if stop == len(self.pts) else self.pts[stop]
+        return (end - self.pts[start]) * self.time_base
 
-    def at(self, first: int, seconds: Fraction) -> int:
-        """The frame on display `seconds` after frame `first` appeared; -1 before all."""
-        return bisect_right(self.pts, self.pts[first] + floor(seconds / self.tick) + self._forgiven_ticks) - 1
+    def index_at(self, start: int, seconds: Fraction) -> int:
+        """The frame on display `seconds` after frame `start` appeared; -1 before the first frame."""
+        return bisect_right(self.pts, self.pts[start] + floor(seconds / self.time_base) + self._tolerance) - 1
 
-    def beginning(self, seconds: Fraction) -> int:
-        """The first frame that appears `seconds` or more after the very first; one past the last if none does."""
-        return bisect_left(self.pts, self.pts[0] + ceil(seconds / self.tick) - self._forgiven_ticks)
+    def first_from(self, seconds: Fraction) -> int:
+        """The first frame that appears `seconds` or more after frame 0; one past the last frame if none does."""
+        return bisect_left(self.pts, self.pts[0] + ceil(seconds / self.time_base) - self._tolerance)
 
     @property
-    def _forgiven_ticks(self) -> int:
-        """Matroska rounds timestamps to 1 ms, so a frame and the one it is counted from are a tick off at most.
+    def _tolerance(self) -> int:
+        """Rounding error of a difference of two timestamps, in units of `time_base`.
 
-        Where a tick is a sizeable part of a frame, timestamps are not rounded.
+        Matroska rounds timestamps to 1 ms. Containers with a coarse time base, of at least a quarter of a frame, store
+        exact timestamps.
         """
-        return 1 if self.tick * self.rate < Fraction(1, 4) else 0
+        return 1 if self.time_base * self.rate < Fraction(1, 4) else 0
 
-    def key_before(self, i: int) -> int:
-        """The last position up to and with `i` from which decoding can begin; the first of all if none is."""
-        return self.keys[max(bisect_right(self.keys, i) - 1, 0)]
+    def keyframe_before(self, i: int) -> int:
+        """The last keyframe at or before frame `i`, else the first keyframe."""
+        return self.keyframes[max(bisect_right(self.keyframes, i) - 1, 0)]
 
 
 def index_frames(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
-    """The index of a stream, from the timestamps of its packets: nothing is decoded, everything is read once.
+    """Index a stream by the timestamps of its packets. Everything is read once, and nothing is decoded.
 
     Raises:
-        MediaError: no frames, frames without timestamps, or a file that breaks off.
+        MediaError: the stream has no frames, has frames without timestamps, or is incomplete.
     """
-    if container.format.name == "avi" and _is_reordered(stream):
-        raise MediaError(f"{name}: an AVI does not say when its B-frames are shown; convert it to mp4")
-    ends, keys = _timestamps(container, stream, name)
-    pts = sorted(shown_at for shown_at in ends if not keys or shown_at >= min(keys))
-    if not pts:
-        raise MediaError(f"{name}: its video holds no frame: it is cut short or damaged; copy or export it again")
-    tick = stream.time_base or Fraction(1, 1000)
-    declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
-    rate, is_constant = _rate(pts, tick, declared)
-    if not rate:
-        apart = float((pts[-1] - pts[0]) * tick) / (len(pts) - 1)
+    if container.format.name == "avi" and _has_reordered_frames(stream):
         raise MediaError(
-            f"{name}: its timestamps say that its frames are {apart:.0f} s apart: they are damaged; export it again"
+            f"{name} is an AVI file with B-frames, whose display times AVI does not store. Convert it to MP4."
         )
-    end = max(ends[pts[-1]], pts[-1] + round(1 / (rate * tick)), pts[-1] + 1)
-    starts = sorted({bisect_left(pts, key) for key in keys if key <= pts[-1]})
-    index = FrameIndex(pts, end, starts or [0], tick, rate, is_constant)
-    _check_whole(container, stream, index, name)
+    ends, keyframe_pts = _read_timestamps(container, stream, name)
+    pts = sorted(timestamp for timestamp in ends if not keyframe_pts or timestamp >= min(keyframe_pts))
+    if not pts:
+        raise MediaError(f"{name} has no video frames. It is incomplete or damaged. Copy or export it again.")
+    time_base = stream.time_base or Fraction(1, 1000)
+    declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+    rate, is_constant = _estimate_rate(pts, time_base, declared)
+    if not rate:
+        spacing = float((pts[-1] - pts[0]) * time_base) / (len(pts) - 1)
+        raise MediaError(f"{name} has damaged timestamps: its frames are {spacing:.0f} s apart. Export it again.")
+    end = max(ends[pts[-1]], pts[-1] + round(1 / (rate * time_base)), pts[-1] + 1)
+    keyframes = sorted({bisect_left(pts, timestamp) for timestamp in keyframe_pts if timestamp <= pts[-1]})
+    index = FrameIndex(pts, end, keyframes or [0], time_base, rate, is_constant)
+    _check_complete(container, stream, index, name)
     return index
 
 
-def _timestamps(container: InputContainer, stream: VideoStream, name: str) -> tuple[dict[int, int], set[int]]:
-    """When each frame begins -> when it ends, and when the keyframes begin, those cut away by an edit too."""
+def _read_timestamps(container: InputContainer, stream: VideoStream, name: str) -> tuple[dict[int, int], set[int]]:
+    """Start -> end of each frame, and the start of each keyframe, also of those that an edit list hides."""
     ends: dict[int, int] = {}
-    keys: set[int] = set()
-    broken = False
+    keyframe_pts: set[int] = set()
+    is_corrupt = False
     for packet in container.demux(stream):
         if packet.size == 0 or _is_hidden(packet, stream):
             continue
-        broken = packet.is_corrupt
-        if packet.pts is None and not broken:
-            raise MediaError(f"{name}: its frames carry no timestamps; convert it to mp4")
+        is_corrupt = packet.is_corrupt
+        if packet.pts is None and not is_corrupt:
+            raise MediaError(f"{name} has frames without timestamps. Convert it to MP4.")
         if packet.pts is None:
             continue
         if packet.is_keyframe:
-            keys.add(packet.pts)
+            keyframe_pts.add(packet.pts)
         if not packet.is_discard:
             ends[packet.pts] = packet.pts + (packet.duration or 0)
-    if broken and container.format.name not in LIVE_FORMATS:
-        raise _cut_short(name, len(ends))
-    return ends, keys
+    if is_corrupt and container.format.name not in LIVE_FORMATS:
+        raise _incomplete(name, len(ends))
+    return ends, keyframe_pts
 
 
-def _is_reordered(stream: VideoStream) -> bool:
+def _has_reordered_frames(stream: VideoStream) -> bool:
     return stream.codec_context.name in ("h264", "hevc") and bool(stream.codec_context.has_b_frames)
 
 
 def _is_hidden(packet: Packet[VideoStream], stream: VideoStream) -> bool:
-    """VP8's alternate reference pictures have packets of their own, and are never shown (RFC 6386, 9.1)."""
+    """Alternate reference frames of VP8 have their own packets and are never displayed (RFC 6386, 9.1)."""
     return stream.codec_context.name == "vp8" and not bytes(packet)[0] >> 4 & 1
 
 
-def _check_whole(container: InputContainer, stream: VideoStream, index: FrameIndex, name: str) -> None:
-    """Refuse a file that ends before what its own index or header names."""
-    named_bytes = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    if named_bytes > container.size or _stated_seconds(container, stream) > index.end * index.tick + TAIL_SECONDS:
-        raise _cut_short(name, len(index.pts))
+def _check_complete(container: InputContainer, stream: VideoStream, index: FrameIndex, name: str) -> None:
+    """Raise MediaError for a file that ends before its own index or header says."""
+    needed_bytes = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    end_seconds = index.end * index.time_base
+    if needed_bytes > container.size or _declared_end_seconds(container, stream) > end_seconds + TAIL_SECONDS:
+        raise _incomplete(name, len(index.pts))
 
 
-def _stated_seconds(container: InputContainer, stream: VideoStream) -> Fraction:
-    """When the last frame ends by Matroska's own tag; 0 where there is none."""
+def _declared_end_seconds(container: InputContainer, stream: VideoStream) -> Fraction:
+    """End of the last frame according to Matroska's DURATION tag, or 0 without one."""
     tag = stream.metadata.get("DURATION", "") if "matroska" in container.format.name else ""
-    stated = fullmatch(r"(\d+):(\d+):(\d+\.\d+)", tag)
-    if stated is None:
+    match = fullmatch(r"(\d+):(\d+):(\d+\.\d+)", tag)
+    if match is None:
         return Fraction(0)
-    hours, minutes, seconds = map(Fraction, stated.groups())
+    hours, minutes, seconds = map(Fraction, match.groups())
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _cut_short(name: str, frames: int) -> MediaError:
-    return MediaError(f"{name}: is cut short after {frames} frames; copy or export it again")
+def _incomplete(name: str, frames: int) -> MediaError:
+    return MediaError(f"{name} is incomplete: it breaks off after {frames} frames. Copy or export it again.")
 
 
-def _rate(pts: Sequence[int], tick: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:
-    """The rate that every timestamp keeps, and True; or else the mean rate, and False: 0 of frames half an hour apart.
+def _estimate_rate(pts: Sequence[int], time_base: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:
+    """The constant rate that fits every timestamp, and True; else the mean rate, and False.
 
-    Rounded timestamps fit many rates and spoil the declared one (59.94 becomes 19001/317): the nearest usual one is
-    meant, unless the declared one is kept to the tick.
+    The mean is 0 if frames are half an hour apart. Rounded timestamps fit many rates, and FFmpeg declares a distorted
+    one (19001/317 for 59.94), so the nearest usual rate comes first unless the declared one fits exactly.
     """
     if len(pts) == 1:
         return (declared[0] if declared else FALLBACK_RATE), True
     usual = [min(USUAL_RATES, key=lambda rate: abs(rate - stated)) for stated in declared]
-    for rates, off_ticks in ((declared, 0), (usual, 1), (declared, 1)):
+    for rates, tolerance in ((declared, 0), (usual, 1), (declared, 1)):
         for rate in rates:
-            if _keeps(pts, 1 / (rate * tick), off_ticks):
+            if _is_evenly_spaced(pts, 1 / (rate * time_base), tolerance):
                 return rate, True
-    mean = Fraction(len(pts) - 1, pts[-1] - pts[0]) / tick
+    mean = Fraction(len(pts) - 1, pts[-1] - pts[0]) / time_base
     return mean.limit_denominator(1001), False
 
 
-def _keeps(pts: Sequence[int], step: Fraction, off_ticks: int) -> bool:
-    """Whether timestamps are `step` ticks apart, each at most `off_ticks` off. Integers: films have many frames."""
+def _is_evenly_spaced(pts: Sequence[int], step: Fraction, tolerance: int) -> bool:
+    """Whether every timestamp is within `tolerance` of a multiple of `step`. Integer arithmetic, for long films."""
     up, down = step.numerator, step.denominator
-    return all(abs((value - pts[0]) * down - i * up) <= off_ticks * down for i, value in enumerate(pts))
+    return all(abs((timestamp - pts[0]) * down - i * up) <= tolerance * down for i, timestamp in enumerate(pts))

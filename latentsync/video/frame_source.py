@@ -1,10 +1,10 @@
-"""Frame sources: anything that gives RGB frames by index, at an exact rate."""
+"""Frame sources: RGB frames by index, at an exact frame rate."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,18 +12,15 @@ import torch
 from ..errors import MediaError, UsageError
 from .color import BT709, ColorSpace
 
-if TYPE_CHECKING:
-    pass
-
 
 class FrameSource(Protocol):
-    """Pictures in order of time, read again whenever they are needed.
+    """Frames in display order, which may be read any number of times.
 
-    name: what errors call it.
-    rate: frames per second; the mean where the clock varies.
-    height, width: displayed size in pixels.
-    color: what the numbers of its pixels mean.
-    identity: equal for two sources of the same pixels, as far as that is known without looking at them.
+    name: of the source in messages.
+    rate: frames per second; the mean of a variable frame rate.
+    height, width: display size in pixels.
+    color: color space of the frames.
+    identity: equal for two sources with the same pixels, as far as that is known without reading them.
     """
 
     @property
@@ -44,28 +41,32 @@ class FrameSource(Protocol):
     def duration_seconds(self) -> Fraction: ...
 
     def index_at(self, seconds: Fraction) -> int:
-        """The frame on display `seconds` after the first one appeared; the first or last beyond the ends."""
+        """Index of the frame on display `seconds` after the first one appeared, clamped to the first and the last."""
         ...
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """(height, width, 3) RGB, C-contiguous, one per index: uint8 of a video, uint16 of one with more than 8 bits,
-        float32 in 0..1 of a batch."""
+        """One frame per index: (height, width, 3) RGB, C-contiguous, not to be changed.
+
+        The dtype is uint8 for a video, uint16 for a video with more than 8 bits, float32 in 0..1 for an image batch.
+        """
         ...
 
     def warnings(self) -> Iterator[str]:
-        """What its user should know of it, one sentence each; damage is met while reading."""
+        """Sentences for the user about the source. Damage is only found while reading."""
         ...
 
 
 class ImageBatch:
-    """The pictures of an IMAGE batch at a rate.
+    """The frames of an IMAGE batch.
 
     Args:
-        images: (frames, height, width, 3 or 4), floating point in 0..1, on any device; converted a frame at a time.
+        images: (frames, height, width, 3 or 4), floating point in 0..1, on any device. Frames are converted one at a
+            time.
         rate: frames per second.
 
     Raises:
-        MediaError: the tensor is no such batch.
+        MediaError: the tensor has another shape or dtype.
+        UsageError: the frame rate is not positive.
     """
 
     name = "the image batch"
@@ -74,11 +75,11 @@ class ImageBatch:
     def __init__(self, images: torch.Tensor, rate: Fraction) -> None:
         if images.ndim != 4 or images.shape[3] not in (3, 4) or 0 in images.shape or not images.is_floating_point():
             raise MediaError(
-                f"{self.name}: images must be floating point (frames, height, width, 3 or 4) with none of them 0, "
-                f"not {images.dtype} {tuple(images.shape)}"
+                "Images must be floating point with the shape (frames, height, width, 3 or 4) and no dimension of 0, "
+                f"not {images.dtype} {tuple(images.shape)}."
             )
         if rate <= 0:
-            raise UsageError(f"a frame rate must be positive, not {rate}")
+            raise UsageError(f"A frame rate must be positive, not {rate}.")
         self.images = images
         self.rate = rate
         self.frame_count, self.height, self.width = images.shape[:3]
@@ -89,7 +90,7 @@ class ImageBatch:
 
     @property
     def alpha(self) -> torch.Tensor | None:
-        """(frames, height, width) in 0..1, where the batch has it."""
+        """(frames, height, width) in 0..1, or None without an alpha channel."""
         return self.images[..., 3] if self.images.shape[3] == 4 else None
 
     @property
@@ -100,17 +101,21 @@ class ImageBatch:
         return min(max(int(seconds * self.rate // 1), 0), self.frame_count - 1)
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Frames as float32 (height, width, 3) RGB, in the order of `indices`.
+        """Frames as float32 (height, width, 3) RGB, in the order of `indices`. They are read-only.
 
         Raises:
-            UsageError: an index out of range.
-            MediaError: a frame holds NaN or infinity.
+            UsageError: an index is out of range.
+            MediaError: a frame contains NaN or infinite values.
         """
         for i in indices:
-            picture = self.images[checked_index(i, self), ..., :3].to("cpu", torch.float32).contiguous()
-            if not bool(picture.isfinite().all()):
-                raise MediaError(f"{self.name}: frame {i} has values that are not numbers; look at the node it is from")
-            yield picture.numpy()
+            image = self.images[check_index(i, self), ..., :3].to("cpu", torch.float32).contiguous()
+            if not bool(image.isfinite().all()):
+                raise MediaError(
+                    f"Frame {i} of the image batch contains NaN or infinite values. Check the node that made it."
+                )
+            frame = image.numpy()
+            frame.flags.writeable = False  # it may share memory with the user's tensor
+            yield frame
 
     def warnings(self) -> Iterator[str]:
         """None."""
@@ -120,11 +125,13 @@ class ImageBatch:
         return f"ImageBatch({describe(self)})"
 
 
-def checked_index(i: int, source: FrameSource) -> int:
+def check_index(i: int, source: FrameSource) -> int:
+    """Return the index, or raise UsageError if the source has no such frame."""
     if not 0 <= i < source.frame_count:
-        raise UsageError(f"{source.name}: there is no frame {i}; it has {source.frame_count}")
+        raise UsageError(f"{source.name} has no frame {i}. It has {source.frame_count} frames.")
     return i
 
 
 def describe(source: FrameSource) -> str:
+    """Number, size and rate of the frames, for `__repr__`."""
     return f"{source.frame_count} frames of {source.width} x {source.height} at {float(source.rate):g} fps"

@@ -1,6 +1,6 @@
-"""Time: which source frame each output frame shows, and which frames are sampled together.
+"""Timeline: the source frame that each output frame shows.
 
-Rates are exact `Fraction`s and positions are integers; seconds are compared, never accumulated.
+Rates are exact `Fraction`s and positions are integers. Seconds are compared, never accumulated.
 """
 
 from __future__ import annotations
@@ -15,26 +15,20 @@ from ..errors import UsageError, check_choice
 if TYPE_CHECKING:
     from .frame_source import FrameSource
 
-
 FpsMode = Literal["auto", "25", "source"]
-
-
 LengthMode = Literal["ping-pong", "loop", "hold", "video", "shortest"]
 
-
-MODEL_RATE = Fraction(25)  # frames per second that the model was trained on
-
-
-NEAR_MODEL_RATE = (23, 31)  # frames per second at which the model still speaks well: "auto" keeps them
+MODEL_RATE = Fraction(25)  # frames per second of the training videos
+AUTO_RATES = (23, 31)  # frames per second that "auto" keeps: the model still works well there
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The output clip's frames.
+    """The frames of the output.
 
     rate: output frames per second.
-    source_index: per output frame, the source frame that it shows.
-    sound_frames: how many frames the sound covers, from the first; those after it keep the source. None is all.
+    source_index: the source frame that each output frame shows.
+    sound_frames: number of frames, from the first, that have audio. The others stay original. None: all.
     """
 
     rate: Fraction
@@ -43,9 +37,9 @@ class Timeline:
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
-            raise UsageError(f"a frame rate must be positive, not {self.rate}")
+            raise UsageError(f"A frame rate must be positive, not {self.rate}.")
         if not self.source_index:
-            raise UsageError("the output would have no frame")
+            raise UsageError("The output would have no frame.")
 
     @property
     def frame_count(self) -> int:
@@ -60,62 +54,66 @@ class Timeline:
 
 
 def num_frames(duration_seconds: Fraction, rate: Fraction) -> int:
-    """How many frames last `duration_seconds`: the nearest whole number (halves up), and at least one.
+    """The number of frames nearest to `duration_seconds` (halves up), at least one.
 
-    Nearest, not floor: sound cut to whole samples is up to half a sample short of its frames.
+    Nearest, not floor: audio cut to whole samples is up to half a sample shorter than its frames.
     """
     return max(1, int(duration_seconds * rate + Fraction(1, 2)))
 
 
-def output_rate(source_rate: Fraction, choice: FpsMode = "auto") -> Fraction:
-    """Frames per second of the output: the source's, the model's 25, or the source's where the model bears it.
+def output_rate(source_rate: Fraction, mode: FpsMode = "auto") -> Fraction:
+    """Frames per second of the output.
+
+    Args:
+        mode: "source" keeps the rate of the source, "25" takes the rate of the model, "auto" keeps rates from 23 to
+            31 fps and takes 25 for all others.
 
     Raises:
-        UsageError: no such choice.
+        UsageError: the mode does not exist.
     """
-    check_choice("fps", choice, get_args(FpsMode))
-    slowest, fastest = NEAR_MODEL_RATE
-    keeps = choice == "source" or (choice == "auto" and slowest <= source_rate <= fastest)
+    check_choice("fps", mode, get_args(FpsMode))
+    slowest, fastest = AUTO_RATES
+    keeps = mode == "source" or (mode == "auto" and slowest <= source_rate <= fastest)
     return source_rate if keeps else MODEL_RATE
 
 
 def build_timeline(
-    source: FrameSource, sound_seconds: Fraction, rate: Fraction = MODEL_RATE, length: LengthMode = "ping-pong"
+    source: FrameSource, audio_seconds: Fraction, rate: Fraction = MODEL_RATE, length: LengthMode = "ping-pong"
 ) -> Timeline:
-    """The timeline of a source that is given a sound.
+    """Lay the frames of a source along a recording.
 
     Args:
         rate: output frames per second, see `output_rate`.
-        length: "ping-pong", "loop" and "hold" last as long as the sound: a longer source is cut, a shorter one is
-            played forwards and backwards (as upstream does), over again, or rests on its last frame. "video" lasts
-            as long as the source, and frames after the sound keep it. "shortest" ends with whichever ends first.
+        length: "ping-pong", "loop" and "hold" last as long as the audio. A longer source is cut. A shorter one plays
+            forwards and backwards (like the official code), repeats, or stays on its last frame. "video" lasts as long
+            as the source. "shortest" ends with the shorter of the two.
 
     Raises:
-        UsageError: no such length.
+        UsageError: the length mode does not exist.
     """
     check_choice("length", length, get_args(LengthMode))
-    held, heard = num_frames(source.duration_seconds, rate), num_frames(sound_seconds, rate)
-    count = {"video": held, "shortest": min(held, heard)}.get(length, heard)
+    video_frames, audio_frames = num_frames(source.duration_seconds, rate), num_frames(audio_seconds, rate)
+    count = {"video": video_frames, "shortest": min(video_frames, audio_frames)}.get(length, audio_frames)
     position = POSITIONS.get(length, hold)
-    indices = tuple(source.index_at(position(i, held) / rate) for i in range(count))
-    return Timeline(rate, indices, min(count, heard))
+    indices = tuple(source.index_at(position(i, video_frames) / rate) for i in range(count))
+    return Timeline(rate, indices, min(count, audio_frames))
 
 
 def ping_pong(position: int, length: int) -> int:
-    """Where a clip of `length` frames stands at `position` if played forwards, then backwards, ends repeated."""
+    """Frame at `position` of a clip of `length` frames that plays forwards, then backwards, with both ends repeated."""
     lap, step = divmod(position, length)
     return step if lap % 2 == 0 else length - 1 - step
 
 
 def loop(position: int, length: int) -> int:
-    """Where a clip of `length` frames stands at `position` if played over and over."""
+    """Frame at `position` of a clip of `length` frames that repeats."""
     return position % length
 
 
 def hold(position: int, length: int) -> int:
-    """Where a clip of `length` frames stands at `position` if its last frame stays."""
+    """Frame at `position` of a clip of `length` frames that stays on its last one."""
     return min(position, length - 1)
 
 
 POSITIONS: dict[LengthMode, Callable[[int, int], int]] = {"ping-pong": ping_pong, "loop": loop, "hold": hold}
-"""How a source plays on that is shorter than its sound; any other length never outlasts it."""
+"""How a source continues that is shorter than the audio."""

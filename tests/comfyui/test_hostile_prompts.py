@@ -200,7 +200,7 @@ def test_prompt_playlist_reads_no_other_file(
     del changed[graphs.node(changed, SECOND)]["inputs"]["landmarks"]
     said = refused(comfyui, changed)
     listing.unlink()
-    assert f"clip.{kind}: cannot be read as video" in said
+    assert f"clip.{kind} cannot be opened as a video" in said
 
 
 def test_prompt_checkpoint_cannot_run_code(comfyui: ComfyUI, graph: graphs.Graph, outside: Path) -> None:

@@ -41,7 +41,9 @@ def lips(shared: Path, detector: MediaPipeDetector) -> LipTrack:
 def untouched(lips: LipTrack) -> np.ndarray:
     """bool (frames, H, W): pixels outside the model's mask."""
     size = (lips.face_track.source.height, lips.face_track.source.width)
-    return np.stack([~seams.in_frame(matrix, size, RESOLUTION) for matrix in track_matrices(lips.face_track, RESOLUTION)])
+    return np.stack(
+        [~seams.in_frame(matrix, size, RESOLUTION) for matrix in track_matrices(lips.face_track, RESOLUTION)]
+    )
 
 
 def test_real_clip_changes_only_inside_mask(lips: LipTrack, untouched: np.ndarray) -> None:

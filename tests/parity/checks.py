@@ -156,7 +156,7 @@ def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
     """
     clip = Clip(case)
     features = AudioFeatures(speech_states(case["seconds"]), Waveform(torch.zeros(1, 1), SAMPLE_RATE))
-    count = len(features.states) // 2 + OVERSHOOT_FRAMES
+    count = len(features.hidden_states) // 2 + OVERSHOOT_FRAMES
     timeline = Timeline(clip.rate, tuple(ping_pong(i, clip.frame_count) for i in range(count)))
     track = FaceTrack(clip, clip.points(clip.frame_count))
     settings = SamplerSettings(

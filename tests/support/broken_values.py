@@ -56,8 +56,8 @@ VALUES = [
     Attack("a feather that is no number", flag("--feather", NAN), "feather must be", 2),
     Attack("a mask grown endlessly", flag("--grow", INF), "grow must be", 2),
     Attack("a threshold that is no number", flag("--threshold-db", NAN), "threshold must be", 2),
-    Attack("a negative hang time", flag("--hang-ms", -1), "hang time must be", 2),
-    Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), "use a smaller one"),
+    Attack("a negative hang time", flag("--hang-ms", -1), "hold time of speech must be", 2),
+    Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), "Use a smaller offset"),
     Attack("a gap of -1 frames", flag("--max-gap", -1), "max_gap must be", 2),
     Attack("a yaw that is no number", flag("--max-yaw", NAN), "max_yaw must be", 2),
     Attack("face -1", flag("--face-index", -1), "counts from 0", 2),
@@ -153,8 +153,8 @@ PICTURES = [
     Misuse("a batch of no pictures", lambda _: batch(torch.zeros(0, 8, 8, 3)), r"not torch.float32 \(0, 8, 8, 3\)"),
     Misuse("pictures of two colors", lambda _: batch(torch.zeros(1, 8, 8, 2)), "3 or 4"),
     Misuse("one picture without its batch", lambda _: batch(torch.zeros(8, 8, 3)), "must be floating point"),
-    Misuse("a pixel that is no number", lambda _: batch(pixels(NAN)), "frame 2 .*not numbers"),
-    Misuse("an endless pixel", lambda _: batch(pixels(INF)), "frame 2 .*not numbers"),
+    Misuse("a pixel that is no number", lambda _: batch(pixels(NAN)), "Frame 2 .*NaN or infinite"),
+    Misuse("an endless pixel", lambda _: batch(pixels(INF)), "Frame 2 .*NaN or infinite"),
     Misuse(
         "pictures at 0 frames per second", lambda _: batch(torch.zeros(1, 8, 8, 3), Fraction(0)), "must be positive"
     ),

@@ -62,9 +62,9 @@ def speech_states(seconds: float) -> Tensor:
 
 
 def upstream_states(samples: Tensor) -> Tensor:
-    """The hidden states of a recording (samples,) at 16 kHz, segmented like the official code."""
-    power = torch.cat(list(mel.mel_power([samples])), dim=1)
-    return torch.cat(list(features.encode_audio([power], whisper(), mel.log_peak(power), "upstream")))
+    """The states of a recording (samples,) at 16 kHz, cut as upstream cuts it."""
+    peak = mel.log_peak(mel.mel_power(samples))
+    return torch.cat(list(features.encode_audio(samples, whisper(), peak, "upstream")))
 
 
 @cache

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
-from latentsync.audio.features import AudioSettings, collect_features, extract_features, prepare_driving_audio
+from latentsync.audio.driving_audio import prepare_driving_audio
+from latentsync.audio.features import AudioSettings, collect_features, extract_features
 from latentsync.audio.waveform import Waveform
 from latentsync.compositing.compositor import composite
 from latentsync.compositing.settings import BlendSettings
@@ -153,8 +154,9 @@ def long_lips(source: VideoFile, sound: Waveform) -> LipTrack:
     """One step of the stand-in networks over the whole video, with an untrained Whisper of the real size."""
     points = np.tile([[[22.0, 30.0], [42.0, 30.0], [32.0, 42.0]]], (source.frame_count, 1, 1))
     track, codec = FaceTrack(source, points), PoolingCodec()
-    heard, settings = prepare_driving_audio(sound), AudioSettings()
-    features, _ = collect_features(extract_features(heard, random_init.whisper(), settings), heard, sound, settings)
+    driving_audio, settings = prepare_driving_audio(sound), AudioSettings()
+    steps = extract_features(driving_audio, random_init.whisper(), settings)
+    features, _ = collect_features(steps, driving_audio, settings)
     timeline, sampler = (
         build_timeline(source, sound.duration_seconds),
         SamplerSettings(num_inference_steps=1, guidance_scale=1.0),

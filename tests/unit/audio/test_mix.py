@@ -1,3 +1,5 @@
+"""Mixing recordings: length, level, rate and channels."""
+
 from __future__ import annotations
 
 import pytest
@@ -44,5 +46,5 @@ def test_mix_converts_rates_and_channels() -> None:
 
 
 def test_mix_names_channels_it_cannot_mix() -> None:
-    with pytest.raises(AudioError, match=r"\[2, 6\] channels"):
+    with pytest.raises(AudioError, match="2 and 6 channels"):
         mix([tone(220, 48000, 1, channels=2), tone(330, 48000, 1, channels=6)])

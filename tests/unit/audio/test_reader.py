@@ -61,11 +61,11 @@ def test_reader_names_file_without_audio(tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.mp4", range(5))
     (tmp_path / "text.wav").write_text("no sound")
     make_wav(tmp_path / "empty.wav", np.zeros((1, 0)), 16000)
-    for name, found in {
-        "clip.mp4": "has no sound",
-        "text.wav": "cannot be read as sound",
-        "missing.wav": "no such file",
+    for name, reason in {
+        "clip.mp4": "has no audio",
+        "text.wav": "cannot be opened as audio",
+        "missing.wav": "does not exist",
         "empty.wav": "empty",
     }.items():
-        with pytest.raises(AudioError, match=f"{name}: .*{found}"):
+        with pytest.raises(AudioError, match=f"{name} .*{reason}"):
             read_audio(tmp_path / name)

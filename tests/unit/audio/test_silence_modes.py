@@ -1,4 +1,4 @@
-"""Feature extraction with each silence mode, and its effect on the frames."""
+"""Feature extraction as a whole, and what each silence mode does to the frames."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from latentsync.audio import features, plot, waveform
+from latentsync.audio.driving_audio import DrivingAudio, prepare_driving_audio
 from latentsync.audio.features import AudioFeatures, AudioSettings, Silence
 from latentsync.audio.vad import VoiceActivity
 from latentsync.audio.waveform import Waveform
@@ -32,11 +32,13 @@ TALK = Waveform(
 
 
 @cache
-def listened(silence: Silence) -> tuple[AudioFeatures, VoiceActivity]:
-    settings, heard = AudioSettings(silence=silence), features.prepare_driving_audio(TALK)
-    return features.collect_features(
-        features.extract_features(heard, tiny_networks.whisper(), settings), heard, TALK, settings
-    )
+def extracted(silence: Silence) -> tuple[AudioFeatures, VoiceActivity]:
+    return extract(prepare_driving_audio(TALK), AudioSettings(silence=silence))
+
+
+def extract(driving_audio: DrivingAudio, settings: AudioSettings) -> tuple[AudioFeatures, VoiceActivity]:
+    steps = features.extract_features(driving_audio, tiny_networks.whisper(), settings)
+    return features.collect_features(steps, driving_audio, settings)
 
 
 @cache
@@ -44,7 +46,7 @@ def lips(silence: Silence) -> tuple[LipTrack, list[range]]:
     clip = tiny_networks.Clip({"height": 180, "width": 240, "scale": 0.5, "frames": 80})
     track = FaceTrack(clip, clip.points(clip.frame_count))
     timeline = Timeline(Fraction(25), tuple(range(80)))
-    features = listened(silence)[0]
+    features = extracted(silence)[0]
     noise = conditioning.sample_noise(1, 64)
     settings = SamplerSettings(num_inference_steps=1, guidance_scale=1.0)
     samples = sampler.sample_windows(
@@ -60,24 +62,24 @@ def frames(silence: Silence) -> list[Composite]:
 
 
 def test_extract_features_counts_its_steps() -> None:
-    settings, heard = AudioSettings(), features.prepare_driving_audio(TALK)
-    steps = list(features.extract_features(heard, tiny_networks.whisper(), settings))
-    assert len(steps) == features.num_feature_steps(heard, settings)
-    assert sum(step.states is not None for step in steps) == 4  # silence, speech in two halves, silence
+    settings, driving_audio = AudioSettings(), prepare_driving_audio(TALK)
+    steps = list(features.extract_features(driving_audio, tiny_networks.whisper(), settings))
+    assert len(steps) == features.num_feature_steps(driving_audio, settings)
+    assert sum(step.hidden_states is not None for step in steps) == 4  # silence, speech in two halves, silence
 
 
 def test_extract_features_pads_fp16_states_with_silence() -> None:
-    features, _ = listened("as is")
-    assert features.states.dtype == torch.float16
-    assert (features.first, len(features.states)) == (-4, 4 + 160 + 5)
-    assert features.spoken is None
+    features, _ = extracted("as is")
+    assert features.hidden_states.dtype == torch.float16
+    assert (features.start, len(features.hidden_states)) == (-4, 4 + 160 + 5)
+    assert features.is_speech is None
     assert features.waveform is TALK
 
 
 def test_silence_close_mouth_changes_only_the_pause() -> None:
-    plain, closed = listened("as is")[0].states, listened("close mouth")[0].states
+    plain, closed = extracted("as is")[0].hidden_states, extracted("close mouth")[0].hidden_states
     same = (plain == closed).flatten(1).all(dim=1)
-    assert listened("close mouth")[0].spoken is None, "every frame is still regenerated"
+    assert extracted("close mouth")[0].is_speech is None, "every frame is still regenerated"
     assert same[4 : 4 + 40].all()
     assert not same[4 + 70 : 4 + 130].any()
 
@@ -119,26 +121,23 @@ def test_silence_keep_original_fades_three_frames() -> None:
     ],
 )
 def test_silence_frame_with_any_speech_is_speech(rate: Fraction, expected: list[bool]) -> None:
-    spoken = np.zeros(12, dtype=bool)
-    spoken[7:10] = True  # 70 to 100 ms
-    features = AudioFeatures(torch.zeros(6, 5, 384), TALK, spoken=spoken)
+    is_speech = np.zeros(12, dtype=bool)
+    is_speech[7:10] = True  # 70 to 100 ms
+    features = AudioFeatures(torch.zeros(6, 5, 384), TALK, is_speech=is_speech)
     assert features.speech_frames(Timeline(rate, (0,) * 5)).tolist() == expected
 
 
 def test_silence_without_any_speech_is_an_error() -> None:
     hiss = Waveform(0.1 * tiny_networks.normal(1, 1, 2 * RATE), RATE)
-    settings, heard = AudioSettings(silence="keep source", threshold_db=10.0), features.prepare_driving_audio(hiss)
-    with pytest.raises(AudioError, match=r"no speech stands out .* lower the threshold"):
-        features.collect_features(
-            features.extract_features(heard, tiny_networks.whisper(), settings), heard, hiss, settings
-        )
+    with pytest.raises(AudioError, match=r"No speech stands out .* Lower the speech threshold"):
+        extract(prepare_driving_audio(hiss), AudioSettings(silence="keep source", threshold_db=10.0))
 
 
 def test_extract_features_incomplete_steps_are_refused() -> None:
-    settings, heard = AudioSettings(), features.prepare_driving_audio(TALK)
-    steps = list(features.extract_features(heard, tiny_networks.whisper(), settings))[:-1]
-    with pytest.raises(AudioError, match="not run to its end"):
-        features.collect_features(steps, heard, TALK, settings)
+    settings, driving_audio = AudioSettings(), prepare_driving_audio(TALK)
+    steps = list(features.extract_features(driving_audio, tiny_networks.whisper(), settings))[:-1]
+    with pytest.raises(AudioError, match="Internal error: feature extraction stopped at 164 of 169 positions"):
+        features.collect_features(steps, driving_audio, settings)
 
 
 @pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hangover_s": -1.0}])
@@ -147,25 +146,20 @@ def test_audio_settings_out_of_range_are_refused(wrong: dict[str, float]) -> Non
         AudioSettings(**wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shift_seconds", [Fraction(0), Fraction(-3, 10), Fraction(3, 10)])
-def test_plot_shades_the_speech(shift_seconds: Fraction) -> None:
-    settings, heard = AudioSettings(), features.prepare_driving_audio(TALK, offset_seconds=shift_seconds)
-    found = features.collect_features(
-        features.extract_features(heard, tiny_networks.whisper(), settings), heard, TALK, settings
-    )[1]
-    picture = np.asarray(plot.plot_speech(found, heard))
+@pytest.mark.parametrize("offset_seconds", [Fraction(0), Fraction(-3, 10), Fraction(3, 10)])
+def test_plot_shades_the_speech(offset_seconds: Fraction) -> None:
+    driving_audio = prepare_driving_audio(TALK, offset_seconds=offset_seconds)
+    speech = extract(driving_audio, AudioSettings())[1]
+    picture = np.asarray(plot.plot_speech(speech, driving_audio))
     assert picture.shape == (308, 1024, 3)
     shaded = (picture[plot.WAVE_PX - 2] == (0xD8, 0xF0, 0xD8)).all(axis=-1)
-    expected = found.spoken[(np.arange(1024) / 1024 * len(found.spoken)).astype(int)]
+    expected = speech.is_speech[(np.arange(1024) / 1024 * len(speech.is_speech)).astype(int)]
     assert (shaded == expected).mean() > 0.98, "a pixel on either side of an edge"
     wave = (picture[2 : plot.WAVE_PX // 2 - 2] == (0x50, 0x60, 0x70)).all(axis=-1).any(axis=0)
     assert wave[~expected].mean() < 0.1 < wave[expected].mean()
 
 
 def test_plot_accepts_very_short_audio() -> None:
-    tiny: Tensor = 0.5 * tiny_networks.normal(2, 1, 160)
-    settings, heard = AudioSettings(), features.prepare_driving_audio(Waveform(tiny, RATE))
-    found = features.collect_features(
-        features.extract_features(heard, tiny_networks.whisper(), settings), heard, TALK, settings
-    )[1]
-    assert plot.plot_speech(found, heard).size == (1024, 308)
+    driving_audio = prepare_driving_audio(Waveform(0.5 * tiny_networks.normal(2, 1, 160), RATE))
+    speech = extract(driving_audio, AudioSettings())[1]
+    assert plot.plot_speech(speech, driving_audio).size == (1024, 308)

@@ -1,4 +1,4 @@
-"""Voice activity detection on voices over noise, music and tones."""
+"""Voice activity detection of voices over noise, music and tones."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentsync.audio import features, mel, vad, waveform
+from latentsync.audio import mel, vad, waveform
+from latentsync.audio.driving_audio import prepare_driving_audio
 from latentsync.audio.reader import read_audio
 from latentsync.audio.waveform import Waveform
 from tests.support import procedural, tiny_networks
 
 RATE = waveform.SAMPLE_RATE
-THRESHOLD_DB, HANG_SECONDS = 4.0, 0.2
+THRESHOLD_DB, HANGOVER_S = 4.0, 0.2
 
 
-def heard(samples: Tensor, hangover_s: float = HANG_SECONDS, threshold_db: float = THRESHOLD_DB) -> vad.VoiceActivity:
-    known = vad.merge(vad.profile_noise(mel.mel_power([samples])))
-    return vad.threshold(torch.cat(list(vad.snr_db(mel.mel_power([samples]), known))), threshold_db, hangover_s)
+def is_speech(samples: Tensor, hangover_s: float = HANGOVER_S, threshold_db: float = THRESHOLD_DB) -> np.ndarray:
+    return vad.detect_speech(vad.band_power(mel.mel_power(samples)), threshold_db, hangover_s).is_speech
 
 
 def words(*seconds: tuple[float, float], lasting: float) -> Tensor:
@@ -68,7 +68,7 @@ def test_vad_follows_the_voice(background: str, decibels: int) -> None:
     if (background, decibels) == ("chords", 10):
         pytest.skip("chords that are nearly as loud as the voice sound like one: wire the vocals alone")
     voice = words((1, 3), (5, 6.5), (8.5, 10), lasting=12)
-    gate = heard(beneath(voice, BACKGROUNDS[background](len(voice)), decibels)).spoken
+    gate = is_speech(beneath(voice, BACKGROUNDS[background](len(voice)), decibels))
     for first, end in ((1, 3), (5, 6.5), (8.5, 10)):
         assert share(gate, first, end - 0.1) == 1
     for first, end in ((3.4, 4.8), (6.9, 8.3), (10.4, 12)):
@@ -76,7 +76,7 @@ def test_vad_follows_the_voice(background: str, decibels: int) -> None:
 
 
 def test_vad_opens_early_and_holds() -> None:
-    gate = heard(words((2, 3), (5, 6), lasting=8), hangover_s=0.2).spoken
+    gate = is_speech(words((2, 3), (5, 6), lasting=8), hangover_s=0.2)
     opened, closed = np.flatnonzero(np.diff(gate.astype(int), prepend=0, append=0)).reshape(-1, 2)[0]
     assert 2.0 - 0.16 <= opened / 100 <= 2.0 - 0.08, "120 ms before, measured over 50 ms"
     assert closed / 100 >= 3.0 + 0.1
@@ -84,20 +84,20 @@ def test_vad_opens_early_and_holds() -> None:
 
 @pytest.mark.parametrize(("hangover_s", "runs"), [(0.1, 2), (0.6, 1)])
 def test_vad_keeps_pauses_shorter_than_hold(hangover_s: float, runs: int) -> None:
-    gate = heard(words((1, 2), (2.5, 4), lasting=6), hangover_s).spoken
+    gate = is_speech(words((1, 2), (2.5, 4), lasting=6), hangover_s)
     assert np.count_nonzero(np.diff(gate[:450].astype(int), prepend=0) == 1) == runs
 
 
 def test_vad_higher_threshold_detects_less() -> None:
     voice = words((1, 3), lasting=6)
     samples = beneath(voice, tiny_networks.normal(2, len(voice)), 6)
-    shares = [heard(samples, threshold_db=threshold).spoken.mean() for threshold in (2.0, 6.0, 20.0)]
+    shares = [is_speech(samples, threshold_db=threshold).mean() for threshold in (2.0, 6.0, 20.0)]
     assert shares[0] > shares[1] > shares[2] == 0
 
 
 def test_vad_stays_open_at_a_lower_level() -> None:
     level = torch.tensor([0.0, 3.0, 5.0, 3.0, 2.0, 3.0, 0.0]).repeat_interleave(50)
-    gate = vad.threshold(level, 4.0, 0.0).spoken
+    gate = vad.threshold(level, 4.0, 0.0).is_speech
     assert np.flatnonzero(gate).tolist() == list(range(50 - vad.LEAD_MELS, 200))
 
 
@@ -105,30 +105,32 @@ def test_vad_ignores_digital_silence_as_noise_floor() -> None:
     voice = words((1, 3), (10, 12), lasting=20)
     samples = beneath(voice, tiny_networks.normal(3, len(voice)), 15)
     samples[5 * RATE : 6 * RATE] = 0
-    gate = heard(samples).spoken
+    gate = is_speech(samples)
     assert share(gate, 6.2, 9.5) == 0, "noise after a second of nothing is still noise"
 
 
-def test_vad_curve_does_not_depend_on_blocks() -> None:
-    samples = beneath(words((1, 40), (50, 69), lasting=70), tiny_networks.normal(4, 70 * RATE), 20)
-    power = torch.cat(list(mel.mel_power([samples])), dim=1)
-    known = vad.merge(vad.profile_noise(mel.blocks([power], mel.BLOCK_MELS)))
-    given = [torch.cat(list(vad.snr_db(power.split(size, dim=1), known))) for size in (1, 333, 7000)]
-    assert torch.equal(given[0], given[2])
-    assert torch.equal(given[1], given[2])
+def test_vad_noise_floor_follows_the_background() -> None:
+    """Per second: the power that returns within 15 s, and at least 22 dB below the loud parts."""
+    power = torch.full((70 * 100 + 30,), 1e-4)
+    power[40 * 100 :] = 1e-2
+    power[::50] = 1e-1
+    floor = vad.noise_floor(power)
+    assert floor.shape == (71,)
+    torch.testing.assert_close(floor[:30], torch.full((30,), 1e-1 / 10**2.2))
+    torch.testing.assert_close(floor[60:], torch.full((11,), 1e-2))
 
 
 def test_vad_finds_no_speech_in_noise() -> None:
-    assert not heard(tiny_networks.normal(5, 10 * RATE)).spoken.any()
+    assert not is_speech(tiny_networks.normal(5, 10 * RATE)).any()
 
 
 @pytest.mark.parametrize("clip", ["demo1", "demo2", "demo3"])
 def test_vad_finds_speech_in_real_recordings(shared: Path, clip: str) -> None:
     waveform = read_audio(shared / "media" / f"{clip}_audio.wav")
-    found = heard(waveform.samples.mean(dim=0))
-    loud = waveform.samples[0, : len(found.spoken) * 160].view(-1, 160).square().mean(dim=1).sqrt() > 0.05
-    assert found.spoken[loud.numpy()].mean() > 0.98, "all but a click, a breath, the end of a fading vowel"
-    assert found.spoken.mean() > 0.7
+    gate = is_speech(waveform.samples.mean(dim=0))
+    loud = waveform.samples[0, : len(gate) * 160].view(-1, 160).square().mean(dim=1).sqrt() > 0.05
+    assert gate[loud.numpy()].mean() > 0.98, "all but a click, a breath, the end of a fading vowel"
+    assert gate.mean() > 0.7
 
 
 @pytest.fixture(scope="session")
@@ -145,12 +147,12 @@ def sentence(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
 
 
 def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
-    """The music is louder than the voice. Only the vocals input drives the lips."""
+    """The music is louder than the voice, but only the vocals drive the lips."""
     bed = chords(int(sentence.duration_seconds * RATE)) * 5
     mixed = Waveform(bed[None].expand(2, -1) + 0.1, RATE)
     mixed = Waveform(mixed.samples / mixed.samples.abs().max(), RATE)
-    driven = torch.cat(list(features.prepare_driving_audio(mixed, sentence, Fraction(0))))
-    gate = heard(driven).spoken
+    driven = prepare_driving_audio(mixed, sentence, Fraction(0)).samples
+    gate = is_speech(driven)
     loud = driven[: len(gate) * 160].view(-1, 160).square().mean(dim=1).sqrt().numpy() > 0.02
     assert gate[loud].all(), "every sounding part of the voice is speech"
     silent = ~loud
@@ -159,5 +161,5 @@ def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
         silent[:-around] &= ~loud[around:]
     assert silent.sum() > 80, "the pauses between the phrases"
     assert not gate[silent].any()
-    alone = heard(torch.cat(list(features.prepare_driving_audio(mixed)))).spoken
-    assert (alone[: len(gate)] == gate).mean() < 0.9, "without vocals the bed itself is heard"
+    alone = is_speech(prepare_driving_audio(mixed).samples)
+    assert (alone[: len(gate)] == gate).mean() < 0.9, "without vocals the music counts"

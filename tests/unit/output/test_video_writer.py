@@ -356,8 +356,8 @@ def test_writer_colors_survive_read_and_write(tmp_path: Path, color: ColorSpace)
 
 
 def test_writer_untagged_source_is_bt709() -> None:
-    assert ColorSpace.said(2, 2, 2) == ColorSpace()
-    assert ColorSpace.said(9, 16, 0) == ColorSpace(9, 16, 1), "pixels that are RGB have primaries, and need a matrix"
+    assert ColorSpace.from_stream(2, 2, 2) == ColorSpace()
+    assert ColorSpace.from_stream(9, 16, 0) == ColorSpace(9, 16, 1), "RGB has primaries, and needs a matrix"
 
 
 def test_writer_default_quality_equals_plain_encode(tmp_path: Path) -> None:

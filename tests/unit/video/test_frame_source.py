@@ -22,8 +22,19 @@ def test_image_batch_reads_frames() -> None:
         assert picture.dtype == np.float32
         assert picture.flags.c_contiguous
         np.testing.assert_array_equal(picture, images[i].numpy())
-    with pytest.raises(UsageError, match="no frame 5"):
+    with pytest.raises(UsageError, match="has no frame 5"):
         list(batch.read([5]))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (2, 4, 4, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_image_batch_frames_are_read_only(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    images = torch.rand(shape).to(dtype)
+    before = images.clone()
+    (frame,) = ImageBatch(images, Fraction(25)).read([1])
+    with pytest.raises(ValueError, match="read-only"):
+        frame[0, 0] = 0
+    assert torch.equal(images, before)
 
 
 def test_image_batch_keeps_alpha_and_takes_fp16() -> None:
