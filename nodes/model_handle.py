@@ -15,7 +15,7 @@ from comfy.cli_args import args
 
 from ..latentsync.models.constants import LATENT_STRIDE, WINDOW_FRAMES
 from ..latentsync.oom import BatchLimit
-from ..latentsync.sampling.sampler import PASSES, clip_limit
+from ..latentsync.sampling.sampler import CFG_BATCH
 from ..latentsync.weights.catalog import MODELS, ModelSpec
 from .progress import with_oom_message
 
@@ -62,14 +62,14 @@ class LoadedModel:
         summed in another order, and free memory is another each time.
         """
         if self.device.type == "cpu":
-            return clip_limit(PASSES)
+            return BatchLimit(CFG_BATCH, "the UNet")
         if args.deterministic:
-            return clip_limit(1)
-        self.load(PASSES)
-        enough = max(1, int(PASSES * (MODELS["1.6"].resolution / self.spec.resolution) ** 2))
+            return BatchLimit(1, "the UNet")
+        self.load(CFG_BATCH)
+        enough = max(1, int(CFG_BATCH * (MODELS["1.6"].resolution / self.spec.resolution) ** 2))
         to_come = self.unet.model_size() - self.unet.loaded_size()
         free = mm.get_free_memory(self.device) - mm.extra_reserved_memory() - to_come
-        return clip_limit(min(enough, max(1, int(free // self._clip_bytes))))
+        return BatchLimit(min(enough, max(1, int(free // self._clip_bytes))), "the UNet")
 
     def load(self, clips: int) -> None:
         """Bring the UNet to its device, and make room there for the activations of so many clips."""
@@ -100,7 +100,7 @@ class ComfyUNet:
         self._network: UNet = model.unet.model
 
     def precompute_audio_kv(self, audio: torch.Tensor) -> AudioKV:
-        self._model.load(min(self._room.max_batch, PASSES * len(audio)))
+        self._model.load(min(self._room.max_batch, CFG_BATCH * len(audio)))
         return self._network.precompute_audio_kv(audio)
 
     def __call__(self, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - the UNet's
@@ -108,7 +108,7 @@ class ComfyUNet:
 
 
 class ComfyVAE:
-    """ComfyUI's VAE as the library's `Codec`.
+    """ComfyUI's VAE as the library's `VAE`.
 
     One image at a time: of more, ComfyUI takes as many at once as free memory holds, and sums may end in other digits
     for another number. Looks for a cancel before each.

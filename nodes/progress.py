@@ -27,7 +27,7 @@ def with_progress(items: Iterable[T], total: int) -> Iterator[T]:
     """Pass `items` on, moving the node's progress bar and looking for a cancel at each.
 
     Raises:
-        RoomError: memory ran out, see `with_room`.
+        OutOfMemoryError: memory ran out, see `with_oom_message`.
     """
     bar, made = comfy.utils.ProgressBar(total), iter(items)
     for done in count(1):
@@ -43,7 +43,7 @@ def with_oom_message(work: Callable[[], T]) -> T:
     """What `work` gives.
 
     Raises:
-        RoomError: memory ran out; what ComfyUI had loaded was put away first, so that the next prompt begins afresh.
+        OutOfMemoryError: memory ran out; what ComfyUI had loaded was put away first, so that the next prompt begins afresh.
     """
     try:
         return work()

@@ -148,8 +148,7 @@ class LatentSyncSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..latentsync.audio.features import AudioFeatures
         from ..latentsync.faces.face_track import FaceTrack
-        from ..latentsync.sampling import sampler, windows
-        from ..latentsync.sampling.conditioning import sample_noise
+        from ..latentsync.sampling import sampler
         from ..latentsync.sampling.lip_track import Provenance
         from ..latentsync.sampling.settings import SamplerSettings
         from ..latentsync.video.timeline import build_timeline, output_rate
@@ -162,12 +161,20 @@ class LatentSyncSampler(io.ComfyNode):
         settings = SamplerSettings(seed, steps, guidance, cache, scheduler, overlap, guidance_start, guidance_end)
         rate = output_rate(faces.source.rate, fps)
         timeline = build_timeline(faces.source, embeds.waveform.duration_seconds, rate, LENGTHS[length])
-        noise = sample_noise(seed, model.spec.resolution).to(model.device)
         room = model.room()
         samples = sampler.sample_windows(
-            model.denoiser(room), model.vae, faces, embeds, timeline, settings, noise, model.dtype, room
+            model.denoiser(room),
+            model.vae,
+            faces,
+            embeds,
+            timeline,
+            settings,
+            model.spec.resolution,
+            device=model.device,
+            dtype=model.dtype,
+            batch_limit=room,
         )
-        total = len(windows.plan_windows(faces, embeds, timeline, overlap)) * steps
+        total = sampler.num_sampling_steps(faces, embeds, timeline, settings)
         lips = sampler.build_lip_track(
             progress.with_progress(samples, total),
             faces,
@@ -177,7 +184,6 @@ class LatentSyncSampler(io.ComfyNode):
             model_folders.temp_folder(),
         )
         asked = {"fps": fps, "length": LENGTHS[length]}
-        origin = Provenance.from_stages(
-            model.spec.version, model.files, faces, embeds, settings, asked, monotonic() - began
-        )
+        seconds = monotonic() - began
+        origin = Provenance.from_stages(model.spec.version, model.files, faces, embeds, settings, asked, seconds)
         return io.NodeOutput(replace(lips, provenance=origin))

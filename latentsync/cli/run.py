@@ -165,7 +165,7 @@ def run(options: argparse.Namespace) -> None:
 def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack:
     from ..audio.reader import read_audio
     from ..output.video_writer import check_audio_codec
-    from ..sampling import sampler, windows
+    from ..sampling import sampler
     from ..sampling.lip_track import Provenance
     from ..video.timeline import build_timeline, output_rate
     from ..video.video_file import VideoFile
@@ -179,12 +179,21 @@ def _sampled(settings: SamplerSettings, options: argparse.Namespace) -> LipTrack
     timeline = build_timeline(source, sound.duration_seconds, output_rate(source.rate, options.fps), options.length)
     began = monotonic()
     samples = sampler.sample_windows(
-        models.unet, models.vae, track, features, timeline, settings, _noise(settings.seed, models), models.dtype
+        models.unet,
+        models.vae,
+        track,
+        features,
+        timeline,
+        settings,
+        models.resolution,
+        device=models.device,
+        dtype=models.dtype,
     )
-    total = len(windows.plan_windows(track, features, timeline, settings.overlap)) * settings.num_inference_steps
+    total = sampler.num_sampling_steps(track, features, timeline, settings)
     lips = sampler.build_lip_track(progress_bar(samples, "lips", total), track, timeline, sound, models.vae)
     asked = {"fps": options.fps, "length": options.length}
-    origin = Provenance.from_stages(models.version, models.files, track, features, settings, asked, monotonic() - began)
+    seconds = monotonic() - began
+    origin = Provenance.from_stages(models.version, models.files, track, features, settings, asked, seconds)
     return replace(lips, provenance=origin)
 
 
@@ -269,9 +278,3 @@ def _synthetic_models() -> Models:
     return Models(
         synthetic.unet(), synthetic.whisper(), synthetic.vae(), resolution, device, torch.float32, "synthetic", ()
     )
-
-
-def _noise(seed: int, models: Models) -> torch.Tensor:
-    from ..sampling.conditioning import sample_noise
-
-    return sample_noise(seed, models.resolution).to(models.device)

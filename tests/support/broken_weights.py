@@ -192,7 +192,7 @@ WEIGHTS = [
         changed(lambda tensors: tensors["conv_in.bias"].fill_(float("nan"))),
         "conv_in.bias has values",
     ),
-    Attack("weights that are no numbers, to run", without_a_number, "not numbers"),
+    Attack("weights that are no numbers, to run", without_a_number, "NaN"),
     Attack("a note of a hash that is JSON a hundred thousand lists deep", noted("[" * 100_000), "unet.safetensors"),
 ]
 

@@ -15,7 +15,6 @@ from latentsync.compositing.compositor import Composite, composite
 from latentsync.compositing.settings import BlendSettings
 from latentsync.faces.face_track import FaceTrack
 from latentsync.sampling import sampler, windows
-from latentsync.sampling.conditioning import sample_noise
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.timeline import Timeline
 from tests.support.image_clip import Clip
@@ -40,9 +39,8 @@ def made(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list[Compo
     track = FaceTrack(clip, points, cuts, "zero-lag")
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
     sound = silence()
-    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1.0), synthetic.vae()
-    noise = sample_noise(1, RESOLUTION)
-    samples = sampler.sample_windows(synthetic.unet(), codec, track, sound, timeline, settings, noise)
+    settings, codec = SamplerSettings(seed=1, num_inference_steps=1, guidance_scale=1.0), synthetic.vae()
+    samples = sampler.sample_windows(synthetic.unet(), codec, track, sound, timeline, settings, RESOLUTION)
     lips = sampler.build_lip_track(samples, track, timeline, sound.waveform, codec)
     return list(composite([lips], BlendSettings("box", color_match=False)))
 
