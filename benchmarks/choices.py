@@ -28,7 +28,7 @@ from latentsync.faces.tracker import track_faces
 from latentsync.models import protocols
 from latentsync.models.constants import LATENT_SCALE
 from latentsync.models.protocols import AudioKV
-from latentsync.sampling import conditioning, sampler
+from latentsync.sampling import sampler
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.sampling.windows import plan_windows
 from latentsync.video.timeline import Timeline, build_timeline
@@ -44,7 +44,7 @@ CHOICES = {
         f"{scheduler}, {steps} steps": SamplerSettings(num_inference_steps=steps, cache_interval=1, scheduler=scheduler)
         for scheduler in ("ddim", "dpm++ 2m", "euler", "unipc")
         for steps in (20, 10, 6)
-        if (scheduler, steps) != (EXACT.scheduler, EXACT.steps)
+        if (scheduler, steps) != (EXACT.scheduler, EXACT.num_inference_steps)
     },
     "guidance 1": SamplerSettings(cache_interval=1, guidance_scale=1.0),
     "guidance_end 0.5": SamplerSettings(cache_interval=1, guidance_end=0.5),
@@ -113,8 +113,7 @@ def _clip(options: argparse.Namespace) -> Clip:
 def _mouths(clip: Clip, settings: SamplerSettings) -> tuple[Tensor, Counted]:
     """The regenerated part of every crop, (frames, 3, pixels) in [-1, 1], and the network that made it."""
     unet, codec = Counted(random_init.unet()), random_init.vae()
-    noise = conditioning.sample_noise(settings.seed, RESOLUTION)
-    samples = sampler.sample_windows(unet, codec, *clip, settings, noise)
+    samples = sampler.sample_windows(unet, codec, *clip, settings, RESOLUTION)
     lips = sampler.build_lip_track(samples, clip.track, clip.timeline, clip.features.waveform, codec)
     mouth = torch.from_numpy(keep_mask(RESOLUTION)) < 1
     return codec.decode(lips.latents.float() / LATENT_SCALE).clamp(-1, 1)[..., mouth], unet

@@ -43,8 +43,9 @@ from latentsync.models.constants import (
 from latentsync.models.unet import UNet, UNetConfig
 from latentsync.models.vae import DiffusersVAE, autoencoder_of
 from latentsync.models.whisper import WhisperEncoder
+from latentsync.oom import BatchLimit
 from latentsync.sampling.denoise import denoise
-from latentsync.sampling.sampler import PASSES, clip_limit
+from latentsync.sampling.sampler import CFG_BATCH
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.weights import random_init
 
@@ -52,7 +53,7 @@ GB = 1e9
 DTYPE = torch.float16
 VAE_CHANNELS = (128, 256, 512, 512)
 SIDES = {"1.6": 64, "1.5": 32}  # of the latents
-WAYS = {"default": (PASSES, codecs.SLICE_IMAGES), "low memory": (1, 1)}  # clips in the UNet, images in the VAE
+WAYS = {"default": (CFG_BATCH, codecs.SLICE_IMAGES), "low memory": (1, 1)}  # clips in the UNet, images in the VAE
 LIMITS_GB = {("1.6", "default"): 6.0, ("1.5", "default"): 3.6, ("1.6", "low memory"): 4.5}
 SHOWN = 8  # kinds of tensors that are named of a peak
 SETTINGS = SamplerSettings(num_inference_steps=3, cache_interval=2)  # the first step and the third are whole
@@ -207,7 +208,7 @@ def of_steps(unet: UNet, side: int, frames: int, clips: int) -> list[tuple[str, 
         noise = empty(1, LATENT_CHANNELS, 1, side, side)
         conditioning = empty(1, 2 * LATENT_CHANNELS + 1, frames, side, side, dtype=DTYPE)
         audio = empty(1, frames, AUDIO_POSITIONS * AUDIO_STATES, AUDIO_WIDTH, dtype=DTYPE)
-        steps = denoise(unet, noise, conditioning, audio, SETTINGS, clip_limit(clips))
+        steps = denoise(unet, noise, conditioning, audio, SETTINGS, BatchLimit(clips, "the UNet"))
         whole = live.over(lambda: next(steps))
         between = Peak(live.size, "between steps", tuple(live.held.values()))
         shallow = live.over(lambda: next(steps))

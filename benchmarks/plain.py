@@ -46,7 +46,7 @@ def denoise(weights: Weights, noise: Tensor, conditioning: Tensor, audio: Tensor
         clip_sample=False,
         set_alpha_to_one=False,
     )
-    scheduler.set_timesteps(settings.steps)
+    scheduler.set_timesteps(settings.num_inference_steps)
     latents = noise.repeat(1, 1, conditioning.shape[2], 1, 1)
     for timestep in scheduler.timesteps:
         predicted = guided(weights, torch.cat([latents.to(audio), conditioning], dim=1), timestep, audio, settings)
@@ -56,11 +56,11 @@ def denoise(weights: Weights, noise: Tensor, conditioning: Tensor, audio: Tensor
 
 def guided(weights: Weights, x: Tensor, timestep: Tensor, audio: Tensor, settings: SamplerSettings) -> Tensor:
     """The noise (1, 4, frames, r, r), without and with the audio in one batch."""
-    if settings.guidance == 1:
+    if settings.guidance_scale == 1:
         return unet(weights, x, timestep, audio)
     both = torch.cat([torch.zeros_like(audio), audio])
     silent, aware = unet(weights, torch.cat([x] * 2), timestep, both).chunk(2)
-    return silent + settings.guidance * (aware - silent)
+    return silent + settings.guidance_scale * (aware - silent)
 
 
 @torch.no_grad()

@@ -36,8 +36,9 @@ from latentsync.models.constants import (
 from latentsync.models.layers import fold
 from latentsync.models.unet import UNet
 from latentsync.models.vae import DiffusersVAE, autoencoder_of
+from latentsync.oom import BatchLimit
 from latentsync.sampling.denoise import denoise
-from latentsync.sampling.sampler import PASSES, clip_limit
+from latentsync.sampling.sampler import CFG_BATCH
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.weights import loader, random_init
 
@@ -126,14 +127,14 @@ def of_sampling(options: argparse.Namespace, window: Window) -> Iterator[Row]:
     exact = SamplerSettings(num_inference_steps=options.steps, guidance_scale=options.guidance, cache_interval=1)
 
     def product(settings: SamplerSettings) -> Tensor:
-        *_, latents = denoise(window.unet, *given, settings, clip_limit(PASSES))
+        *_, latents = denoise(window.unet, *given, settings, BatchLimit(CFG_BATCH, "the UNet"))
         return latents
 
     meter = Meter(options.device)
     baseline = meter.take(lambda: plain.denoise(window.weights, *given, exact))
     yield sampling_row("plain", baseline, baseline, options)
     yield sampling_row("product, every step whole", meter.take(lambda: product(exact)), baseline, options)
-    cached = replace(exact, step_cache=CACHE)
+    cached = replace(exact, cache_interval=CACHE)
     yield sampling_row(f"product, cache {CACHE}", meter.take(lambda: product(cached)), baseline, options)
 
 

@@ -33,7 +33,6 @@ from latentsync.faces.mediapipe_detector import MediaPipeDetector, face_from_mes
 from latentsync.faces.tracker import track_faces
 from latentsync.models.constants import AUDIO_STATES, AUDIO_WIDTH
 from latentsync.sampling import sampler
-from latentsync.sampling.conditioning import sample_noise
 from latentsync.sampling.lip_track import LipTrack
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.timeline import Timeline
@@ -74,8 +73,7 @@ def untrained(track: FaceTrack) -> LipTrack:
     sound = Waveform(torch.zeros(1, round(16000 * timeline.duration_seconds)), 16000)
     features = AudioFeatures(torch.zeros(int(50 * timeline.duration_seconds) + 1, AUDIO_STATES, AUDIO_WIDTH), sound)
     settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1), random_init.vae()
-    noise = sample_noise(settings.seed, RESOLUTION)
-    samples = sampler.sample_windows(random_init.unet(), codec, track, features, timeline, settings, noise)
+    samples = sampler.sample_windows(random_init.unet(), codec, track, features, timeline, settings, RESOLUTION)
     return sampler.build_lip_track(samples, track, timeline, sound, codec)
 
 

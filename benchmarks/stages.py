@@ -87,7 +87,6 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
     track = FaceTrack(source, np.broadcast_to(points, (source.frame_count, *points.shape)))
     timeline = build_timeline(source, source.duration_seconds, source.rate)
     features = AudioFeatures(torch.zeros(int(50 * source.duration_seconds), AUDIO_STATES, AUDIO_WIDTH), sound)
-    noise = torch.zeros(1, 4, 1, 32, 32)
     codec, settings = PoolingCodec(), SamplerSettings(num_inference_steps=1, guidance_scale=1)
     read, crop, paste, matched = VideoFile.read, alignment.crop, MouthBlender.paste, ColorMatcher.match_color
     VideoFile.read = lambda *given: _timed_each(read(*given), "decode, twice", spent)
@@ -95,7 +94,7 @@ def _product(folder: Path, face: Path) -> dict[str, float]:
     MouthBlender.paste = _timed(paste, "blend", spent)
     ColorMatcher.match_color = _timed(matched, "match colors", spent)
     start = time.perf_counter()
-    samples = sampler.sample_windows(Deaf(), codec, track, features, timeline, settings, noise)
+    samples = sampler.sample_windows(Deaf(), codec, track, features, timeline, settings, 256)
     lips = sampler.build_lip_track(samples, track, timeline, sound, codec)
     size = {"height": source.height, "width": source.width}
     with VideoWriter(folder / "out.mp4", rate=timeline.rate, crf=CRF, waveform=lips.waveform, **size) as writer:

@@ -37,13 +37,12 @@ from .faces.face_track import FaceTrack, TrackSettings, build_face_track
 from .faces.identities import Identities, SelectBy, cluster_tracks, select
 from .faces.report import Selection
 from .faces.tracker import track_faces
-from .models.protocols import VAE, Denoiser
-from .models.whisper import WhisperEncoder
+from .models.protocols import VAE, AudioEncoder, Denoiser
 from .oom import BatchLimit
 from .output.result import LipSyncResult
 from .progress import ShowProgress, run, run_with_progress, shown
 from .sampling.lip_track import LipTrack, Provenance
-from .sampling.sampler import build_lip_track, num_steps, sample_windows
+from .sampling.sampler import build_lip_track, num_sampling_steps, sample_windows
 from .sampling.settings import SamplerSettings
 from .video.frame_source import FrameSource
 from .video.timeline import FpsMode, LengthMode, build_timeline, output_rate
@@ -72,7 +71,7 @@ class LipSyncPipeline:
     """
 
     unet: Denoiser
-    whisper: WhisperEncoder
+    whisper: AudioEncoder
     vae: VAE
     spec: ModelSpec
     device: torch.device
@@ -254,11 +253,13 @@ class LipSyncPipeline:
             dtype=self.dtype,
             batch_limit=self.batch_limit,
         )
-        steps = shown(steps, "lips", num_steps(face_track, features, timeline, settings), progress)
+        steps = shown(steps, "lips", num_sampling_steps(face_track, features, timeline, settings), progress)
         lips = build_lip_track(steps, face_track, timeline, features.waveform, self.vae, self.temp_dir)
         asked = {"fps": fps, "length": length}
         seconds = monotonic() - started
-        provenance = Provenance.of(self.spec.version, self.files, face_track, features, settings, asked, seconds)
+        provenance = Provenance.from_stages(
+            self.spec.version, self.files, face_track, features, settings, asked, seconds
+        )
         return replace(lips, provenance=provenance)
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from comfy.cli_args import args
 
 from ..latentsync.models.constants import LATENT_STRIDE, WINDOW_FRAMES
 from ..latentsync.oom import BatchLimit
-from ..latentsync.sampling.sampler import PASSES, clip_limit
+from ..latentsync.sampling.sampler import CFG_BATCH
 from ..latentsync.weights.catalog import MODELS, ModelSpec
 from .progress import with_oom_message
 
@@ -32,10 +32,10 @@ class LoadedModel:
     """A model as ComfyUI manages it.
 
     spec: version and resolution.
-    unet, whisper: ComfyUI's patchers; they decide where the weights are.
+    unet, whisper: ComfyUI's patchers, which decide where the weights are.
     vae: ComfyUI's VAE behind the library's interface.
-    dtype: what the UNet computes in.
-    files: that were read.
+    dtype: in which the UNet computes.
+    files: from which the weights were loaded.
     """
 
     spec: ModelSpec
@@ -55,7 +55,7 @@ class LoadedModel:
         from .model_folders import model_folders, temp_folder
 
         return LipSyncPipeline(
-            unet=ComfyUNet(self, batch_limit or clip_limit(PASSES)),
+            unet=ComfyUNet(self, batch_limit or BatchLimit(CFG_BATCH, "the UNet")),
             whisper=ComfyWhisper(self.whisper),
             vae=self.vae,
             spec=self.spec,
@@ -68,24 +68,24 @@ class LoadedModel:
         )
 
     def batch_limit(self) -> BatchLimit:
-        """Room for as many clips in the UNet as the free memory holds, once its weights are where they are to be.
+        """The largest batch of the UNet: as many clips as the free memory holds beside the weights.
 
-        No more than those of one guided window of 512 pixels, which leave a card nothing to wait for, or, on the
-        processor, of any one window. Where ComfyUI was started with --deterministic, one: another number at once is
-        summed in another order, and free memory is another each time.
+        At most one window with guidance at 512 pixels or as many pixels of smaller windows, which is enough to keep a
+        GPU busy. On a CPU one window. With ComfyUI's --deterministic one clip: another batch size sums in another
+        order, and the free memory differs from run to run.
         """
         if self.device.type == "cpu":
-            return clip_limit(PASSES)
+            return BatchLimit(CFG_BATCH, "the UNet")
         if args.deterministic:
-            return clip_limit(1)
-        self.load(PASSES)
-        enough = max(1, int(PASSES * (MODELS["1.6"].resolution / self.spec.resolution) ** 2))
+            return BatchLimit(1, "the UNet")
+        self.load(CFG_BATCH)
+        enough = max(1, int(CFG_BATCH * (MODELS["1.6"].resolution / self.spec.resolution) ** 2))
         to_come = self.unet.model_size() - self.unet.loaded_size()
-        free = mm.get_free_memory(self.device) - mm.extra_reserved_memory() - to_come
-        return clip_limit(min(enough, max(1, int(free // self._clip_bytes))))
+        free: Any = mm.get_free_memory(self.device) - mm.extra_reserved_memory() - to_come
+        return BatchLimit(min(enough, max(1, int(free // self._clip_bytes))), "the UNet")
 
     def load(self, clips: int) -> None:
-        """Bring the UNet to its device, and make room there for the activations of so many clips."""
+        """Load the UNet to its device, and free memory there for the activations of so many clips."""
         with_oom_message(lambda: mm.load_models_gpu([self.unet], memory_required=clips * self._clip_bytes))
 
     @property
@@ -108,7 +108,7 @@ class ComfyUNet:
         self._network: UNet = model.unet.model
 
     def precompute_audio_kv(self, audio: torch.Tensor) -> AudioKV:
-        self._model.load(min(self._room.max_batch, PASSES * len(audio)))
+        self._model.load(min(self._room.max_batch, CFG_BATCH * len(audio)))
         return self._network.precompute_audio_kv(audio)
 
     def __call__(self, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - the UNet's
@@ -130,7 +130,7 @@ class ComfyWhisper:
 
 
 class ComfyVAE:
-    """ComfyUI's VAE as the library's `Codec`.
+    """ComfyUI's VAE as the library's `VAE`.
 
     One image at a time: of more, ComfyUI takes as many at once as free memory holds, and sums may end in other digits
     for another number. Looks for a cancel before each.

@@ -72,8 +72,9 @@ def load_model(
     if checkpoint.metadata.get(metadata.WEIGHTS) == metadata.SYNTHETIC:
         log.warning(SYNTHETIC_WARNING, files.unet.name)
     # ComfyUI's choice for a processor is made for memory: three times slower than torch's kernel
+    operations: Any = comfy.ops.manual_cast
     chosen_attention = attention if device.type == "cpu" else optimized_attention
-    network = loader.load_unet(checkpoint, comfy.ops.manual_cast, stored, chosen_attention, _fine(stored, computed))
+    network = loader.load_unet(checkpoint, operations, stored, chosen_attention, _fine(stored, computed))
     return LoadedModel(
         spec=files.spec,
         unet=_patcher(network, device, mm.unet_offload_device()),
@@ -155,7 +156,7 @@ def _load_vae(path: Path) -> comfy.sd.VAE:
         tensors = comfy.diffusers_convert.convert_vae_state_dict(tensors)
     if "encoder.conv_in.weight" not in tensors:
         raise _not_a_vae(path, f"it has no weight named encoder.conv_in.weight among its {len(tensors)}")
-    vae = comfy.sd.VAE(sd=tensors, config=_vae_config(tensors))
+    vae: Any = comfy.sd.VAE(sd=tensors, config=_vae_config(tensors))
     expected = set(vae.first_stage_model.state_dict())
     if expected != set(tensors):
         missing, unknown = len(expected - set(tensors)), len(set(tensors) - expected)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..errors import AudioError, UsageError, check_choice
 from ..models.constants import AUDIO_POSITIONS, AUDIO_STATES, AUDIO_WIDTH, MEL_RATE
-from ..models.whisper import MEL_BINS, SEGMENT_MELS, WhisperEncoder
+from ..models.whisper import MEL_BINS, SEGMENT_MELS
 from ..tensor_buffer import TensorBuffer
 from ..video.timeline import Timeline
 from . import vad
@@ -114,7 +114,7 @@ class FeatureStep(NamedTuple):
 
 
 def extract_features(
-    driving_audio: DrivingAudio, encoder: WhisperEncoder, settings: AudioSettings
+    driving_audio: DrivingAudio, encoder: AudioEncoder, settings: AudioSettings
 ) -> Iterator[FeatureStep]:
     """Detect speech, then encode the recording. Beyond its samples, an hour takes 27 MB for voice activity detection.
 
@@ -200,7 +200,7 @@ def frame_windows(hidden_states: Tensor, frames: Sequence[int], rate: Fraction, 
 
 def encode_audio(
     samples: Tensor,
-    encoder: WhisperEncoder,
+    encoder: AudioEncoder,
     peak: float,
     segments: Segments = "overlapping",
     is_closed: np.ndarray | None = None,
@@ -253,7 +253,7 @@ def _segment_starts(mel_count: int, segments: Segments) -> range:
     return range(0, max(mel_count - SEGMENT_MELS, 0) + hop, hop)
 
 
-def _encode_segment(mel: Tensor, encoder: WhisperEncoder) -> Tensor:
+def _encode_segment(mel: Tensor, encoder: AudioEncoder) -> Tensor:
     """Log-mel (80, n), n <= 3000 -> hidden states (n // 2, 5, 384)."""
     count = mel.shape[1]
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -46,3 +46,15 @@ class Denoiser(Protocol):
         *,
         do_cfg: bool = False,
     ) -> tuple[Tensor, Tensor]: ...
+
+
+class AudioEncoder(Protocol):
+    """Whisper's encoder, see `models.whisper.WhisperEncoder`."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The weights. They tell the device and the dtype of the encoder's input."""
+        ...
+
+    def __call__(self, mel: Tensor) -> Tensor:
+        """Log-mel (batch, 80, 3000) -> hidden states (batch, 1500, 5, 384)."""
+        ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby, islice, pairwise
 from pathlib import Path
@@ -10,141 +11,153 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..audio.features import AudioFeatures, frame_windows
 from ..audio.waveform import Waveform
 from ..errors import FaceError, WeightsError
 from ..faces import alignment
-from ..faces.alignment import keep_mask
 from ..faces.face_track import FaceTrack
-from ..models import protocols
-from ..models.constants import LATENT_STRIDE
-from ..models.protocols import VAE
+from ..models.protocols import VAE, Denoiser
 from ..oom import BatchLimit
 from ..prefetch import prefetch
 from ..tensor_buffer import TensorBuffer
 from ..video.timeline import Timeline
-from . import denoise
-from .conditioning import prepare_conditioning
+from .conditioning import prepare_conditioning, sample_noise
+from .denoise import denoise
 from .lip_track import LipTrack
 from .settings import SamplerSettings
 from .windows import crossfade, num_shared, plan_windows
 
-PASSES = 2  # of a do_cfg window: without its audio and with it
+log = logging.getLogger(__name__)
+
+CFG_BATCH = 2  # batch size of one window with guidance: without audio and with it
 
 
 class StepOutput(NamedTuple):
-    """One denoising step of one window. `latents` (1, 4, n, R/8, R/8) are finished when step == steps."""
+    """One denoising step of one window. `latents` (1, 4, frames, R/8, R/8) are finished when step == num_steps."""
 
     window: range
     step: int
-    steps: int
-    latents: torch.Tensor
+    num_steps: int
+    latents: Tensor
 
 
 def sample_windows(
-    unet: protocols.Denoiser,
+    unet: Denoiser,
     vae: VAE,
-    track: FaceTrack,
-    features: AudioFeatures,
+    face_track: FaceTrack,
+    audio_features: AudioFeatures,
     timeline: Timeline,
     settings: SamplerSettings,
-    noise: torch.Tensor,
+    resolution: int,
+    *,
+    device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
-    room: BatchLimit | None = None,
+    batch_limit: BatchLimit | None = None,
 ) -> Iterator[StepOutput]:
-    """Regenerate the mouths of a clip, one batch of windows after the other.
+    """Regenerate the mouths of a clip, one batch of windows after another.
 
     Args:
-        noise: float32 (1, 4, 1, R/8, R/8), repeated over every frame of the clip; sampling runs on its device.
-        dtype: what the UNet computes in; the sampler's own arithmetic stays in the noise's.
-        room: for how many clips at once, a do_cfg window being two; by default one window.
+        resolution: side of the square face crops in pixels.
+        device: of the UNet; sampling runs there. None: torch's default device.
+        dtype: of the UNet; the latents stay float32.
+        batch_limit: largest batch of the UNet, where a window with guidance counts as 2; by default one window.
 
     Yields:
-        every step of every window; windows are independent of one another.
+        every step of every window, see `num_sampling_steps`. Windows are independent of one another.
 
     Raises:
-        RoomError: there is no room for one clip.
+        OutOfMemoryError: one window without guidance does not fit in memory.
     """
-    room = clip_limit(PASSES) if room is None else room
-    resolution = noise.shape[-1] * LATENT_STRIDE
-    keep = torch.from_numpy(keep_mask(resolution))
-    chosen = plan_windows(track, features, timeline, settings.overlap)
-    with closing(prefetch(_crops(track, chosen, timeline, resolution))) as crops:
-        for batch in _batches(chosen, lambda: room.max_batch // (PASSES if settings.guidance_scale > 1 else 1)):
-            pictures = [torch.from_numpy(own) for own in islice(crops, len(batch))]
-            conditioning = torch.cat([prepare_conditioning(own, keep, vae) for own in pictures])
-            audio_kv = torch.stack(
-                [frame_windows(features.hidden_states, own, timeline.rate, features.start) for own in batch]
+    batch_limit = batch_limit or BatchLimit(CFG_BATCH, "the UNet")
+    device = torch.get_default_device() if device is None else torch.device(device)
+    noise = sample_noise(settings.seed, resolution).to(device)
+    mask = torch.from_numpy(alignment.keep_mask(resolution))
+    windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
+    log.info("Sampling %d windows of %d output frames at %d px", len(windows), timeline.frame_count, resolution)
+    with closing(prefetch(_read_crops(face_track, windows, timeline, resolution))) as crops:
+        for batch in _batches(windows, settings, batch_limit):
+            conditioning = torch.cat([prepare_conditioning(c, mask, vae) for c in islice(crops, len(batch))])
+            audio = torch.stack(
+                [
+                    frame_windows(audio_features.hidden_states, window, timeline.rate, audio_features.start)
+                    for window in batch
+                ]
             )
-            given = conditioning.to(noise.device, dtype), audio_kv.to(noise.device, dtype)
-            for step, latents in enumerate(denoise.denoise(unet, noise, *given, settings, room), start=1):
-                each = zip(batch, latents.split(1), strict=True)
-                yield from (StepOutput(window, step, settings.num_inference_steps, own) for window, own in each)
+            conditioning, audio = conditioning.to(device, dtype), audio.to(device, dtype)
+            for step, latents in enumerate(denoise(unet, noise, conditioning, audio, settings, batch_limit), start=1):
+                for window, window_latents in zip(batch, latents.split(1), strict=True):
+                    yield StepOutput(window, step, settings.num_inference_steps, window_latents)
 
 
-def clip_limit(most: int) -> BatchLimit:
-    """Room for `most` clips in the UNet."""
-    return BatchLimit(most, "the UNet")
+def num_sampling_steps(
+    face_track: FaceTrack, audio_features: AudioFeatures, timeline: Timeline, settings: SamplerSettings
+) -> int:
+    """Number of steps that `sample_windows` yields."""
+    windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
+    return len(windows) * settings.num_inference_steps
 
 
-def _batches(chosen: Sequence[range], most: Callable[[], int]) -> Iterator[list[range]]:
-    """Consecutive windows of one length, as many together as there is room for by then, at least one."""
-    for _, alike in groupby(chosen, key=len):
-        while batch := list(islice(alike, max(most(), 1))):
+def _batches(windows: Sequence[range], settings: SamplerSettings, batch_limit: BatchLimit) -> Iterator[list[range]]:
+    """Consecutive windows of one length, as many together as the limit allows when their turn comes, at least one."""
+    passes = CFG_BATCH if settings.guidance_scale > 1 else 1
+    for _, group in groupby(windows, key=len):
+        while batch := list(islice(group, max(batch_limit.max_batch // passes, 1))):
             yield batch
 
 
-def _crops(track: FaceTrack, chosen: Sequence[range], timeline: Timeline, resolution: int) -> Iterator[np.ndarray]:
-    """The crops of each window: uint8 (frames, 3, R, R). A frame that windows share is read once."""
-    matrices = alignment.track_matrices(track, resolution)
-    shared = [num_shared(*pair) for pair in pairwise([range(0), *chosen])]
-    indices = [timeline.source_index[i] for window, held in zip(chosen, shared, strict=True) for i in window[held:]]
-    frames = zip(indices, track.source.read(indices), strict=True)
+def _read_crops(
+    face_track: FaceTrack, windows: Sequence[range], timeline: Timeline, resolution: int
+) -> Iterator[Tensor]:
+    """The face crops of each window: uint8 (frames, 3, R, R). Frames that windows share are read once."""
+    matrices = alignment.track_matrices(face_track, resolution)
+    overlaps = [num_shared(*pair) for pair in pairwise([range(0), *windows])]
+    new_frames = [window[overlap:] for window, overlap in zip(windows, overlaps, strict=True)]
+    indices = [timeline.source_index[i] for new in new_frames for i in new]
+    frames = zip(indices, face_track.source.read(indices), strict=True)
     crops: list[np.ndarray] = []
-    for window, held in zip(chosen, shared, strict=True):
-        added = [alignment.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(window) - held)]
-        crops = crops[len(crops) - held :] + added
-        yield np.stack(crops)
+    for new, overlap in zip(new_frames, overlaps, strict=True):
+        new_crops = [alignment.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(new))]
+        crops = crops[len(crops) - overlap :] + new_crops
+        yield torch.from_numpy(np.stack(crops))
 
 
 def build_lip_track(
-    samples: Iterable[StepOutput],
-    track: FaceTrack,
+    steps: Iterable[StepOutput],
+    face_track: FaceTrack,
     timeline: Timeline,
     waveform: Waveform,
     vae: VAE,
     folder: Path | None = None,
 ) -> LipTrack:
-    """Run the sampling to its end and keep its latents.
+    """Run the sampling to its end and collect the latents.
 
     Args:
-        waveform: the new sound; it is cut, or filled up with silence, where it does not last as many frames.
-        folder: for the latents of a long clip; None is the system's folder for temporary files.
+        steps: from `sample_windows`.
+        waveform: the new audio; it is trimmed or padded with silence to the length of the timeline.
+        folder: for the latents of a long clip; None is the system's temporary folder.
 
     Raises:
-        FaceError: the face is in no frame that the output shows.
-        WeightsError: the network gave no numbers.
-        StorageError: the folder has no room.
+        FaceError: no frame was sampled.
+        WeightsError: the UNet produced NaN or infinite values.
+        StorageError: the folder is full or not writable.
     """
     latent_index = np.full(timeline.frame_count, -1, dtype=np.int64)
-    made = ((one.window, one.latents[0].movedim(1, 0).cpu()) for one in samples if one.step == one.steps)
-    with TensorBuffer(f"the latents of {timeline.frame_count} frames", timeline.frame_count, folder) as store:
-        for frames, latents in crossfade(made):
-            _check_finite(frames, latents)
-            latent_index[frames.start : frames.stop] = store.append(latents)
-        latents = store.tensor()
+    samples = ((s.window, s.latents[0].movedim(1, 0).cpu()) for s in steps if s.step == s.num_steps)
+    with TensorBuffer(f"the latents of {timeline.frame_count} frames", timeline.frame_count, folder) as buffer:
+        for frames, latents in crossfade(samples):
+            if not bool(latents.isfinite().all()):
+                raise WeightsError(
+                    f"Frames {frames.start}-{frames.stop - 1}: the model produced NaN values. Set precision to fp32. "
+                    'If it happens again, check the model files with "python -m latentsync doctor".'
+                )
+            latent_index[frames.start : frames.stop] = buffer.append(latents)
+        latents = buffer.tensor()
     if not len(latents):
         raise FaceError(
-            f"{track.source.name}: the face is in none of the frames that the speech covers "
-            f"({timeline.frame_count} output frames). Trim the video to where the face is, or use a longer recording."
+            f"{face_track.source.name}: the selected face is in none of the {timeline.frame_count} output frames that "
+            "have speech. Trim the video to the part with the face, or use longer audio."
         )
-    return LipTrack(track, timeline, latents, latent_index, waveform.fit_to(timeline.frame_count, timeline.rate), vae)
-
-
-def _check_finite(frames: range, latents: torch.Tensor) -> None:
-    if not bool(latents.isfinite().all()):
-        raise WeightsError(
-            f"output frames {frames.start} to {frames.stop - 1}: what the network made are not numbers. Its weights "
-            "are damaged (`python -m latentsync doctor` checks them), or too coarse here: choose precision fp32"
-        )
+    waveform = waveform.fit_to(timeline.frame_count, timeline.rate)
+    return LipTrack(face_track, timeline, latents, latent_index, waveform, vae)

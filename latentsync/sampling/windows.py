@@ -4,73 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..audio.features import AudioFeatures
 from ..faces.face_track import FaceTrack
 from ..models.constants import WINDOW_FRAMES
 from ..video.timeline import Timeline
 
-if TYPE_CHECKING:
-    pass
 
-
-def split_windows(active: Sequence[int], longest: int = WINDOW_FRAMES, overlap: int = 0) -> Iterator[range]:
-    """Half-open ranges of consecutive output frames that are sampled together, each of at most `longest` frames.
-
-    Args:
-        active: per output frame 0 (or False) where nothing is sampled; where it changes, so does the window.
-        overlap: frames that a window has in common with the one before it, less than `longest`.
-    """
-    for is_active, run in groupby(range(len(active)), key=lambda i: int(active[i])):
-        if is_active:
-            frames = list(run)
-            end = frames[-1] + 1
-            for first in range(frames[0], max(frames[0] + 1, end - overlap), longest - overlap):
-                yield range(first, min(first + longest, end))
-
-
-def plan_windows(track: FaceTrack, features: AudioFeatures, timeline: Timeline, overlap: int = 0) -> list[range]:
-    """Windows of output frames in which the face is there and speaks, none of them across a cut.
+def plan_windows(
+    face_track: FaceTrack, audio_features: AudioFeatures, timeline: Timeline, overlap: int = 0
+) -> list[range]:
+    """Windows of output frames with a face and with speech to sample. No window crosses a cut.
 
     Args:
-        overlap: frames that neighbouring windows share.
+        overlap: frames that neighboring windows share.
     """
-    shown = np.where(track.present, track.shots + 1, 0)[list(timeline.source_index)]
-    shown[~features.speech_frames(timeline)] = 0
+    shots = np.where(face_track.present, face_track.shots + 1, 0)[list(timeline.source_index)]
+    shots[~audio_features.speech_frames(timeline)] = 0
     if timeline.sound_frames is not None:
-        shown[timeline.sound_frames :] = 0
-    return list(split_windows(shown.tolist(), overlap=overlap))
+        shots[timeline.sound_frames :] = 0
+    return list(split_windows(shots.tolist(), overlap=overlap))
 
 
-def num_shared(before: range, window: range) -> int:
-    """How many frames a window begins with that the one before it ends with."""
-    return max(before.stop - window.start, 0)
-
-
-def crossfade(made: Iterable[tuple[range, torch.Tensor]]) -> Iterator[tuple[range, torch.Tensor]]:
-    """Each frame's latents once, of windows in order; where two share frames, one passes evenly into the other.
+def split_windows(shots: Sequence[int], max_frames: int = WINDOW_FRAMES, overlap: int = 0) -> Iterator[range]:
+    """Windows of at most `max_frames` consecutive frames of one shot.
 
     Args:
-        made: windows and their latents (frames, ...); one is held back at a time.
+        shots: of each output frame; 0 where nothing is sampled.
+        overlap: frames that a window shares with the previous one, fewer than `max_frames`.
     """
-    before, held = range(0), None
-    for window, latents in made:
-        given = latents
-        if held is not None:
-            alone = len(before) - num_shared(before, window)
-            yield before[:alone], held[:alone]
-            given = _lerp_overlap(held[alone:], latents)
-        before, held = window, given
-    if held is not None:
-        yield before, held
+    for shot, group in groupby(range(len(shots)), key=lambda i: shots[i]):
+        if shot:
+            frames = list(group)
+            first, stop = frames[0], frames[-1] + 1
+            for start in range(first, max(first + 1, stop - overlap), max_frames - overlap):
+                yield range(start, min(start + max_frames, stop))
 
 
-def _lerp_overlap(ending: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """Latents whose first frames come evenly out of the ones that end; none of either is left out of a frame."""
-    shared = len(ending)
-    weight = torch.arange(1, shared + 1).view(-1, *[1] * (latents.ndim - 1)) / (shared + 1)
-    return torch.cat([torch.lerp(ending, latents[:shared], weight.to(latents)), latents[shared:]])
+def num_shared(previous: range, window: range) -> int:
+    """Number of frames at the start of a window that the previous window also has."""
+    return max(previous.stop - window.start, 0)
+
+
+def crossfade(samples: Iterable[tuple[range, Tensor]]) -> Iterator[tuple[range, Tensor]]:
+    """Blends the frames that neighboring windows share linearly, and yields every frame once.
+
+    Args:
+        samples: windows in order, and their latents (frames, ...). One window is held back at a time.
+    """
+    previous, previous_latents = range(0), None
+    for window, latents in samples:
+        blended = latents
+        if previous_latents is not None:
+            num_alone = len(previous) - num_shared(previous, window)
+            yield previous[:num_alone], previous_latents[:num_alone]
+            blended = _lerp_overlap(previous_latents[num_alone:], latents)
+        previous, previous_latents = window, blended
+    if previous_latents is not None:
+        yield previous, previous_latents
+
+
+def _lerp_overlap(ending: Tensor, latents: Tensor) -> Tensor:
+    """Fades from `ending` into the first frames of `latents`. No weight is 0 or 1."""
+    overlap = len(ending)
+    weight = torch.arange(1, overlap + 1).view(-1, *[1] * (latents.ndim - 1)) / (overlap + 1)
+    return torch.cat([torch.lerp(ending, latents[:overlap], weight.to(latents)), latents[overlap:]])

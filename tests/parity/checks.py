@@ -25,6 +25,7 @@ from latentsync.compositing.compositor import composite
 from latentsync.compositing.settings import BlendSettings
 from latentsync.faces.alignment import affine_matrices, crop, keep_mask
 from latentsync.faces.face_track import FaceTrack
+from latentsync.oom import BatchLimit
 from latentsync.sampling import conditioning
 from latentsync.sampling import denoise as denoising
 from latentsync.sampling import sampler as product
@@ -100,7 +101,7 @@ def denoise(case: Case, arrays: Arrays) -> list[Measured]:
         normal(case["cond_seed"], 1, 9, frames, size, size),
         normal(case["audio_seed"], 1, frames, 50, 384),
         settings,
-        product.clip_limit(2),
+        BatchLimit(2, "the UNet"),
     )
     expected = arrays[case["name"]]
     return [Measured("relative", worst(latents, expected) / float(np.abs(expected).max()), 1e-3)]
@@ -131,7 +132,7 @@ def pipeline(case: Case, arrays: Arrays) -> list[Measured]:
     """All stages at once: their pixel errors add up, mostly those of resizing."""
     noise = torch.from_numpy(arrays[f"{case['name']}_noise"])
     drawn = conditioning.sample_noise(case["seed"], case["resolution"])
-    made = list(clip_frames(case, noise))
+    made = list(clip_frames(case))
     output = np.stack([made[i] for i in case["keep"]])
     return [
         Measured("noise", worst(drawn, noise.numpy()), 1e-6),
@@ -148,7 +149,7 @@ KINDS: dict[str, Callable[[Case, Arrays], list[Measured]]] = {
 }
 
 
-def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
+def clip_frames(case: Case) -> Iterator[np.ndarray]:
     """The output frames of a pipeline case, in order, by the same pipeline that users run.
 
     Upstream's loop over the audio runs two frames past its end. We never make those, but the recorded frames of the
@@ -160,9 +161,13 @@ def clip_frames(case: Case, noise: Tensor) -> Iterator[np.ndarray]:
     timeline = Timeline(clip.rate, tuple(ping_pong(i, clip.frame_count) for i in range(count)))
     track = FaceTrack(clip, clip.points(clip.frame_count))
     settings = SamplerSettings(
-        num_inference_steps=case["steps"], guidance_scale=case["guidance"], cache_interval=case["cache_interval"]
+        seed=case["seed"],
+        num_inference_steps=case["steps"],
+        guidance_scale=case["guidance"],
+        cache_interval=case["cache_interval"],
     )
-    steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, noise)
+    resolution = case["resolution"]
+    steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, resolution)
     lips = product.build_lip_track(steps, track, timeline, features.waveform, vae())
     return (made.frame for made in composite([lips], BlendSettings("box", color_match=False)))
 

@@ -181,7 +181,7 @@ WEIGHTS = [
         changed(lambda tensors: tensors["conv_in.bias"].fill_(float("nan"))),
         "conv_in.bias has values",
     ),
-    Attack("weights that are no numbers, to run", without_a_number, "not numbers"),
+    Attack("weights that are no numbers, to run", without_a_number, "NaN"),
 ]
 
 NETWORKS = [

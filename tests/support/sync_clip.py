@@ -84,7 +84,7 @@ def synced(source: VideoFile, sound: Waveform, length: LengthMode, path: Path) -
         features,
         timeline,
         SamplerSettings(num_inference_steps=1, guidance_scale=1),
-        torch.zeros(1, 4, 1, SIDE // 8, SIDE // 8),
+        SIDE,
     )
     lips = sampler.build_lip_track(samples, track, timeline, sound, Codec(), path.parent)
     with VideoWriter(path, rate=timeline.rate, height=HEIGHT, width=WIDTH, crf=23, waveform=lips.waveform) as writer:

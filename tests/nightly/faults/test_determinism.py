@@ -20,7 +20,7 @@ from latentsync.models.protocols import VAE
 from latentsync.models.vae import DiffusersVAE
 from latentsync.oom import BatchLimit
 from latentsync.output.formats import FORMATS, Format
-from latentsync.sampling import conditioning, sampler
+from latentsync.sampling import sampler
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.timeline import build_timeline
 from latentsync.video.video_file import VideoFile
@@ -96,9 +96,10 @@ def lips(good: Sample, codec: VAE, most: int) -> torch.Tensor:
     features = AudioFeatures(states, Waveform(torch.zeros(1, 16_000 * 32 // 25), 16_000))
     timeline = build_timeline(source, Fraction(32, 25))
     settings = SamplerSettings(num_inference_steps=2, cache_interval=1)
-    room = BatchLimit(most, "clips")
-    noise = conditioning.sample_noise(settings.seed, 256)
-    samples = sampler.sample_windows(random_init.unet(), codec, track, features, timeline, settings, noise, room=room)
+    limit = BatchLimit(most, "the UNet")
+    samples = sampler.sample_windows(
+        random_init.unet(), codec, track, features, timeline, settings, 256, batch_limit=limit
+    )
     return sampler.build_lip_track(samples, track, timeline, features.waveform, codec).latents.float()
 
 

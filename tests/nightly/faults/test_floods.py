@@ -19,7 +19,6 @@ from latentsync.compositing.compositor import composite
 from latentsync.compositing.settings import BlendSettings
 from latentsync.faces.face_track import FaceTrack
 from latentsync.output.video_writer import VideoWriter
-from latentsync.sampling import conditioning
 from latentsync.sampling.lip_track import LipTrack
 from latentsync.sampling.sampler import build_lip_track, sample_windows
 from latentsync.sampling.settings import SamplerSettings
@@ -161,8 +160,7 @@ def long_lips(source: VideoFile, sound: Waveform) -> LipTrack:
         build_timeline(source, sound.duration_seconds),
         SamplerSettings(num_inference_steps=1, guidance_scale=1.0),
     )
-    noise = conditioning.sample_noise(sampler.seed, 256)
-    samples = sample_windows(Deaf(), codec, track, features, timeline, sampler, noise)
+    samples = sample_windows(Deaf(), codec, track, features, timeline, sampler, 256)
     return build_lip_track(samples, track, timeline, sound, codec)
 
 

@@ -42,12 +42,12 @@ class Narrow(io.ComfyNode):
                 return FullEncoder() if stage == "whisper" else super().encoder()
 
         given = {field.name: getattr(model, field.name) for field in fields(model)}
-        return io.NodeOutput(WithoutRoom(**given | {"codec": Codec(model.vae, stage, holds)}))
+        return io.NodeOutput(WithoutRoom(**given | {"vae": Codec(model.vae, stage, holds)}))
 
 
 class Denoiser:
     def __init__(self, unet: Any, holds: int) -> None:
-        self.hear, self._unet, self._holds = unet.hear, unet, holds
+        self.precompute_audio_kv, self._unet, self._holds = unet.precompute_audio_kv, unet, holds
 
     def __call__(self, x: torch.Tensor, *given: Any, do_cfg: bool = False) -> Any:
         if len(x) * (1 + do_cfg) > self._holds:

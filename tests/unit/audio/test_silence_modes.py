@@ -18,7 +18,7 @@ from latentsync.compositing.compositor import Composite, composite, lip_opacity
 from latentsync.compositing.settings import BlendSettings
 from latentsync.errors import AudioError, UsageError
 from latentsync.faces.face_track import FaceTrack
-from latentsync.sampling import conditioning, sampler, windows
+from latentsync.sampling import sampler, windows
 from latentsync.sampling.lip_track import LipTrack
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.timeline import Timeline
@@ -46,11 +46,10 @@ def lips(silence: Silence) -> tuple[LipTrack, list[range]]:
     clip = tiny_networks.Clip({"height": 180, "width": 240, "scale": 0.5, "frames": 80})
     track = FaceTrack(clip, clip.points(clip.frame_count))
     timeline = Timeline(Fraction(25), tuple(range(80)))
-    features = extracted(silence)[0]
-    noise = conditioning.sample_noise(1, 64)
-    settings = SamplerSettings(num_inference_steps=1, guidance_scale=1.0)
+    features = listened(silence)[0]
+    settings = SamplerSettings(seed=1, num_inference_steps=1, guidance_scale=1.0)
     samples = sampler.sample_windows(
-        tiny_networks.unet("unet_tiny"), tiny_networks.vae(), track, features, timeline, settings, noise
+        tiny_networks.unet("unet_tiny"), tiny_networks.vae(), track, features, timeline, settings, 64
     )
     made = sampler.build_lip_track(samples, track, timeline, TALK, tiny_networks.vae())
     return made, windows.plan_windows(track, features, timeline)

@@ -14,7 +14,6 @@ from latentsync.compositing.compositor import Composite, composite
 from latentsync.compositing.settings import BlendSettings
 from latentsync.faces.face_track import FaceTrack
 from latentsync.sampling import sampler, windows
-from latentsync.sampling.conditioning import sample_noise
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.timeline import Timeline
 from latentsync.weights import random_init
@@ -40,9 +39,8 @@ def composites(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list
     track = FaceTrack(clip, points, cuts, "zero-lag")
     timeline = Timeline(Fraction(25), tuple(range(COUNT)))
     sound = silence()
-    settings, codec = SamplerSettings(num_inference_steps=1, guidance_scale=1.0), random_init.vae()
-    noise = sample_noise(1, RESOLUTION)
-    samples = sampler.sample_windows(random_init.unet(), codec, track, sound, timeline, settings, noise)
+    settings, codec = SamplerSettings(seed=1, num_inference_steps=1, guidance_scale=1.0), random_init.vae()
+    samples = sampler.sample_windows(random_init.unet(), codec, track, sound, timeline, settings, RESOLUTION)
     lips = sampler.build_lip_track(samples, track, timeline, sound.waveform, codec)
     return list(composite([lips], BlendSettings("box", color_match=False)))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentsync.sampling.sampler import clip_limit
+from latentsync.oom import BatchLimit
 from latentsync.weights import random_init
 from latentsync.weights.catalog import VAE
 from tests.support.synthetic_models import write_models
@@ -123,7 +123,7 @@ def test_model_handle_loads_unet_before_every_batch(runtime: ModuleType, monkeyp
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, memory_required: brought.append(memory_required))
     model = loaded(runtime, "1.6", "meta")
     model.unet.model = random_init.unet()
-    unet = model.denoiser(clip_limit(3))
+    unet = model.denoiser(BatchLimit(3, "the UNet"))
     for windows in (1, 2):
         assert len(unet.precompute_audio_kv(torch.zeros(windows, 2, 50, 384))) == 16
     assert brought[1] == 1.5 * brought[0] > 0, "two clips, then the three that there is room for"

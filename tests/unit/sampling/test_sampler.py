@@ -1,0 +1,163 @@
+"""The sampler: from the frames that are read to the latents of a lip track."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import Waveform
+from latentsync.errors import FaceError, WeightsError
+from latentsync.faces.face_track import FaceTrack
+from latentsync.models.protocols import AudioKV
+from latentsync.oom import BatchLimit
+from latentsync.sampling.conditioning import sample_noise
+from latentsync.sampling.lip_track import LipTrack, Provenance
+from latentsync.sampling.sampler import StepOutput, build_lip_track, num_sampling_steps, sample_windows
+from latentsync.sampling.settings import SamplerSettings
+from latentsync.sampling.windows import plan_windows
+from latentsync.video.timeline import Timeline
+from latentsync.weights import random_init
+from tests.support.image_clip import Clip
+
+COUNT, SIDE_PX, RESOLUTION = 40, 96, 64
+CUTS = (26,)
+FACE = np.array([[36.0, 36], [60, 36], [48, 50]])
+TIMELINE = Timeline(Fraction(25), tuple(range(COUNT)))
+STATES = torch.randn(2 * COUNT, 5, 384, generator=torch.Generator().manual_seed(1))
+AUDIO = AudioFeatures(STATES, Waveform(torch.zeros(1, COUNT * 640), 16000))
+
+
+class CountingClip(Clip):
+    """Records which frames were read."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        super().__init__(frames)
+        self.read_frames: list[int] = []
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        for i in indices:
+            self.read_frames.append(i)
+            yield self.frames[i]
+
+
+class RecordingUNet:
+    """Predicts zero noise, and records the latents that it is called with."""
+
+    def __init__(self) -> None:
+        self.latents: list[Tensor] = []
+
+    def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
+        return [(audio, audio)]
+
+    def __call__(
+        self,
+        x: Tensor,
+        timestep: float,
+        audio_kv: AudioKV | None,
+        cached_features: Tensor | None = None,
+        *,
+        do_cfg: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        self.latents.append(x[:, :4])
+        return torch.zeros(len(x) * (1 + do_cfg), 4, *x.shape[2:]), torch.zeros(2, 1)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return Clip(np.random.default_rng(2).integers(0, 256, (COUNT, SIDE_PX, SIDE_PX, 3), np.uint8))
+
+
+def track(clip: Clip) -> FaceTrack:
+    return FaceTrack(clip, np.tile(FACE, (COUNT, 1, 1)), CUTS, "zero-lag")
+
+
+def sample(clip: Clip, overlap: int, steps: int = 2) -> list[StepOutput]:
+    """Samples one window at a time: a batch of another size sums in another order."""
+    settings = SamplerSettings(seed=1, num_inference_steps=steps, guidance_scale=1.0, overlap=overlap)
+    networks, limit = (random_init.unet(), random_init.vae()), BatchLimit(1, "the UNet")
+    return list(sample_windows(*networks, track(clip), AUDIO, TIMELINE, settings, RESOLUTION, batch_limit=limit))
+
+
+@pytest.fixture(scope="module")
+def overlapping_steps(clip: Clip) -> list[StepOutput]:
+    return sample(clip, overlap=4)
+
+
+def lip_track(steps: Iterable[StepOutput], clip: Clip) -> LipTrack:
+    return build_lip_track(steps, track(clip), TIMELINE, AUDIO.waveform, random_init.vae())
+
+
+def test_sampler_draws_noise_from_settings_seed(clip: Clip) -> None:
+    """The run record holds the seed of the settings, so no other noise may be used."""
+    unet, settings = RecordingUNet(), SamplerSettings(seed=77, num_inference_steps=1)
+    list(sample_windows(unet, random_init.vae(), track(clip), AUDIO, TIMELINE, settings, RESOLUTION))
+    noise = sample_noise(77, RESOLUTION)
+    assert [latents.shape[2] for latents in unet.latents] == [16, 10, 14]
+    assert all(torch.equal(latents, noise.expand_as(latents)) for latents in unet.latents)
+
+
+def test_sampler_yields_as_many_steps_as_announced(clip: Clip, overlapping_steps: list[StepOutput]) -> None:
+    settings = SamplerSettings(num_inference_steps=2, overlap=4)
+    assert num_sampling_steps(track(clip), AUDIO, TIMELINE, settings) == len(overlapping_steps) == 6
+
+
+def test_sampler_logs_number_of_windows(clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
+    settings = SamplerSettings(num_inference_steps=1)
+    with caplog.at_level(logging.INFO, "latentsync.sampling.sampler"):
+        next(sample_windows(RecordingUNet(), random_init.vae(), track(clip), AUDIO, TIMELINE, settings, RESOLUTION))
+    assert caplog.messages == ["Sampling 3 windows of 40 output frames at 64 px"]
+
+
+def test_sampler_overlap_is_cross_faded(clip: Clip, overlapping_steps: list[StepOutput]) -> None:
+    windows = {s.window: s.latents[0].movedim(1, 0) for s in overlapping_steps if s.step == s.num_steps}
+    assert list(windows) == [range(16), range(12, 26), range(26, 40)] == plan_windows(track(clip), AUDIO, TIMELINE, 4)
+    lips = lip_track(overlapping_steps, clip)
+    assert lips.latent_index.tolist() == list(range(COUNT)), "every frame once, in order"
+    first, second, third = windows.values()
+    assert torch.equal(lips.latents[:12], first[:12].half())
+    assert torch.equal(lips.latents[16:26], second[4:].half())
+    assert torch.equal(lips.latents[26:], third.half()), "nothing is blended across a cut"
+    for i in range(4):
+        blend = (first[12 + i] * (4 - i) + second[i] * (1 + i)) / 5
+        # half precision, and another order of the same sum
+        torch.testing.assert_close(lips.latents[12 + i].float(), blend, rtol=2e-3, atol=2e-3)
+        assert not torch.equal(first[12 + i], second[i]), "otherwise this test shows nothing"
+
+
+def test_sampler_reads_shared_frames_once(clip: Clip) -> None:
+    counting_clip = CountingClip(clip.frames)
+    sample(counting_clip, overlap=12, steps=1)
+    assert counting_clip.read_frames == list(range(COUNT))
+
+
+def test_sampler_windows_are_independent(clip: Clip, overlapping_steps: list[StepOutput]) -> None:
+    steps = sample(clip, overlap=0)
+    assert [s.window for s in steps[::2]] == [range(16), range(16, 26), range(26, 40)]
+    for i in (1, -1):
+        assert torch.equal(steps[i].latents, overlapping_steps[i].latents)
+
+
+def test_sampler_nan_names_the_frames(clip: Clip, overlapping_steps: list[StepOutput]) -> None:
+    steps = [s._replace(latents=s.latents * float("nan")) if 26 in s.window else s for s in overlapping_steps]
+    with pytest.raises(WeightsError, match=r"^Frames 26-39: the model produced NaN values\. Set precision to fp32"):
+        lip_track(steps, clip)
+
+
+def test_sampler_without_windows_reports_missing_face(clip: Clip) -> None:
+    with pytest.raises(FaceError, match="clip: the selected face is in none of the 40 output frames that have speech"):
+        lip_track([], clip)
+
+
+def test_provenance_has_params_of_every_stage(clip: Clip) -> None:
+    settings = SamplerSettings(seed=77)
+    provenance = Provenance.from_stages("1.6", (), track(clip), AUDIO, settings, {"fps": "auto"}, 1.23456)
+    assert list(provenance.params) == ["faces", "audio", "sampler", "timeline"]
+    assert provenance.params["sampler"]["seed"] == provenance.seed == 77
+    assert provenance.seconds == 1.235
