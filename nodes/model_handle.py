@@ -81,7 +81,8 @@ class LoadedModel:
         self.load(CFG_BATCH)
         enough = max(1, int(CFG_BATCH * (MODELS["1.6"].resolution / self.spec.resolution) ** 2))
         to_come = self.unet.model_size() - self.unet.loaded_size()
-        free: Any = mm.get_free_memory(self.device) - mm.extra_reserved_memory() - to_come
+        available: Any = mm.get_free_memory(self.device)
+        free = available - mm.extra_reserved_memory() - to_come
         return BatchLimit(min(enough, max(1, int(free // self._clip_bytes))), "the UNet")
 
     def load(self, clips: int) -> None:

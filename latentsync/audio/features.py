@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..errors import AudioError, UsageError, check_choice
 from ..models.constants import AUDIO_POSITIONS, AUDIO_STATES, AUDIO_WIDTH, MEL_RATE
+from ..models.protocols import AudioEncoder
 from ..models.whisper import MEL_BINS, SEGMENT_MELS
 from ..tensor_buffer import TensorBuffer
 from ..video.timeline import Timeline

@@ -46,7 +46,7 @@ def lips(silence: Silence) -> tuple[LipTrack, list[range]]:
     clip = tiny_networks.Clip({"height": 180, "width": 240, "scale": 0.5, "frames": 80})
     track = FaceTrack(clip, clip.points(clip.frame_count))
     timeline = Timeline(Fraction(25), tuple(range(80)))
-    features = listened(silence)[0]
+    features = extracted(silence)[0]
     settings = SamplerSettings(seed=1, num_inference_steps=1, guidance_scale=1.0)
     samples = sampler.sample_windows(
         tiny_networks.unet("unet_tiny"), tiny_networks.vae(), track, features, timeline, settings, 64
