@@ -67,7 +67,7 @@ def prepare_driving_audio(
             "video's audio. Use a smaller offset."
         )
     count = max(int(audio.duration_seconds * SAMPLE_RATE + Fraction(1, 2)), MIN_SAMPLES)
-    log.info("The lips follow %r of %r", name, driving)
+    log.info("The lips follow %s: %r, resampled to %d Hz mono", name, driving, SAMPLE_RATE)
     samples = resample_blocks(_mono_blocks(driving, offset), driving.rate, SAMPLE_RATE, count)
     return DrivingAudio(samples, audio, driving is not audio, offset)
 

@@ -19,10 +19,10 @@ from tests.support.numbered_clip import make_clip, make_wav, tone
 def test_reader_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
     samples = tone(channels, rate).astype(np.int16)
     make_wav(tmp_path / "a.wav", samples, rate)
-    heard = read_audio(tmp_path / "a.wav")
-    assert heard.rate == rate
-    np.testing.assert_array_equal(heard.samples.numpy(), samples / np.float32(32768))
-    assert torch.equal(read_audio(BytesIO((tmp_path / "a.wav").read_bytes())).samples, heard.samples)
+    waveform = read_audio(tmp_path / "a.wav")
+    assert waveform.rate == rate
+    np.testing.assert_array_equal(waveform.samples.numpy(), samples / np.float32(32768))
+    assert torch.equal(read_audio(BytesIO((tmp_path / "a.wav").read_bytes())).samples, waveform.samples)
 
 
 @pytest.mark.parametrize(
@@ -36,16 +36,16 @@ def test_reader_wav_is_exact(tmp_path: Path, channels: int, rate: int) -> None:
     ],
 )
 def test_reader_decodes_compressed_audio(tmp_path: Path, name: str, codec: str, sample_format: str) -> None:
-    write_sound(tmp_path / name, codec, sample_format, tone(2, 48000).astype(np.int16))
-    heard = read_audio(tmp_path / name)
-    assert heard.rate == 48000
-    assert heard.samples.shape[0] == 2
-    assert abs(heard.samples.shape[1] - 48000) <= 1152, "within one frame of the longest, mp3's"
-    middle = heard.samples[:, 20000:30000]
-    assert torch.allclose(middle.abs().amax(dim=1), torch.tensor(0.5), atol=0.03), "lossy, but as loud"
+    write_audio(tmp_path / name, codec, sample_format, tone(2, 48000).astype(np.int16))
+    waveform = read_audio(tmp_path / name)
+    assert waveform.rate == 48000
+    assert waveform.samples.shape[0] == 2
+    assert abs(waveform.samples.shape[1] - 48000) <= 1152, "within one frame of the longest, mp3's"
+    middle = waveform.samples[:, 20000:30000]
+    assert torch.allclose(middle.abs().amax(dim=1), torch.tensor(0.5), atol=0.03), "lossy, but equally loud"
 
 
-def write_sound(path: Path, codec: str, sample_format: str, samples: np.ndarray) -> None:
+def write_audio(path: Path, codec: str, sample_format: str, samples: np.ndarray) -> None:
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=48000, layout="stereo")
         frame = av.AudioFrame.from_ndarray(
@@ -59,7 +59,7 @@ def write_sound(path: Path, codec: str, sample_format: str, samples: np.ndarray)
 
 def test_reader_names_file_without_audio(tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.mp4", range(5))
-    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "text.wav").write_text("no audio")
     make_wav(tmp_path / "empty.wav", np.zeros((1, 0)), 16000)
     for name, reason in {
         "clip.mp4": "has no audio",

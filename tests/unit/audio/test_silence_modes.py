@@ -25,7 +25,7 @@ from latentsync.video.timeline import Timeline
 from tests.support import procedural, tiny_networks
 
 RATE = waveform.SAMPLE_RATE
-PAUSE = slice(35, 65)  # of 2 s from 0.8 s on, in frames that no hang or lead reaches
+PAUSE = slice(35, 65)  # of 2 s from 0.8 s on, in frames that neither hold time nor lead time reach
 TALK = Waveform(
     torch.cat([torch.from_numpy(procedural.speech(s)) * g for s, g in ((0.8, 1), (2.0, 0), (0.4, 1))])[None], RATE
 )

@@ -27,7 +27,7 @@ def is_speech(samples: Tensor, hangover_s: float = HANGOVER_S, threshold_db: flo
 
 
 def words(*seconds: tuple[float, float], lasting: float) -> Tensor:
-    """Synthetic speech between these times, and silence elsewhere."""
+    """Speech-like audio between pairs of instants, and digital silence elsewhere."""
     samples = torch.zeros(round(lasting * RATE))
     for first, end in seconds:
         at = slice(round(first * RATE), round(end * RATE))
@@ -36,7 +36,7 @@ def words(*seconds: tuple[float, float], lasting: float) -> Tensor:
 
 
 def beneath(voice: Tensor, background: Tensor, decibels: float) -> Tensor:
-    """A voice with a background at this signal-to-noise ratio."""
+    """A voice over a background that is `decibels` below its level where it speaks."""
     level = voice[voice.abs() > 1e-3].square().mean().sqrt()
     return voice + background * (level / background.square().mean().sqrt() * 10 ** (-decibels / 20))
 
@@ -66,7 +66,7 @@ BACKGROUNDS = {"white noise": lambda count: tiny_networks.normal(1, count), "cho
 @pytest.mark.parametrize("background", BACKGROUNDS)
 def test_vad_follows_the_voice(background: str, decibels: int) -> None:
     if (background, decibels) == ("chords", 10):
-        pytest.skip("chords that are nearly as loud as the voice sound like one: wire the vocals alone")
+        pytest.skip("chords nearly as loud as the voice count as speech: use vocals")
     voice = words((1, 3), (5, 6.5), (8.5, 10), lasting=12)
     gate = is_speech(beneath(voice, BACKGROUNDS[background](len(voice)), decibels))
     for first, end in ((1, 3), (5, 6.5), (8.5, 10)):
@@ -106,7 +106,7 @@ def test_vad_ignores_digital_silence_as_noise_floor() -> None:
     samples = beneath(voice, tiny_networks.normal(3, len(voice)), 15)
     samples[5 * RATE : 6 * RATE] = 0
     gate = is_speech(samples)
-    assert share(gate, 6.2, 9.5) == 0, "noise after a second of nothing is still noise"
+    assert share(gate, 6.2, 9.5) == 0, "noise after a second of digital silence is still noise"
 
 
 def test_vad_noise_floor_follows_the_background() -> None:
@@ -156,7 +156,7 @@ def test_vad_follows_vocals_over_music(sentence: Waveform) -> None:
     loud = driven[: len(gate) * 160].view(-1, 160).square().mean(dim=1).sqrt().numpy() > 0.02
     assert gate[loud].all(), "every sounding part of the voice is speech"
     silent = ~loud
-    for around in range(1, 45):  # the hang and the lead, a decay, and a frame of the spectrum
+    for around in range(1, 45):  # hold time, lead time, a decay and a mel frame
         silent[around:] &= ~loud[:-around]
         silent[:-around] &= ~loud[around:]
     assert silent.sum() > 80, "the pauses between the phrases"

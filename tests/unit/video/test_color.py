@@ -1,4 +1,4 @@
-"""Frames of every bit depth give the same result."""
+"""Frames of every bit depth show the same picture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_color_16_bit_rounds_to_nearest_uint8() -> None:
 
 @pytest.mark.parametrize("depth", ["uint16", "float32"])
 def test_color_crop_and_blend_take_every_bit_depth(depth: str) -> None:
-    """The same face at the same place. Outside the face, a 16-bit frame keeps its own values."""
+    """The face lands in the same place, and a deep frame keeps its values around it."""
     random = np.random.default_rng(0)
     plain = random.integers(0, 256, (300, 300, 3), np.uint8)
     deep = plain.astype(np.uint16) * 257 if depth == "uint16" else plain.astype(np.float32) / 255
@@ -37,9 +37,9 @@ def test_color_crop_and_blend_take_every_bit_depth(depth: str) -> None:
     crops = [alignment.crop(frame, matrix, 256).astype(int) for frame in (plain, deep)]
     assert np.abs(crops[0] - crops[1]).max() <= 1, "the warp is cut off to whole levels"
     face = random.uniform(-1, 1, (3, 256, 256)).astype(np.float32)
-    one, other = box_blend.paste_box(plain, face, matrix), box_blend.paste_box(deep, face, matrix)
-    assert other.dtype == deep.dtype
-    same = (one == plain).all(axis=-1) & (other == deep).all(axis=-1)
+    shallow, pasted = box_blend.paste_box(plain, face, matrix), box_blend.paste_box(deep, face, matrix)
+    assert pasted.dtype == deep.dtype
+    same = (shallow == plain).all(axis=-1) & (pasted == deep).all(axis=-1)
     assert same[:20].all()
     assert not same.all()
-    assert np.abs(color.to_float32(other) * 255 - one).max() <= 1.01, "8 bits are cut off to whole levels"
+    assert np.abs(color.to_float32(pasted) * 255 - shallow).max() <= 1.01, "8 bits are cut off to whole levels"

@@ -1,4 +1,4 @@
-"""Media files of every kind: read exactly to the frame, or refused by name."""
+"""Media of many kinds: each is read exact to the frame, or refused by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def interlaced(path: Path) -> None:
 
 
 def two_streams(path: Path) -> None:
-    """A cover picture first, then the film. The film is the one to read."""
+    """Two video streams: the first one is read."""
     with av.open(str(path), "w", format="mp4") as out:
         film = out.add_stream("libx264", rate=25, options={"g": "10"})
         other = out.add_stream("libx264", rate=25)
@@ -114,7 +114,7 @@ def test_video_10_bit_stays_10_bit(tmp_path: Path) -> None:
     deep(tmp_path / "a.mkv")
     (frame,) = VideoFile(tmp_path / "a.mkv").read([3])
     assert frame.dtype == np.uint16
-    assert (frame % 257 != 0).any(), "there are levels between those of 8 bits"
+    assert (frame % 257 != 0).any(), "some values lie between those of 8 bits"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_video_mirrored_display_matrix(
 
 
 def test_video_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
-    """Frame 20 replaces frames 21 to 23. Every other frame is right in any order, and the count is exact."""
+    """Frame 20 replaces 21 to 23. Every other frame is right in any order, and the count is exact."""
     path = tmp_path / "damaged.mp4"
     make_clip(path, range(60), options={"bf": "0", "g": "12", "crf": "10"})
     data = bytearray(path.read_bytes())
@@ -154,12 +154,12 @@ def test_video_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
         shown[order] = numbers(video.read(indices))
     assert shown["up"][:24] + shown["up"][36:] == expected[:24] + expected[36:]
     assert shown["down"] == shown["up"][::-1]
-    (remark,) = video.warnings()
-    assert remark.startswith("damaged.mp4: 3 of 60 frames are damaged (the first is 21)")
+    (warning,) = video.warnings()
+    assert warning.startswith("damaged.mp4: 3 of 60 frames are damaged (the first is 21)")
 
 
 def test_video_damaged_start_is_reported(tmp_path: Path) -> None:
-    """The first good frame replaces the damaged frames before it."""
+    """The first good frame replaces the damaged ones before it."""
     path = tmp_path / "damaged.mkv"
     make_clip(path, range(20), codec="mjpeg", container="matroska", options={"qmin": "2"}, pixels="yuvj420p")
     data = bytearray(path.read_bytes())
@@ -183,7 +183,7 @@ def test_video_frames_before_first_keyframe_are_skipped(tmp_path: Path) -> None:
 
 
 def test_video_ping_pong_decodes_few_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice the length needs twice the decoding, even if a group of pictures exceeds the cache."""
+    """Twice the length takes twice the decoding, even if a GOP exceeds the cache."""
     from latentsync.video import container
 
     monkeypatch.setattr(decoder, "CACHE_BYTES", 10 * HEIGHT * WIDTH * 2)
@@ -204,7 +204,7 @@ def test_video_ping_pong_decodes_few_passes(tmp_path: Path, monkeypatch: pytest.
         video = VideoFile(tmp_path / "clip.mp4")
         assert numbers(video.read([*range(count), *range(count - 1, -1, -1)]))[-1] == 0
         costs.append(pictures / count)
-    assert max(costs) < 5, "forwards once; backwards a group of 30 in pieces of 10"
+    assert max(costs) < 5, "forwards once; backwards a GOP of 30 in parts of 10"
     assert all(b < 1.2 * a for a, b in pairwise(costs))
 
 
@@ -222,7 +222,7 @@ def test_video_truncated_file_is_refused(tmp_path: Path, name: str, container: s
 
 
 def test_video_recording_that_stops_is_complete(tmp_path: Path) -> None:
-    """A transport stream may end anywhere. Its frames are exact."""
+    """A transport stream may end anywhere, and what it holds is exact to the frame."""
     video = VideoFile(truncated(tmp_path / "cut.ts", "mpegts"))
     assert 50 < video.frame_count < 150
     assert numbers(video.read(range(video.frame_count - 1))) == list(range(video.frame_count - 1))
@@ -237,8 +237,8 @@ def test_video_b_frames_in_avi_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("channels", "rate"), [(1, 44100), (2, 44100), (2, 48000), (6, 48000)])
 def test_audio_keeps_channels_and_rate(tmp_path: Path, channels: int, rate: int) -> None:
     make_wav(tmp_path / "a.wav", tone(channels, rate), rate)
-    heard = read_audio(tmp_path / "a.wav")
-    assert (heard.samples.shape, heard.rate) == ((channels, rate), rate)
+    waveform = read_audio(tmp_path / "a.wav")
+    assert (waveform.samples.shape, waveform.rate) == ((channels, rate), rate)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_audio_keeps_channels_and_rate(tmp_path: Path, channels: int, rate: int)
     ],
 )
 def test_audio_lost_packet_is_silence(tmp_path: Path, name: str, codec: str, kind: str) -> None:
-    """Half a second is lost in the middle. The rest keeps its place within one or two codec frames."""
+    """Half a second is lost in the middle. The audio after it keeps its time, within a frame or two of the codec."""
     path = tmp_path / "whole.mka"
     with av.open(str(path), "w", format="matroska") as out:
         stream = out.add_stream(codec, rate=48000, layout="stereo")
@@ -265,14 +265,14 @@ def test_audio_lost_packet_is_silence(tmp_path: Path, name: str, codec: str, kin
                 if not 0.7 < packet.pts * packet.time_base < 1.2:
                     out.mux(packet)
         out.mux(stream.encode(None))
-    heard = read_audio(path)
-    assert heard.duration_seconds == pytest.approx(2.0, abs=0.06)
-    loud = heard.samples.abs().amax(dim=0)
+    waveform = read_audio(path)
+    assert waveform.duration_seconds == pytest.approx(2.0, abs=0.06)
+    loud = waveform.samples.abs().amax(dim=0)
     assert float(loud[int(0.85 * 48000) : int(1.1 * 48000)].max()) < 0.05
     assert float(loud[int(1.3 * 48000) : int(1.9 * 48000)].max()) > 0.4
 
 
-def no_sound(path: Path) -> None:
+def no_audio(path: Path) -> None:
     make_clip(path, range(5))
 
 
@@ -288,7 +288,7 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "name", "read", "error"),
     [
-        (no_sound, "mute.mp4", read_audio, AudioError),
+        (no_audio, "mute.mp4", read_audio, AudioError),
         (words, "words.mp3", read_audio, AudioError),
         (nothing, "nothing.wav", read_audio, AudioError),
         (words, "words.mov", VideoFile, MediaError),

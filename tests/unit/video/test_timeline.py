@@ -1,4 +1,4 @@
-"""Timelines: exact lengths and frame indices in every length mode."""
+"""Timelines: counts, order and windows, for every usual frame rate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ sample_rates = st.sampled_from([16000, 22050, 44100, 48000])
 
 @dataclass(frozen=True)
 class Clip:
-    """A source of constant rate without frames."""
+    """A source of constant frame rate without frames."""
 
     frame_count: int
     rate: Fraction
@@ -92,49 +92,51 @@ def test_ping_pong_by_hand() -> None:
 
 
 @given(lengths, rates, lengths, rates)
-def test_timeline_lasts_as_long_as_the_audio(held: int, source_rate: Fraction, wanted: int, rate: Fraction) -> None:
-    timeline = build_timeline(Clip(held, source_rate), wanted / rate, rate)
-    assert (timeline.frame_count, timeline.rate) == (wanted, rate)
-    assert timeline.duration_seconds == wanted / rate
-    assert all(0 <= i < held for i in timeline.source_index)
+def test_timeline_lasts_as_long_as_the_audio(
+    video_frames: int, source_rate: Fraction, audio_frames: int, rate: Fraction
+) -> None:
+    timeline = build_timeline(Clip(video_frames, source_rate), audio_frames / rate, rate)
+    assert (timeline.frame_count, timeline.rate) == (audio_frames, rate)
+    assert timeline.duration_seconds == audio_frames / rate
+    assert all(0 <= i < video_frames for i in timeline.source_index)
 
 
 @given(lengths, rates, lengths)
-def test_timeline_source_fps_shows_every_frame(held: int, rate: Fraction, wanted: int) -> None:
-    timeline = build_timeline(Clip(held, rate), wanted / rate, rate)
-    assert timeline.source_index == tuple(ping_pong(i, held) for i in range(wanted))
+def test_timeline_source_fps_shows_every_frame(video_frames: int, rate: Fraction, audio_frames: int) -> None:
+    timeline = build_timeline(Clip(video_frames, rate), audio_frames / rate, rate)
+    assert timeline.source_index == tuple(ping_pong(i, video_frames) for i in range(audio_frames))
 
 
 @given(lengths, rates)
-def test_timeline_first_pass_is_forward_and_on_time(held: int, source_rate: Fraction) -> None:
-    clip = Clip(held, source_rate)
-    shown = build_timeline(clip, clip.duration_seconds).source_index
-    assert list(shown) == sorted(shown)
-    for position, i in enumerate(shown[: held - 1]):
-        assert 0 <= position / MODEL_RATE - i / source_rate < 1 / source_rate or i == held - 1
+def test_timeline_first_pass_is_forward_and_on_time(video_frames: int, source_rate: Fraction) -> None:
+    clip = Clip(video_frames, source_rate)
+    indices = build_timeline(clip, clip.duration_seconds).source_index
+    assert list(indices) == sorted(indices)
+    for position, i in enumerate(indices[: video_frames - 1]):
+        assert 0 <= position / MODEL_RATE - i / source_rate < 1 / source_rate or i == video_frames - 1
 
 
 @given(st.lists(st.booleans(), max_size=80), st.integers(1, 20))
 def test_windows_cover_active_frames_once(active: list[bool], longest: int) -> None:
-    found = list(split_windows(active, longest))
-    assert [i for window in found for i in window] == [i for i, on in enumerate(active) if on]
-    assert all(1 <= len(window) <= longest for window in found)
-    for a, b in pairwise(found):
+    windows = list(split_windows(active, longest))
+    assert [i for window in windows for i in window] == [i for i, on in enumerate(active) if on]
+    assert all(1 <= len(window) <= longest for window in windows)
+    for a, b in pairwise(windows):
         assert len(a) == longest or a.stop < b.start, "only the last window of a run is short"
 
 
 @given(st.lists(st.integers(0, 2), max_size=80), st.integers(1, 20), st.data())
 def test_windows_with_overlap_cover_active_frames(active: list[int], longest: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, longest - 1))
-    found = list(split_windows(active, longest, overlap))
-    assert sorted({i for window in found for i in window}) == [i for i, on in enumerate(active) if on]
-    for window in found:
+    windows = list(split_windows(active, longest, overlap))
+    assert sorted({i for window in windows for i in window}) == [i for i, on in enumerate(active) if on]
+    for window in windows:
         assert 1 <= len(window) <= longest
         assert len({active[i] for i in window}) == 1, "no window goes across a change"
-    for a, b in pairwise(found):
+    for a, b in pairwise(windows):
         assert a.stop < b.stop, "each adds a frame"
         assert b.start >= a.stop or (a.stop - b.start == overlap and len(a) == longest)
-    assert overlap > 0 or found == list(split_windows(active, longest))
+    assert overlap > 0 or windows == list(split_windows(active, longest))
 
 
 def test_windows_with_overlap_by_hand() -> None:
@@ -168,43 +170,36 @@ def test_timeline_auto_keeps_supported_fps() -> None:
 
 @given(lengths, rates, lengths, sample_rates, modes, st.sampled_from(["auto", "25", "source"]))
 def test_timeline_length_is_exact_in_every_mode(
-    held: int, source_rate: Fraction, heard: int, hertz: int, mode: LengthMode, choice: str
+    video_frames: int, source_rate: Fraction, audio_frames: int, hertz: int, mode: LengthMode, choice: str
 ) -> None:
     rate = output_rate(source_rate, choice)
-    sound = Waveform(torch.zeros(1, round(heard / rate * hertz)), hertz)
-    clip = Clip(held, source_rate)
-    timeline = build_timeline(clip, sound.duration_seconds, rate, mode)
-    shown = num_frames(clip.duration_seconds, rate)
-    expected = {"video": shown, "shortest": min(shown, heard)}.get(mode, heard)
+    waveform = Waveform(torch.zeros(1, round(audio_frames / rate * hertz)), hertz)
+    clip = Clip(video_frames, source_rate)
+    timeline = build_timeline(clip, waveform.duration_seconds, rate, mode)
+    whole = num_frames(clip.duration_seconds, rate)
+    expected = {"video": whole, "shortest": min(whole, audio_frames)}.get(mode, audio_frames)
     assert (timeline.frame_count, timeline.rate) == (expected, rate)
-    assert timeline.sound_frames == min(expected, heard)
-    fitted = sound.fit_to(timeline.frame_count, timeline.rate)
+    assert timeline.sound_frames == min(expected, audio_frames)
+    fitted = waveform.fit_to(timeline.frame_count, timeline.rate)
     assert num_frames(fitted.duration_seconds, rate) == expected
     assert abs(fitted.duration_seconds - timeline.duration_seconds) <= Fraction(1, 2 * hertz), "half a sample"
-    assert fitted is sound or expected != heard, "sound that lasts as long is not touched"
+    assert fitted is waveform or expected != audio_frames, "a waveform of the right length is not copied"
 
 
 @given(lengths, rates, lengths, modes)
-def test_timeline_frames_are_exact_in_every_mode(held: int, rate: Fraction, heard: int, mode: LengthMode) -> None:
-    """At the source's frame rate, frame i of the output is frame f(i) of the source, as the mode defines f."""
-    timeline = build_timeline(Clip(held, rate), heard / rate, rate, mode)
-    meant = {
-        "ping-pong": lambda i: [*range(held), *reversed(range(held))][i % (2 * held)],
-        "loop": lambda i: i % held,
-        "hold": lambda i: min(i, held - 1),
+def test_timeline_frames_are_exact_in_every_mode(
+    video_frames: int, rate: Fraction, audio_frames: int, mode: LengthMode
+) -> None:
+    """At the frame rate of the source, the mode alone decides which frame each output frame shows."""
+    timeline = build_timeline(Clip(video_frames, rate), audio_frames / rate, rate, mode)
+    expected = {
+        "ping-pong": lambda i: [*range(video_frames), *reversed(range(video_frames))][i % (2 * video_frames)],
+        "loop": lambda i: i % video_frames,
+        "hold": lambda i: min(i, video_frames - 1),
     }.get(mode, lambda i: i)
-    assert timeline.source_index == tuple(meant(i) for i in range(timeline.frame_count))
+    assert timeline.source_index == tuple(expected(i) for i in range(timeline.frame_count))
 
 
 def test_timeline_other_modes_by_hand() -> None:
     assert [loop(i, 3) for i in range(8)] == [0, 1, 2, 0, 1, 2, 0, 1]
     assert [hold(i, 3) for i in range(5)] == [0, 1, 2, 2, 2]
-
-
-def test_timeline_cuts_or_pads_audio() -> None:
-    sound = Waveform(torch.ones(2, 44100), 44100)
-    longer = sound.fit_to(50, Fraction(25))
-    assert (longer.samples.shape, float(longer.samples.sum())) == ((2, 88200), 88200.0)
-    assert not longer.samples[:, 44100:].any()
-    shorter = sound.fit_to(5, Fraction(25))
-    assert shorter.samples.shape == (2, 8820)

@@ -1,4 +1,4 @@
-"""Reading videos: every frame shows its own number as a pattern of bars."""
+"""Reading frames: each carries its number as a pattern of bars, so the tests see which frame they got."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def test_video_file_constant_frame_rate(clip: Path) -> None:
     "order",
     [
         pytest.param([*range(60), *range(59, -1, -1), *range(20)], id="ping-pong"),
-        pytest.param([*range(59, -1, -3)], id="falling in steps"),
+        pytest.param([*range(59, -1, -3)], id="backwards in steps"),
         pytest.param([0, 0, 5, 5, 5, 40, 41, 59], id="repeats and skips"),
         pytest.param([*range(60), *range(60)], id="loop"),
-        pytest.param([31, 2, 58, 12, 11, 24, 23, 0, 59, 35], id="out of the blue"),
+        pytest.param([31, 2, 58, 12, 11, 24, 23, 0, 59, 35], id="random"),
     ],
 )
-@pytest.mark.parametrize("held_pictures", [1, 5, 1000])
+@pytest.mark.parametrize("cached_frames", [1, 5, 1000])
 def test_video_file_any_read_order(
-    clip: Path, order: list[int], held_pictures: int, monkeypatch: pytest.MonkeyPatch
+    clip: Path, order: list[int], cached_frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "CACHE_BYTES", held_pictures * HEIGHT * WIDTH * 2)
+    monkeypatch.setattr(decoder, "CACHE_BYTES", cached_frames * HEIGHT * WIDTH * 2)
     assert numbers(VideoFile(clip).read(iter(order))) == order
 
 
@@ -67,7 +67,7 @@ def test_video_file_backward_read_decodes_gop_once(clip: Path, monkeypatch: pyte
 
     monkeypatch.setattr(decoder.FrameReader, "_keep", counting)
     list(VideoFile(clip).read(range(59, -1, -1)))
-    assert len(decoded) <= 60 + 12, "each group once, and the last one again, since a single frame was asked for first"
+    assert len(decoded) <= 60 + 12, "each GOP once, and the last one again, because the first request is a single frame"
 
 
 def test_video_file_cache_stays_within_limit(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_video_file_variable_frame_rate(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(24), NTSC, Fraction(30), Fraction(50), NTSC * 2])
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
 def test_video_file_exact_frame_rates(tmp_path: Path, rate: Fraction, container: str) -> None:
-    """Matroska rounds timestamps to 1 ms and MPEG-TS to 1/90000 s; the rate is exact all the same."""
+    """Matroska rounds timestamps to 1 ms and MPEG-TS to 1/90000 s. The rate is still exact."""
     path = tmp_path / "clip"
     make_clip(path, range(120), tick=1 / rate, rate=rate, container=container)
     video = VideoFile(path)
@@ -231,14 +231,14 @@ def test_video_file_names_file_that_is_no_video(tmp_path: Path, clip: Path) -> N
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("this is no video\n" * 100)
     make_wav(tmp_path / "sound.wav", np.zeros((1, 1600)), 16000)
-    for path, found in {
+    for path, reason in {
         "missing.mp4": "does not exist",
         "empty.mp4": "cannot be opened as a video",
         "text.mp4": "cannot be opened as a video",
         "sound.wav": "has no video, only audio",
         ".": "folder",
     }.items():
-        with pytest.raises(MediaError, match=found) as caught:
+        with pytest.raises(MediaError, match=reason) as caught:
             VideoFile(tmp_path / path)
         assert (tmp_path / path).name in str(caught.value)
     with pytest.raises(MediaError, match="The media in memory cannot be opened"):
