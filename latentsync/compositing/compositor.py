@@ -15,6 +15,7 @@ from ..faces.alignment import track_matrices
 from ..models.constants import LATENT_SCALE
 from ..prefetch import prefetch
 from ..sampling.lip_track import LipTrack
+from ..video.frame_source import FrameSource
 from ..video.timeline import Timeline
 from .box_blend import to_crop_aspect
 from .color_match import ColorCorrection, ColorMatcher
@@ -50,7 +51,7 @@ def composite(
     """
     timeline = shared_timeline(speakers)
     source = speakers[0].face_track.source
-    protect_mask = ProtectMask(protect, source.frame_count, (source.height, source.width))
+    protect_mask = ProtectMask(protect, source)
     pasters = [_FacePaster(lips, settings) for lips in speakers]
     with closing(prefetch(source.read(timeline.source_index))) as originals:
         for start in range(0, timeline.frame_count, DECODE_FRAMES):
@@ -131,39 +132,42 @@ class ProtectMask:
     """Pixels of the original video that must stay unchanged.
 
     Args:
-        protect: float (1 or `frame_count`, H, W), 1 where the original pixels stay. None protects nothing.
-        frame_count: frames of the original video.
-        size: height and width of the original video.
+        protect: float (1 or source frames, H, W), 1 where the original pixels stay. None protects nothing.
+        source: the original video.
 
     Raises:
-        UsageError: the mask has another size or number of frames, or contains NaN or Inf.
+        UsageError: see `check_protect_mask`.
     """
 
-    def __init__(self, protect: np.ndarray | None, frame_count: int, size: tuple[int, int]) -> None:
+    def __init__(self, protect: np.ndarray | None, source: FrameSource) -> None:
+        if protect is not None:
+            check_protect_mask(protect, source)
         self._protect = protect
-        if protect is None:
-            return
-        if protect.ndim != 3:
-            raise UsageError(f'"protect_mask" must be masks x height x width, but has {protect.ndim} dimensions.')
-        masks, height, width = protect.shape
-        if (height, width) != size:
-            raise UsageError(
-                f'"protect_mask" is {width} x {height}, but the video is {size[1]} x {size[0]}. Resize the mask. '
-                f"Use one mask, or one for each of the {frame_count} frames."
-            )
-        if masks not in (1, frame_count):
-            raise UsageError(
-                f'"protect_mask" has {masks} masks, but the video has {frame_count} frames. '
-                f"Use one mask, or one for each of the {frame_count} frames."
-            )
-        if not all(np.isfinite(mask).all() for mask in protect):
-            raise UsageError('"protect_mask" contains NaN or Inf. Check the node that made it.')
 
     def opacity(self, source_frame: int) -> float | np.ndarray:
         """The largest opacity that a new face may have, in [0, 1]: one number, or float32 (H, W)."""
         if self._protect is None:
             return 1.0
         return 1 - self._protect[min(source_frame, len(self._protect) - 1)].astype(np.float32).clip(0, 1)
+
+
+def check_protect_mask(protect: np.ndarray, source: FrameSource) -> None:
+    """Raise UsageError if a mask has another size or number of frames than the video, or contains NaN or Inf."""
+    if protect.ndim != 3:
+        raise UsageError(f'"protect_mask" must be masks x height x width, but has {protect.ndim} dimensions.')
+    count, height, width = protect.shape
+    if (height, width) != (source.height, source.width):
+        raise UsageError(
+            f'"protect_mask" is {width} x {height}, but the video is {source.width} x {source.height}. '
+            f"Resize the mask. Use one mask, or one for each of the {source.frame_count} frames."
+        )
+    if count not in (1, source.frame_count):
+        raise UsageError(
+            f'"protect_mask" has {count} masks, but the video has {source.frame_count} frames. '
+            "Use one mask, or one for each frame."
+        )
+    if not all(np.isfinite(mask).all() for mask in protect):
+        raise UsageError('"protect_mask" contains NaN or Inf. Check the node that made it.')
 
 
 class _FacePaster:

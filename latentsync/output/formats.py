@@ -179,7 +179,7 @@ FORMATS = (
 
 def available_formats() -> tuple[Format, ...]:
     """The formats whose encoders this build of PyAV has."""
-    return tuple(row for row in FORMATS if _has_encoder(row.encoder) and _has_encoder(row.audio.encoder))
+    return tuple(format for format in FORMATS if _has_encoder(format.encoder) and _has_encoder(format.audio.encoder))
 
 
 def format_named(name: str) -> Format:
@@ -188,7 +188,7 @@ def format_named(name: str) -> Format:
     Raises:
         UsageError: no such format, or this build of PyAV cannot write it.
     """
-    formats = {row.name: row for row in available_formats()}
+    formats = {format.name: format for format in available_formats()}
     if name not in formats:
         raise UsageError(f'Format "{name}" is not available. Choose one of {", ".join(formats)}.')
     return formats[name]
@@ -201,11 +201,11 @@ def format_for_suffix(suffix: str) -> Format:
         UsageError: no such format, or this build of PyAV cannot write it.
     """
     formats = available_formats()
-    for row in formats:
-        if row.suffix == suffix.lower():
-            return row
+    for format in formats:
+        if format.suffix == suffix.lower():
+            return format
     name = f'a file name that ends in "{suffix}"' if suffix else "a file name without a suffix"
-    suffixes = ", ".join(dict.fromkeys(row.suffix for row in formats))
+    suffixes = ", ".join(dict.fromkeys(format.suffix for format in formats))
     raise UsageError(f"No video can be written under {name}. Use one of {suffixes}.")
 
 

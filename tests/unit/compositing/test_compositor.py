@@ -140,14 +140,15 @@ def test_protect_mask_of_other_size_is_refused(clip: Clip, shape: tuple[int, ...
 
 
 def test_protect_mask_gives_opacity_of_its_frame() -> None:
-    assert ProtectMask(None, 2, (1, 1)).opacity(1) == 1
+    source = Clip(np.zeros((2, 1, 1, 3), np.uint8))
+    assert ProtectMask(None, source).opacity(1) == 1
     protect = np.array([0.25, 2], np.float16).reshape(2, 1, 1)
-    mask = ProtectMask(protect, 2, (1, 1))
+    mask = ProtectMask(protect, source)
     np.testing.assert_array_equal(mask.opacity(0), [[0.75]])
     np.testing.assert_array_equal(mask.opacity(1), [[0]])
-    np.testing.assert_array_equal(ProtectMask(protect[:1], 2, (1, 1)).opacity(1), [[0.75]])
+    np.testing.assert_array_equal(ProtectMask(protect[:1], source).opacity(1), [[0.75]])
     with pytest.raises(UsageError, match="NaN or Inf"):
-        ProtectMask(np.full((1, 1, 1), np.nan), 2, (1, 1))
+        ProtectMask(np.full((1, 1, 1), np.nan), source)
 
 
 def test_compositor_nan_face_names_its_frame_and_cause(clip: Clip) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +17,11 @@ from skimage.data import astronaut
 from latentsync.audio.reader import read_audio
 from latentsync.audio.waveform import Waveform
 from latentsync.errors import AudioError, MediaError, UsageError
-from latentsync.output.formats import H264, Format, available_formats, format_for_suffix, format_named
-from latentsync.output.video_writer import VideoWriter
-from latentsync.video.color import ColorSpace, to_uint8
+from latentsync.output.formats import FORMATS, H264, Format, available_formats, format_for_suffix, format_named
+from latentsync.output.video_writer import VideoWriter, check_audio_codec, to_video_frame
+from latentsync.video.color import BT709, ColorSpace, to_uint8
 from latentsync.video.video_file import VideoFile
+from tests.support.encoder_pixels import visible_bytes
 
 NTSC = Fraction(30000, 1001)
 AAC_FRAME_SAMPLES = 1024
@@ -50,7 +52,9 @@ def test_writer_frames_and_rate(tmp_path: Path, rate: Fraction) -> None:
     assert (video.frame_count, video.rate, video.height, video.width) == (40, rate, 48, 64)
     assert video.duration_seconds == 40 / rate
     for number, frame in enumerate(video.read(range(40))):
-        assert abs(frame.astype(int) - picture(number)).mean() < 2, "nearer to it than to the next, 4 levels away"
+        assert abs(frame.astype(int) - picture(number)).mean() < 2, (
+            "closer to its image than to the next, 4 levels away"
+        )
     assert files(tmp_path) == ["out.mp4"]
 
 
@@ -93,14 +97,14 @@ def test_writer_audio_keeps_its_length(tmp_path: Path, channels: int, rate: int,
     with VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=waveform) as writer:
         for number in range(25):
             writer.write(picture(number))
-    heard = read_audio(tmp_path / "out.mp4")
-    assert (heard.rate, heard.samples.shape[0]) == (rate, channels)
-    assert abs(heard.samples.shape[1] - waveform.samples.shape[1]) < AAC_FRAME_SAMPLES
+    audio = read_audio(tmp_path / "out.mp4")
+    assert (audio.rate, audio.samples.shape[0]) == (rate, channels)
+    assert abs(audio.samples.shape[1] - waveform.samples.shape[1]) < AAC_FRAME_SAMPLES
     assert VideoFile(tmp_path / "out.mp4").frame_count == 25
     if seconds >= 1:
         start, stop = rate // 4, rate // 2
-        lost = heard.samples[:1, start:stop] - waveform.samples[:1, start:stop]
-        assert lost.abs().mean() < 0.05, "in step: a shift of half a frame would cost 0.3"
+        lost = audio.samples[:1, start:stop] - waveform.samples[:1, start:stop]
+        assert lost.abs().mean() < 0.05, "a shift of half a frame would cost 0.3"
 
 
 def test_writer_interleaves_audio(tmp_path: Path) -> None:
@@ -115,7 +119,7 @@ def test_writer_interleaves_audio(tmp_path: Path) -> None:
         for packet in container.demux():
             if packet.size:
                 places[packet.stream.type].append((float(packet.dts * packet.time_base), packet.pos))
-    spans = {kind: (min(p for _, p in found), max(p for _, p in found)) for kind, found in places.items()}
+    spans = {kind: (min(p for _, p in packets), max(p for _, p in packets)) for kind, packets in places.items()}
     assert spans["audio"][0] < spans["video"][1]
     assert spans["video"][0] < spans["audio"][1]
 
@@ -134,7 +138,7 @@ def write_and_fail(path: Path, failure: type[BaseException]) -> None:
     with VideoWriter(path, rate=Fraction(25), height=48, width=64, waveform=tone(1, 16000, 1.0)) as writer:
         for number in range(10):
             writer.write(picture(number))
-        assert len([name for name in files(path.parent) if name != path.name]) == 1, "one temporary file beside it"
+        assert len([name for name in files(path.parent) if name != path.name]) == 1, "one temporary file"
         raise failure
 
 
@@ -170,7 +174,7 @@ def test_writer_two_of_one_name(tmp_path: Path) -> None:
 
 def test_writer_without_frames_is_an_error(tmp_path: Path) -> None:
     with (
-        pytest.raises(MediaError, match=r"out.mp4: no frame was written"),
+        pytest.raises(MediaError, match=r"out.mp4 received no frame"),
         VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64),
     ):
         pass
@@ -179,7 +183,7 @@ def test_writer_without_frames_is_an_error(tmp_path: Path) -> None:
 
 def test_writer_other_frame_size_is_an_error(tmp_path: Path) -> None:
     with (
-        pytest.raises(MediaError, match=r"\(48, 64, 3\) were announced, not of \(48, 66, 3\)"),
+        pytest.raises(MediaError, match=r"Internal error: out.mp4 needs frames of \(48, 64, 3\), not \(48, 66, 3\)"),
         VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64) as writer,
     ):
         writer.write(picture(0, 48, 66))
@@ -219,58 +223,58 @@ def test_writer_names_value_it_cannot_write(tmp_path: Path) -> None:
             VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64, waveform=waveform)
 
 
-def write(path: Path, form: Format, frames: Iterable[np.ndarray], **more: Any) -> Path:
+def write(path: Path, format: Format, frames: Iterable[np.ndarray], **options: Any) -> Path:
     frames = list(frames)
     height, width = frames[0].shape[:2]
-    with VideoWriter(path, form=form, height=height, width=width, **({"rate": NTSC} | more)) as writer:
+    with VideoWriter(path, format=format, height=height, width=width, **({"rate": NTSC} | options)) as writer:
         for frame in frames:
             writer.write(frame)
     return path
 
 
-@pytest.mark.parametrize("form", available_formats(), ids=str)
+@pytest.mark.parametrize("format", available_formats(), ids=str)
 @pytest.mark.parametrize("size", [(48, 64), (49, 65)])
-def test_writer_every_format_is_read_back(tmp_path: Path, form: Format, size: tuple[int, int]) -> None:
-    if size[0] % 2 and not form.odd_pixels:
+def test_writer_every_format_is_read_back(tmp_path: Path, format: Format, size: tuple[int, int]) -> None:
+    if size[0] % 2 and not format.odd_pix_fmt:
         with pytest.raises(UsageError, match="odd size 65 x 49"):
-            write(tmp_path / f"out{form.suffix}", form, [picture(0, *size)])
+            write(tmp_path / f"out{format.suffix}", format, [picture(0, *size)])
         return
     waveform = tone(2, 44100, 1.7)
     tags = {"prompt": '{"1": {}}', "comment": "made of this and that"}
     path = write(
-        tmp_path / f"out{form.suffix}", form, [picture(i, *size) for i in range(40)], waveform=waveform, tags=tags
+        tmp_path / f"out{format.suffix}", format, [picture(i, *size) for i in range(40)], waveform=waveform, tags=tags
     )
-    video, heard = VideoFile(path), read_audio(path)
+    video, audio = VideoFile(path), read_audio(path)
     assert (video.frame_count, video.rate, video.height, video.width) == (40, NTSC, *size)
     for number, frame in enumerate(video.read(range(40))):
         off = abs(to_uint8(frame).astype(int) - picture(number, *size)).mean()
-        assert off < 2, "nearer to it than to the next, 4 levels away"
-    # lossy sound ends with a whole frame of its codec (AAC's has 1024 samples); the others end to the sample
-    lossy = AAC_FRAME_SAMPLES / 44100 if form.sound.bits_per_second else 0
-    assert abs(heard.duration_seconds - waveform.duration_seconds) <= lossy
-    assert heard.samples.shape[0] == 2
+        assert off < 2, "closer to its image than to the next, 4 levels away"
+    # Lossy audio ends with a full frame of its codec, 1024 samples for AAC. Lossless audio is exact.
+    lossy = AAC_FRAME_SAMPLES / 44100 if format.audio.bits_per_second else 0
+    assert abs(audio.duration_seconds - waveform.duration_seconds) <= lossy
+    assert audio.samples.shape[0] == 2
     with av.open(str(path)) as container:
         written = {name.lower(): value for name, value in container.metadata.items()}
         context = container.streams.video[0].codec_context
         assert (context.color_primaries, context.color_trc) == (1, 1)
-        assert context.colorspace == (0 if form.encoder == "ffv1" else 1)
+        assert context.colorspace == (0 if format.encoder == "ffv1" else 1)
     assert {name: written.get(name) for name in tags} == tags
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("form", available_formats(), ids=str)
-def test_writer_short_clip_is_complete(tmp_path: Path, form: Format, count: int) -> None:
+@pytest.mark.parametrize("format", available_formats(), ids=str)
+def test_writer_short_clip_is_complete(tmp_path: Path, format: Format, count: int) -> None:
     """Ten times, because x265 takes the decoding times of so few frames from uninitialized memory."""
     for _ in range(10):
-        path = write(tmp_path / f"out{form.suffix}", form, [picture(i) for i in range(count)])
+        path = write(tmp_path / f"out{format.suffix}", format, [picture(i) for i in range(count)])
         assert VideoFile(path).frame_count == count
 
 
 @pytest.mark.parametrize(
-    "form", [form for form in available_formats() if form.suffix in (".mp4", ".mov")], ids=lambda f: f.name
+    "format", [format for format in available_formats() if format.suffix in (".mp4", ".mov")], ids=lambda f: f.name
 )
-def test_writer_file_plays_before_it_is_complete(tmp_path: Path, form: Format) -> None:
-    data = write(tmp_path / f"out{form.suffix}", form, [picture(0)]).read_bytes()
+def test_writer_file_plays_before_it_is_complete(tmp_path: Path, format: Format) -> None:
+    data = write(tmp_path / f"out{format.suffix}", format, [picture(0)]).read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
 
 
@@ -287,29 +291,29 @@ def test_writer_ffv1_is_lossless(tmp_path: Path, dtype: type, channels: int) -> 
     with av.open(str(path)) as container:
         read = [frame.to_ndarray(format=pixels) for frame in container.decode(video=0)]
     np.testing.assert_array_equal(np.stack(read), frames)
-    heard = read_audio(path)
-    assert heard.rate == 22050
-    assert torch.equal(heard.samples, waveform.samples)
+    audio = read_audio(path)
+    assert audio.rate == 22050
+    assert torch.equal(audio.samples, waveform.samples)
 
 
-@pytest.mark.parametrize("form", [form for form in available_formats() if form.alpha_pixels], ids=str)
-def test_writer_keeps_alpha(tmp_path: Path, form: Format) -> None:
+@pytest.mark.parametrize("format", [format for format in available_formats() if format.alpha_pix_fmt], ids=str)
+def test_writer_keeps_alpha(tmp_path: Path, format: Format) -> None:
     alpha = np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None].repeat(48, axis=0)
     frames = [np.concatenate([picture(i), alpha], axis=-1) for i in range(3)]
-    path = write(tmp_path / f"out{form.suffix}", form, frames)
+    path = write(tmp_path / f"out{format.suffix}", format, frames)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        decoder = av.CodecContext.create("libvpx-vp9", "r") if form.encoder == "libvpx-vp9" else stream.codec_context
+        decoder = av.CodecContext.create("libvpx-vp9", "r") if format.encoder == "libvpx-vp9" else stream.codec_context
         packets = list(container.demux(stream))
-    kept = [frame.to_ndarray(format="rgba")[..., 3] for packet in packets for frame in decoder.decode(packet)]
-    assert len(kept) == 3
-    assert abs(kept[1].astype(int) - alpha[..., 0]).max() <= 4, "lossy codecs"
+    alphas = [frame.to_ndarray(format="rgba")[..., 3] for packet in packets for frame in decoder.decode(packet)]
+    assert len(alphas) == 3
+    assert abs(alphas[1].astype(int) - alpha[..., 0]).max() <= 4, "lossy codecs"
 
 
-@pytest.mark.parametrize("form", [form for form in available_formats() if not form.alpha_pixels], ids=str)
-def test_writer_refuses_alpha_format_cannot_hold(tmp_path: Path, form: Format) -> None:
+@pytest.mark.parametrize("format", [format for format in available_formats() if not format.alpha_pix_fmt], ids=str)
+def test_writer_refuses_alpha_format_cannot_hold(tmp_path: Path, format: Format) -> None:
     with pytest.raises(UsageError, match="cannot hold alpha"):
-        write(tmp_path / f"out{form.suffix}", form, [np.zeros((48, 64, 4), np.uint8)])
+        write(tmp_path / f"out{format.suffix}", format, [np.zeros((48, 64, 4), np.uint8)])
     assert files(tmp_path) == []
 
 
@@ -325,11 +329,11 @@ def test_writer_writes_10_bits(tmp_path: Path, name: str) -> None:
 
 def test_writer_accepts_any_sample_rate(tmp_path: Path) -> None:
     for name in ("mp4 h264", "webm vp9"):
-        form = format_named(name)
-        path = write(tmp_path / f"out{form.suffix}", form, [picture(0)] * 30, waveform=tone(1, 12345, 1.0))
-        heard = read_audio(path)
-        assert heard.rate == 48000
-        assert float(heard.duration_seconds) == pytest.approx(1, abs=AAC_FRAME_SAMPLES / 48000)
+        format = format_named(name)
+        path = write(tmp_path / f"out{format.suffix}", format, [picture(0)] * 30, waveform=tone(1, 12345, 1.0))
+        audio = read_audio(path)
+        assert audio.rate == 48000
+        assert float(audio.duration_seconds) == pytest.approx(1, abs=AAC_FRAME_SAMPLES / 48000)
 
 
 def test_writer_carries_source_colors(tmp_path: Path) -> None:
@@ -352,7 +356,7 @@ def test_writer_colors_survive_read_and_write(tmp_path: Path, color: ColorSpace)
     assert first.color == color
     again = VideoFile(write(tmp_path / "b.mp4", H264, first.read([0]), color=first.color, crf=1))
     assert again.color == color
-    assert abs(next(again.read([0])).astype(int) - picture(5)).max() <= 4, "two roundings to 8 bits of luma and chroma"
+    assert abs(next(again.read([0])).astype(int) - picture(5)).max() <= 4, "luma and chroma are rounded to 8 bits twice"
 
 
 def test_writer_untagged_source_is_bt709() -> None:
@@ -361,7 +365,7 @@ def test_writer_untagged_source_is_bt709() -> None:
 
 
 def test_writer_default_quality_equals_plain_encode(tmp_path: Path) -> None:
-    """Against x264 at the same crf through PyAV alone."""
+    """Compare with x264 at the same crf through PyAV alone."""
     photograph = astronaut()
     frames = [np.ascontiguousarray(photograph[i : i + 240, 100:420]) for i in range(10)]
     write(tmp_path / "out.mp4", H264, frames)
@@ -378,15 +382,44 @@ def test_writer_default_quality_equals_plain_encode(tmp_path: Path) -> None:
     assert ours > plain - 0.5
 
 
-def psnr(made: np.ndarray, given: np.ndarray) -> float:
+def psnr(decoded: np.ndarray, original: np.ndarray) -> float:
     """Peak signal to noise in dB."""
-    return float(10 * np.log10(255**2 / np.mean((made.astype(float) - given) ** 2)))
+    return float(10 * np.log10(255**2 / np.mean((decoded.astype(float) - original) ** 2)))
 
 
 def test_formats_are_found_by_name_and_suffix() -> None:
     assert format_for_suffix(".MP4") is H264
     assert {format_for_suffix(suffix).suffix for suffix in (".webm", ".mov", ".mkv")} == {".webm", ".mov", ".mkv"}
-    with pytest.raises(UsageError, match=r"ends in '\.avi': use one of \.mp4"):
+    with pytest.raises(UsageError, match=r'ends in "\.avi". Use one of \.mp4'):
         format_for_suffix(".avi")
-    with pytest.raises(UsageError, match="no format 'gif' here: choose one of mp4 h264"):
+    with pytest.raises(UsageError, match=r'"gif" is not available. Choose one of mp4 h264'):
         format_named("gif")
+
+
+def test_every_format_is_available() -> None:
+    assert available_formats() == FORMATS, "PyAV's wheels have all of these encoders"
+
+
+def test_audio_codec_check_names_channels_and_remedy() -> None:
+    check_audio_codec(tone(2, 48000, 1), H264.audio)
+    with pytest.raises(AudioError, match=r"aac supports 1, 2, .* audio channels, not 7\. Convert the recording"):
+        check_audio_codec(tone(7, 48000, 1), H264.audio)
+    with pytest.raises(AudioError, match="audio is empty"):
+        check_audio_codec(tone(1, 48000, 0), H264.audio)
+
+
+def test_writer_logs_codec_and_resampling(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "latentsync"):
+        write(tmp_path / "out.mp4", H264, [picture(0)], waveform=tone(1, 12345, 0.1))
+    assert "resampling the audio from 12345 Hz to 48000 Hz for aac" in caplog.messages
+    assert "writing out.mp4: libx264 as yuv420p, 64 x 48 at 30000/1001 fps" in caplog.messages
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_writer_gives_the_encoder_equal_pixels(format: Format, dtype: type) -> None:
+    """Twenty times, because swscale with several threads corrupts pixels now and then."""
+    frame = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (234, 310, 3), dtype)
+    pix_fmt = format.pix_fmt_for(234, 310, alpha=False, high_depth=dtype == np.uint16)
+    planes = {visible_bytes(to_video_frame(frame, pix_fmt, BT709)) for _ in range(20)}
+    assert len(planes) == 1
