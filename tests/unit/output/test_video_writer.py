@@ -292,7 +292,7 @@ def test_writer_ffv1_is_lossless(tmp_path: Path, dtype: type, channels: int) -> 
     assert torch.equal(heard.samples, waveform.samples)
 
 
-@pytest.mark.parametrize("form", [form for form in available_formats() if form.alpha_pixels], ids=str)
+@pytest.mark.parametrize("form", [form for form in available_formats() if form.alpha_pix_fmt], ids=str)
 def test_writer_keeps_alpha(tmp_path: Path, form: Format) -> None:
     alpha = np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None].repeat(48, axis=0)
     frames = [np.concatenate([picture(i), alpha], axis=-1) for i in range(3)]
@@ -306,7 +306,7 @@ def test_writer_keeps_alpha(tmp_path: Path, form: Format) -> None:
     assert abs(kept[1].astype(int) - alpha[..., 0]).max() <= 4, "lossy codecs"
 
 
-@pytest.mark.parametrize("form", [form for form in available_formats() if not form.alpha_pixels], ids=str)
+@pytest.mark.parametrize("form", [form for form in available_formats() if not form.alpha_pix_fmt], ids=str)
 def test_writer_refuses_alpha_format_cannot_hold(tmp_path: Path, form: Format) -> None:
     with pytest.raises(UsageError, match="cannot hold alpha"):
         write(tmp_path / f"out{form.suffix}", form, [np.zeros((48, 64, 4), np.uint8)])
