@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from latentsync import tensor_buffer
 from latentsync.cli import run
 from latentsync.cli.main import main
 from latentsync.errors import MediaError, StorageError
 from latentsync.tensor_buffer import TensorBuffer
 from latentsync.video.video_file import VideoFile
-from latentsync.weights import loader, tensor_buffer
+from latentsync.weights import loader
 from tests.support.broken_weights import UNET
 from tests.support.numbered_clip import make_clip, packets
 from tests.support.scene import Scene

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from latentsync.claim import claimed, part_of
 from latentsync.cli.main import main
+from latentsync.fileio import temp_path
+from latentsync.output.output_path import reserve_path
 from tests.support.cli_process import await_stage, begun, check_after_a_kill, check_no_room
 from tests.support.paths import REPOSITORY
 from tests.support.scene import Scene
@@ -29,14 +30,13 @@ def test_killed_run_leaves_no_half_file(scene: Scene, stage: str) -> None:
 
 def test_stale_temp_files_are_removed_active_ones_kept(scene: Scene) -> None:
     """One folder holds files of a killed run, of a running one, and a user's file with a similar name."""
-    with claimed([scene.folder / "living.mp4"]):
-        living = part_of(scene.folder / "living.mp4")
+    with reserve_path([scene.folder / "living.mp4"]):
+        living = temp_path(scene.folder / "living.mp4")
         living.touch()
-        dead = part_of(scene.folder / "dead.webm")
+        dead = living.with_name(living.name.replace(f"-{os.getpid()}-", f"-{os.getpid()}-1"))  # an earlier process
         dead.touch()
-        (scene.folder / ".dead.latentsync.lock").touch()
         own = scene.written(".notes.part.txt", "mine")
-        with claimed([scene.output]):
+        with reserve_path([scene.output]):
             assert not dead.exists()
             assert living.exists()
     assert own.exists()
@@ -45,10 +45,10 @@ def test_stale_temp_files_are_removed_active_ones_kept(scene: Scene) -> None:
 
 
 def test_second_run_of_same_output_is_refused(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    with claimed([scene.output]):
+    with reserve_path([scene.output]):
         assert main(scene.run()) == 1
     said = capsys.readouterr().err
-    assert "out.mp4: another run is writing it" in said
+    assert "out.mp4: another run is writing this file" in said
     assert main(scene.run()) == 0
 
 

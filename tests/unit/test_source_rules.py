@@ -72,7 +72,7 @@ def test_import_is_silent_and_loads_no_heavy_library() -> None:
         f"spec = importlib.util.spec_from_file_location('pack', r'{REPOSITORY / '__init__.py'}',"
         f" submodule_search_locations=[r'{REPOSITORY}'])\n"
         "pack = importlib.util.module_from_spec(spec); sys.modules['pack'] = pack; spec.loader.exec_module(pack)\n"
-        "import latentsync, latentsync.hub, latentsync.weights.catalog\n"
+        "import latentsync, latentsync.weights.locate, latentsync.weights.catalog\n"
         "heavy = {'torch', 'cv2', 'mediapipe', 'whisper', 'diffusers', 'av', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(f'loaded at import: {sorted(heavy)}' if heavy else 0)\n"
     )

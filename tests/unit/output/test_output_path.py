@@ -13,8 +13,7 @@ import pytest
 from latentsync.errors import MediaError
 from latentsync.fileio import temp_path
 from latentsync.output.output_path import reserve_path
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.support.paths import REPOSITORY
 
 HOLD = """
 import sys

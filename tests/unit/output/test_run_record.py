@@ -30,8 +30,8 @@ from latentsync.output.run_record import (
     tags,
 )
 from latentsync.video.frame_source import ImageBatch
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SCHEMA = json.loads((REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
 
 KILLED = """
@@ -39,7 +39,7 @@ import os
 import sys
 from pathlib import Path
 from latentsync.output.output_path import reserve_path
-from latentsync.record import Recorder, RunRecord
+from latentsync.output.run_record import Recorder, RunRecord
 Path.replace = lambda *_: os._exit(9)  # as if killed before the record is whole
 with reserve_path([Path(sys.argv[1])]), Recorder(Path(sys.argv[1]), RunRecord()):
     pass

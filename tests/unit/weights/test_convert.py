@@ -18,8 +18,7 @@ from latentsync.progress import Progress, run
 from latentsync.weights import catalog, loader, locate, metadata, random_init
 from latentsync.weights.convert import PRECISIONS, convert
 from tests.support import tiny_networks
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.support.paths import REPOSITORY
 
 PEAK = """
 import sys

@@ -232,7 +232,7 @@ import sys
 from pathlib import Path
 from huggingface_hub import constants
 from latentsync.weights.download import download_file
-from latentsync.spec import WeightFile
+from latentsync.weights.catalog import WeightFile
 constants.DOWNLOAD_CHUNK_SIZE = 65536
 url, path, size, digest = sys.argv[1:]
 for step in download_file(WeightFile("latentsync/tiny.pt", url, int(size), digest, "MIT"), Path(path)):

@@ -16,7 +16,6 @@ from latentsync import fileio
 from latentsync.fileio import atomic_write, claim, remove_stale_files, sha256_file, temp_path
 from latentsync.progress import run
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 CONTENT = bytes(range(256)) * 8
 
 
