@@ -105,11 +105,11 @@ def read_mask(path: Path, source: FrameSource) -> np.ndarray:
     """
     import numpy as np
 
-    from ..compositing.compositor import ProtectMask
+    from ..compositing.compositor import check_protect_mask
     from ..video.color import to_float32
     from ..video.video_file import VideoFile
 
     file = VideoFile(path)
     mask = np.stack([to_float32(frame).mean(axis=-1) for frame in file.read(range(file.frame_count))])
-    ProtectMask(mask, source.frame_count, (source.height, source.width))  # refuses a mask that does not fit
+    check_protect_mask(mask, source)
     return mask

@@ -159,7 +159,7 @@ def test_compositor_nan_face_names_its_frame_and_cause(clip: Clip) -> None:
 
 
 def test_lip_track_with_wrong_number_of_crops_is_refused(clip: Clip) -> None:
-    with pytest.raises(UsageError, match="5 crops were taken out"):
+    with pytest.raises(UsageError, match="5 face crops were taken out"):
         replace(speaker(clip, 0), crops=torch.zeros(2, 8, 8, 3))
 
 
