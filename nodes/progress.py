@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import comfy.model_management as mm
 import comfy.utils
@@ -22,17 +22,20 @@ END: Any = object()
 def with_progress(items: Iterator[T], stage: str, total: int) -> Iterator[T]:  # noqa: ARG001 - one stage a node
     """Pass items on, move the node's progress bar, and stop when the user cancels: a `progress.ShowProgress`.
 
+    `items` is a generator. It is closed at the end, so that a cancelled run keeps no file open.
+
     Raises:
         OutOfMemoryError: see `with_oom_message`.
     """
     bar = comfy.utils.ProgressBar(total)
-    for done in count(1):
-        item = with_oom_message(lambda: next(items, END))
-        if item is END:
-            return
-        mm.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total)
-        yield item
+    with closing(cast("Generator[T, None, None]", items)):
+        for done in count(1):
+            item = with_oom_message(lambda: next(items, END))
+            if item is END:
+                return
+            mm.throw_exception_if_processing_interrupted()
+            bar.update_absolute(done, total)
+            yield item
 
 
 def with_oom_message(work: Callable[[], T]) -> T:
