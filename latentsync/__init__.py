@@ -5,8 +5,8 @@ Names are imported on first use, so that `import latentsync` loads neither torch
 
 from __future__ import annotations
 
-import importlib
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,4 +71,6 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    from . import pipeline  # noqa: F401 - imports every module of _HOME
+
+    return getattr(sys.modules[f"{__name__}.{_HOME[name]}"], name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("device")
-    group.add_argument("--device", help="such as cuda, cuda:1, mps or cpu; default: the accelerator that torch finds")
+    group.add_argument("--device", help="such as cuda:1, mps or cpu; default: the accelerator that torch finds")
     group.add_argument(
         "--precision",
         choices=("auto", *PRECISIONS),
@@ -53,12 +54,11 @@ def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
     """
     if precision != "auto":
         return PRECISIONS[precision]
-    dtype = torch.float16
-    if device.type == "cpu":
-        dtype = torch.float32
-    elif device.type == "cuda" and torch.version.hip is None:
-        properties = torch.cuda.get_device_properties(device)
-        if properties.major < 7 or "GTX 16" in properties.name:
-            dtype = torch.float32
+    dtype = torch.float32
+    if device.type != "cpu":
+        backend = torch.get_device_module(device)
+        properties: Any = backend.get_device_properties(device) if hasattr(backend, "get_device_properties") else None
+        is_slow = torch.version.hip is None and getattr(properties, "major", 9) < 7
+        dtype = torch.float32 if is_slow or "GTX 16" in getattr(properties, "name", "") else torch.float16
     log.info("Running on %s in %s", device, dtype)
     return dtype

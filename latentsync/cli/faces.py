@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import UsageError, cannot_write
 from ..weights.locate import folders_in, require
 from . import options
 
@@ -96,4 +96,7 @@ def _write_crops(identities: Identities, path: Path) -> None:
         return
     picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX)))
     with reserve_path([path]):
-        atomic_write(path, picture)
+        try:
+            atomic_write(path, picture)
+        except OSError as error:
+            raise cannot_write(path, error) from error

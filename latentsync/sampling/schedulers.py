@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any, Protocol
 
 import torch
@@ -74,7 +73,7 @@ class DiffusersScheduler:
     """A scheduler of diffusers with Stable Diffusion 1.x's noise levels. It ends at zero noise.
 
     Args:
-        class_path: module and class in `diffusers.schedulers`.
+        name: of the class in diffusers.
         num_inference_steps: 1 to 1000.
         options: of that class.
 
@@ -82,10 +81,11 @@ class DiffusersScheduler:
         DependencyError: diffusers cannot be imported.
     """
 
-    def __init__(self, class_path: str, num_inference_steps: int, **options: object) -> None:
-        module, _, name = class_path.partition(".")
+    def __init__(self, name: str, num_inference_steps: int, **options: object) -> None:
         try:
-            scheduler_class = getattr(import_module(f"diffusers.schedulers.{module}"), name)
+            import diffusers
+
+            scheduler_class = getattr(diffusers, name)
         except ImportError as error:
             raise cannot_import("diffusers", "diffusers>=0.32", error, "choose the scheduler ddim") from error
         self._scheduler: Any = scheduler_class(
@@ -116,15 +116,15 @@ SCHEDULERS: Mapping[str, Callable[[int], Scheduler]] = {
     "ddim": DDIM,
     "dpm++ 2m": partial(  # arXiv 2211.01095
         DiffusersScheduler,
-        "scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler",
+        "DPMSolverMultistepScheduler",
         algorithm_type="dpmsolver++",
         solver_order=2,
     ),
     "euler": partial(  # arXiv 2206.00364
-        DiffusersScheduler, "scheduling_euler_discrete.EulerDiscreteScheduler"
+        DiffusersScheduler, "EulerDiscreteScheduler"
     ),
     "unipc": partial(  # arXiv 2302.04867
-        DiffusersScheduler, "scheduling_unipc_multistep.UniPCMultistepScheduler", solver_order=2
+        DiffusersScheduler, "UniPCMultistepScheduler", solver_order=2
     ),
 }
 """Every sampler by name: a factory that takes the number of steps. To add one, add a row."""

@@ -11,15 +11,16 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, WeightsError
 from ..fileio import sha256_file
 from ..progress import Task
 from . import metadata
 from .catalog import FACE_LANDMARKER, MODELS, VAE, WHISPER, ModelSpec, Version, WeightFile
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("latentsync")
 
@@ -123,6 +124,8 @@ def default_version(folders: Folders, memory_bytes: int | None = None) -> Versio
 
 def device_memory(device: torch.device) -> int | None:
     """The memory of an accelerator in bytes. None for a CPU, and for a device that does not tell."""
+    import torch
+
     backend: Any = getattr(torch, device.type, None)
     if hasattr(backend, "mem_get_info"):
         return int(backend.mem_get_info(device)[1])

@@ -42,8 +42,8 @@ class CenterFace(FaceDetector):
 
 @pytest.fixture
 def source() -> FrameSource:
-    pixels = np.random.default_rng(1).random((FRAMES, SIZE, SIZE, 3), dtype=np.float32)
-    return ImageBatch(torch.from_numpy(pixels), Fraction(25))
+    picture = np.random.default_rng(1).random((1, SIZE, SIZE, 3), dtype=np.float32)
+    return ImageBatch(torch.from_numpy(picture).repeat(FRAMES, 1, 1, 1), Fraction(25))
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,9 @@ def test_extension_blend_mode_runs_by_one_row(
     source: FrameSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class White(MouthBlender):
-        def paste(self, frame: np.ndarray, *args: object, **options: object) -> np.ndarray:
+        def paste(
+            self, frame: np.ndarray, face: torch.Tensor, matrix: np.ndarray, opacity: float | np.ndarray = 1.0
+        ) -> np.ndarray:
             return np.ones_like(frame)
 
     monkeypatch.setitem(BLENDERS, "white", White)
@@ -111,7 +113,7 @@ def test_extension_blend_mode_runs_by_one_row(
 def test_extension_output_format_runs_by_one_row(
     source: FrameSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mjpeg = replace(FORMATS[0], name="avi mjpeg", suffix=".avi", muxer="avi", encoder="mjpeg", pixels="yuvj420p")
+    mjpeg = replace(FORMATS[0], name="avi mjpeg", suffix=".avi", muxer="avi", encoder="mjpeg", pix_fmt="yuvj420p")
     monkeypatch.setattr(formats, "FORMATS", (*FORMATS, replace(mjpeg, has_crf=False, options=())))
     saved = lip_sync(LipSyncPipeline.untrained(), source, tmp_path).save(tmp_path / "out.avi")
     assert VideoFile(saved).frame_count == FRAMES

@@ -41,7 +41,7 @@ def test_faces_without_faces_draws_nothing_and_says_so(tmp_path: Path, capsys: p
 def test_faces_reports_missing_folder_before_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(tmp_path / "none.mp4", tmp_path / "none.json", tmp_path / "no" / "faces.png") == 2
     assert capsys.readouterr().err == (
-        f"latentsync: the folder {tmp_path / 'no'} does not exist: make it, or choose another output\n"
+        f"latentsync: The folder {tmp_path / 'no'} does not exist. Create it, or choose another output.\n"
     )
 
 
@@ -78,4 +78,4 @@ def test_faces_names_picture_it_cannot_write(tmp_path: Path, capsys: pytest.Capt
     output.mkdir()
     assert command(sample.video, sample.landmarks, output) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"latentsync: {output} is a folder: choose another output")
+    assert last.startswith(f"latentsync: {output} is a folder. Choose another output.")

@@ -41,7 +41,7 @@ def test_model_handle_oom_frees_everything(pack: ModuleType, monkeypatch: pytest
 
     monkeypatch.setattr(pack.progress.mm, "unload_all_models", lambda: freed.append(held[0]() is None))
     with pytest.raises(Exception, match=r"Out of memory\. Close other programs") as caught:
-        list(pack.progress.with_progress(work(), 2))
+        list(pack.progress.with_progress(work(), "lips", 2))
     assert type(caught.value).__name__ == "OutOfMemoryError"
     assert str(caught.value).endswith("precision fp8. (CUDA out of memory)")
     assert freed == [True], "what the run held went before the models did"
@@ -85,20 +85,20 @@ def test_model_handle_batch_fits_free_memory(
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: free_gb * GB)
     monkeypatch.setattr(runtime.mm, "extra_reserved_memory", lambda: 1 * GB)
-    assert loaded(runtime, version, device).room().max_batch == clips
+    assert loaded(runtime, version, device).batch_limit().max_batch == clips
 
 
 def test_model_handle_batch_is_at_least_1_at_768_px(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda *_, **__: None)
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
     model = loaded(runtime, "1.6", "meta")
-    assert replace(model, spec=replace(model.spec, resolution=768)).room().max_batch == 1
+    assert replace(model, spec=replace(model.spec, resolution=768)).batch_limit().max_batch == 1
 
 
 def test_model_handle_deterministic_ignores_free_memory(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.args, "deterministic", True)
     monkeypatch.setattr(runtime.mm, "get_free_memory", lambda *_: 24 * GB)
-    assert loaded(runtime, "1.5", "meta").room().max_batch == 1
+    assert loaded(runtime, "1.5", "meta").batch_limit().max_batch == 1
 
 
 def test_model_handle_vae_result_ignores_free_memory(
@@ -123,7 +123,7 @@ def test_model_handle_loads_unet_before_every_batch(runtime: ModuleType, monkeyp
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, memory_required: brought.append(memory_required))
     model = loaded(runtime, "1.6", "meta")
     model.unet.model = random_init.unet()
-    unet = model.denoiser(BatchLimit(3, "the UNet"))
+    unet = runtime.ComfyUNet(model, BatchLimit(3, "the UNet"))
     for windows in (1, 2):
         assert len(unet.precompute_audio_kv(torch.zeros(windows, 2, 50, 384))) == 16
     assert brought[1] == 1.5 * brought[0] > 0, "two clips, then the three that there is room for"
@@ -137,7 +137,7 @@ def test_model_handle_model_too_large_is_one_sentence(runtime: ModuleType, monke
     monkeypatch.setattr(runtime.mm, "load_models_gpu", load)
     monkeypatch.setattr(runtime.mm, "unload_all_models", lambda: freed.append(True))
     with pytest.raises(Exception, match=r"^Out of memory\. Close other programs"):
-        loaded(runtime, "1.6", "meta").room()
+        loaded(runtime, "1.6", "meta").batch_limit()
     assert freed
 
 
@@ -147,4 +147,4 @@ def test_model_handle_passes_other_errors_on(pack: ModuleType) -> None:
         yield 1
 
     with pytest.raises(ValueError, match="mat1 and mat2"):
-        list(pack.progress.with_progress(work(), 1))
+        list(pack.progress.with_progress(work(), "lips", 1))
