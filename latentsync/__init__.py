@@ -71,6 +71,6 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import pipeline  # noqa: F401 - imports every module of _HOME
+    from . import pipeline  # noqa: F401 # pyright: ignore[reportUnusedImport] - imports every module of _HOME
 
     return getattr(sys.modules[f"{__name__}.{_HOME[name]}"], name)
