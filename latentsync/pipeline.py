@@ -291,13 +291,13 @@ def detect_faces(
     """
     source = open_video(video)
     if landmarks is not None:
-        frames = track_faces(source, precomputed.PrecomputedDetector(precomputed.from_comfyui(landmarks, source)))
-        return cluster_tracks(source, shown(frames, "faces", source.frame_count, progress))
-    with (
-        open_detector(partial(locate.require, folders=folders), min_confidence, detector) as opened,
-        closing(track_faces(source, opened)) as frames,
-    ):
-        return cluster_tracks(source, shown(frames, "faces", source.frame_count, progress))
+        detector = "landmarks"
+        opened = precomputed.PrecomputedDetector(precomputed.from_comfyui(landmarks, source))
+    else:
+        opened = open_detector(partial(locate.require, folders=folders), min_confidence, detector)
+    with opened, closing(track_faces(source, opened)) as frames:
+        identities = cluster_tracks(source, shown(frames, "faces", source.frame_count, progress))
+    return replace(identities, params={"detector": detector, "min_confidence": min_confidence})
 
 
 def select_face(

@@ -24,16 +24,9 @@ from .io_types import expect_type
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
 log = logging.getLogger("latentsync")
-
-
 MAKES_AUDIO = "Load Audio, or whatever makes an AUDIO"
-
-
 MAX_SECONDS_DENOMINATOR = 1_000_000  # microseconds
-
-
 MAX_RATE_DENOMINATOR = 1001  # 30000/1001 and its like are exact; a float of them is not
 
 

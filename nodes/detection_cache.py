@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..latentsync.faces.identities import Identities, Identity
     from ..latentsync.video.frame_source import FrameSource
 
-
 KEPT = 4  # sources; a minute of one face takes some 200 KB
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..latentsync.models.unet import UNet
     from ..latentsync.pipeline import LipSyncPipeline
 
-
 CLIP_CHANNELS = 8200  # held at once for each latent pixel of a clip: more than benchmarks/footprint.py counts of any
 
 

@@ -22,7 +22,6 @@ from . import options
 if TYPE_CHECKING:
     from ..weights.catalog import Version
 
-
 LIBRARIES = ("torch", "numpy", "cv2", "av", "mediapipe", "whisper", "diffusers", "safetensors", "huggingface_hub")
 
 

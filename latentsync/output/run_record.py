@@ -36,16 +36,9 @@ if TYPE_CHECKING:
     from ..compositing.settings import BlendSettings
     from ..sampling.lip_track import LipTrack, Provenance
 
-
 RECORD_VERSION = 1
-
-
 ROUTE = "local"
-
-
 MARK = "AI-modified"
-
-
 BLOCK_BYTES = 1 << 22
 
 
