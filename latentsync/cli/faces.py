@@ -42,8 +42,9 @@ def faces(args: argparse.Namespace) -> None:
         if args.output.suffix.lower() != ".png":
             raise UsageError(f"Faces are written as PNG: -o needs a name that ends in .png, not {args.output.name!r}.")
         options.check_output_path(args.output, [args.video, args.reference_face, args.landmarks])
-    identities, select = search(VideoFile(args.video), args)
-    selection = select() if identities.members else None
+    select = read_selection(args)
+    identities = search(VideoFile(args.video), args)
+    selection = select(identities) if identities.members else None
     if args.json:
         sys.stdout.write(json.dumps(report.report_json(identities, selection), indent=2) + "\n")
     else:
@@ -52,37 +53,41 @@ def faces(args: argparse.Namespace) -> None:
         _write_crops(identities, args.output)
 
 
-def find_face(source: FrameSource, args: argparse.Namespace) -> Selection:
-    """The selected face of a source. Raises FaceError if there is none."""
-    _, select = search(source, args)
-    return select()
+def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection]:
+    """A function that selects the person whom the flags describe. Bad flags are refused before the long search.
 
-
-def search(source: FrameSource, args: argparse.Namespace) -> tuple[Identities, Callable[[], Selection]]:
-    """Everybody in a source, and a function that selects one of them. Bad flags are refused before the long search."""
-    from ..faces import precomputed
+    Raises:
+        UsageError: a number out of range.
+        FaceError: no face in the reference picture.
+    """
     from ..faces.detectors import open_detector
     from ..faces.identities import reference_appearance
-    from ..pipeline import detect_faces, select_face
+    from ..pipeline import select_face
     from ..video.video_file import VideoFile
 
-    settings, folders = options.track_settings(args), folders_in(args.models)
+    settings = options.track_settings(args)
     if args.face_index < 0:
         raise UsageError(f"--face-index counts from 0, so it cannot be {args.face_index}.")
     reference = None
     if args.reference_face is not None:
         picture = next(VideoFile(args.reference_face).read([0]))
-        with open_detector(partial(require, folders=folders), args.min_confidence) as detector:
+        locate = partial(require, folders=folders_in(args.models))
+        with open_detector(locate, args.min_confidence) as detector:
             reference = reference_appearance(picture, detector)
-    identities = detect_faces(
+    return partial(select_face, face=args.face, index=args.face_index, reference=reference, settings=settings)
+
+
+def search(source: FrameSource, args: argparse.Namespace) -> Identities:
+    """Everybody in a source, by detection or by landmarks from a file."""
+    from ..faces import precomputed
+    from ..pipeline import detect_faces
+
+    return detect_faces(
         source,
-        folders,
+        folders_in(args.models),
         min_confidence=args.min_confidence,
         landmarks=None if args.landmarks is None else precomputed.read_json(args.landmarks),
         progress=True,
-    )
-    return identities, partial(
-        select_face, identities, args.face, args.face_index, reference=reference, settings=settings
     )
 
 

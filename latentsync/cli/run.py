@@ -68,11 +68,12 @@ def run(args: argparse.Namespace) -> None:
         source, audio = VideoFile(args.video), read_audio(args.audio)
         check_audio_codec(audio, format.audio)
         protect = None if args.protect is None else read_mask(args.protect, source)
+        select = faces.read_selection(args)
         pipeline = load_pipeline(args)
         features, _ = pipeline.encode_audio(
             audio, args.vocals, offset_ms=args.offset_ms, settings=options.audio_settings(args), progress=True
         )
-        track = faces.find_face(source, args).track
+        track = select(faces.search(source, args)).track
         lips = pipeline.sample(track, features, sampler, fps=args.fps, length=args.length, progress=True)
         result = LipSyncResult((lips,), blend, protect)
         if args.record:

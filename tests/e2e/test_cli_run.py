@@ -88,7 +88,11 @@ def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
         role: (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for role, path in given.items()
     }
     lips = record["settings"]["lips"]
-    assert (lips["faces"]["face"], lips["audio"]["silence"], lips["sampler"]["steps"]) == ("largest", "as is", 2)
+    assert (lips["faces"]["face"], lips["audio"]["silence"], lips["sampler"]["num_inference_steps"]) == (
+        "largest",
+        "as is",
+        2,
+    )
     assert (lips["sampler"]["scheduler"], lips["sampler"]["overlap"]) == ("unipc", 4)
     assert (lips["sampler"]["guidance_start"], lips["sampler"]["guidance_end"]) == (0.5, 1.0)
     assert lips["timeline"] == {"fps": "25", "length": "ping-pong"}

@@ -61,7 +61,7 @@ VALUES = [
     Attack("a gap of -1 frames", flag("--max-gap", -1), "max_gap must be", 2),
     Attack("a yaw that is no number", flag("--max-yaw", NAN), "max_yaw must be", 2),
     Attack("face -1", flag("--face-index", -1), "counts from 0", 2),
-    Attack("face 10^30", flag("--face-index", 10**30), "there is no face"),
+    Attack("face 10^30", flag("--face-index", 10**30), "does not exist"),
 ]
 
 DETECTOR = [
