@@ -86,7 +86,7 @@ def claim(path: Path) -> Generator[Callable[[], bool], None, None]:
         return not any(_claimed_name(other).stem == path.stem for other in claims if other != marker)
 
     try:
-        marker.write_text(path.name, encoding="utf-8")
+        marker.write_text(path.name, encoding="utf-8", errors="surrogateescape")
         yield is_alone
     finally:
         with suppress(OSError):
@@ -109,7 +109,7 @@ def remove_stale_files(folder: Path) -> None:
 def _claimed_name(marker: Path) -> Path:
     """The name that a claim is for. Empty if another process has just created or deleted the claim."""
     try:
-        return Path(marker.read_text(encoding="utf-8", errors="replace"))
+        return Path(marker.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError:
         return Path()
 

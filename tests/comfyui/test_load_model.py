@@ -94,7 +94,7 @@ told = loader.Checkpoint("unet", dict(random_init.unet().state_dict()))
 
 
 def noise(dtype, seed):
-    unet = loader.load_unet(told, comfy.ops.manual_cast, dtype, fine=torch.float32)
+    unet = loader.load_unet(told, comfy.ops.manual_cast, dtype, norm_dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     x, audio = (torch.randn(shape, generator=generator) for shape in ((1, 13, 2, 8, 8), (1, 2, 50, 384)))
     with torch.no_grad():

@@ -95,7 +95,7 @@ def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
     )
     assert (lips["sampler"]["scheduler"], lips["sampler"]["overlap"]) == ("unipc", 4)
     assert (lips["sampler"]["guidance_start"], lips["sampler"]["guidance_end"]) == (0.5, 1.0)
-    assert lips["timeline"] == {"fps": "25", "length": "ping-pong"}
+    assert lips["timeline"] == {"fps": "auto", "length": "ping-pong"}
     assert record["frames"] == {"total": FRAMES, "lips": FRAMES, "untouched": 0}
     with av.open(str(output)) as container:
         assert container.metadata["AI-modified"] == "yes"

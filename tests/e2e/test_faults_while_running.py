@@ -68,7 +68,7 @@ def test_video_file_that_changes_is_reported(tmp_path: Path, what: str, change: 
     video = VideoFile(path)
     change(path)
     happened = read_on(video)
-    assert "clip.mp4: " in happened
+    assert "clip.mp4 " in happened
 
 
 def test_tensor_buffer_survives_deleted_temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_run_out_of_memory_is_one_sentence(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(run, "_listen", full)
+    monkeypatch.setattr(run, "load_pipeline", full)
     assert main(scene.run("--record")) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("latentsync: ")]
     assert "Out of memory. Close other programs" in line
@@ -124,7 +124,7 @@ def test_run_unexpected_error_is_one_sentence(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr(run, "_listen", refused)
+    monkeypatch.setattr(run, "load_pipeline", refused)
     assert main(scene.run()) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("latentsync: [Errno 13] Permission denied: '/somewhere': check the name, the folder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -34,12 +34,11 @@ class Narrow(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, stage: str, holds: int) -> io.NodeOutput:
         class WithoutRoom(type(model)):
-            def denoiser(self, room: Any) -> Any:
-                unet = super().denoiser(room)
-                return Denoiser(unet, holds) if stage == "unet" else unet
-
-            def encoder(self) -> Any:
-                return FullEncoder() if stage == "whisper" else super().encoder()
+            def pipeline(self, batch_limit: Any = None) -> Any:
+                pipeline = super().pipeline(batch_limit)
+                if stage == "unet":
+                    return replace(pipeline, unet=Denoiser(pipeline.unet, holds))
+                return replace(pipeline, whisper=FullEncoder()) if stage == "whisper" else pipeline
 
         given = {field.name: getattr(model, field.name) for field in fields(model)}
         return io.NodeOutput(WithoutRoom(**given | {"vae": Codec(model.vae, stage, holds)}))
