@@ -34,7 +34,7 @@ def check_one_person(shared: Path, detector: MediaPipeDetector, clip: str, small
     """Every frame of a clip has the same one person, at full size or at a quarter of it."""
     whole = VideoFile(shared / f"media/{clip}_video.mp4")
     people = found(Quarter(whole) if small else whole, detector)
-    assert [person.frames.tolist() for person in people.persons] == [list(range(whole.frame_count))]
+    assert [person.frames.tolist() for person in people.members] == [list(range(whole.frame_count))]
     assert people.cuts == ()
 
 
