@@ -10,7 +10,7 @@ import torch
 from latentsync import LipSyncPipeline
 
 video, audio, output, models = sys.argv[1:]
-device = torch.accelerator.current_accelerator() or torch.device("cpu")
+device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 dtype = torch.float32 if device.type == "cpu" else torch.float16
 
 pipe = LipSyncPipeline.from_pretrained(models_dir=models, device=device, dtype=dtype, download=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,10 @@ def test_examples_lip_sync_writes_a_video(tmp_path: Path, shared: Path) -> None:
     output = tmp_path / "out.mp4"
     script = REPOSITORY / "docs" / "examples" / "lip_sync.py"
     inputs = (sample.video, sample.audio, output, tmp_path / "models")
-    subprocess.run([sys.executable, script, *map(str, inputs)], cwd=REPOSITORY, check=True, timeout=300)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run(
+        [sys.executable, script, *map(str, inputs)], cwd=REPOSITORY, env=environment, check=True, timeout=300
+    )
     assert VideoFile(output).frame_count == 15
 
 
