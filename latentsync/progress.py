@@ -1,4 +1,4 @@
-"""Progress of long work: a task is a generator that yields how far it is; whoever runs it shows that, and may stop it.
+"""Progress of long work: a task is a generator that yields its progress, and its caller may show it or stop.
 
 `ShowProgress` is how a caller takes part in a loop of the library: it passes items on, and may draw a bar or raise.
 """
