@@ -96,5 +96,5 @@ def test_model_folders_download_only_missing_files(
     ):
         told = missing(comfyui, "only Whisper", unet=OWN)
         address = WHISPER.url.replace(HUB, served.url)
-        assert f"{address}: the server answered 404" in told
-        assert [path for path, _ in served.requests] == [address.removeprefix(served.url)]
+        assert f"{address}: the download failed: the server answered 404" in told
+        assert (served.refused, served.requests) == ({address.removeprefix(served.url)}, [])
