@@ -42,7 +42,7 @@ CHOICES = {
     **{f"step_cache {n}": SamplerSettings(cache_interval=n) for n in (2, 3, 4, 5)},
     **{
         f"{scheduler}, {steps} steps": SamplerSettings(num_inference_steps=steps, cache_interval=1, scheduler=scheduler)
-        for scheduler in ("ddim", "dpm++ 2m", "euler", "unipc")
+        for scheduler in ("ddim", "dpmpp_2m", "euler", "uni_pc")
         for steps in (20, 10, 6)
         if (scheduler, steps) != (EXACT.scheduler, EXACT.num_inference_steps)
     },

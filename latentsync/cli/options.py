@@ -120,7 +120,7 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         "--scheduler",
         choices=tuple(SCHEDULERS),
         default=defaults.scheduler,
-        help="sampling algorithm: ddim matches the official code; dpm++ 2m and unipc need about 10 steps",
+        help="sampling algorithm: ddim matches the official code; dpmpp_2m and uni_pc need about 10 steps",
     )
     group.add_argument(
         "--overlap", type=int, default=defaults.overlap, help="frames that a window of 16 shares with the next, 0 to 12"
@@ -141,7 +141,7 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--length",
         choices=get_args(LengthMode),
-        default="ping-pong",
+        default="audio (ping-pong)",
         help="as long as the audio (a shorter video plays forwards and backwards, loops, or holds its last frame), "
         "as long as the video, or as the shorter of the two",
     )

@@ -56,7 +56,7 @@ VALUES = [
     (SECOND, {"landmarks": "a word"}),
     (SECOND, {"landmarks": {"frames": 5, "image_size": [64, 64]}}),
     (SECOND, {"landmarks": {"frames": [[{"landmarks_xy": [[1e400, 0]] * 478}]], "image_size": [640, 480]}}),
-    (THIRD, {"threshold_db": NAN, "silence": "keep source"}),
+    (THIRD, {"threshold_db": NAN, "silence": "keep original"}),
     (THIRD, {"offset_ms": 10**9}),
     (THIRD, {"audio": "a word"}),
     (THIRD, {"audio": {"waveform": "a word", "sample_rate": 16_000}}),

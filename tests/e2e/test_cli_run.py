@@ -77,7 +77,7 @@ def test_run_output_suffix_chooses_format(good: Sample, tmp_path: Path, suffix: 
 
 def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
-    fast = ("--steps", 2, "--scheduler", "unipc", "--overlap", 4, "--guidance-start", 0.5, "--guidance-end", 1)
+    fast = ("--steps", 2, "--scheduler", "uni_pc", "--overlap", 4, "--guidance-start", 0.5, "--guidance-end", 1)
     assert synthetic(good, output, *fast, "--record", "--consent", "my own face", "--seed", 9) == 0
     record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
@@ -90,12 +90,12 @@ def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
     lips = record["settings"]["lips"]
     assert (lips["faces"]["face"], lips["audio"]["silence"], lips["sampler"]["num_inference_steps"]) == (
         "largest",
-        "as is",
+        "model",
         2,
     )
-    assert (lips["sampler"]["scheduler"], lips["sampler"]["overlap"]) == ("unipc", 4)
+    assert (lips["sampler"]["scheduler"], lips["sampler"]["overlap"]) == ("uni_pc", 4)
     assert (lips["sampler"]["guidance_start"], lips["sampler"]["guidance_end"]) == (0.5, 1.0)
-    assert lips["timeline"] == {"fps": "auto", "length": "ping-pong"}
+    assert lips["timeline"] == {"fps": "auto", "length": "audio (ping-pong)"}
     assert record["frames"] == {"total": FRAMES, "lips": FRAMES, "untouched": 0}
     with av.open(str(output)) as container:
         assert container.metadata["AI-modified"] == "yes"
@@ -115,8 +115,8 @@ def test_run_failure_leaves_record_and_no_video(good: Sample, tmp_path: Path) ->
     ("arguments", "rate", "frames"),
     [
         pytest.param(["--length", "video"], 25, SOURCE_FRAMES, id="as the video"),
-        pytest.param(["--length", "hold"], 25, FRAMES, id="rest on the last frame"),
-        pytest.param(["--length", "loop", "--fps", "source"], 25, FRAMES, id="over again"),
+        pytest.param(["--length", "audio (hold last frame)"], 25, FRAMES, id="rest on the last frame"),
+        pytest.param(["--length", "audio (loop)", "--fps", "source"], 25, FRAMES, id="over again"),
         pytest.param(["--length", "shortest", "--fps", "25"], 25, SOURCE_FRAMES, id="the shorter"),
     ],
 )

@@ -30,7 +30,7 @@ def without(first: int, stop: int) -> list[int]:
     return [i for i in range(COUNT) if not first <= i < stop]
 
 
-@pytest.mark.parametrize("smoothing", ["upstream", "zero-lag"])
+@pytest.mark.parametrize("smoothing", ["official", "zero-lag"])
 def test_face_track_fills_short_gap(smoothing: str) -> None:
     one = person(without(10, 18))
     track = build_face_track(people(one), one, TrackSettings(smoothing=smoothing))
