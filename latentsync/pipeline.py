@@ -218,7 +218,8 @@ class LipSyncPipeline:
         driving = prepare_driving_audio(audio, vocals, Fraction(offset_ms, 1000))
         steps = extract_features(driving, self.whisper, settings)
         steps = shown(steps, "audio", num_feature_steps(driving, settings), progress)
-        return collect_features(steps, driving, settings, self.temp_dir)
+        features, speech = collect_features(steps, driving, settings, self.temp_dir)
+        return replace(features, params={**features.params, "offset_ms": offset_ms}), speech
 
     def sample(
         self,

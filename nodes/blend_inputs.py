@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 MAX_SPEAKERS = 8
 OLD_GRAPH = (
-    'paste_mode must be one of {modes}. If this graph is older than the node, the inputs have new names: "blend" is '
+    '"paste_mode" must be {modes}. A graph that was saved with an older version has other names: "blend" is now '
     '"paste_mode", "guidance" is "cfg", "scheduler" is "sampler_name", "length" is "length_mode", "faces" is '
-    '"face_track", "embeds" is "audio_embeds". Delete the LatentSync nodes and add them again, or start from a template.'
+    '"face_track", "embeds" is "audio_embeds". Delete the LatentSync nodes and add them again, or use a template.'
 )
 
 
@@ -86,11 +86,11 @@ def paste_inputs() -> list[io.Input]:
 
 
 def check_paste_mode(paste_mode: object) -> bool | str:
-    """For `validate_inputs`: whether the mode exists. A graph from before the inputs were renamed has none.
+    """For `validate_inputs`: whether the mode exists. None is a connection, and "" an old graph without the input.
 
-    ComfyUI reports missing inputs by their new names only, and only for the first node of an old graph: the last one.
+    ComfyUI itself names the missing inputs of the last node of an old graph, but not what they were called before.
     """
-    return paste_mode in BLENDERS or OLD_GRAPH.format(modes=", ".join(BLENDERS))
+    return paste_mode in (None, *BLENDERS) or OLD_GRAPH.format(modes=" or ".join(BLENDERS))
 
 
 def lip_sync_result(

@@ -119,7 +119,8 @@ def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, 
         raise WeightsError(f'There is no file {unet} in models/latentsync. Choose another "unet", or auto.')
     if version not in (None, published):
         raise UsageError(
-            f'{unet} is version {published}, but "version" is {version}. Set "version" to {published}, or "unet" to auto.'
+            f'{unet} is version {published}, but "version" is {version}. Set "version" to {published}, '
+            'or "unet" to auto.'
         )
     return published, None
 

@@ -106,8 +106,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
     @classmethod
     @override
-    def validate_inputs(cls, color_match: object = None, paste_mode: object = None) -> bool | str:  # noqa: ARG003
-        """Takes `color_match`, an old name, too: ComfyUI reports nothing of a node without any of the arguments."""
+    def validate_inputs(cls, color_match: object = None, paste_mode: object = "") -> bool | str:
+        """ComfyUI reports an error at each input that is an argument here. Old graphs have `color_match` alone."""
         return check_paste_mode(paste_mode)
 
     @classmethod

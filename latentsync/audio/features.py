@@ -171,11 +171,7 @@ def collect_features(
         hidden_states = buffer.tensor()
     if speech is None or count != expected:
         raise AudioError(f"Internal error: feature extraction stopped at {count} of {expected} positions. Report it.")
-    params = {
-        **asdict(settings),
-        "vocals": driving_audio.has_vocals,
-        "later_by_samples": driving_audio.offset_samples,
-    }
+    params = {**asdict(settings), "vocals": driving_audio.has_vocals}
     is_speech = speech.is_speech if settings.silence == "keep original" else None
     start = -BEFORE if is_padded else 0
     return AudioFeatures(hidden_states, driving_audio.waveform, start, is_speech, params), speech

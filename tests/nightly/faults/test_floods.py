@@ -55,7 +55,7 @@ def kinds(sample: Sample) -> list[graphs.Graph]:
         graphs.changed(video, combine, filename_prefix="flood/lossless", format="mkv ffv1 lossless", save_record=False),
         graphs.changed(video, "LatentSyncAudioEmbed", silence="keep original"),
         graphs.changed(pictures, "LatentSyncSampler", steps=1),
-        graphs.changed(video, "LatentSyncSampler", guidance=float("nan")),
+        graphs.changed(video, "LatentSyncSampler", cfg=float("nan")),
     ]
 
 

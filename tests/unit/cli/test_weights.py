@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from latentsync.cli.main import main
 from latentsync.weights import catalog, locate, metadata, random_init
 from latentsync.weights.catalog import WeightFile
 from tests.support.file_server import Served, serving
+from tests.support.paths import REPOSITORY
 from tests.support.synthetic_models import write_models
 
 FILES = ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors", "face_landmarker.task")
@@ -112,15 +114,18 @@ def test_doctor_says_what_is_missing_and_wrong(tmp_path: Path, capsys: pytest.Ca
     assert missing["size_bytes"] == 3_758_596
     assert missing["url"].startswith("https://storage.googleapis.com/mediapipe-models/")
     assert len(report["problems"]) == 2
-    assert "latentsync: a run would fail:" in told.err
+    fix = f'"{sys.executable}" -m latentsync download {report["version"]} --models "{tmp_path}"'
+    assert report["fixes"] == [fix]
+    assert told.err.endswith(f"To fix this, run:\n  {fix}\n")
+    assert told.err.startswith("latentsync: A run would fail:\n")
 
 
 def test_doctor_names_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no_such_library"))
-    report = doctor.examine(locate.folders_in(tmp_path), None)
+    report = doctor.examine(tmp_path, None)
     assert report.libraries[1].version is None
     assert "no_such_library cannot be imported" in report.problems[0]
-    assert "pip install -r requirements.txt" in report.problems[0]
+    assert report.fixes[0] == f'"{sys.executable}" -m pip install -r "{REPOSITORY / "requirements.txt"}"'
 
 
 def test_doctor_reports_broken_library(
@@ -139,7 +144,7 @@ def test_doctor_reports_broken_library(
     for problem in (
         "brokenbinary cannot be imported (compiled for another numpy)",
         "leftover cannot be imported (",
-        "no device can be used: torch ",
+        "No device can be used: torch ",
         "has no attribute 'no_such_thing'",
     ):
         assert problem in said

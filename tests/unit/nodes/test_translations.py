@@ -17,7 +17,7 @@ import pytest
 from tests.support.paths import REPOSITORY
 
 HELP = REPOSITORY / "web" / "docs"
-IDENTIFIERS = {"version", "unet", "precision", "format", "scheduler"}
+IDENTIFIERS = {"version", "unet", "precision", "format", "sampler_name"}
 """Inputs whose options are names: of versions, files, number formats, codecs, methods."""
 
 WITHOUT_DEFAULT = {"en": ("required", "optional", "empty"), "zh": ("\u5fc5\u586b", "\u53ef\u9009", "\u7a7a")}
@@ -143,8 +143,7 @@ def said_of(key: str, kind: str, told: dict[str, Any]) -> Iterator[tuple[str, di
     if kind == "COMFY_AUTOGROW_V3":
         template = told["template"]
         ((_, socket),) = template["input"]["required"].values()
-        names = [f"{template['prefix']}{i}" for i in range(template["max"])]
-        yield from ((f"{key}.{name}", {"name": name, "tooltip": socket["tooltip"]}) for name in names)
+        yield from ((f"{key}.{name}", {"name": name, "tooltip": socket["tooltip"]}) for name in template["names"])
 
 
 def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
