@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import runpy
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.node_schemas import inputs
 from tests.support.paths import REPOSITORY
 
 HELP = REPOSITORY / "web" / "docs"
@@ -22,15 +22,6 @@ IDENTIFIERS = {"version", "unet", "precision", "format", "sampler_name"}
 
 WITHOUT_DEFAULT = {"en": ("required", "optional", "empty"), "zh": ("\u5fc5\u586b", "\u53ef\u9009", "\u7a7a")}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-
-
-@pytest.fixture(scope="session")
-def nodes(pack: ModuleType) -> dict[str, dict[str, Any]]:
-    """The information about each node that ComfyUI sends to its page."""
-    extension = pack.LatentSyncExtension()
-    pack.model_folders.register_model_folders()
-    told = [node.GET_NODE_INFO_V1() for node in asyncio.run(extension.get_node_list())]
-    return {info["name"]: info for info in told}
 
 
 @pytest.fixture(scope="session")
@@ -126,12 +117,6 @@ def words(info: dict[str, Any]) -> dict[str, Any]:
         },
         "outputs": {str(i): {"name": name, "tooltip": tooltip} for i, (name, tooltip) in enumerate(outputs)},
     }
-
-
-def inputs(info: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Name, type and options of every input, in display order."""
-    for group, names in info["input_order"].items():
-        yield from ((name, *info["input"][group][name]) for name in names if group != "hidden")
 
 
 def said_of(key: str, kind: str, told: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
