@@ -24,12 +24,19 @@ def main() -> None:
 
 def reference() -> str:
     """One section for each command, one table for each group of its flags."""
-    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    summaries = {choice.dest: choice.help for choice in commands._choices_actions}
+    summaries = {choice.dest: sentence(choice.help or "") for choice in _subparsers()._choices_actions}
     return "".join(
-        f"\n## {name}\n\n{sentence(summaries[name])}\n{''.join(tables(parser))}"
-        for name, parser in commands.choices.items()
+        f"\n## {name}\n\n{summaries[name]}\n{''.join(tables(parser))}" for name, parser in commands().items()
     )
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command."""
+    return _subparsers().choices
+
+
+def _subparsers() -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    return next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
 
 
 def tables(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,23 @@ def test_examples_lip_sync_writes_a_video(tmp_path: Path, shared: Path) -> None:
     assert VideoFile(output).frame_count == 15
 
 
-def test_examples_stand_in_the_readme() -> None:
+def test_examples_python_page_runs(tmp_path: Path, shared: Path) -> None:
+    """The blocks of the page run one after the other, on the files that it names."""
+    sample = make_sample(tmp_path, seconds=0.6)
+    sample.video.rename(tmp_path / "talk.mp4")
+    sample.audio.rename(tmp_path / "speech.wav")
+    write_models(tmp_path / "models")
+    landmarker = tmp_path / "models" / "latentsync" / "face_landmarker.task"
+    landmarker.write_bytes((shared / "models" / "face_landmarker.task").read_bytes())
+    page = (REPOSITORY / "docs" / "python_api.md").read_text(encoding="utf-8")
+    (tmp_path / "page.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=environment, check=True, timeout=300)
+    outputs = ("out.mp4", "lossless.mkv", "stages.mp4")
+    assert [VideoFile(tmp_path / name).frame_count for name in outputs] == [15, 15, 15]
+
+
+def test_examples_stand_in_the_documentation() -> None:
     code = (REPOSITORY / "docs" / "examples" / "lip_sync.py").read_text(encoding="utf-8").partition("\n\n")[2].strip()
     call = code[code.index("pipe = ") :]
-    assert call in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert call in (REPOSITORY / "docs" / "python_api.md").read_text(encoding="utf-8")
