@@ -51,7 +51,8 @@ def tables(parser: argparse.ArgumentParser) -> Iterator[str]:
 def row(action: argparse.Action) -> str:
     names = ", ".join(f"`{name}`" for name in action.option_strings or [action.dest.upper()])
     choices = "" if isinstance(action.choices, range) else ", ".join(map(str, action.choices or ()))
-    value = "" if action.nargs == 0 else choices or action.metavar or KINDS.get(action.type, "text")
+    metavar = action.metavar if action.option_strings else None
+    value = "" if action.nargs == 0 else choices or metavar or KINDS.get(action.type, "text")
     return f"| {names} | {value} | {action.help} | {default(action)} |\n"
 
 

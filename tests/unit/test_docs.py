@@ -69,7 +69,8 @@ def test_docs_links_lead_to_files_and_headings(page: Path) -> None:
 
 @each_page
 def test_docs_latentsync_commands_parse(page: Path) -> None:
-    for command in re.findall(r"python -m latentsync +([^`#\n]+)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for command in re.findall(r"(?:`|^ *)[./\w]*python -m latentsync +([^`#\n]+)", text, re.MULTILINE):
         arguments = shlex.split(command)
         if len(arguments) > 1 or arguments[0] not in cli_reference.commands():  # a bare name stands for the command
             _parser().parse_args(arguments)
