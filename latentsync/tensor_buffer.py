@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from types import TracebackType
 from typing import IO
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import StorageError
+from .errors import StorageError, reason_of
 
 MEMORY_BYTES = 256 * 2**20  # largest buffer that is kept in RAM
 
@@ -54,11 +54,10 @@ class TensorBuffer:
                 self._file.write(rows.contiguous().numpy().tobytes())
                 self._file.flush()
         except OSError as cause:
-            folder = self._folder or "the system's temporary folder"
             megabytes = self._max_rows * int(np.prod(self._row_shape)) * torch.float16.itemsize / 2**20
             raise StorageError(
-                f"{folder}: cannot store {self._contents} ({cause.strerror or cause}). "
-                f"Free {megabytes:.0f} MB there, and check that the folder is writable."
+                f"{self._folder or gettempdir()} cannot store {self._contents} ({reason_of(cause)}). "
+                f"Free {megabytes:.0f} MB in this folder, and check that it is writable."
             ) from cause
         indices = range(self._num_rows, self._num_rows + len(rows))
         if self._memory is not None:

@@ -62,7 +62,7 @@ def prepare_driving_audio(
     offset = round(offset_seconds * driving.rate)
     if not -driving.duration_seconds < Fraction(offset, driving.rate) < audio.duration_seconds:
         raise AudioError(
-            f'An offset of {float(offset_seconds * 1000):g} ms moves all of "{name}" '
+            f'"offset_ms" is {float(offset_seconds * 1000):g}, which moves all of "{name}" '
             f"({float(driving.duration_seconds):.1f} s) outside the {float(audio.duration_seconds):.1f} s of the "
             "video's audio. Use a smaller offset."
         )

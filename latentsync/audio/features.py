@@ -61,9 +61,9 @@ class AudioSettings:
         check_choice("silence", self.silence, get_args(Silence))
         check_choice("segments", self.segments, get_args(Segments))
         if not 1.0 <= self.threshold_db <= 20.0:
-            raise UsageError(f"The speech threshold must be from 1 to 20 dB, not {self.threshold_db}.")
+            raise UsageError(f'"threshold_db" cannot be {self.threshold_db}. Choose a value from 1 to 20.')
         if not 0.0 <= self.hangover_s <= 5.0:
-            raise UsageError(f"The hold time of speech must be from 0 to 5 s, not {self.hangover_s}.")
+            raise UsageError(f"The hold time of speech cannot be {self.hangover_s} s. Choose a value from 0 to 5 s.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class AudioFeatures:
     def __post_init__(self) -> None:
         shape = self.hidden_states.shape
         if self.hidden_states.ndim != 3 or shape[1:] != (AUDIO_STATES, AUDIO_WIDTH):
-            raise AudioError(f"Audio features must be (positions, {AUDIO_STATES}, {AUDIO_WIDTH}), not {tuple(shape)}.")
+            raise AudioError("Internal error: the audio features have the wrong size. Please report this.")
         if self.is_speech is not None and not self.is_speech.any():
             raise AudioError(
                 "No speech stands out from the background of the recording. Lower the speech threshold, connect the "
@@ -170,7 +170,9 @@ def collect_features(
                 count = buffer.append(step.hidden_states).stop
         hidden_states = buffer.tensor()
     if speech is None or count != expected:
-        raise AudioError(f"Internal error: feature extraction stopped at {count} of {expected} positions. Report it.")
+        raise AudioError(
+            f"Internal error: feature extraction stopped at {count} of {expected} positions. Please report this."
+        )
     params = {
         **asdict(settings),
         "vocals": driving_audio.has_vocals,

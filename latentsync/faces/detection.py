@@ -39,9 +39,8 @@ class FaceDetection:
     yaw: float
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not np.isfinite(value).all():
-                raise FaceError(f"the face's {name} is NaN or infinite. Leave this face out of its frame.")
+        if not all(np.isfinite(value).all() for value in vars(self).values()):
+            raise FaceError("A face has NaN or infinite values. Remove this face from its frame.")
 
     @property
     def points(self) -> np.ndarray:

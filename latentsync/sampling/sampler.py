@@ -156,8 +156,8 @@ def build_lip_track(
         latents = buffer.tensor()
     if not len(latents):
         raise FaceError(
-            f"{face_track.source.name}: the selected face is in none of the {timeline.frame_count} output frames that "
-            "have speech. Trim the video to the part with the face, or use longer audio."
+            f"{face_track.source.name} does not show the selected face in any of the {timeline.frame_count} output "
+            "frames that have speech. Trim the video to the part with the face, or use longer audio."
         )
     waveform = waveform.fit_to(timeline.frame_count, timeline.rate)
     return LipTrack(face_track, timeline, latents, latent_index, waveform, vae)

@@ -32,7 +32,7 @@ class Scheduler(Protocol):
         ...
 
     def step(self, latents: Tensor, noise_pred: Tensor, step: int) -> Tensor:
-        """The latents after a step, given the noise that the UNet predicts. Their dtype stays."""
+        """The latents after a step with the noise that the UNet predicted. Their dtype stays."""
         ...
 
 
@@ -87,7 +87,7 @@ class DiffusersScheduler:
 
             scheduler_class = getattr(diffusers, name)
         except ImportError as error:
-            raise cannot_import("diffusers", "diffusers>=0.32", error, "choose the scheduler ddim") from error
+            raise cannot_import("diffusers", "diffusers>=0.32", error, "choose ddim") from error
         self._scheduler: Any = scheduler_class(
             num_train_timesteps=TRAIN_STEPS,
             beta_start=BETAS[0],
