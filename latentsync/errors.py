@@ -57,6 +57,11 @@ def cannot_import(library: str, package: str, cause: Exception, instead: str = "
     if isinstance(cause, ModuleNotFoundError):
         command = python_command(f'pip install "{package}"')
         return DependencyError(f"{library} is not installed ({cause}). Run {command} and try again.{alternative}")
+    if "shared object file" in str(cause):
+        return DependencyError(
+            f"{library} needs a system library that is missing ({cause}). On Debian or Ubuntu, "
+            f"run apt-get install libgl1 libegl1 libgles2 libglib2.0-0 and try again.{alternative}"
+        )
     command = python_command(f'pip install --force-reinstall --no-deps "{package}"')
     return DependencyError(
         f"{library} is installed, but does not work ({cause}). To repair it, run {command} and try again.{alternative}"

@@ -76,8 +76,8 @@ def out_of_memory_error(error: BaseException) -> OutOfMemoryError:
 
 def _message(where: str, reason: str) -> str:
     # the first sentence of torch's text, because statistics of the allocator follow it
-    first = reason.partition("\n")[0].partition(". ")[0].rstrip(".")
-    cause = f" ({first})" if first else ""
+    detail = reason.partition("\n")[0].partition(". ")[0].rstrip(".")
+    cause = f" ({detail})" if detail else ""
     return (
         f"Out of memory{where}{cause}. Close other programs that use the GPU. If that is not enough, "
         "choose version 1.5, or precision fp8 in Load Model."

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # not of an input: the temporary folder is full, or standard output is closed
         place = error.filename or "A file"
         advice = "Check its name, its folder, permissions and free space."
-        return _fail(StorageError(f"{place} cannot be read or written ({reason_of(error)}). {advice}"), 1)
+        return _fail(StorageError(f"{place} cannot be written ({reason_of(error)}). {advice}"), 1)
     except KeyboardInterrupt:
         return _fail("Cancelled.", 1)
     return 0

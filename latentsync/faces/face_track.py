@@ -42,7 +42,7 @@ class FaceTrack:
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
         if self.points.shape != (self.source.frame_count, 3, 2):
             raise FaceError(
-                f"Internal error: the face track does not fit the {self.source.frame_count} frames of "
+                f"Internal error: the points of the face do not fit the {self.source.frame_count} frames of "
                 f"{self.source.name}. Please report this."
             )
         if not self.present.any():

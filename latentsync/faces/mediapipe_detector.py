@@ -68,6 +68,8 @@ class MediaPipeDetector(FaceDetector):
             self._mesh: Any = self._graphs.enter_context(closing(self._open_mesh_model(content)))
         except (OSError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
             self.close()
+            if isinstance(error, OSError) and error.filename is None:  # of a system library, such as libGLESv2
+                raise cannot_import("MediaPipe", "mediapipe>=0.10.30", error, "provide face landmarks") from error
             raise WeightsError(
                 f"{model} cannot be read as MediaPipe's face landmarker ({reason_of(error)}). Delete it, download "
                 f"{FACE_LANDMARKER.url} ({FACE_LANDMARKER.size_bytes:,} bytes) to this path, or provide face landmarks."

@@ -230,7 +230,7 @@ def _read_pickle(path: Path) -> Checkpoint:
     except Exception as error:  # torch raises a dozen types for damaged files
         if "Weights only load failed" in str(error):
             raise WeightsError(
-                f"{path} contains more than weights, or is not a checkpoint. For safety, no code in it was run. "
+                f"{path} contains more than weights, or is not a checkpoint. No code in it was run. "
                 "Use the official file, or a .safetensors file."
             ) from error
         raise unreadable(path, error) from error

@@ -55,11 +55,11 @@ VALUES = [
     Attack("a step cache of 0", flag("--step-cache", 0), "step_cache must be", 2),
     Attack("a feather that is no number", flag("--feather", NAN), "feather must be", 2),
     Attack("a mask grown endlessly", flag("--grow", INF), "grow must be", 2),
-    Attack("a threshold that is no number", flag("--threshold-db", NAN), "threshold must be", 2),
-    Attack("a negative hang time", flag("--hang-ms", -1), "hold time of speech must be", 2),
+    Attack("a threshold that is no number", flag("--threshold-db", NAN), '"threshold_db" cannot be nan', 2),
+    Attack("a negative hang time", flag("--hang-ms", -1), "hold time of speech cannot be", 2),
     Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), "Use a smaller offset"),
-    Attack("a gap of -1 frames", flag("--max-gap", -1), "max_gap must be", 2),
-    Attack("a yaw that is no number", flag("--max-yaw", NAN), "max_yaw must be", 2),
+    Attack("a gap of -1 frames", flag("--max-gap", -1), '"max_gap" cannot be -1', 2),
+    Attack("a yaw that is no number", flag("--max-yaw", NAN), '"max_yaw" cannot be nan', 2),
     Attack("face -1", flag("--face-index", -1), "counts from 0", 2),
     Attack("face 10^30", flag("--face-index", 10**30), "does not exist"),
 ]
@@ -82,7 +82,7 @@ NAMES = [
     Attack(
         "an output in a folder that takes no files",
         onto(lambda _: Path("/proc/out.mp4")),
-        "/proc/out.mp4: cannot be written",
+        "/proc/out.mp4 cannot be written",
         needs="/proc",
     ),
     Attack("an output without a suffix", onto(lambda s: s.folder / "out"), "No video can be written", 2),
@@ -165,13 +165,19 @@ PICTURES = [
     Misuse("an endless mask", lambda _: laid_in(mask(INF)), "protect_mask.*NaN or Inf"),
     Misuse("a mask of another size", lambda _: laid_in(np.zeros((1, 48, 48), np.float32)), '"protect_mask" is 48 x 48'),
     Misuse("a mask of no pictures", lambda _: laid_in(np.zeros((0, 96, 96), np.float32)), '"protect_mask" has 0 masks'),
-    Misuse("a mask of colors", lambda _: laid_in(np.zeros((1, 96, 96, 3), np.float32)), '"protect_mask" must be'),
+    Misuse(
+        "a mask of colors",
+        lambda _: laid_in(np.zeros((1, 96, 96, 3), np.float32)),
+        '"protect_mask" is not a batch of masks',
+    ),
     Misuse("faces that are not numbers, out of the VAE", lambda _: laid_in(color=NAN), "contains NaN or Inf"),
     Misuse("sound of no channels", lambda _: Waveform(torch.zeros(0, 100), 16_000), r"not \(0, 100\)"),
     Misuse("sound at a negative rate", lambda _: Waveform(torch.zeros(1, 100), -1), "must be positive"),
     Misuse("steps that are no number", lambda _: SamplerSettings(num_inference_steps=NAN), "steps must be"),
     Misuse(
-        "a scheduler that is code", lambda _: SamplerSettings(scheduler="__import__('os')"), "scheduler must be one of"
+        "a scheduler that is code",
+        lambda _: SamplerSettings(scheduler="__import__('os')"),
+        '"scheduler" cannot be __import__',
     ),
-    Misuse("a silence that is none", lambda _: AudioSettings(silence="loud"), "silence must be one of"),
+    Misuse("a silence that is none", lambda _: AudioSettings(silence="loud"), '"silence" cannot be loud'),
 ]

@@ -141,7 +141,7 @@ def test_extract_features_incomplete_steps_are_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hangover_s": -1.0}])
 def test_audio_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="must be from"):
+    with pytest.raises(UsageError, match="Choose a value from"):
         AudioSettings(**wrong)  # type: ignore[arg-type]
 
 

@@ -139,7 +139,7 @@ def test_faces_command_refuses_bad_arguments(
 ) -> None:
     assert command(video, shared, tmp_path, "-o", "crops.jpg") == 2
     assert command(video, shared, tmp_path, "--face-index", 2) == 1
-    assert "face_index 2 does not exist. The video has 2 faces, counted from 0" in capsys.readouterr().err
+    assert "which has 2 people, counted from 0" in capsys.readouterr().err
     assert command(video, shared, tmp_path, "--min-confidence", 0) == 2
 
 

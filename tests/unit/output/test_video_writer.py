@@ -208,7 +208,7 @@ def write_until_it_fails(writer: VideoWriter) -> None:
 def test_writer_names_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = VideoWriter(tmp_path / "out.mp4", rate=Fraction(25), height=48, width=64)
     writer._temporary.symlink_to("/dev/full")
-    with pytest.raises(MediaError, match=r"out.mp4: cannot be written"):
+    with pytest.raises(MediaError, match=r"out.mp4 cannot be written"):
         write_until_it_fails(writer)
     assert files(tmp_path) == []
 

@@ -28,5 +28,5 @@ def test_settings_overlap_out_of_range_is_refused(overlap: int) -> None:
 
 
 def test_settings_unknown_scheduler_lists_all() -> None:
-    with pytest.raises(UsageError, match=r"scheduler must be one of ddim, dpm\+\+ 2m, euler, unipc, not 'lcm'"):
+    with pytest.raises(UsageError, match=r'"scheduler" cannot be lcm\. Choose one of ddim, dpm\+\+ 2m, euler, unipc\.'):
         SamplerSettings(scheduler="lcm")

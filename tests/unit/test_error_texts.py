@@ -1,0 +1,103 @@
+"""Errors speak plain sentences, and the troubleshooting page lists them all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from latentsync.audio.driving_audio import prepare_driving_audio
+from latentsync.audio.waveform import Waveform
+from latentsync.errors import LatentSyncError, cannot_import
+from latentsync.faces.face_track import FaceTrack
+from latentsync.oom import out_of_memory_error
+from latentsync.pipeline import LipSyncPipeline
+from latentsync.video.frame_source import ImageBatch
+from latentsync.weights.loader import check_shapes
+from scripts.error_table import PAGE, error_classes, messages, page_with, tables
+
+MESSAGES = messages()
+ERRORS = [message for message in MESSAGES if message.kind != "warning"]
+FORBIDDEN_WORDS = re.compile(
+    r"\b(card|fetch|fetched|heard|nobody|None|slot|somebody|source's|timeline|told|track|upstream|whoever|wired?)\b|;"
+)
+FORBIDDEN_VALUES = re.compile(r"![ra][:}]|\.shape\}|\btuple\(|\brepr\(|\.tolist\(\)|\.__name__")
+BEGINNING = re.compile(r'[A-Z"{-]|torch ')
+ENDING = re.compile(r"(\.|: \{ERROR\})$")  # a message may put a file name before another error
+
+
+def test_troubleshooting_page_lists_all_errors() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == page_with(tables()), "run: python -m scripts.error_table"
+    assert [name for name in error_classes() if f"| `{name}` |" not in page] == []
+
+
+def test_troubleshooting_hints_quote_real_messages() -> None:
+    hints = re.findall(r'^### "(.*)"$', PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(hints) >= 10
+    assert [hint for hint in hints if not any(hint in message.text for message in MESSAGES)] == []
+
+
+def test_every_error_class_is_raised() -> None:
+    assert set(error_classes()) == {message.kind for message in ERRORS}
+
+
+def test_messages_are_plain_sentences() -> None:
+    texts = {message.place: re.sub(r"\{(?!ERROR).*?\}", "{}", message.text) for message in MESSAGES}
+    assert {place: text for place, text in texts.items() if FORBIDDEN_WORDS.search(text)} == {}
+    assert {place: text for place, text in texts.items() if not BEGINNING.match(text)} == {}
+    errors = {message.place for message in ERRORS}
+    assert {place: text for place, text in texts.items() if place in errors and not ENDING.search(text)} == {}
+
+
+def test_messages_show_no_python_values() -> None:
+    shown = {
+        message.place: [value for value in message.values if FORBIDDEN_VALUES.search(value)] for message in MESSAGES
+    }
+    assert {place: values for place, values in shown.items() if values} == {}
+
+
+def test_errors_say_what_to_do() -> None:
+    assert {
+        error.place: error.text for error in ERRORS if not (error.parts[1] or ENDING.search(error.text)[1] != ".")
+    } == {}
+    internal = [error for error in ERRORS if error.text.startswith("Internal error")]
+    assert {error.parts[1] for error in internal} == {"Please report this."}
+
+
+def silent_audio() -> None:
+    prepare_driving_audio(Waveform(torch.zeros(1, 16_000), 16_000))
+
+
+def no_face() -> None:
+    source = ImageBatch(torch.zeros(2, 8, 8, 3), Fraction(25))
+    FaceTrack(source, np.full((2, 3, 2), np.nan))
+
+
+def no_library() -> None:
+    raise cannot_import("OpenCV", "opencv-python", ModuleNotFoundError("No module named 'cv2'"))
+
+
+def out_of_memory() -> None:
+    raise out_of_memory_error(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"))
+
+
+def unknown_setting() -> None:
+    LipSyncPipeline.untrained()("talk.mp4", "speech.wav", stepz=3)
+
+
+def other_weights() -> None:
+    check_shapes({"a": (1,)}, {"b": (2,)}, "unet.pt")
+
+
+@pytest.mark.parametrize("fail", [silent_audio, no_face, no_library, out_of_memory, unknown_setting, other_weights])
+def test_raised_errors_are_in_the_table(fail: Callable[[], None]) -> None:
+    with pytest.raises(LatentSyncError) as caught:
+        fail()
+    kind = type(caught.value).__name__
+    patterns = [re.sub(r"\\\{.*?\\\}", ".+", re.escape(message.text)) for message in MESSAGES if message.kind == kind]
+    assert any(re.match(pattern.partition(r"\ Or\ ")[0], str(caught.value)) for pattern in patterns)
