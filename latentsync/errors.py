@@ -45,7 +45,7 @@ class FaceError(LatentSyncError):
     """No usable face was found, or face landmarks do not fit the video."""
 
 
-def cannot_import(library: str, package: str, cause: Exception, instead: str = "") -> DependencyError:
+def cannot_import(library: str, package: str, cause: ImportError | OSError, instead: str = "") -> DependencyError:
     """The error of a library that cannot be imported, to be raised from `cause`.
 
     Args:

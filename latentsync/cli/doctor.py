@@ -1,4 +1,4 @@
-"""`doctor`: check the libraries, the device and the model files, and show the commands that fix problems."""
+"""`doctor`: check the libraries, the device and the model files that a run needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import LatentSyncError, cannot_import, python_command
+from ..errors import LatentSyncError, python_command
 from ..progress import run_with_progress
 from ..weights import locate
 from ..weights.catalog import MODELS, WeightFile
@@ -33,7 +33,7 @@ LIBRARIES = {
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub>=0.27",
 }
-"""Module name -> requirement for pip."""
+"""Module -> its package for pip."""
 
 
 UNETS = tuple(spec.unet for spec in MODELS.values())
@@ -44,7 +44,7 @@ FOUND, MISSING, WRONG = "ok", "missing", "wrong"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A Python library. `version` is None if it cannot be imported, and `problem` says why."""
+    """A library; `version` is None if it cannot be imported, and `problem` says why."""
 
     name: str
     version: str | None
@@ -53,7 +53,7 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """One required file. `state` is ok, missing or wrong. `problem` says what to do."""
+    """A file that a run needs; `state` is ok, missing or wrong, and `problem` says what to do."""
 
     name: str
     state: str
@@ -65,10 +65,11 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of all checks.
+    """The result of the checks.
 
-    device: None if torch is broken or cannot use any device. `device_problem` says why.
-    memory_bytes: memory of the GPU. None without a GPU.
+    device: None if torch cannot use any; `device_problem` says why.
+    memory_bytes: VRAM of the device; None for a CPU.
+    models: the models folder.
     """
 
     latentsync: str
@@ -78,45 +79,59 @@ class Report:
     memory_bytes: int | None
     device_problem: str | None
     version: Version
+    models: str
     files: tuple[FoundFile, ...]
 
     @property
     def problems(self) -> list[str]:
-        """Everything that would make a run fail, with what to do."""
-        parts = (*self.libraries, *self.files)
-        return [problem for problem in (self.device_problem, *(part.problem for part in parts)) if problem is not None]
+        """Everything that makes a run fail."""
+        found = [
+            *(library.problem for library in self.libraries),
+            self.device_problem,
+            *(file.problem for file in self.files),
+        ]
+        return [problem for problem in found if problem is not None]
+
+    @property
+    def fixes(self) -> list[str]:
+        """Commands that install missing libraries and download missing files."""
+        commands: list[str] = []
+        packages = [f'"{LIBRARIES[library.name]}"' for library in self.libraries if library.problem]
+        if packages:
+            commands.append(python_command(f"pip install {' '.join(packages)}"))
+        if any(file.state == MISSING for file in self.files):
+            commands.append(python_command(f'latentsync download {self.version} --models "{self.models}"'))
+        return commands
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    job = add("doctor", help="check the installation, and show the commands that fix problems")
-    job.set_defaults(command=doctor)
-    job.add_argument(
-        "--version", choices=sorted(MODELS), help="version to check; default: the best that fits the device"
-    )
-    options.add_models_folder(job)
-    job.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser = add("doctor", help="check libraries, device and model files, and show how to fix them")
+    parser.set_defaults(command=doctor)
+    parser.add_argument("--version", choices=sorted(MODELS), help="model version to check; default: the one to be used")
+    options.add_models_folder(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def doctor(args: argparse.Namespace) -> None:
-    """Print the report. Raises LatentSyncError if a run would fail."""
-    report = examine(locate.folders_in(args.models), args.version)
+    """Print the report. Raises LatentSyncError with the problems and the commands that fix them."""
+    report = examine(args.models, args.version)
     if args.json:
-        values = {"ok": not report.problems, "problems": report.problems, **asdict(report)}
-        sys.stdout.write(json.dumps(values, indent=2) + "\n")
+        found = {"ok": not report.problems, "problems": report.problems, "fixes": report.fixes, **asdict(report)}
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         sys.stdout.write("\n".join(_lines(report)) + "\n")
     if report.problems:
         problems = "\n".join(f"- {problem}" for problem in report.problems)
-        command = python_command(f'latentsync download {report.version} --models "{args.models}"')
-        is_missing = any(file.state == MISSING for file in report.files)
-        download = f"\nThe command {command} downloads all missing files." if is_missing else ""
-        raise LatentSyncError(f"A run would fail. Solve these problems:\n{problems}{download}")
+        fixes = "".join(f"\n  {command}" for command in report.fixes)
+        remedy = f"To fix this, run:{fixes}" if fixes else "Solve these problems, then try again."
+        raise LatentSyncError(f"A run would fail:\n{problems}\n{remedy}")
 
 
-def examine(folders: locate.Folders, version: Version | None) -> Report:
+def examine(models: Path, version: Version | None) -> Report:
     """Import, find and verify everything that a run needs."""
-    libraries = tuple(_library(name, package) for name, package in LIBRARIES.items())
+    folders = locate.folders_in(models)
+    libraries = tuple(_library(name) for name in LIBRARIES)
     device, memory, device_problem = _device() if libraries[0].version else (None, None, None)
     chosen = version or locate.default_version(folders, memory)
     return Report(
@@ -127,49 +142,50 @@ def examine(folders: locate.Folders, version: Version | None) -> Report:
         memory_bytes=memory,
         device_problem=device_problem,
         version=chosen,
+        models=str(models),
         files=tuple(_file(file, folders, version) for file in locate.required_files(chosen)),
     )
 
 
-def _library(name: str, package: str) -> Library:
+def _library(name: str) -> Library:
     try:
         return Library(name, str(resolve_name(name).__version__))
     except Exception as error:  # broken installs raise anything: RuntimeError (numpy), TypeError (protobuf), ...
-        return Library(name, None, str(cannot_import(name, package, error)))
+        return Library(name, None, f"{name} cannot be imported ({error}). Install it again.")
 
 
 def _device() -> tuple[str | None, int | None, str | None]:
-    """Name and memory in bytes of the device, or the problem with it."""
+    """Name, VRAM in bytes, and what is wrong with the device."""
     from .device import chosen_device
 
     try:
         device = chosen_device()
         return str(device), locate.device_memory(device), None
-    except Exception as error:  # broken drivers raise anything
-        return None, None, f"No device can be used. {error}"
+    except Exception as error:  # drivers break in as many ways as libraries
+        return None, None, f"No device can be used: {error}"
 
 
 def _file(file: WeightFile, folders: locate.Folders, version: Version | None) -> FoundFile:
-    def found(state: str, path: Path, problem: str | None = None) -> FoundFile:
+    def result(state: str, path: Path, problem: str | None = None) -> FoundFile:
         return FoundFile(path.name, state, str(path.parent), file.size_bytes, file.url, problem)
 
     try:
         path = locate.find(file, folders)
         if path is None:
             path = locate.destination(file, folders)
-            return found(MISSING, path, f"{path} is missing ({file.size_bytes / 1e6:,.0f} MB from {file.url}).")
+            return result(MISSING, path, f"{path} is missing. Download {file.size_bytes / 1e6:,.0f} MB from {file.url}")
         if file in UNETS:
             locate.identify_unet(path, version)
         else:
             locate.check_size(file, path)
         run_with_progress(locate.verify(file, path))
-    except Exception as error:  # unreadable files, and broken libraries that read them
-        return found(WRONG, locate.destination(file, folders), str(error))
-    return found(FOUND, path)
+    except Exception as error:  # unreadable files, and broken libraries that look into them
+        return result(WRONG, locate.destination(file, folders), str(error))
+    return result(FOUND, path)
 
 
 def _lines(report: Report) -> Sequence[str]:
-    memory = "no GPU" if report.memory_bytes is None else f"{report.memory_bytes / 1e9:.1f} GB of VRAM"
+    memory = "no GPU" if report.memory_bytes is None else f"{report.memory_bytes / 1e9:.1f} GB"
     return [
         f"LatentSync Nodes {report.latentsync}, Python {report.python}",
         *(f"  {library.name} {library.version or 'cannot be imported'}" for library in report.libraries),

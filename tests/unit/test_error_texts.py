@@ -23,7 +23,7 @@ from scripts.error_table import PAGE, error_classes, messages, page_with, tables
 MESSAGES = messages()
 ERRORS = [message for message in MESSAGES if message.kind != "warning"]
 FORBIDDEN_WORDS = re.compile(
-    r"\b(card|fetch|fetched|heard|nobody|None|slot|somebody|source's|timeline|told|track|upstream|whoever|wired?)\b|;"
+    r"\b(card|fetch|fetched|heard|nobody|slot|somebody|source's|timeline|told|track|upstream|whoever|wired?)\b|;"
 )
 FORBIDDEN_VALUES = re.compile(r"![ra][:}]|\.shape\}|\btuple\(|\brepr\(|\.tolist\(\)|\.__name__")
 BEGINNING = re.compile(r'[A-Z"{-]|torch ')

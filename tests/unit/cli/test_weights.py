@@ -117,16 +117,18 @@ def test_doctor_says_what_is_missing_and_wrong(tmp_path: Path, capsys: pytest.Ca
     assert missing["size_bytes"] == 3_758_596
     assert missing["url"].startswith("https://storage.googleapis.com/mediapipe-models/")
     assert len(report["problems"]) == 2
-    assert "latentsync: A run would fail." in told.err
-    assert f'"{sys.executable}" -m latentsync download 1.5 --models "{tmp_path}"' in told.err
+    fix = f'"{sys.executable}" -m latentsync download {report["version"]} --models "{tmp_path}"'
+    assert report["fixes"] == [fix]
+    assert told.err.endswith(f"To fix this, run:\n  {fix}\n")
+    assert told.err.startswith("latentsync: A run would fail:\n")
 
 
 def test_doctor_names_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "LIBRARIES", {"torch": "torch", "no_such_library": "no-such-library>=1"})
-    report = doctor.examine(locate.folders_in(tmp_path), None)
+    report = doctor.examine(tmp_path, None)
     assert report.libraries[1].version is None
-    assert "no_such_library is not installed" in report.problems[0]
-    assert f'"{sys.executable}" -m pip install "no-such-library>=1"' in report.problems[0]
+    assert "no_such_library cannot be imported" in report.problems[0]
+    assert report.fixes[0] == f'"{sys.executable}" -m pip install "no-such-library>=1"'
 
 
 def test_doctor_reports_broken_library(
@@ -143,9 +145,9 @@ def test_doctor_reports_broken_library(
     assert main(["doctor", "--models", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     for problem in (
-        "brokenbinary is installed, but does not work (compiled for another numpy)",
-        "leftover is installed, but does not work (",
-        "No device can be used. torch ",
+        "brokenbinary cannot be imported (compiled for another numpy)",
+        "leftover cannot be imported (",
+        "No device can be used: torch ",
         "has no attribute 'no_such_thing'",
     ):
         assert problem in said

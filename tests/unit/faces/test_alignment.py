@@ -87,7 +87,7 @@ def test_alignment_errors_name_the_frame() -> None:
     track = FaceTrack(black(1), np.full((1, 3, 2), 40.0))
     with pytest.raises(FaceError, match="clip: Frame 0 shows a face that is too small"):
         track_matrices(track, 256)
-    with pytest.raises(FaceError, match="no face was found"):
+    with pytest.raises(FaceError, match="Internal error: the alignment of a face"):
         crop(golden.frame(CASE, 0), np.full((2, 3), np.nan), 256)
 
 

@@ -88,7 +88,7 @@ def test_read_accepts_legacy_pickles(tmp_path: Path) -> None:
         ),
         (
             lambda held: held.pop("down_blocks.0.resnets.0.conv1.weight"),
-            "not a LatentSync UNet. Its 653 weights do not include",
+            "not a LatentSync UNet. Its 1243 weights do not include",
         ),
     ],
     ids=["missing", "extra", "shape", "input channels", "another network"],

@@ -187,7 +187,7 @@ def test_missing_files_lists_all_in_one_error(tmp_path: Path, published: Publish
     with pytest.raises(WeightsError) as raised:
         located(tmp_path, "1.6")
     text = str(raised.value)
-    assert text.startswith("4 model files are missing.")
+    assert text.startswith("Model files are missing (4):")
     for file in (published.models["1.6"].unet, published.whisper, published.vae, published.landmarker):
         path = tmp_path / file.path
         assert f"{path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}" in text
@@ -284,7 +284,7 @@ WRONG: dict[str, Wrong] = {
     "another VAE": Wrong(
         lambda models: changed(models, SD_VAE, b"") or (put_safetensors(models / SD_VAE, {}) and None),
         None,
-        r"is not the published sd-vae-ft-mse.safetensors. It has \d+ bytes instead of 15. "
+        r"is not the published sd-vae-ft-mse.safetensors. It has [\d,]+ bytes instead of 15. "
         'Move it to another folder and download .*, or connect your own VAE to the "vae" input of Load Model',
     ),
 }
@@ -300,7 +300,7 @@ def test_locate_refuses_wrong_files(models: Path, wrong: Wrong) -> None:
 def test_locate_refuses_another_whisper(models: Path) -> None:
     put_unet(models, "1.5")
     torch.save({"dims": {}, "model_state_dict": {"weight": torch.zeros(1)}}, models / TINY)
-    with pytest.raises(WeightsError, match=r"tiny.pt is not the published tiny.pt. It has \d+ bytes instead of 11"):
+    with pytest.raises(WeightsError, match=r"tiny.pt is not the published tiny.pt. It has [\d,]+ bytes instead of 11"):
         located(models)
 
 
