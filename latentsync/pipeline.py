@@ -34,7 +34,7 @@ from .errors import UsageError
 from .faces import precomputed
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
 from .faces.face_track import FaceTrack, TrackSettings, build_face_track
-from .faces.identities import Identities, SelectBy, cluster_tracks, select
+from .faces.identities import Identities, SelectBy, cluster_tracks, select, sort_identities
 from .faces.report import Selection
 from .faces.tracker import track_faces
 from .models.protocols import VAE, AudioEncoder, Denoiser
@@ -156,9 +156,9 @@ class LipSyncPipeline:
         vocals: str | Path | Waveform | None = None,
         offset_ms: int = 0,
         face: SelectBy | FaceTrack = "largest",
-        face_index: int = 0,
+        face_index: int = 1,
         fps: FpsMode = "auto",
-        length: LengthMode = "ping-pong",
+        length: LengthMode = "audio (ping-pong)",
         audio_settings: AudioSettings | None = None,
         blend: BlendSettings | None = None,
         protect: np.ndarray | None = None,
@@ -173,7 +173,7 @@ class LipSyncPipeline:
             vocals: drives the lips in place of `audio`, for songs and noisy recordings.
             offset_ms: moves the lips later against the sound. Negative: earlier.
             face: how to select the person, or the face track of an earlier run.
-            face_index: 0 takes the first person in that order.
+            face_index: number of the person in that order, from 1.
             fps: frame rate of the result, see `video.timeline.output_rate`.
             length: length of the result, see `video.timeline.build_timeline`.
             audio_settings: what happens in silence, and how speech is detected.
@@ -221,7 +221,8 @@ class LipSyncPipeline:
         driving = prepare_driving_audio(audio, vocals, Fraction(offset_ms, 1000))
         steps = extract_features(driving, self.whisper, settings)
         steps = shown(steps, "audio", num_feature_steps(driving, settings), progress)
-        return collect_features(steps, driving, settings, self.temp_dir)
+        features, speech = collect_features(steps, driving, settings, self.temp_dir)
+        return replace(features, params={**features.params, "offset_ms": offset_ms}), speech
 
     def sample(
         self,
@@ -230,7 +231,7 @@ class LipSyncPipeline:
         settings: SamplerSettings | None = None,
         *,
         fps: FpsMode = "auto",
-        length: LengthMode = "ping-pong",
+        length: LengthMode = "audio (ping-pong)",
         progress: ShowProgress | bool = False,
     ) -> LipTrack:
         """Sample the latents of the new mouths. Arguments as in the call of the pipeline.
@@ -306,7 +307,7 @@ def detect_faces(
 def select_face(
     identities: Identities,
     face: SelectBy = "largest",
-    index: int = 0,
+    index: int = 1,
     *,
     reference: np.ndarray | None = None,
     settings: TrackSettings | None = None,
@@ -315,7 +316,7 @@ def select_face(
 
     Args:
         face: the order of the people.
-        index: 0 takes the first of them.
+        index: number of the person in that order, from 1.
         reference: an appearance, see `faces.identities.reference_appearance`: the most similar people come first.
         settings: gaps, yaw limit and smoothing of the track.
 
@@ -326,7 +327,7 @@ def select_face(
     identity = select(identities, face, index, reference)
     track = build_face_track(identities, identity, settings)
     track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})
-    return Selection(identity, track, settings)
+    return Selection(sort_identities(identities, face, reference), identity, track, settings)
 
 
 def _sampler_settings(fields: Mapping[str, Any]) -> SamplerSettings:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 log = logging.getLogger("latentsync")
-MAKES_AUDIO = "Load Audio, or whatever makes an AUDIO"
+MAKES_AUDIO = "Load Audio, or another AUDIO output"
 MAX_SECONDS_DENOMINATOR = 1_000_000  # microseconds
 MAX_RATE_DENOMINATOR = 1001  # 30000/1001 and its like are exact; a float of them is not
 
@@ -34,7 +34,7 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
     """A VIDEO (streamed from its file) or an IMAGE batch of `fps` frames per second."""
     if isinstance(source, torch.Tensor):
         return ImageBatch(source, exact_rate(fps))
-    expect_type("source", source, VideoInput, "Load Video, or whatever makes a VIDEO or an IMAGE")
+    expect_type("source", source, VideoInput, "Load Video, or another VIDEO or IMAGE output")
     reason = why_not_streamed(source)
     if reason is not None:
         log.info("The video is held in memory frame by frame: %s", reason)
@@ -64,7 +64,7 @@ def trim_window(video: VideoInput) -> tuple[float, float]:
 def exact_rate(fps: float) -> Fraction:
     """The frame rate that a float stands for: 29.97002997 is 30000/1001."""
     if not isfinite(fps):
-        raise UsageError(f"fps must be a number, not {fps}")
+        raise UsageError(f'"image_fps" must be a number, not {fps}.')
     return Fraction(fps).limit_denominator(MAX_RATE_DENOMINATOR)
 
 
@@ -72,13 +72,11 @@ def waveform(name: str, audio: Mapping[str, Any] | None) -> Waveform:
     """The AUDIO of one recording that an input of that name was given; a lazy mapping (as VideoHelperSuite's) is read
     here, where it may fail."""
     if audio is None:
-        raise AudioError(
-            f"there is no sound: connect the AUDIO of Load Audio, or of a video that has a sound track, to '{name}'"
-        )
+        raise AudioError(f'"{name}" has no audio. Connect the AUDIO of Load Audio, or of a video with a sound track.')
     samples, rate = _read(name, expect_type(name, audio, Mapping, MAKES_AUDIO))
     expect_type(name, samples, torch.Tensor, MAKES_AUDIO)
     if samples.ndim != 3 or samples.shape[0] != 1:
-        raise AudioError(f"an AUDIO of one recording is needed, (1, channels, samples), not {tuple(samples.shape)}")
+        raise AudioError(f'"{name}" must be one recording, but is a batch. Connect the AUDIO of one recording.')
     return Waveform(samples[0].detach().to("cpu", torch.float32), rate)
 
 
@@ -121,6 +119,6 @@ def _read(name: str, audio: Mapping[str, Any]) -> tuple[torch.Tensor, int]:
         raise
     except Exception as error:
         raise AudioError(
-            f"the sound wired to {name} cannot be read ({error}): its video has no sound track, or the file is "
-            "damaged. Connect the AUDIO of Load Audio, or of a video that has sound."
+            f'"{name}" cannot be read. Its video has no sound track, or the file is damaged. Connect the AUDIO of Load '
+            f"Audio, or of a video with sound. ({error})"
         ) from error

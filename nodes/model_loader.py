@@ -41,8 +41,8 @@ UNET_PARAMETERS = 1_267_900_000
 
 
 SYNTHETIC_WARNING = (
-    "%s holds tiny untrained weights, made to try the machinery: the mouth will be noise. "
-    "Put the real files in place (see the README) for speech."
+    "%s has tiny untrained weights for tests, so the mouth will be noise. For speech, install the official files (see "
+    "the README)."
 )
 
 
@@ -95,9 +95,9 @@ def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
     if (channels, stride, dimensions) != (LATENT_CHANNELS, LATENT_STRIDE, 2):
         shown = stride if isinstance(stride, int) else "other"
         raise WeightsError(
-            f"the VAE on the vae input has {channels} latent channels, a stride of {shown} and {dimensions} latent "
-            f"dimensions; LatentSync was trained on Stable Diffusion 1.x's: {LATENT_CHANNELS} channels, a stride of "
-            f"{LATENT_STRIDE}, 2 dimensions. Load sd-vae-ft-mse, or leave the input free."
+            f'"vae" is not a VAE of Stable Diffusion 1.x. It has {channels} latent channels, a stride of {shown} and '
+            f"{dimensions} dimensions. LatentSync needs {LATENT_CHANNELS} channels, a stride of {LATENT_STRIDE} and 2 "
+            "dimensions. Load sd-vae-ft-mse, or disconnect the input."
         )
     return vae
 
@@ -116,9 +116,12 @@ def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, 
         return version, Path(path)
     published = published_names().get(unet.replace("\\", "/"))
     if published is None:
-        raise WeightsError(f"{unet}: there is no such file in ComfyUI's latentsync folders. Choose another, or auto.")
+        raise WeightsError(f'There is no file {unet} in models/latentsync. Choose another "unet", or auto.')
     if version not in (None, published):
-        raise UsageError(f"{unet} is of version {published}, not {version}: choose that version, or unet auto.")
+        raise UsageError(
+            f'{unet} is version {published}, but "version" is {version}. Set "version" to {published}, '
+            'or "unet" to auto.'
+        )
     return published, None
 
 
@@ -155,12 +158,12 @@ def _load_vae(path: Path) -> comfy.sd.VAE:
     if any(".resnets." in key for key in tensors):
         tensors = comfy.diffusers_convert.convert_vae_state_dict(tensors)
     if "encoder.conv_in.weight" not in tensors:
-        raise _not_a_vae(path, f"it has no weight named encoder.conv_in.weight among its {len(tensors)}")
+        raise _not_a_vae(path, "encoder.conv_in.weight is missing")
     vae: Any = comfy.sd.VAE(sd=tensors, config=_vae_config(tensors))
     expected = set(vae.first_stage_model.state_dict())
     if expected != set(tensors):
         missing, unknown = len(expected - set(tensors)), len(set(tensors) - expected)
-        raise _not_a_vae(path, f"{missing} of its weights are missing and {unknown} are unknown")
+        raise _not_a_vae(path, f"{missing} weights are missing and {unknown} are unknown")
     return vae
 
 
@@ -185,4 +188,4 @@ def _vae_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _not_a_vae(path: Path, why: str) -> WeightsError:
-    return WeightsError(f"{path}: not a Stable Diffusion 1.x VAE: {why}. Use sd-vae-ft-mse (see the README).")
+    return WeightsError(f"{path} is not a VAE of Stable Diffusion 1.x: {why}. Use sd-vae-ft-mse (see the README).")

@@ -118,7 +118,9 @@ def fill_in(workflow: Workflow, sample: Sample, version: str | None, steps: int 
     """Choose the sample's files, a model version (None: what is there), and steps (None: as they are saved)."""
     set_first_widget(workflow, "LoadVideo", sample.video.name)
     set_first_widget(workflow, "LoadAudio", sample.audio.name)
-    node_of(workflow, "LatentSyncLoadModel")["widgets_values"][:2] = [version or "auto", "auto"]
+    version_widget, _, _, unet_widget = range(4)
+    values = node_of(workflow, "LatentSyncLoadModel")["widgets_values"]
+    values[version_widget], values[unet_widget] = version or "auto", "auto"
     if steps is not None:
         node_of(workflow, "LatentSyncSampler")["widgets_values"][STEPS_WIDGET] = steps
 
@@ -128,9 +130,9 @@ def set_first_widget(workflow: Workflow, node_type: str, value: str) -> None:
 
 
 def add_landmarks(workflow: Workflow, file_name: str) -> None:
-    """Put a LatentSyncDemoLandmarks node before Face Prep's `landmarks` input."""
+    """Put a LatentSyncDemoLandmarks node before Face Prep's `face_landmarks` input."""
     face_prep = node_of(workflow, "LatentSyncFacePrep")
-    slot = next(index for index, entry in enumerate(face_prep["inputs"]) if entry["name"] == "landmarks")
+    slot = next(index for index, entry in enumerate(face_prep["inputs"]) if entry["name"] == "face_landmarks")
     node_id = max(node["id"] for node in workflow["nodes"]) + 1
     link_id = max(link[0] for link in workflow["links"]) + 1
     face_prep["inputs"][slot]["link"] = link_id

@@ -33,7 +33,7 @@ STAGES = {
 """Heading -> folders, the first that matches."""
 
 REMEDIES = re.compile(
-    "(Allow|Ask|Check|Choose|Close|Connect|Convert|Copy|Create|Cut|Delete|Detect|Disconnect|Divide|Download|Export|Free"
+    "(Allow|Ask|Check|Choose|Close|Connect|Convert|Copy|Create|Cut|Delete|Detect|Disconnect|Divide|Download|Enter|Export|Free"
     "|If|Increase|Install|Leave|Load|Lower|Make|Move|Open|Or|Please|Provide|Put|Raise|Reduce|Remove|Rename|Resize"
     "|Restart|Run|Save|Select|Set|Shorten|Solve|Split|Start|Switch|Take|To|Trim|Try|Turn|Unset|Update|Use|Wait|Widen) "
 )

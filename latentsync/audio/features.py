@@ -32,12 +32,12 @@ BEFORE = AUDIO_POSITIONS // 2 - 1  # positions of a frame's window before its ce
 AFTER = AUDIO_POSITIONS - BEFORE - 1
 CONTEXT_POSITIONS = 5 * STATE_RATE  # that each hidden state has on both sides, except at the ends of the recording
 FADE_POSITIONS = 7  # 140 ms, over which the hidden states of silence replace those of speech
-SEGMENT_HOPS = {"overlapping": SEGMENT_MELS // 2, "upstream": SEGMENT_MELS}
+SEGMENT_HOPS = {"overlapping": SEGMENT_MELS // 2, "official": SEGMENT_MELS}
 """Mel frames from the start of one segment to the start of the next."""
 
-Segments = Literal["overlapping", "upstream"]
+Segments = Literal["overlapping", "official"]
 """How a recording is cut into the 30 s that Whisper encodes at once."""
-Silence = Literal["as is", "keep source", "close mouth"]
+Silence = Literal["model", "keep original", "close mouth"]
 """What happens to frames without speech."""
 
 
@@ -45,14 +45,14 @@ Silence = Literal["as is", "keep source", "close mouth"]
 class AudioSettings:
     """How audio features are extracted.
 
-    silence: frames without speech: "as is" samples them like all others, "keep source" keeps the original frames,
+    silence: frames without speech: "model" samples them like all others, "keep original" keeps the original frames,
         "close mouth" gives the model the hidden states of true silence.
     threshold_db: SNR over the noise floor at which speech starts; 1 to 20.
     hangover_s: seconds for which speech continues after the SNR has fallen; 0 to 5.
     segments: overlapping, or cut every 30 s like the official code.
     """
 
-    silence: Silence = "as is"
+    silence: Silence = "model"
     threshold_db: float = 4.0
     hangover_s: float = 0.2
     segments: Segments = "overlapping"
@@ -90,7 +90,7 @@ class AudioFeatures:
         if self.is_speech is not None and not self.is_speech.any():
             raise AudioError(
                 "No speech stands out from the background of the recording. Lower the speech threshold, connect the "
-                'voice alone as "vocals", or set "silence" to "as is".'
+                'voice alone as "vocals", or set "silence" to "model".'
             )
 
     def speech_frames(self, timeline: Timeline) -> np.ndarray:
@@ -173,12 +173,8 @@ def collect_features(
         raise AudioError(
             f"Internal error: feature extraction stopped at {count} of {expected} positions. Please report this."
         )
-    params = {
-        **asdict(settings),
-        "vocals": driving_audio.has_vocals,
-        "later_by_samples": driving_audio.offset_samples,
-    }
-    is_speech = speech.is_speech if settings.silence == "keep source" else None
+    params = {**asdict(settings), "vocals": driving_audio.has_vocals}
+    is_speech = speech.is_speech if settings.silence == "keep original" else None
     start = -BEFORE if is_padded else 0
     return AudioFeatures(hidden_states, driving_audio.waveform, start, is_speech, params), speech
 
@@ -210,7 +206,7 @@ def encode_audio(
 ) -> Iterator[Tensor]:
     """Encode a recording with Whisper.
 
-    "upstream" follows whisper/audio2feature.py of the official code: separate segments of 30 s, the last one padded
+    "official" follows whisper/audio2feature.py of the official code: separate segments of 30 s, the last one padded
     with zeros after the logarithm. Lips jump where two segments meet. "overlapping" encodes the same segments and one
     more over each cut. It cross-fades between them, so that no hidden state comes from near the end of a segment. In
     the first 20 s, and from 10 to 20 s of every further segment, both give the same hidden states. "overlapping" also
@@ -238,7 +234,7 @@ def encode_audio(
                 hidden_states = torch.lerp(hidden_states, silence[: len(hidden_states)], weight)
             yield hidden_states
 
-    if segments == "upstream":
+    if segments == "official":
         yield from encoded_segments()
     else:
         yield from _crossfade_segments(encoded_segments(), silence)
@@ -247,7 +243,7 @@ def encode_audio(
 def num_chunks(mel_count: int, segments: Segments) -> int:
     """Number of chunks that `encode_audio` yields for a recording of `mel_count` mel frames."""
     num_segments = len(_segment_starts(mel_count, segments))
-    return num_segments if segments == "upstream" else num_segments + 3  # silence, the last half, silence
+    return num_segments if segments == "official" else num_segments + 3  # silence, the last half, silence
 
 
 def _segment_starts(mel_count: int, segments: Segments) -> range:

@@ -17,12 +17,14 @@ PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("device")
-    group.add_argument("--device", help="such as cuda:1, mps or cpu; default: the accelerator that torch finds")
+    group.add_argument(
+        "--device", metavar="NAME", help="such as cuda:1, mps or cpu; default: the accelerator that torch finds"
+    )
     group.add_argument(
         "--precision",
         choices=("auto", *PRECISIONS),
         default="auto",
-        help="of the UNet and the VAE; auto: fp32 on a CPU and where fp16 is unreliable, else fp16",
+        help="precision of the UNet and the VAE; auto: fp32 on a CPU and where fp16 is unreliable, else fp16",
     )
 
 

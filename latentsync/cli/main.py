@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="latentsync", description="Lip-sync a video to a recording.")
+    parser = argparse.ArgumentParser(
+        prog="latentsync", description="Lip-sync a video of someone talking to a new recording."
+    )
     parser.add_argument("--version", action="version", version=f"LatentSync Nodes {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add = partial(commands.add_parser, formatter_class=HelpText)

@@ -1,4 +1,4 @@
-"""Blend mode "box": paste the whole face crop with a soft edge, like the official code."""
+"""Blend mode "full crop": paste the whole face crop with a soft edge, like the official code."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Blender(Protocol):
         ...
 
 
-BLENDERS: dict[str, type[Blender]] = {"mouth": MouthBlender, "box": BoxBlender}
+BLENDERS: dict[str, type[Blender]] = {"mouth": MouthBlender, "full crop": BoxBlender}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class MaskEdge:
 class BlendSettings:
     """How to paste the faces into the frames.
 
-    mode: a key of `BLENDERS`. "mouth" pastes only the mouth area, "box" pastes the whole crop like the official code.
+    mode: a key of `BLENDERS`. "mouth" pastes only the mouth area, "full crop" the whole crop like the official code.
     edge: the edge of the mouth. Only the mode "mouth" uses it.
     color_match: match the face's colors to the frame around the mask.
     """

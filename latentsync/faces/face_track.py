@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
     from .identities import Identities, Identity
 
-Smoothing = Literal["zero-lag", "upstream"]
+Smoothing = Literal["zero-lag", "official"]
 
 SMOOTHING_WINDOW_FRAMES = 9
 SMOOTHING_DEGREE = 2
@@ -28,14 +28,14 @@ class FaceTrack:
     source: the frames that show the face.
     points: float64 (frames, 3, 2), pixels: left eyebrow, right eyebrow and nose; NaN in frames without the face.
     cuts: the first frame of every shot but the first.
-    smoothing: "zero-lag" if the points are smooth already, "upstream" if `alignment` applies LatentSync's filter.
+    smoothing: "zero-lag" if the points are smooth already, "official" if `alignment` applies LatentSync's filter.
     params: the settings that gave this track, for the run record.
     """
 
     source: FrameSource
     points: np.ndarray
     cuts: tuple[int, ...] = ()
-    smoothing: Smoothing = "upstream"
+    smoothing: Smoothing = "official"
     params: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class TrackSettings:
 
     max_gap_frames: longest gap, in frames, to fill by interpolation. Longer gaps stay without the face.
     max_yaw_degrees: above 0, at most 90. A head that is turned further counts as a frame without the face.
-    smoothing: "zero-lag" (Savitzky-Golay), or "upstream" for LatentSync's causal filter.
+    smoothing: "zero-lag" (Savitzky-Golay), or "official" for LatentSync's causal filter.
     """
 
     max_gap_frames: int = 8

@@ -20,7 +20,7 @@ class SamplerSettings:
     num_inference_steps: denoising steps, 1 to 1000.
     guidance_scale: strength of classifier-free guidance, 1 to 10; 1 turns it off and halves the time.
     cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10; 1 turns it off.
-    scheduler: a key of `SCHEDULERS`. ddim is the official one; dpm++ 2m and unipc need fewer steps.
+    scheduler: a key of `SCHEDULERS`. ddim is the official one; dpmpp_2m and uni_pc need fewer steps.
     overlap: frames that neighboring windows share and cross-fade, 0 to 12.
     guidance_start, guidance_end: range of the steps with guidance, as fractions from 0 to 1. Other steps take half
         the time.

@@ -97,7 +97,7 @@ def test_errors_name_video_without_face(comfyui: ComfyUI, graph: graphs.Graph, s
         for _ in range(5):
             writer.write(np.full((64, 64, 3), 127, np.uint8))
     graph = graphs.changed(graph, "LoadVideo", file="gray.mp4")
-    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["landmarks"]
+    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["face_landmarks"]
     error = fails(comfyui, graph)
     assert error.node_type == "LatentSyncFacePrep"
     assert "gray.mp4 has 5 frames, and no face was found in any of them" in error.exception_message
@@ -119,7 +119,7 @@ def test_errors_refuse_silent_recording(comfyui: ComfyUI, graph: graphs.Graph) -
 def test_errors_name_missing_face_landmarker(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     model = comfyui.models / "latentsync" / "face_landmarker.task"
     graph = graphs.changed(graph, "LatentSyncFacePrep", min_confidence=0.43)  # no search of another test is at hand
-    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["landmarks"]
+    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["face_landmarks"]
     if model.exists():
         with put_aside(model):
             error = fails(comfyui, graph)

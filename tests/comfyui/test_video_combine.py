@@ -69,7 +69,7 @@ def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample
     shape = list(read_audio(sample.audio).samples.shape)
     assert record["inputs"][1] == {"role": "audio", "name": "audio", "shape": shape, "dtype": "float32"}
     assert record["settings"]["lips"]["faces"]["face"] == "largest"
-    assert record["settings"]["lips"]["timeline"] == {"fps": "auto", "length": "ping-pong"}
+    assert record["settings"]["lips"]["timeline"] == {"output_fps": "auto", "length_mode": "audio (ping-pong)"}
     assert path.name.startswith("x_")
 
 

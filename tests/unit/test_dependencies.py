@@ -50,7 +50,7 @@ def download(folder: Path) -> None:
         ("whisper", lambda _: random_init.whisper(), "openai-whisper>=20240930"),
         ("whisper", lambda _: list(mel.mel_power([torch.zeros(16000)])), "openai-whisper>=20240930"),
         ("diffusers", lambda _: random_init.vae(), "diffusers>=0.32"),
-        ("diffusers", lambda _: schedulers.SCHEDULERS["unipc"](4), "diffusers>=0.32"),
+        ("diffusers", lambda _: schedulers.SCHEDULERS["uni_pc"](4), "diffusers>=0.32"),
         ("huggingface_hub", download, "huggingface_hub>=0.27"),
     ],
 )

@@ -53,9 +53,9 @@ def kinds(sample: Sample) -> list[graphs.Graph]:
         graphs.changed(video, combine, filename_prefix="flood/video"),
         graphs.changed(video, combine, filename_prefix="flood/webm", format="webm vp9"),
         graphs.changed(video, combine, filename_prefix="flood/lossless", format="mkv ffv1 lossless", save_record=False),
-        graphs.changed(video, "LatentSyncAudioEmbed", silence="keep source"),
+        graphs.changed(video, "LatentSyncAudioEmbed", silence="keep original"),
         graphs.changed(pictures, "LatentSyncSampler", steps=1),
-        graphs.changed(video, "LatentSyncSampler", guidance=float("nan")),
+        graphs.changed(video, "LatentSyncSampler", cfg=float("nan")),
     ]
 
 

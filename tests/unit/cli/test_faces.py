@@ -26,7 +26,7 @@ def empty_clip(folder: Path) -> tuple[Path, Path]:
 
 
 def command(video: Path, landmarks: Path, output: Path) -> int:
-    return main(["faces", str(video), "--landmarks", str(landmarks), "-o", str(output)])
+    return main(["faces", str(video), "--face-landmarks", str(landmarks), "-o", str(output)])
 
 
 def test_faces_without_faces_draws_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def test_a_whole_run_is_written_down(tmp_path: Path) -> None:
         seed=7,
         consent="signed by Ada",
         frames=FrameCounts(10, 8, 2),
-        settings={"blend": "mouth"},
+        settings={"paste_mode": "mouth"},
         model_files=[FileDigest("model", "unet.pt", 5, None)],
         inputs=[FileDigest("audio", "a.wav", 5, "0" * 64), TensorInfo("video", "batch", (2, 8, 8, 3), "float32")],
     )
