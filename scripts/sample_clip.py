@@ -1,7 +1,7 @@
-"""The demo's sample: a real face under a moving camera, speech-like sound, and where the face is in every frame.
+"""The sample clip of the demo: a real face under a moving camera, speech-like audio, and face landmarks.
 
-The face is scikit-image's `astronaut` (NASA, public domain). Its mesh points were measured once with MediaPipe and lie
-beside this file; the camera's matrix moves picture and points alike.
+The face is scikit-image's `astronaut` (NASA, public domain). Its mesh points were detected once with MediaPipe and are
+stored beside this file. The matrix of the camera moves both the image and the points.
 
 Usage: python -m scripts.sample_clip FOLDER [--seconds 3]
 """
@@ -22,7 +22,7 @@ FRAME_WIDTH_PX, FRAME_HEIGHT_PX = 480, 640
 FRAME_RATE = 25
 SAMPLE_RATE = 44_100
 VIDEO_SHARE = 2 / 3
-"""The video is shorter than the sound, so that a lip-synced copy has to play it back and forth."""
+"""The video is shorter than the audio, so that the lip-synced video plays it forwards and backwards."""
 
 LANDMARKS = Path(__file__).with_name("astronaut_landmarks.json")
 
@@ -36,7 +36,7 @@ FORMANTS_HZ = {
 """First three resonances of a man's vowels (Peterson and Barney, 1952)."""
 FORMANT_BANDWIDTHS_HZ = (80, 100, 140)
 SYLLABLES = "aieo_uaeia_oe"
-"""One vowel each; an underscore is a pause."""
+"""One vowel per letter. An underscore is a pause."""
 SYLLABLES_PER_SECOND = 4.2
 
 FloatArray = npt.NDArray[np.float64]

@@ -132,7 +132,7 @@ def absurd_pickle(_: Path) -> dict[str, torch.Tensor]:
 
 PROOF = "code-was-run"
 UNREADABLE = r"cannot be read as weights"
-NOT_RUN = r"no code in it was run"
+NOT_RUN = r"No code in it was run"
 
 WEIGHTS = [
     Attack("weights of no bytes (.pt)", of("unet.pt", b""), f"unet.pt {UNREADABLE}"),

@@ -27,7 +27,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_demo_without_weights_uses_untrained_ones(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
     said = capsys.readouterr().out
-    assert "4 model files are missing" in said
+    assert "Model files are missing (4)" in said
     assert "untrained weights" in said
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -191,7 +192,8 @@ def test_missing_files_lists_all_in_one_error(tmp_path: Path, published: Publish
     for file in (published.models["1.6"].unet, published.whisper, published.vae, published.landmarker):
         path = tmp_path / file.path
         assert f"{path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}" in text
-    assert f'Run `python -m latentsync download 1.6 --models "{tmp_path}"`, or put the files there yourself.' in text
+    command = f'"{sys.executable}" -m latentsync download 1.6 --models "{tmp_path}"'
+    assert f"Run {command}, or put the files there yourself." in text
 
 
 def test_missing_files_names_the_switch_in_comfyui(tmp_path: Path, published: Published) -> None:
