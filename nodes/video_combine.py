@@ -170,7 +170,7 @@ def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Ite
     except Exception as error:  # core raises a bare one for a folder outside, and whatever the system says of a name
         reason = str(error).partition("\n")[0].strip(" *")
         raise UsageError(
-            f'filename_prefix "{prefix}" cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
+            f'"filename_prefix" {prefix} cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
         ) from error
     counters = range(first, first + MOST_AT_ONCE)
     return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in counters), subfolder

@@ -323,7 +323,7 @@ def version_of(folder: Path) -> list[int]:
 
 
 def prepare_base(base: Path, packs: Mapping[str, Path]) -> None:
-    """Create the folders of the base directory. Link each pack into custom_nodes, or copy it without the right to link."""
+    """Create the folders of the base directory. Link each pack into custom_nodes, or copy it."""
     for name in BASE_FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
     for name, folder in packs.items():
