@@ -48,7 +48,7 @@ Texts = list[str]
 
 @dataclass(frozen=True)
 class Message:
-    """One error or warning. `values` is the source of each value in it, with its conversion (`name!r`)."""
+    """One error or warning. `values` is the source of each value in the texts of its function, such as `{name!r}`."""
 
     kind: str
     text: str
@@ -209,7 +209,8 @@ def messages() -> list[Message]:
             texts = reader.texts(expression, module, {})
             if not texts:
                 raise ValueError(f"{module.place}:{expression.lineno}: the text of this {kind} cannot be read.")
-            values = tuple(ast.unparse(node) for node in ast.walk(expression) if isinstance(node, ast.FormattedValue))
+            around = module.scopes.get(expression, expression)
+            values = tuple(ast.unparse(node) for node in ast.walk(around) if isinstance(node, ast.FormattedValue))
             for text in texts:
                 if kind == "warning":
                     text = re.sub(r"%[-.\d]*[sdgfr]", "{VALUE}", text)  # noqa: PLW2901
