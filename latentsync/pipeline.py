@@ -134,7 +134,7 @@ class LipSyncPipeline:
 
     @classmethod
     def untrained(
-        cls, *, resolution: int = 256, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
+        cls, *, resolution: int = 128, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> LipSyncPipeline:
         """Tiny untrained networks: every stage runs, and the mouth is noise."""
         device = torch.get_default_device() if device is None else torch.device(device)

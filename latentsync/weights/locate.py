@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("latentsync")
 
 KINDS = ("latentsync", "vae")
+RESOLUTIONS = range(64, 2049, 64)  # that the UNet can process: the VAE divides by 8, three levels of the UNet by 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +169,14 @@ def destination(file: WeightFile, folders: Folders) -> Path:
 def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
     """The model that a UNet file holds, by its metadata or its size, or else as the user says.
 
+    A resolution in the metadata overrides that of the version: a fine-tuned UNet may have another.
+
     Raises:
-        WeightsError: the file holds another version than `version`, or is incomplete.
+        WeightsError: the file holds another version than `version`, is incomplete, or has a wrong resolution.
         UsageError: the file is unknown and `version` is None.
     """
-    size, written = path.stat().st_size, metadata.read(path).get(metadata.VERSION)
-    known = next((spec for spec in MODELS.values() if spec.version == written), None)
+    size, header = path.stat().st_size, metadata.read(path)
+    known = MODELS.get(header.get(metadata.VERSION, ""))
     known = known or next((spec for spec in MODELS.values() if spec.unet.size_bytes == size), None)
     if known is None:
         if version is not None:
@@ -189,7 +192,13 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
             f'{path} has the weights of version {known.version}, not of {version}. Set "version" to {known.version} or '
             "auto, or choose another file. Weights of the wrong version give a blurred mouth."
         )
-    return known
+    resolution = header.get(metadata.RESOLUTION, str(known.resolution))
+    if not resolution.isdecimal() or int(resolution) not in RESOLUTIONS:
+        raise WeightsError(
+            f"{path}: the metadata give a resolution of {resolution[:20]} pixels. It must be a multiple of "
+            f"{RESOLUTIONS.step}, from {RESOLUTIONS.start} to {RESOLUTIONS[-1]}. Convert the file again."
+        )
+    return replace(known, resolution=int(resolution))
 
 
 def check_size(file: WeightFile, path: Path) -> None:

@@ -345,3 +345,16 @@ def test_locate_accepts_untrained_weights(tmp_path: Path) -> None:
     assert located(tmp_path).spec.version == "1.6"
     with pytest.raises(WeightsError, match=r"latentsync_unet.pt"):
         located(tmp_path, "1.5")
+
+
+def test_locate_takes_the_resolution_of_the_metadata(models: Path) -> None:
+    header = {metadata.VERSION: "1.5", metadata.RESOLUTION: "384"}
+    assert locate.identify_unet(put_safetensors(models / "tuned.safetensors", header)).resolution == 384
+
+
+@pytest.mark.parametrize("resolution", ["100", "0", "4096", "-64", "wide", ""])
+def test_locate_refuses_an_impossible_resolution(models: Path, resolution: str) -> None:
+    header = {metadata.VERSION: "1.5", metadata.RESOLUTION: resolution}
+    path = put_safetensors(models / "tuned.safetensors", header)
+    with pytest.raises(WeightsError, match=r"tuned.safetensors: .* multiple of 64, from 64 to 2048"):
+        locate.identify_unet(path)
