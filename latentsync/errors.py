@@ -1,4 +1,4 @@
-"""The error tree: every failure that a user can meet is one of these.
+"""The error tree. Every failure that is not a mistake in this package is one of these.
 
 A message names the file, input or frame, says what happened, and says what to do. ComfyUI shows it at the node. The
 command line prints it and exits with status 1, or 2 for a `UsageError`. docs/troubleshooting.md lists all messages.
@@ -86,6 +86,6 @@ def reason_of(cause: BaseException) -> str:
 
 
 def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
-    """Raises UsageError where `value` is none of `choices`."""
+    """Raises UsageError if `value` is not one of `choices`."""
     if value not in choices:
         raise UsageError(f'"{field}" cannot be {value}. Choose one of {", ".join(choices)}.')

@@ -1,6 +1,6 @@
 """The whole method: find the face, encode the speech, sample the mouths, composite and encode.
 
-`LipSyncPipeline` holds the networks; one call runs every stage, and every stage is public.
+`LipSyncPipeline` holds the networks. One call runs every stage, and every stage is public.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Append-only fp16 tensor buffer; above 256 MB it lives in an anonymous temporary file."""
+"""Append-only fp16 tensor buffer. Above 256 MB it lives in an anonymous temporary file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TensorBuffer:
     Args:
         contents: names the rows in errors.
         max_rows: capacity.
-        folder: for the temporary file; None is the system's temporary folder.
+        folder: for the temporary file. None is the system's temporary folder.
     """
 
     def __init__(self, contents: str, max_rows: int, folder: Path | None = None) -> None:

@@ -44,7 +44,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """The files of one sample; `landmarks` is JSON in the shape of ComfyUI's FACE_LANDMARKS."""
+    """The files of one sample. `landmarks` is JSON in the shape of ComfyUI's FACE_LANDMARKS."""
 
     video: Path
     audio: Path
@@ -68,7 +68,7 @@ def camera_path(frame_count: int) -> FloatArray:
 
 
 def camera(time_seconds: float) -> FloatArray:
-    """The matrix at one instant; at these amplitudes the frame never leaves the picture."""
+    """The matrix at one instant. At these amplitudes the frame never leaves the picture."""
     turn = 2 * math.pi * time_seconds
     center = np.array([225 + 8 * math.sin(0.31 * turn), 170 + 6 * math.sin(0.23 * turn + 1.0)])
     scale = 2.25 + 0.12 * math.sin(0.27 * turn + 0.5)
@@ -104,7 +104,7 @@ def face_landmarks(cameras: FloatArray) -> dict[str, object]:
 
 
 def face_entry(points: FloatArray) -> dict[str, object]:
-    """One face; points (478, 2) in pixels of the frame."""
+    """One face from points (478, 2) in pixels of the frame."""
     return {
         "bbox_xyxy": [*points.min(axis=0).round(2).tolist(), *points.max(axis=0).round(2).tolist()],
         "landmarks_xy": points.round(2).tolist(),
@@ -134,7 +134,7 @@ def glottal_buzz(samples: int) -> FloatArray:
 
 
 def syllable(voice: FloatArray, vowel: str) -> FloatArray:
-    """The voice through a vowel's resonances, opening and closing once; silence for a pause."""
+    """The voice through the resonances of a vowel, opening and closing once, or silence for a pause."""
     from scipy.signal import lfilter
 
     if vowel not in FORMANTS_HZ:

@@ -53,7 +53,7 @@ def chosen_device(name: str | None = None) -> torch.device:
 
 
 def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of a precision; auto follows ComfyUI's rule for a UNet.
+    """The dtype of a precision. `auto` follows ComfyUI's rule for a UNet.
 
     NVIDIA's GTX 16 series gives NaN in fp16, and GPUs before Volta compute it slowly: they take fp32.
     """

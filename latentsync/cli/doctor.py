@@ -44,7 +44,7 @@ FOUND, MISSING, WRONG = "ok", "missing", "wrong"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library; `version` is None if it cannot be imported, and `problem` says why."""
+    """A library. `version` is None if it cannot be imported, and `problem` says why."""
 
     name: str
     version: str | None
@@ -53,7 +53,7 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file that a run needs; `state` is ok, missing or wrong, and `problem` says what to do."""
+    """A file that a run needs. `state` is ok, missing or wrong, and `problem` says what to do."""
 
     name: str
     state: str
@@ -67,8 +67,8 @@ class FoundFile:
 class Report:
     """The result of the checks.
 
-    device: None if torch cannot use any; `device_problem` says why.
-    memory_bytes: VRAM of the device; None for a CPU.
+    device: None if torch cannot use any. `device_problem` says why.
+    memory_bytes: VRAM of the device. None for a CPU.
     models: the models folder.
     """
 
@@ -155,7 +155,7 @@ def _library(name: str) -> Library:
 
 
 def _device() -> tuple[str | None, int | None, str | None]:
-    """Name, VRAM in bytes, and what is wrong with the device."""
+    """Name and VRAM in bytes of the device, and the problem with it."""
     from .device import chosen_device
 
     try:

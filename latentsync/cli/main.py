@@ -62,7 +62,7 @@ def _fail(error: object, status: int) -> int:
 
 
 def run_process() -> None:
-    """Run the command line as a process of its own: set up its streams and signals, and exit with its status."""
+    """Run the command line as a process: set up its streams and signals, and exit with its status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # escape characters that the stream's encoding lacks

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BLOCKS = 4
 GROUPS = 32  # of every group norm
-MAX_CHANNELS = 1 << 12  # limit for the blocks of a file; sd-vae-ft-mse has at most 512
+MAX_CHANNELS = 1 << 12  # limit for the blocks of a file (sd-vae-ft-mse has at most 512)
 SLICE_IMAGES = 2  # batch size at first: larger ones use more memory and are no faster
 
 # sd-vae-ft-mse was published before diffusers renamed the attention projections
@@ -112,7 +112,7 @@ def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights in the layout of current diffusers.
 
     Args:
-        tensors: in that layout; with the old names of the attention (query, key, value, proj_attn); or in the original
+        tensors: in that layout, also with the old names of the attention (query, key, value, proj_attn), or in the original
             layout of CompVis's latent-diffusion, where the attention projections are 1x1 convolutions.
     """
     renamed = {_diffusers_name(key): tensor for key, tensor in tensors.items()}

@@ -64,7 +64,7 @@ class LipTrack:
     face_track: the face and its video.
     timeline: source frame of each output frame.
     latents: fp16 (n, 4, R/8, R/8), scaled, on the CPU.
-    latent_index: int64 (output frames,): index into latents; -1 keeps the original frame.
+    latent_index: int64 (output frames,): index into latents, or -1 to keep the original frame.
     waveform: the audio to mux.
     vae: decodes the latents.
     crops: (n, height, width, 3) in [0, 1], of any size: edited faces that replace the decoded ones.

@@ -56,7 +56,7 @@ class DDIM:
 
 
 def ddim_schedule(num_inference_steps: int) -> list[tuple[int, float, float]]:
-    """Of each step: the timestep, its cumulative alpha, and that of the next step.
+    """For each step, the timestep, its cumulative alpha, and that of the next step.
 
     "Leading" spacing with an offset of 1. The last step ends at the first alpha of training, not at 1.
     """

@@ -111,7 +111,7 @@ def check_disk_space(paths: dict[WeightFile, Path]) -> None:
 
 
 def partial_folder(path: Path) -> Path:
-    """Where a file is until its download is complete."""
+    """The folder of a file until its download is complete."""
     return path.with_name(f".{path.name}.download")
 
 
@@ -230,7 +230,7 @@ def _network_errors(file: WeightFile, path: Path) -> Generator[None, None, None]
 
 
 def _reason(error: BaseException) -> str:
-    """What happened: the HTTP status if there was one, or else the first cause, in one line."""
+    """The HTTP status if there was one, or else the first cause, in one line."""
     while True:
         status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
         if isinstance(status, int):

@@ -160,7 +160,7 @@ def build(
     check_shapes(shapes_of(tensors), expected or shapes_of(module.state_dict()), name)
     state: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        is_matrix = tensor.ndim in (2, 4)  # linear layers and convolutions; positional tables have 3 dimensions
+        is_matrix = tensor.ndim in (2, 4)  # linear layers and convolutions. Positional tables have 3 dimensions
         target = dtype if is_matrix else norm_dtype or dtype
         state[key] = tensor.to(target) if target is not None and tensor.is_floating_point() else tensor
     module.load_state_dict(state, strict=True, assign=True)

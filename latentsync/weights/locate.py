@@ -30,7 +30,7 @@ RESOLUTIONS = range(64, 2049, 64)  # that the UNet can process: the VAE divides 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where to look for weights.
+    """The folders that are searched for weights.
 
     kinds: the folders of each kind, in order of preference. Downloads go into the first.
     wrappers: `checkpoints` folders of other LatentSync packs.
@@ -161,7 +161,7 @@ def find(file: WeightFile, folders: Folders) -> Path | None:
 
 
 def destination(file: WeightFile, folders: Folders) -> Path:
-    """Where a download of a file belongs."""
+    """The path for the download of a file."""
     kind, _, name = file.path.partition("/")
     return folders.kinds[kind][0] / name
 
