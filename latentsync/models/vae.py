@@ -112,7 +112,7 @@ def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights in the layout of current diffusers.
 
     Args:
-        tensors: in that layout, also with the old names of the attention (query, key, value, proj_attn), or in the original
+        tensors: in that layout, also with the old names of the attention (query, key, value, proj_attn), or in the
             layout of CompVis's latent-diffusion, where the attention projections are 1x1 convolutions.
     """
     renamed = {_diffusers_name(key): tensor for key, tensor in tensors.items()}
