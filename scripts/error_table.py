@@ -34,12 +34,15 @@ STAGES = {
 
 REMEDIES = re.compile(
     "(Allow|Ask|Check|Choose|Close|Connect|Convert|Copy|Create|Cut|Delete|Detect|Disconnect|Divide|Download|Enter|Export|Free"
-    "|If|Increase|Install|Leave|Load|Lower|Make|Move|Open|Or|Please|Provide|Put|Raise|Reduce|Remove|Rename|Resize"
+    "|If|Increase|Install|Leave|Load|Lower|Make|Move|On|Open|Or|Please|Provide|Put|Raise|Reduce|Remove|Rename|Resize"
     "|Restart|Run|Save|Select|Set|Shorten|Solve|Split|Start|Switch|Take|To|Trim|Try|Turn|Unset|Update|Use|Wait|Widen) "
 )
 """The beginning of a sentence that says what to do."""
 
-NUMBERS = frozenset({"count", "frame", "frames", "i", "number", "size", "frame_count", "height", "width", "size_bytes"})
+NUMBERS = frozenset(
+    {"channels", "collapsed", "count", "expected", "frame", "frame_count", "frames", "height", "i", "index", "max"}
+    | {"min", "number", "rate", "shape", "size", "size_bytes", "sum", "width"}
+)
 MIN_LETTERS = 12  # of the fixed text. Shorter texts only put a file name before another error.
 MAX_DEPTH = 20  # of expressions in expressions
 
@@ -67,6 +70,13 @@ class Message:
             if i and REMEDIES.match(sentence):
                 return " ".join(sentences[:i]), " ".join(sentences[i:])
         return " ".join(sentences), ""
+
+    @property
+    def advice(self) -> str:
+        """What to do, also for a text that does not say it."""
+        return self.parts[1] or (
+            "The run continues." if self.kind == "warning" else "Search for the text after the colon."
+        )
 
 
 @dataclass(frozen=True)
@@ -187,12 +197,14 @@ def placeholder(field: ast.FormattedValue) -> str:
             return "LIST"
         else:
             node = node.func
-    if isinstance(node, ast.Attribute) and node.attr in ("name", "path") and ast.unparse(node.value) != "self":
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) != "self" and node.attr in ("name", "path"):
         node = node.value
+    elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self" and node.attr not in {"name", *NUMBERS}:
+        return node.attr.strip("_").upper() if node.attr.startswith("_") else "VALUE"
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
     if field.format_spec is not None or not name or name in NUMBERS:
         return "N"
-    return name.strip("_").removesuffix("_of").replace("_", " ").upper()
+    return name.strip("_").replace("strerror", "reason").removesuffix("_of").replace("_", " ").upper()
 
 
 def messages() -> list[Message]:
@@ -257,9 +269,9 @@ def tables() -> str:
     lines: list[str] = []
     found = messages()
     for stage in STAGES:
-        rows = [message.parts for message in found if message.stage == stage]
+        rows = [(message.parts[0], message.advice) for message in found if message.stage == stage]
         lines += ["", f"### {stage}", "", "| message | what to do |", "|---|---|"]
-        lines += [f"| {cell(problem)} | {cell(remedy)} |" for problem, remedy in rows]
+        lines += [f"| {cell(problem)} | {cell(advice)} |" for problem, advice in rows]
     lines += ["", "### Classes, for programs", "", "| class | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {cell(meaning)} |" for name, meaning in error_classes().items()]
     return "\n".join([*lines, ""])
