@@ -43,7 +43,7 @@ def test_model_handle_oom_frees_everything(pack: ModuleType, monkeypatch: pytest
     with pytest.raises(Exception, match=r"Out of memory( \(.*\))?\. Close other programs") as caught:
         list(pack.progress.with_progress(work(), "lips", 2))
     assert type(caught.value).__name__ == "OutOfMemoryError"
-    assert str(caught.value).endswith("precision fp8. (CUDA out of memory)")
+    assert str(caught.value).startswith("Out of memory (CUDA out of memory). Close other programs")
     assert freed == [True], "what the run held went before the models did"
 
 
