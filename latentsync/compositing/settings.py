@@ -56,9 +56,9 @@ class MaskEdge:
 
     def __post_init__(self) -> None:
         if not -0.2 <= self.grow <= 0.2:
-            raise UsageError(f'"mask_expand" cannot be {self.grow:.0%}. Choose -20 % to 20 % of the crop width.')
+            raise UsageError(f'"mask_expand" cannot be {100 * self.grow:g}. Choose a value from -20 to 20 percent.')
         if not 0 <= self.feather <= 0.3:
-            raise UsageError(f'"mask_feather" cannot be {self.feather:.0%}. Choose 0 % to 30 % of the crop width.')
+            raise UsageError(f'"mask_feather" cannot be {100 * self.feather:g}. Choose a value from 0 to 30 percent.')
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from math import ceil
 from ..errors import UsageError, check_choice
 from .schedulers import SCHEDULERS
 
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 MAX_OVERLAP = 12  # frames that two windows may share: every window still adds at least 4
 
 
@@ -36,26 +35,32 @@ class SamplerSettings:
     guidance_end: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed <= MAX_SEED:
-            raise UsageError(f'"seed" cannot be {self.seed}. Choose a number from 0 to {MAX_SEED}.')
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f'"seed" cannot be {self.seed}. Choose a number from 0 to {2**64 - 1}.')
         if not 1 <= self.num_inference_steps <= 1000:
-            raise UsageError(f'"steps" cannot be {self.num_inference_steps}. Choose 1 to 1000.')
+            raise UsageError(f'"steps" cannot be {self.num_inference_steps}. Choose a number from 1 to 1000.')
         if not 1.0 <= self.guidance_scale <= 10.0:
-            raise UsageError(f'"cfg" cannot be {self.guidance_scale}. Choose a guidance scale from 1 (off) to 10.')
+            raise UsageError(
+                f'"cfg" cannot be {self.guidance_scale}. Choose a value from 1 to 10. Values up to 3 are useful.'
+            )
         if not 1 <= self.cache_interval <= 10:
-            raise UsageError(f'"deepcache_interval" cannot be {self.cache_interval}. Choose 1 (off) to 10.')
+            raise UsageError(
+                f'"deepcache_interval" cannot be {self.cache_interval}. Choose a number from 1 (off) to 10.'
+            )
         check_choice("sampler_name", self.scheduler, tuple(SCHEDULERS))
         if not 0 <= self.overlap <= MAX_OVERLAP:
-            raise UsageError(f'"overlap" cannot be {self.overlap}. Choose 0 (off) to {MAX_OVERLAP} frames.')
+            raise UsageError(
+                f'"overlap" cannot be {self.overlap} frames. Choose a number from 0 (off) to {MAX_OVERLAP}.'
+            )
         if not 0.0 <= self.guidance_start < self.guidance_end <= 1.0:
             raise UsageError(
-                f'"cfg_start_percent" is {self.guidance_start} and "cfg_end_percent" is {self.guidance_end}. '
-                "Choose values from 0 to 1, and a start before the end."
+                f'"cfg_start_percent" cannot be {self.guidance_start} with "cfg_end_percent" {self.guidance_end}. '
+                "Choose two values from 0 to 1, the smaller one for the start."
             )
         if self.guidance_scale > 1 and not self.cfg_steps:
             raise UsageError(
-                f'None of {self.num_inference_steps} steps is between "cfg_start_percent" {self.guidance_start} and '
-                f'"cfg_end_percent" {self.guidance_end}. Widen the range, use more steps, or set "cfg" to 1.'
+                f'None of the {self.num_inference_steps} steps is between "cfg_start_percent" {self.guidance_start} '
+                f'and "cfg_end_percent" {self.guidance_end}. Widen the range, use more steps, or set "cfg" to 1.'
             )
 
     @property

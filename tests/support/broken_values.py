@@ -47,7 +47,9 @@ VALUES = [
     Attack("a thousand million steps", flag("--steps", 10**9), '"steps" cannot be 1000000000', 2),
     Attack("guidance that is no number", flag("--cfg", NAN), '"cfg" cannot be nan', 2),
     Attack("endless guidance", flag("--cfg", INF), '"cfg" cannot be inf', 2),
-    Attack("guidance that starts at no number", flag("--cfg-start-percent", NAN), '"cfg_start_percent" is nan', 2),
+    Attack(
+        "guidance that starts at no number", flag("--cfg-start-percent", NAN), '"cfg_start_percent" cannot be nan', 2
+    ),
     Attack("a negative seed", flag("--seed", -1), '"seed" cannot be', 2),
     Attack("a seed of 2^64", flag("--seed", 2**64), '"seed" cannot be', 2),
     Attack("a seed of 4,000 digits", flag("--seed", "9" * 4000), '"seed" cannot be', 2),
@@ -56,7 +58,7 @@ VALUES = [
     Attack("a feather that is no number", flag("--mask-feather", NAN), '"mask_feather" cannot be nan', 2),
     Attack("a mask grown endlessly", flag("--mask-expand", INF), '"mask_expand" cannot be inf', 2),
     Attack("a threshold that is no number", flag("--threshold-db", NAN), '"threshold_db" cannot be nan', 2),
-    Attack("a negative hang time", flag("--hold-ms", -1), "hold time of speech cannot be", 2),
+    Attack("a negative hang time", flag("--hold-ms", -1), '"hold_ms" cannot be', 2),
     Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), "Use a smaller offset"),
     Attack("a gap of -1 frames", flag("--max-gap", -1), '"max_gap" cannot be -1', 2),
     Attack("a yaw that is no number", flag("--max-yaw", NAN), '"max_yaw" cannot be nan', 2),
