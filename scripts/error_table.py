@@ -120,6 +120,12 @@ class Reader:
                 return known[name]
             case ast.Name() | ast.Attribute():
                 return self._named(node, module, known, depth)
+            case ast.Call(func=ast.Attribute(value=ast.Constant(value=str() as between)), args=[ast.List(elts=parts)]):
+                fixed = [part for part in parts if not isinstance(part, ast.Starred)]
+                return [
+                    between.join(choice)
+                    for choice in product(*(self.texts(p, module, known, depth + 1) for p in fixed))
+                ]
             case ast.Call(func=ast.Name(id=name), args=arguments):
                 home, function = self._function(name, module)
                 if function is not None:
