@@ -210,6 +210,6 @@ NETWORKS = [
     Misuse(
         "a VAE without its decoder",
         vae_of(lambda tensors: [tensors.pop(key) for key in [*tensors] if key.startswith("decoder.")]),
-        "vae.safetensors: .*missing",
+        "vae.safetensors .*missing",
     ),
 ]
