@@ -19,8 +19,6 @@ from tests.support.comfyui_server import RESOLUTION
 from tests.support.paths import REPOSITORY
 from tests.support.synthetic_models import write_models
 
-RESOLUTION = 64  # a sixteenth of the work of 256
-
 
 def test_examples_lip_sync_writes_a_video(tmp_path: Path, shared: Path) -> None:
     sample = make_sample(tmp_path, seconds=0.6)
