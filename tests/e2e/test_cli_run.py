@@ -246,7 +246,7 @@ def test_run_never_overwrites_other_inputs(
         (["--hold-ms", "-1"], 2, '"hold_ms" cannot be -1'),
         (["--offset-ms", "-900000"], 1, "Use a smaller offset"),
         (["--vocals", "nowhere.wav"], 1, "nowhere.wav does not exist"),
-        (["--max-yaw", "100"], 2, "max_yaw must be"),
+        (["--max-yaw", "100"], 2, '"max_yaw" cannot be 100'),
         (["--face-index", "0"], 2, '"--face-index" cannot be 0'),
         (["--reference-face", "nobody.png"], 1, "nobody.png does not exist"),
         (["--seed", str(2**64)], 2, '"seed" cannot be'),
