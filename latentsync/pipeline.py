@@ -1,6 +1,6 @@
 """The whole method: find the face, encode the speech, sample the mouths, composite and encode.
 
-`LipSyncPipeline` holds the networks; one call runs every stage, and every stage is public.
+`LipSyncPipeline` holds the networks. One call runs every stage, and every stage is public.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class LipSyncPipeline:
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
 
         Raises:
-            LatentSyncError: an input is unusable, nobody is in the video, or memory ran out. The message says what
+            LatentSyncError: an input is unusable, no face is in the video, or memory ran out. The message says what
                 to do.
         """
         settings = _sampler_settings(sampling)
@@ -199,7 +199,10 @@ class LipSyncPipeline:
     def detect_faces(self, video: str | Path | FrameSource, **options: Any) -> Identities:  # noqa: ANN401
         """`detect_faces` with the detector weights of this pipeline's models folder."""
         if self.folders is None:
-            raise UsageError("This pipeline has no models folder, so it cannot find the weights of a face detector.")
+            raise UsageError(
+                "This pipeline has no models folder, so it cannot find the weights of a face detector. "
+                "Create it with LipSyncPipeline.from_pretrained, or call latentsync.detect_faces with your folders."
+            )
         return detect_faces(video, self.folders, **options)
 
     def encode_audio(
@@ -318,7 +321,7 @@ def select_face(
         settings: gaps, yaw limit and smoothing of the track.
 
     Raises:
-        FaceError: nobody is there, or not so many people.
+        FaceError: the video shows no face, or fewer people.
     """
     settings = settings or TrackSettings()
     identity = select(identities, face, index, reference)
@@ -331,7 +334,7 @@ def _sampler_settings(fields: Mapping[str, Any]) -> SamplerSettings:
     unknown = fields.keys() - SamplerSettings.__dataclass_fields__.keys()
     if unknown:
         raise UsageError(
-            f"Unknown settings: {', '.join(sorted(unknown))}. "
-            f"The sampler knows {', '.join(SamplerSettings.__dataclass_fields__)}."
+            f"The sampler has no setting {', '.join(sorted(unknown))}. "
+            f"Use {', '.join(SamplerSettings.__dataclass_fields__)}."
         )
     return SamplerSettings(**fields)

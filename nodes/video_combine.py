@@ -170,7 +170,7 @@ def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Ite
     except Exception as error:  # ComfyUI raises a bare one for a folder outside, and the system others
         reason = str(error).partition("\n")[0].strip(" *")
         raise UsageError(
-            f'filename_prefix "{prefix}" cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
+            f'"filename_prefix" {prefix} cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
         ) from error
     counters = range(first, first + MAX_COUNTERS)
     return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in counters), subfolder

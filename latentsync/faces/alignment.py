@@ -48,7 +48,7 @@ def affine_matrices(
         FaceError: `points` has another shape, or the three points of a frame are one pixel.
     """
     if points.ndim != 3 or points.shape[1:] != (3, 2):
-        raise FaceError(f"Internal error: alignment points must be (frames, 3, 2), not {points.shape}.")
+        raise FaceError("Internal error: the points of the face have the wrong size. Please report this.")
     present = has_points(points)
     frames = np.flatnonzero(present)
     filtered = smoothing == "official"
@@ -56,7 +56,7 @@ def affine_matrices(
     collapsed = frames[(targets == targets[:, :1]).all(axis=(1, 2))]
     if len(collapsed):
         raise FaceError(
-            f"frame {collapsed[0]}: the face is too small to align, its eyebrows and nose are on one pixel. "
+            f"Frame {collapsed[0]} shows a face that is too small to align. Its eyebrows and nose are on one pixel. "
             "Use a larger video, or select another face."
         )
     matrices = np.full((len(points), 2, 3), np.nan)
@@ -75,7 +75,7 @@ def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
     try:
         return affine_matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
     except FaceError as error:
-        raise FaceError(f"{track.source.name}, {error}") from error
+        raise FaceError(f"{track.source.name}: {error}") from error
 
 
 def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError, WeightsError
+from ..errors import UsageError, WeightsError, python_command
 from ..fileio import sha256_file
 from ..progress import Task
 from . import metadata
@@ -30,7 +30,7 @@ RESOLUTIONS = range(64, 2049, 64)  # that the UNet can process: the VAE divides 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where to look for weights.
+    """The folders that are searched for weights.
 
     kinds: the folders of each kind, in order of preference. Downloads go into the first.
     wrappers: `checkpoints` folders of other LatentSync packs.
@@ -124,7 +124,7 @@ def default_version(folders: Folders, memory_bytes: int | None = None) -> Versio
 
 
 def device_memory(device: torch.device) -> int | None:
-    """The memory of an accelerator in bytes. None for a CPU, and for a device that does not tell."""
+    """The memory of an accelerator in bytes. None for a CPU, and for a device that does not report it."""
     import torch
 
     backend: Any = getattr(torch, device.type, None)
@@ -136,7 +136,7 @@ def device_memory(device: torch.device) -> int | None:
 
 
 def exists(file: WeightFile, folders: Folders) -> bool:
-    """Whether a file is there."""
+    """Whether a file is on disk."""
     return find(file, folders) is not None
 
 
@@ -150,7 +150,7 @@ def require(file: WeightFile, folders: Folders) -> Path:
 
 
 def find_all(files: Sequence[WeightFile], folders: Folders) -> dict[WeightFile, Path]:
-    """The paths of the files that are there."""
+    """The paths of the files that are on disk."""
     paths = {file: find(file, folders) for file in files}
     return {file: path for file, path in paths.items() if path is not None}
 
@@ -161,7 +161,7 @@ def find(file: WeightFile, folders: Folders) -> Path | None:
 
 
 def destination(file: WeightFile, folders: Folders) -> Path:
-    """Where a download of a file belongs."""
+    """The path for the download of a file."""
     kind, _, name = file.path.partition("/")
     return folders.kinds[kind][0] / name
 
@@ -183,14 +183,14 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
             return MODELS[version]
         official = " and ".join(f"{spec.unet.size_bytes:,} ({spec.version})" for spec in MODELS.values())
         raise UsageError(
-            f"{path}: this is not an official file, so its version is unknown. It has {size:,} bytes, the official "
-            f'files have {official}. Set "version" to {" or ".join(MODELS)}. If the file should be an official one, '
-            "it is incomplete: delete it, then download it again."
+            f'{path} is not an official file, so its version is unknown. Set "version" to {" or ".join(MODELS)}. '
+            f"If this should be an official file, it is incomplete: it has {size:,} bytes, and official files have "
+            f"{official}. In that case, delete it and download it again."
         )
     if version not in (None, known.version):
         raise WeightsError(
-            f"{path}: this file holds the weights of {known.version}, not of {version}. Set version to "
-            f"{known.version} or auto, or choose another file. Weights of the wrong version give a blurred mouth."
+            f'{path} has the weights of version {known.version}, not of {version}. Set "version" to {known.version} or '
+            "auto, or choose another file. Weights of the wrong version give a blurred mouth."
         )
     resolution = header.get(metadata.RESOLUTION, str(known.resolution))
     if not resolution.isdecimal() or int(resolution) not in RESOLUTIONS:
@@ -202,17 +202,16 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
 
 
 def check_size(file: WeightFile, path: Path) -> None:
-    """Refuse a file that is not a published one, by its size. Untrained weights, made for tests, pass.
+    """Check that a file has the size of a published one. Untrained weights, made for tests, pass.
 
     Raises:
         WeightsError: the file is incomplete, or another one.
     """
     if _published_like(path, (file, *file.equivalents)) is None and not _is_synthetic(path):
-        size = path.stat().st_size
+        alternative = ', or connect your own VAE to the "vae" input of Load Model' if file == VAE else ""
         raise WeightsError(
-            f"{path}: unexpected file: expected {file.name} ({file.size_bytes:,} bytes), found {size:,} bytes. "
-            f"Move it away, then download {file.url}"
-            + (", or connect your own VAE to the vae input of Load Model." if file == VAE else ".")
+            f"{path} is not the published {file.name}. It has {path.stat().st_size:,} bytes instead of "
+            f"{file.size_bytes:,}. Move it to another folder and download {file.url}{alternative}."
         )
 
 
@@ -233,8 +232,7 @@ def check_digest(file: WeightFile, path: Path, digest: str) -> None:
     """Raises WeightsError if the hash of a file is not that of the published one."""
     if digest != file.sha256:
         raise WeightsError(
-            f"{path}: checksum mismatch for {file.name}: expected {file.sha256}, got {digest}. The file is damaged. "
-            f"Delete it, then download {file.url}"
+            f"{path} is damaged. Its SHA-256 is {digest}, not {file.sha256}. Delete it and download {file.url} again."
         )
 
 
@@ -243,16 +241,15 @@ def missing_files(files: Sequence[WeightFile], folders: Folders, version: Versio
     missing = [*files]
     if FACE_LANDMARKER not in missing and not exists(FACE_LANDMARKER, folders):
         missing.append(FACE_LANDMARKER)
-    lines = [f"{len(missing)} model file{'s are' if len(missing) > 1 else ' is'} missing."]
-    for file in missing:
-        path = destination(file, folders)
-        lines.append(f"  {path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}")
-    if folders.models is None:
-        lines.append("Switch on download_missing in Load Model, or put the files there yourself.")
-    else:
-        command = f'python -m latentsync download {version} --models "{folders.models}"'
-        lines.append(f"Run `{command}`, or put the files there yourself.")
-    return WeightsError("\n".join(lines))
+    files_and_folders = "\n".join(
+        f"  {path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}"
+        for file, path in ((file, destination(file, folders)) for file in missing)
+    )
+    command = python_command(f'latentsync download {version} --models "{folders.models}"')
+    remedy = "Switch on download_missing in Load Model" if folders.models is None else f"Run {command}"
+    return WeightsError(
+        f"Model files are missing ({len(missing)}):\n{files_and_folders}\n{remedy}, or put the files there yourself."
+    )
 
 
 def _candidates(file: WeightFile, folders: Folders) -> Iterator[Path]:

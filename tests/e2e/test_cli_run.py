@@ -190,7 +190,7 @@ def test_run_refuses_video_without_face(
     output = tmp_path / "out.mp4"
     video = gray(tmp_path / "gray.mp4")
     assert run(video, good.audio, "-o", output, "--synthetic", "--models", tmp_path) == 1
-    assert "gray.mp4: no face found in any of its 5 frames" in refusal(capsys)
+    assert "gray.mp4 has 5 frames, and no face was found in any of them" in refusal(capsys)
     assert not output.exists()
 
 
