@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ..latentsync.errors import UsageError
 from ..latentsync.output.formats import available_formats, format_named
 from . import conversions
 from .blend_inputs import blend_inputs, lip_sync_result, lips_input, protect_input
+from .filename_prefix import expand_tokens
 from .io_types import CATEGORY
 from .progress import with_progress
 
@@ -121,7 +123,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
             lip_sync_result(lips, blend, feather, grow, color_match, protect, waveform),
             format_named(format),
         )
-        paths, subfolder = _candidate_paths(filename_prefix, video_format.suffix, result.source)
+        prefix = expand_tokens(filename_prefix, cls.hidden.prompt, datetime.now())
+        paths, subfolder = _candidate_paths(prefix, video_format.suffix, result.source)
         record = RunRecord(consent=consent)
         cancelled = (mm.InterruptProcessingException,)
         with (

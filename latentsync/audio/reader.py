@@ -74,6 +74,10 @@ def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Wavefo
     samples = _join(blocks, max(channels), max(rates))
     if start is not None and picture_start is not None:
         delay_seconds = start - picture_start
+        if -delay_seconds * max(rates) >= samples.shape[1]:
+            raise AudioError(
+                f"The sound of {name} ends before its first frame appears. To use it, export the sound alone as WAV."
+            )
         samples = F.pad(samples, (round(delay_seconds * max(rates)), 0))
         log.info("%s: the sound begins %.0f ms after the picture", name, delay_seconds * 1000)
         if delay_seconds < -MIN_GAP_SECONDS:

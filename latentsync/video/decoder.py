@@ -66,7 +66,7 @@ class FrameReader:
         return frame or self._first_good()
 
     def _decode(self) -> Iterator[VideoFrame]:
-        return decode_packets(self._container.demux(self._stream), self._decoder, by_dts=self._index.is_by_dts)
+        return decode_packets(self._container.demux(self._stream), self._decoder, by_dts=self._index.by_dts)
 
     def _find(self, i: int) -> VideoFrame | None:
         """The frame at `i`, or the last good one after its keyframe or after the current position."""

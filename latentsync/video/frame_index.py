@@ -30,8 +30,9 @@ class FrameIndex:
     """When each frame of a stream appears.
 
     pts: rising timestamps in units of `time_base`.
-    decoder_pts: the timestamp that the decoder gives to each frame. It is `pts`, except where the container stores
-        decoding times only.
+    by_dts: the container stores decoding times only, so the decoder gives each frame that of its packet.
+    decoder_pts: the timestamp that the decoder gives to each frame. It is `pts`, unless it is `by_dts` and frames are
+        reordered.
     end: timestamp at which the last frame ends.
     keyframes: rising positions in `pts` at which decoding can start.
     time_base: seconds.
@@ -40,6 +41,7 @@ class FrameIndex:
     """
 
     pts: list[int]
+    by_dts: bool
     decoder_pts: list[int]
     end: int
     keyframes: list[int]
@@ -47,16 +49,11 @@ class FrameIndex:
     rate: Fraction
     is_constant: bool
 
-    @property
-    def is_by_dts(self) -> bool:
-        """Whether frames are known by the decoding times of their packets."""
-        return self.decoder_pts is not self.pts
-
     def position_of(self, decoder_pts: int | None) -> int | None:
         """Position of a decoded frame, or None if it is not in the index."""
         if decoder_pts is None:
             return None
-        if self.is_by_dts:
+        if self.decoder_pts is not self.pts:
             return self._positions.get(decoder_pts)
         position = bisect_left(self.pts, decoder_pts)
         return position if self.pts[position : position + 1] == [decoder_pts] else None
@@ -98,11 +95,12 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
     Raises:
         MediaError: the stream has no frames, has frames without timestamps, or is incomplete.
     """
-    if _lacks_display_times(container, stream):
+    by_dts = container.format.name == "avi"
+    if by_dts and stream.codec_context.has_b_frames:
         decoder_pts, pts, keyframe_pts = _decode_order(container, stream)
         end = 0
     else:
-        ends, keyframe_pts = _read_timestamps(container, stream, name)
+        ends, keyframe_pts = _read_timestamps(container, stream, name, by_dts)
         pts = sorted(timestamp for timestamp in ends if not keyframe_pts or timestamp >= min(keyframe_pts))
         decoder_pts, end = pts, ends[pts[-1]] if pts else 0
     if not pts:
@@ -118,12 +116,14 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
         keyframes = sorted({bisect_left(pts, timestamp) for timestamp in keyframe_pts if timestamp <= pts[-1]})
     else:
         keyframes = [position for position, timestamp in enumerate(decoder_pts) if timestamp in keyframe_pts]
-    index = FrameIndex(pts, decoder_pts, end, keyframes or [0], time_base, rate, is_constant)
+    index = FrameIndex(pts, by_dts, decoder_pts, end, keyframes or [0], time_base, rate, is_constant)
     _check_complete(container, stream, index, name)
     return index
 
 
-def _read_timestamps(container: InputContainer, stream: VideoStream, name: str) -> tuple[dict[int, int], set[int]]:
+def _read_timestamps(
+    container: InputContainer, stream: VideoStream, name: str, by_dts: bool
+) -> tuple[dict[int, int], set[int]]:
     """Start -> end of each frame, and the start of each keyframe, also of those that an edit list hides."""
     ends: dict[int, int] = {}
     keyframe_pts: set[int] = set()
@@ -132,6 +132,8 @@ def _read_timestamps(container: InputContainer, stream: VideoStream, name: str) 
         if packet.size == 0 or _is_hidden(packet, stream):
             continue
         is_corrupt = packet.is_corrupt
+        if by_dts:
+            packet.pts = packet.dts
         if packet.pts is None and not is_corrupt:
             raise MediaError(f"{name} has frames without timestamps. Convert it to MP4.")
         if packet.pts is None:
@@ -143,11 +145,6 @@ def _read_timestamps(container: InputContainer, stream: VideoStream, name: str) 
     if is_corrupt and container.format.name not in LIVE_FORMATS:
         raise _incomplete(name, len(ends))
     return ends, keyframe_pts
-
-
-def _lacks_display_times(container: InputContainer, stream: VideoStream) -> bool:
-    """AVI stores decoding times only. They are display times unless frames are reordered."""
-    return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
 
 
 def _decode_order(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int], set[int]]:

@@ -58,7 +58,7 @@ class VideoFile:
         with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
             stream = _video_stream(container, self.name)
             packets = container.demux(stream)
-            frame = next(decode_packets(packets, alpha_decoder(stream), by_dts=index.is_by_dts), None)
+            frame = next(decode_packets(packets, alpha_decoder(stream), by_dts=index.by_dts), None)
             if frame is None:
                 raise _undecodable(container, self.name, len(index.pts))
             self._set_properties(frame, stream)

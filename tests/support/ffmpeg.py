@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ def frames(path: Path, height: int, width: int, pix_fmt: str = "rgb24", filters:
     return np.frombuffer(raw, np.uint16 if "le" in pix_fmt else np.uint8).reshape(-1, height, width, components)
 
 
-def times(path: Path) -> list[float]:
-    """When each frame of the first video stream appears, in seconds."""
-    shown = probe(path, "-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time")["frames"]
-    return [float(frame["best_effort_timestamp_time"]) for frame in shown if "best_effort_timestamp_time" in frame]
+def times(path: Path, stream: str) -> list[Fraction]:
+    """When each frame of a stream ("v:0") appears, in seconds."""
+    found = probe(path, "-select_streams", stream, "-show_entries", "frame=best_effort_timestamp:stream=time_base")
+    time_base = Fraction(found["streams"][0]["time_base"])
+    stamps = [frame.get("best_effort_timestamp") for frame in found["frames"]]
+    return [stamp * time_base for stamp in stamps if stamp is not None]
 
 
 def sound(path: Path, rate: int, channels: int, stream: str = "0:a:0") -> np.ndarray:
