@@ -108,6 +108,8 @@ def decode_packets(
     from av.error import InvalidDataError
 
     for packet in packets:
+        if packet.size == 0 and packet.dts is not None:
+            continue  # it repeats the frame before it (Theora, AVI); the last packet, without a time, asks for the rest
         if by_dts and packet.dts is not None:
             packet.pts = packet.dts
         try:

@@ -125,16 +125,19 @@ class FrameReader:
         """
         times = self._index.decoder_pts
         wanted, first_keyframe = times[keyframe], times[self._index.keyframes[0]]
-        earliest = first_keyframe - ceil(MAX_SEEK_SECONDS / self._index.time_base)
+        # AVI refuses to seek before the first frame
+        margin = 0 if self._index.by_dts else ceil(MAX_SEEK_SECONDS / self._index.time_base)
+        earliest = first_keyframe - margin
         earlier = 0
         while True:
-            self._container.seek(wanted - earlier, stream=self._stream, backward=True)
+            target = max(wanted - earlier, earliest)
+            self._container.seek(target, stream=self._stream, backward=True)
             if self._decoder is not None:
                 self._decoder.flush_buffers()
             decoded = self._decode()
             first = next(decoded, None)
             position = None if first is None else self._index.position_of(first.pts)
-            if (position is not None and position <= keyframe) or wanted - earlier < earliest:
+            if (position is not None and position <= keyframe) or target == earliest:
                 break
             earlier = max(2 * earlier, ceil(1 / self._index.time_base))
         self._decoded = chain([] if first is None else [first], decoded)

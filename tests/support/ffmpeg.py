@@ -30,11 +30,15 @@ def probe(path: Path, *entries: str) -> dict[str, Any]:
     return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
 
 
-def frames(path: Path, height: int, width: int, pix_fmt: str = "rgb24", filters: str = "null") -> np.ndarray:
-    """Every frame as ffmpeg displays it: (frames, height, width, components), scaled to that size."""
-    scale = f"{filters},scale={width}:{height}"
+def frames(path: Path, height: int, width: int, pix_fmt: str = "rgb24", matrix: str = "auto") -> np.ndarray:
+    """Every frame as it is stored: (frames, height, width, components), scaled to that size.
+
+    Args:
+        matrix: the color matrix of the frames.
+    """
+    scale = f"scale={width}:{height}:in_color_matrix={matrix}"
     output = ("-fps_mode", "passthrough", "-vf", scale, "-f", "rawvideo", "-pix_fmt", pix_fmt, "-")
-    raw = run("-i", path, "-map", "0:v:0", *output)
+    raw = run("-noautorotate", "-i", path, "-map", "0:v:0", *output)
     components = {"rgb24": 3, "rgb48le": 3, "rgba": 4, "rgba64le": 4}[pix_fmt]
     return np.frombuffer(raw, np.uint16 if "le" in pix_fmt else np.uint8).reshape(-1, height, width, components)
 
@@ -49,5 +53,5 @@ def times(path: Path, stream: str) -> list[Fraction]:
 
 def sound(path: Path, rate: int, channels: int, stream: str = "0:a:0") -> np.ndarray:
     """The audio from its first sample, resampled: float32 (channels, samples)."""
-    raw = run("-i", path, "-map", stream, "-ar", rate, "-ac", channels, "-f", "f32le", "-")
+    raw = run("-noautorotate", "-i", path, "-map", stream, "-ar", rate, "-ac", channels, "-f", "f32le", "-")
     return np.frombuffer(raw, np.float32).reshape(-1, channels).T

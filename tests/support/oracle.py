@@ -161,7 +161,11 @@ def problems(case: Case, path: Path) -> Iterator[str]:
         yield f"pixel aspect {video.pixel_aspect}, not {ratio}"
     count = video.frame_count
     is_deep = next(video.read([0])).dtype == np.uint16
-    expected = ffmpeg.frames(path, height, width, "rgb48le" if is_deep else "rgb24")
+    stored = ffmpeg.frames(path, HEIGHT, WIDTH, "rgb48le" if is_deep else "rgb24")
+    rotation = sum(int(data.get("rotation", 0)) for data in stream.get("side_data_list", ()))  # counterclockwise
+    if bool(rotation) != bool(case.rotation):
+        yield f"ffmpeg made a rotation of {rotation} for {case.rotation}"
+    expected = np.rot90(stored, rotation // 90, axes=(1, 2))
     if count != len(expected):
         yield f"{count} frames, not {len(expected)}"
         return
@@ -179,6 +183,8 @@ def problems(case: Case, path: Path) -> Iterator[str]:
     worst = max(abs(video.index_at(time - times[0]) - i) for i, time in enumerate(times))
     if worst:
         yield f"a frame is shown {worst} frames early or late"
+    if case.container == "avi" and case.b_frames:
+        return  # AVI does not say when the first of reordered frames appears: versions of FFmpeg differ by a frame
     yield from _sound_problems(path, times[0])
 
 
