@@ -15,7 +15,7 @@ from scripts.sample_clip import Sample, speech
 from tests.support import graphs
 from tests.support.comfyui_server import SOURCE_FRAMES
 
-SECONDS = 0.6
+SECONDS = 0.68  # 17 frames, as the landmarks of the sample
 SOUND_RATE = 44_100
 AAC_PADDING_SAMPLES = 2 * 1024  # what the encoder puts around the sound may be read back with it
 
@@ -30,7 +30,7 @@ def helpers_graph(sample: Sample, video: str, name: str) -> graphs.Graph:
     graph["load"] = {"class_type": "HelperLoadVideo", "inputs": {"video": video}}
     made = {"images": [images, 0], "audio": [images, 2], "frame_rate": [images, 3], "name": name}
     graph["combine"] = {"class_type": "HelperVideoCombine", "inputs": made}
-    graph = graphs.changed(graph, "LatentSyncFacePrep", source=["load", 0], fps=["load", 3])
+    graph = graphs.changed(graph, "LatentSyncFacePrep", source=["load", 0], image_fps=["load", 3])
     return graphs.changed(graph, "LatentSyncAudioEmbed", audio=["load", 2])
 
 

@@ -21,6 +21,7 @@ class Served:
     resumes: whether a Range is honoured.
     stalls: paths whose answers stop in the middle until `released`.
     requests: path and Range of every request for content.
+    refused: every path that was asked for in vain.
     """
 
     url: str = ""
@@ -31,6 +32,7 @@ class Served:
     stalled: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
 
 
 def handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
@@ -40,6 +42,7 @@ def handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
         def do_HEAD(self) -> None:
             content = served.files.get(self.path)
             if content is None:
+                served.refused.add(self.path)
                 self.send_error(404)
                 return
             self.send_response(200)
@@ -53,6 +56,7 @@ def handler_of(served: Served) -> type[BaseHTTPRequestHandler]:
             served.requests.append((self.path, asked))
             content = served.files.get(self.path)
             if content is None:
+                served.refused.add(self.path)
                 self.send_error(404)
                 return
             start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and served.resumes else 0
