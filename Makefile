@@ -25,7 +25,10 @@ LANDMARKER := models/latentsync/face_landmarker.task
 FUZZED := landmarks-file landmarks-value safetensors pickle shapes names video sound
 FUZZ_SECONDS ?= 67
 
-.PHONY: help venv demo serve check test nightly compat fuzz lint clean
+PACKAGE ?= dist/latentsync-nodes.zip
+PACKED_WITHOUT = $(shell sed -E 's|^/?(.*)$$|":(exclude)\1"|' .comfyignore)
+
+.PHONY: help venv demo serve check test nightly compat fuzz lint package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +64,11 @@ lint: venv ## ruff, pyright and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+package: ## write the archive for custom_nodes: dist/latentsync-nodes.zip
+	mkdir -p $(dir $(PACKAGE))
+	git archive --format zip --prefix latentsync-nodes/ --output $(PACKAGE) HEAD . $(PACKED_WITHOUT)
+	@echo "Unpack $(PACKAGE) into ComfyUI/custom_nodes."
 
 clean: ## remove .venv, .comfyui and .compat
 	rm -rf $(VENV) .comfyui .compat

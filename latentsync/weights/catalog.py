@@ -100,7 +100,7 @@ MODELS: dict[Version, ModelSpec] = {
             license="OpenRAIL++",
             wrapper_path="latentsync_unet.pt",
         ),
-        min_vram_bytes=10_000_000_000,  # over twice the count in docs/memory.md
+        min_vram_bytes=10_000_000_000,  # over twice the count in docs/gpu.md
         rank=2,
     ),
 }
