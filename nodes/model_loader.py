@@ -1,4 +1,4 @@
-"""Weights into ComfyUI's hands: which files, in which precision, under which patchers."""
+"""Load weights into ComfyUI's model patchers: choose files, precision and devices."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger("latentsync")
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.float8_e4m3fn}
 
 
-COMPUTED = [torch.float16, torch.bfloat16, torch.float32]  # what the UNet's arithmetic may be in
+COMPUTED = [torch.float16, torch.bfloat16, torch.float32]  # dtypes that the UNet can compute in
 
 
 UNET_PARAMETERS = 1_267_900_000
@@ -57,11 +57,11 @@ def load_model(
     """Load a model's files into ComfyUI's patchers.
 
     Args:
-        version: None takes what is there and what fits the device.
-        unet: a name of `runtime.unet_files()`, or where a published file belongs; None takes the version's own.
+        version: None takes the best version on disk that fits the device.
+        unet: a name of `model_folders.unet_files()` or `published_names()`. None takes the official file.
         precision: "auto", or a key of PRECISIONS.
-        download_missing: fetch the files that are not there.
-        vae: to use instead of the one on disk.
+        download_missing: download missing files first.
+        vae: replaces the file on disk.
     """
     device = mm.get_torch_device()
     given_vae = ComfyVAE(checked_vae(vae)) if vae is not None else None
@@ -71,7 +71,7 @@ def load_model(
     checkpoint = loader.read(files.unet)
     if checkpoint.metadata.get(metadata.WEIGHTS) == metadata.SYNTHETIC:
         log.warning(SYNTHETIC_WARNING, files.unet.name)
-    # ComfyUI's choice for a processor is made for memory: three times slower than torch's kernel
+    # On a CPU, ComfyUI's attention saves memory but takes three times as long as torch's kernel
     operations: Any = comfy.ops.manual_cast
     chosen_attention = attention if device.type == "cpu" else optimized_attention
     network = loader.load_unet(checkpoint, operations, stored, chosen_attention, _fine(stored, computed))
@@ -86,9 +86,9 @@ def load_model(
 
 
 def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
-    """The VAE of the socket, refused if it cannot be Stable Diffusion 1.x's.
+    """The connected VAE. Raises WeightsError if it cannot be one of Stable Diffusion 1.x.
 
-    SDXL's has the very same layout, and only its numbers differ: nothing but its file can tell.
+    The VAE of SDXL has the same layout, so this check cannot recognize it.
     """
     expect_type("vae", vae, comfy.sd.VAE, "Load VAE")
     channels, stride, dimensions = vae.latent_channels, vae.downscale_ratio, vae.latent_dim
@@ -103,12 +103,12 @@ def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
 
 
 def published_names() -> dict[str, Version]:
-    """Where the published UNets belong in `models/latentsync`, and their versions."""
+    """Paths of the official UNets in `models/latentsync`, and their versions."""
     return {spec.unet.path.partition("/")[2]: spec.version for spec in MODELS.values()}
 
 
 def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, Path | None]:
-    """The version and the file that the node's two inputs name."""
+    """The version and the file that the inputs `version` and `unet` stand for."""
     if unet is None:
         return version, None
     path = folder_paths.get_full_path("latentsync", unet)
@@ -143,7 +143,7 @@ def _dtypes(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dt
 
 
 def _fine(stored: torch.dtype, computed: torch.dtype) -> torch.dtype:
-    """Of the norms, biases and tables: 8 bits are for matrices."""
+    """The dtype of norms, biases and tables: fp8 is for matrices only."""
     return computed if stored.itemsize == 1 else stored
 
 
@@ -153,7 +153,7 @@ def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.devi
 
 
 def _load_vae(path: Path) -> comfy.sd.VAE:
-    """ComfyUI's VAE, refused unless every key of the file and of the network met: core only logs what is missing."""
+    """ComfyUI's VAE with every key of the file used and every weight loaded. ComfyUI itself only logs missing keys."""
     tensors = dict(loader.read(path).tensors)
     if any(".resnets." in key for key in tensors):
         tensors = comfy.diffusers_convert.convert_vae_state_dict(tensors)

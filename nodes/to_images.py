@@ -45,8 +45,8 @@ class LatentSyncToImages(io.ComfyNode):
 
     @classmethod
     @override
-    def validate_inputs(cls, color_match: object = None, paste_mode: object = "") -> bool | str:
-        """ComfyUI reports an error at each input that is an argument here. Old graphs have `color_match` alone."""
+    def validate_inputs(cls, lips: object = None, color_match: object = None, paste_mode: object = "") -> bool | str:
+        """ComfyUI always passes `lips`, and reports an error at each other argument. Old graphs have `color_match`."""
         return check_paste_mode(paste_mode)
 
     @classmethod

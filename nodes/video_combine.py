@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..latentsync.sampling.lip_track import LipTrack
     from ..latentsync.video.frame_source import FrameSource
 
-MOST_AT_ONCE = 100  # of runs with one prefix, on one folder
+MAX_COUNTERS = 100  # tried from the first free one, as other runs may take some at the same time
 
 
 class LatentSyncVideoCombine(io.ComfyNode):
@@ -106,8 +106,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
     @classmethod
     @override
-    def validate_inputs(cls, color_match: object = None, paste_mode: object = "") -> bool | str:
-        """ComfyUI reports an error at each input that is an argument here. Old graphs have `color_match` alone."""
+    def validate_inputs(cls, lips: object = None, color_match: object = None, paste_mode: object = "") -> bool | str:
+        """ComfyUI always passes `lips`, and reports an error at each other argument. Old graphs have `color_match`."""
         return check_paste_mode(paste_mode)
 
     @classmethod
@@ -162,22 +162,22 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
 
 def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path], str]:
-    """The names that a prefix stands for, by rising counters, and their folder inside ComfyUI's output folder."""
+    """File names for a prefix with rising counters, and their folder inside ComfyUI's output folder."""
     try:
         folder, name, first, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), source.width, source.height
         )
-    except Exception as error:  # core raises a bare one for a folder outside, and whatever the system says of a name
+    except Exception as error:  # ComfyUI raises a bare one for a folder outside, and the system others
         reason = str(error).partition("\n")[0].strip(" *")
         raise UsageError(
             f'filename_prefix "{prefix}" cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
         ) from error
-    counters = range(first, first + MOST_AT_ONCE)
+    counters = range(first, first + MAX_COUNTERS)
     return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in counters), subfolder
 
 
 def _recorded_inputs(result: LipSyncResult, protect_mask: torch.Tensor | None) -> Iterator[TensorInfo]:
-    """What the record says of the inputs besides the video. Tensors are described, not hashed."""
+    """The inputs besides the video, for the record. Tensors are described, not hashed."""
     from ..latentsync.output.run_record import describe_tensor
 
     yield describe_tensor("audio", "audio", result.waveform.samples)

@@ -61,9 +61,9 @@ class AudioSettings:
         check_choice("silence", self.silence, get_args(Silence))
         check_choice("segments", self.segments, get_args(Segments))
         if not 1.0 <= self.threshold_db <= 20.0:
-            raise UsageError(f"The speech threshold must be from 1 to 20 dB, not {self.threshold_db}.")
+            raise UsageError(f'"threshold_db" cannot be {self.threshold_db}. Choose a value from 1 to 20.')
         if not 0.0 <= self.hangover_s <= 5.0:
-            raise UsageError(f"The hold time of speech must be from 0 to 5 s, not {self.hangover_s}.")
+            raise UsageError(f'"hold_ms" cannot be {1000 * self.hangover_s:g}. Choose a value from 0 to 5000.')
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class AudioFeatures:
             raise AudioError(f"Audio features must be (positions, {AUDIO_STATES}, {AUDIO_WIDTH}), not {tuple(shape)}.")
         if self.is_speech is not None and not self.is_speech.any():
             raise AudioError(
-                "No speech stands out from the background of the recording. Lower the speech threshold, connect the "
+                'No speech stands out from the background of the recording. Lower "threshold_db", connect the '
                 'voice alone as "vocals", or set "silence" to "model".'
             )
 

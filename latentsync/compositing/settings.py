@@ -56,9 +56,9 @@ class MaskEdge:
 
     def __post_init__(self) -> None:
         if not -0.2 <= self.grow <= 0.2:
-            raise UsageError(f"grow must be from -20 % to 20 % of the crop's width, not {self.grow:.0%}.")
+            raise UsageError(f'"mask_expand" cannot be {100 * self.grow:g}. Choose a value from -20 to 20 percent.')
         if not 0 <= self.feather <= 0.3:
-            raise UsageError(f"feather must be from 0 % to 30 % of the crop's width, not {self.feather:.0%}.")
+            raise UsageError(f'"mask_feather" cannot be {100 * self.feather:g}. Choose a value from 0 to 30 percent.')
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +75,4 @@ class BlendSettings:
     color_match: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("blend", self.mode, tuple(BLENDERS))
+        check_choice("paste_mode", self.mode, tuple(BLENDERS))

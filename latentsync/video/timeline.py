@@ -71,7 +71,7 @@ def output_rate(source_rate: Fraction, mode: FpsMode = "auto") -> Fraction:
     Raises:
         UsageError: the mode does not exist.
     """
-    check_choice("fps", mode, get_args(FpsMode))
+    check_choice("output_fps", mode, get_args(FpsMode))
     slowest, fastest = AUTO_RATES
     keeps = mode == "source" or (mode == "auto" and slowest <= source_rate <= fastest)
     return source_rate if keeps else MODEL_RATE
@@ -91,7 +91,7 @@ def build_timeline(
     Raises:
         UsageError: the length mode does not exist.
     """
-    check_choice("length", length, get_args(LengthMode))
+    check_choice("length_mode", length, get_args(LengthMode))
     video_frames, audio_frames = num_frames(source.duration_seconds, rate), num_frames(audio_seconds, rate)
     count = {"video": video_frames, "shortest": min(video_frames, audio_frames)}.get(length, audio_frames)
     position = POSITIONS.get(length, hold)

@@ -42,21 +42,23 @@ def mine(scene: Scene) -> Path:
 
 
 VALUES = [
-    Attack("0 steps", flag("--steps", 0), "steps must be from 1 to 1000, not 0", 2),
+    Attack("0 steps", flag("--steps", 0), '"steps" cannot be 0', 2),
     Attack("-1 steps", flag("--steps", -1), "not -1", 2),
     Attack("a thousand million steps", flag("--steps", 10**9), "not 1000000000", 2),
-    Attack("guidance that is no number", flag("--cfg", NAN), "guidance must be from 1 to 10.*nan", 2),
-    Attack("endless guidance", flag("--cfg", INF), "guidance must be from 1 to 10.*inf", 2),
-    Attack("guidance that starts at no number", flag("--cfg-start-percent", NAN), "guidance_start.*nan", 2),
-    Attack("a negative seed", flag("--seed", -1), "a seed must be from 0", 2),
-    Attack("a seed of 2^64", flag("--seed", 2**64), "a seed must be from 0", 2),
-    Attack("a seed of 4,000 digits", flag("--seed", "9" * 4000), "a seed must be from 0", 2),
-    Attack("an overlap of a whole window", flag("--overlap", 16), "overlap must be from 0", 2),
-    Attack("a step cache of 0", flag("--deepcache-interval", 0), "step_cache must be", 2),
-    Attack("a feather that is no number", flag("--mask-feather", NAN), "feather must be", 2),
-    Attack("a mask grown endlessly", flag("--mask-expand", INF), "grow must be", 2),
+    Attack("guidance that is no number", flag("--cfg", NAN), '"cfg" cannot be nan', 2),
+    Attack("endless guidance", flag("--cfg", INF), '"cfg" cannot be inf', 2),
+    Attack(
+        "guidance that starts at no number", flag("--cfg-start-percent", NAN), '"cfg_start_percent" cannot be nan', 2
+    ),
+    Attack("a negative seed", flag("--seed", -1), '"seed" cannot be', 2),
+    Attack("a seed of 2^64", flag("--seed", 2**64), '"seed" cannot be', 2),
+    Attack("a seed of 4,000 digits", flag("--seed", "9" * 4000), '"seed" cannot be', 2),
+    Attack("an overlap of a whole window", flag("--overlap", 16), '"overlap" cannot be', 2),
+    Attack("a step cache of 0", flag("--deepcache-interval", 0), '"deepcache_interval" cannot be', 2),
+    Attack("a feather that is no number", flag("--mask-feather", NAN), '"mask_feather" cannot be', 2),
+    Attack("a mask grown endlessly", flag("--mask-expand", INF), '"mask_expand" cannot be', 2),
     Attack("a threshold that is no number", flag("--threshold-db", NAN), "threshold must be", 2),
-    Attack("a negative hang time", flag("--hold-ms", -1), "hold time of speech must be", 2),
+    Attack("a negative hang time", flag("--hold-ms", -1), '"hold_ms" cannot be', 2),
     Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), "Use a smaller offset"),
     Attack("a gap of -1 frames", flag("--max-gap", -1), "max_gap must be", 2),
     Attack("a yaw that is no number", flag("--max-yaw", NAN), "max_yaw must be", 2),
@@ -170,8 +172,6 @@ PICTURES = [
     Misuse("sound of no channels", lambda _: Waveform(torch.zeros(0, 100), 16_000), r"not \(0, 100\)"),
     Misuse("sound at a negative rate", lambda _: Waveform(torch.zeros(1, 100), -1), "must be positive"),
     Misuse("steps that are no number", lambda _: SamplerSettings(num_inference_steps=NAN), "steps must be"),
-    Misuse(
-        "a scheduler that is code", lambda _: SamplerSettings(scheduler="__import__('os')"), "scheduler must be one of"
-    ),
+    Misuse("a scheduler that is code", lambda _: SamplerSettings(scheduler="__import__('os')"), "sampler_name.*one of"),
     Misuse("a silence that is none", lambda _: AudioSettings(silence="loud"), "silence must be one of"),
 ]

@@ -91,7 +91,7 @@ def test_compositor_new_blend_mode_is_one_registry_row(clip: Clip, monkeypatch: 
         def prepare(self, faces: list[torch.Tensor], *_: object) -> list[torch.Tensor]:
             return [-face for face in faces]
 
-    with pytest.raises(UsageError, match="one of mouth, full crop, not 'inverted'"):
+    with pytest.raises(UsageError, match=r"paste_mode.*one of mouth, full crop"):
         BlendSettings("inverted")
     monkeypatch.setitem(BLENDERS, "inverted", Inverted)
     settings = [BlendSettings(mode, color_match=False) for mode in ("mouth", "inverted")]
