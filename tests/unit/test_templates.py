@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scripts.workflow import MUTED
 from tests.support.paths import REPOSITORY
 
 TEMPLATES = sorted((REPOSITORY / "workflows").glob("*.json"))
@@ -36,6 +35,8 @@ FIT_SHARE, FIT_PADDING_PX = 0.75, 10
 SMALLEST_SCALE = 8 / 14
 """Below it ComfyUI draws no titles: they have 14 pixels, and the smallest text that it draws has 8."""
 NOTE_WIDTH_PX = 400
+TITLE_ICONS_PX, TITLE_CHARACTER_PX = 40, 7.0
+"""Measured in ComfyUI's page: "Frames (or any node that outputs IMAGE)" needs 313 pixels."""
 
 Graph = dict[str, Any]
 Point = tuple[float, float]
@@ -52,10 +53,7 @@ class Box(NamedTuple):
 
     def overlaps(self, other: Box) -> bool:
         return (
-            self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
 
     def holds(self, other: Box) -> bool:
@@ -210,6 +208,16 @@ def test_template_titles_are_readable_in_fit_view(path: Path) -> None:
 
 
 @each_template
+def test_template_titles_fit_their_nodes(path: Path) -> None:
+    """ComfyUI widens a node whose title is longer."""
+    assert [name(node) for node in load(path)["nodes"] if title_width(node) > node["size"][0]] == []
+
+
+def title_width(node: Graph) -> float:
+    return TITLE_ICONS_PX + TITLE_CHARACTER_PX * len(name(node))
+
+
+@each_template
 def test_template_starts_with_a_note_at_top_left(path: Path) -> None:
     graph = load(path)
     (note,) = (node for node in graph["nodes"] if node["type"] == "MarkdownNote")
@@ -235,4 +243,3 @@ def test_template_finds_the_official_weights(path: Path) -> None:
     (loader,) = (node for node in load(path)["nodes"] if node["type"] == "LatentSyncLoadModel")
     assert loader["widgets_values"][3] == "auto"
     assert [model["directory"] for model in loader["properties"]["models"]] == ["latentsync", "latentsync"]
-    assert loader["mode"] != MUTED
