@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.machinery
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -35,6 +35,7 @@ SCALAR_NAMES = {torch.float32: "Float", torch.float16: "Half", torch.bfloat16: "
 NORMS = {"aten::native_group_norm": 1, "aten::native_layer_norm": 2}  # position of the weight
 TAKES_CPU_INDICES = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::_linalg_solve_ex")
+ATTENTION = "aten::scaled_dot_product_attention"  # one kernel on a GPU, and on the CPU
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Device:
     forbidden: dtypes that it does not hold.
     is_nearest_black: interpolation by the nearest neighbor is black outside float32, as reported of MPS.
     oom_at: numbers of the allocations that fail, from 1.
+    call_at: called at allocations of these numbers.
     counts: copies ("H2D", "D2H") and waits of the host ("wait"), each with the line of the project or of ComfyUI.
     failed_at: the line of the latest refused operation.
     """
@@ -56,6 +58,7 @@ class Device:
     forbidden: frozenset[torch.dtype] = frozenset()
     is_nearest_black: bool = False
     oom_at: frozenset[int] = frozenset()
+    call_at: Mapping[int, Callable[[], None]] = field(default_factory=dict)
     allocations: int = 0
     used_bytes: int = 0
     peak_bytes: int = 0
@@ -94,6 +97,7 @@ class Allocation:
     def __init__(self, size: int) -> None:
         device = current()
         device.allocations += 1
+        device.call_at.get(device.allocations, lambda: None)()
         if device.allocations in device.oom_at or device.used_bytes + size > device.limit_bytes:
             free = (device.limit_bytes - device.used_bytes) / 2**20
             raise device.refuse(
@@ -151,6 +155,10 @@ class PretendTensor(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, device, name = dict(kwargs or {}), current(), func._schema.name
+        if name == "aten::_has_compatible_shallow_copy_type":
+            return False  # of a parameter and its copy on the other side
+        if name != ATTENTION and _is_composite(func):  # in inference mode nothing takes it apart before
+            return func.decompose(*args, **kwargs)
         tensors = _tensors((args, kwargs))
         target = kwargs.get("device")
         if target is not None:
@@ -178,6 +186,11 @@ class PretendTensor(torch.Tensor):
             return given[id(value)] if id(value) in given else cls(value)
 
         return tree_map(wrapped, result)
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def _check(device: Device, name: str, args: Any, tensors: list[torch.Tensor]) -> None:
