@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 GRAPH = Path(__file__).with_name("lipsync_video.json")
-LENGTHS = {"pingpong": "audio, ping-pong", "loop": "audio, loop"}
+LENGTHS = {"pingpong": "audio (ping-pong)", "loop": "audio (loop)"}
 """loop_mode -> the Sampler's `length`: what happens where the audio is longer than the video."""
 
 ALIASES = {"video_url": "video", "audio_url": "audio"}
@@ -162,7 +162,7 @@ def check(graph: Graph) -> None:
 
 def filled(graph: Graph, request: Request, video: str, audio: str) -> Graph:
     """The graph with a request in it; `video` and `audio` are names in ComfyUI's input folder."""
-    sampler = {"seed": request.seed, "guidance": request.guidance_scale, "length": LENGTHS[request.loop_mode]}
+    sampler = {"seed": request.seed, "cfg": request.guidance_scale, "length_mode": LENGTHS[request.loop_mode]}
     values = {"LoadVideo": {"file": video}, "LoadAudio": {"audio": audio}, "LatentSyncSampler": sampler}
     return {
         key: {**node, "inputs": {**node["inputs"], **values.get(node["class_type"], {})}} for key, node in graph.items()

@@ -39,15 +39,15 @@ RESOLUTION = 128  # pixels, half of what 1.5 samples
 EXACT = SamplerSettings(num_inference_steps=20, cache_interval=1)
 
 CHOICES = {
-    **{f"step_cache {n}": SamplerSettings(cache_interval=n) for n in (2, 3, 4, 5)},
+    **{f"deepcache_interval {n}": SamplerSettings(cache_interval=n) for n in (2, 3, 4, 5)},
     **{
         f"{scheduler}, {steps} steps": SamplerSettings(num_inference_steps=steps, cache_interval=1, scheduler=scheduler)
-        for scheduler in ("ddim", "dpm++ 2m", "euler", "unipc")
+        for scheduler in ("ddim", "dpmpp_2m", "euler", "uni_pc")
         for steps in (20, 10, 6)
         if (scheduler, steps) != (EXACT.scheduler, EXACT.num_inference_steps)
     },
-    "guidance 1": SamplerSettings(cache_interval=1, guidance_scale=1.0),
-    "guidance_end 0.5": SamplerSettings(cache_interval=1, guidance_end=0.5),
+    "cfg 1": SamplerSettings(cache_interval=1, guidance_scale=1.0),
+    "cfg_end_percent 0.5": SamplerSettings(cache_interval=1, guidance_end=0.5),
     "another seed": SamplerSettings(seed=EXACT.seed + 1, cache_interval=1),
 }
 """What is compared; another seed, for how far apart two mouths of equal right are."""

@@ -78,7 +78,7 @@ def states(samples: Tensor, segments: Segments) -> Tensor:
     """(positions, 5, 384), 50 a second, without the silence around the recording."""
     peak = mel.log_peak(mel.mel_power(samples))
     made = torch.cat(list(features.encode_audio(samples, random_init.whisper(), peak, segments)))
-    return made if segments == "upstream" else made[features.BEFORE : -features.AFTER]
+    return made if segments == "official" else made[features.BEFORE : -features.AFTER]
 
 
 def size(differences: Tensor) -> np.ndarray:

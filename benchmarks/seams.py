@@ -1,4 +1,4 @@
-"""How much the edge of a new mouth is seen: blend mouth against blend box, on a clip, with untrained lips.
+"""How much the edge of a new mouth is seen: paste mode mouth against full crop, on a clip, with untrained lips.
 
 The measure is the mean square, in levels, of the steps that laying in adds between neighbouring pixels of a thin band
 along the mask's edge. Untrained lips are noise, which is the worst case: nothing at the edge fits.
@@ -59,8 +59,8 @@ def main() -> None:
         source = VideoFile(options.video, duration_seconds=options.frames / VideoFile(options.video).rate)
         people = cluster_tracks(source, track_faces(source, detector))
     lips = untrained(build_face_track(people, select(people)))
-    print(f"{options.video.name}, {lips.timeline.frame_count} frames\n\n| blend | energy of the seam |\n|---|---|")
-    for mode in ("mouth", "box"):
+    print(f"{options.video.name}, {lips.timeline.frame_count} frames\n\n| paste mode | energy of the seam |\n|---|---|")
+    for mode in ("mouth", "full crop"):
         print(f"| {mode} | {energy(lips, BlendSettings(mode)):.1f} |")
     if options.picture:
         cv2.imwrite(str(options.picture), drawn()[..., ::-1])
@@ -85,7 +85,7 @@ def energy(lips: LipTrack, settings: BlendSettings) -> float:
 
 
 def drawn() -> np.ndarray:
-    """uint8 RGB: the source, blend mouth and blend box side by side."""
+    """uint8 RGB: the source, mouth and full crop side by side."""
     frame = np.ascontiguousarray(astronaut())
     face = face_from_mesh(np.array(json.loads(LANDMARKS.read_text(encoding="utf-8"))["landmarks_xy"]))
     matrix = alignment.affine_matrices(face.points[None], RESOLUTION, (), "zero-lag")[0]

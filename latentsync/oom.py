@@ -85,7 +85,10 @@ def out_of_memory_error(error: BaseException) -> OutOfMemoryError:
 
 
 def _message(where: str, reason: str) -> str:
-    # of torch's text only the first sentence; statistics of the allocator follow
-    first = reason.partition("\n")[0].partition(". ")[0].rstrip(".")
-    remedy = "Close other programs, or choose version 1.5 or precision fp8."
-    return f"Out of memory{where}. {remedy}{first and f' ({first})'}"
+    # the first sentence of torch's text, because statistics of the allocator follow it
+    detail = reason.partition("\n")[0].partition(". ")[0].rstrip(".")
+    cause = f" ({detail})" if detail else ""
+    return (
+        f"Out of memory{where}{cause}. Close other programs that use the GPU. If that is not enough, "
+        "choose version 1.5, or precision fp8 in Load Model."
+    )

@@ -1,6 +1,6 @@
 """The whole method: find the face, encode the speech, sample the mouths, composite and encode.
 
-`LipSyncPipeline` holds the networks; one call runs every stage, and every stage is public.
+`LipSyncPipeline` holds the networks. One call runs every stage, and every stage is public.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .errors import UsageError
 from .faces import precomputed
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
 from .faces.face_track import FaceTrack, TrackSettings, build_face_track
-from .faces.identities import Identities, SelectBy, cluster_tracks, select
+from .faces.identities import Identities, SelectBy, cluster_tracks, select, sort_identities
 from .faces.report import Selection
 from .faces.tracker import track_faces
 from .models.protocols import VAE, AudioEncoder, Denoiser
@@ -140,7 +140,7 @@ class LipSyncPipeline:
 
     @classmethod
     def untrained(
-        cls, *, resolution: int = 256, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
+        cls, *, resolution: int = 128, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> LipSyncPipeline:
         """Tiny untrained networks: every stage runs, and the mouth is noise."""
         device = torch.get_default_device() if device is None else torch.device(device)
@@ -162,9 +162,9 @@ class LipSyncPipeline:
         vocals: str | Path | Waveform | None = None,
         offset_ms: int = 0,
         face: SelectBy | FaceTrack = "largest",
-        face_index: int = 0,
+        face_index: int = 1,
         fps: FpsMode = "auto",
-        length: LengthMode = "ping-pong",
+        length: LengthMode = "audio (ping-pong)",
         audio_settings: AudioSettings | None = None,
         blend: BlendSettings | None = None,
         protect: np.ndarray | None = None,
@@ -179,7 +179,7 @@ class LipSyncPipeline:
             vocals: drives the lips in place of `audio`, for songs and noisy recordings.
             offset_ms: moves the lips later against the sound. Negative: earlier.
             face: how to select the person, or the face track of an earlier run.
-            face_index: 0 takes the first person in that order.
+            face_index: number of the person in that order, from 1.
             fps: frame rate of the result, see `video.timeline.output_rate`.
             length: length of the result, see `video.timeline.build_timeline`.
             audio_settings: what happens in silence, and how speech is detected.
@@ -188,7 +188,7 @@ class LipSyncPipeline:
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
 
         Raises:
-            LatentSyncError: an input is unusable, nobody is in the video, or memory ran out. The message says what
+            LatentSyncError: an input is unusable, no face is in the video, or memory ran out. The message says what
                 to do.
         """
         settings = _sampler_settings(sampling)
@@ -205,7 +205,10 @@ class LipSyncPipeline:
     def detect_faces(self, video: str | Path | FrameSource, **options: Any) -> Identities:  # noqa: ANN401
         """`detect_faces` with the detector weights of this pipeline's models folder."""
         if self.folders is None:
-            raise UsageError("This pipeline has no models folder, so it cannot find the weights of a face detector.")
+            raise UsageError(
+                "This pipeline has no models folder, so it cannot find the weights of a face detector. "
+                "Create it with LipSyncPipeline.from_pretrained, or call latentsync.detect_faces with your folders."
+            )
         return detect_faces(video, self.folders, **options)
 
     def encode_audio(
@@ -224,7 +227,8 @@ class LipSyncPipeline:
         driving = prepare_driving_audio(audio, vocals, Fraction(offset_ms, 1000))
         steps = extract_features(driving, self.whisper, settings)
         steps = shown(steps, "audio", num_feature_steps(driving, settings), progress)
-        return collect_features(steps, driving, settings, self.temp_dir)
+        features, speech = collect_features(steps, driving, settings, self.temp_dir)
+        return replace(features, params={**features.params, "offset_ms": offset_ms}), speech
 
     def sample(
         self,
@@ -233,7 +237,7 @@ class LipSyncPipeline:
         settings: SamplerSettings | None = None,
         *,
         fps: FpsMode = "auto",
-        length: LengthMode = "ping-pong",
+        length: LengthMode = "audio (ping-pong)",
         progress: ShowProgress | bool = False,
     ) -> LipTrack:
         """Sample the latents of the new mouths. Arguments as in the call of the pipeline.
@@ -312,7 +316,7 @@ def detect_faces(
 def select_face(
     identities: Identities,
     face: SelectBy = "largest",
-    index: int = 0,
+    index: int = 1,
     *,
     reference: np.ndarray | None = None,
     settings: TrackSettings | None = None,
@@ -321,25 +325,25 @@ def select_face(
 
     Args:
         face: the order of the people.
-        index: 0 takes the first of them.
+        index: number of the person in that order, from 1.
         reference: an appearance, see `faces.identities.reference_appearance`: the most similar people come first.
         settings: gaps, yaw limit and smoothing of the track.
 
     Raises:
-        FaceError: nobody is there, or not so many people.
+        FaceError: the video shows no face, or fewer people.
     """
     settings = settings or TrackSettings()
     identity = select(identities, face, index, reference)
     track = build_face_track(identities, identity, settings)
     track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})
-    return Selection(identity, track, settings)
+    return Selection(sort_identities(identities, face, reference), identity, track, settings)
 
 
 def _sampler_settings(fields: Mapping[str, Any]) -> SamplerSettings:
     unknown = fields.keys() - SamplerSettings.__dataclass_fields__.keys()
     if unknown:
         raise UsageError(
-            f"Unknown settings: {', '.join(sorted(unknown))}. "
-            f"The sampler knows {', '.join(SamplerSettings.__dataclass_fields__)}."
+            f"The sampler has no setting {', '.join(sorted(unknown))}. "
+            f"Use {', '.join(SamplerSettings.__dataclass_fields__)}."
         )
     return SamplerSettings(**fields)

@@ -1,10 +1,10 @@
-"""Append-only tensor buffer; above 256 MB it lives in an anonymous temporary file."""
+"""Append-only tensor buffer. Above 256 MB it lives in an anonymous temporary file."""
 
 from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from types import TracebackType
 from typing import IO
 from weakref import finalize
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import StorageError
+from .errors import StorageError, reason_of
 
 MEMORY_BYTES = 256 * 2**20  # largest buffer that is kept in RAM
 
@@ -27,7 +27,7 @@ class TensorBuffer:
     Args:
         contents: names the rows in errors.
         max_rows: capacity.
-        folder: for the temporary file; None is the system's temporary folder.
+        folder: for the temporary file. None is the system's temporary folder.
         dtype: of the rows.
     """
 
@@ -60,11 +60,10 @@ class TensorBuffer:
                 self._file.write(rows.contiguous().view(torch.uint8).numpy().tobytes())
                 self._file.flush()
         except OSError as cause:
-            folder = self._folder or "the system's temporary folder"
             megabytes = self._max_rows * self._row_bytes / 2**20
             raise StorageError(
-                f"{folder}: cannot store {self._contents} ({cause.strerror or cause}). "
-                f"Free {megabytes:.0f} MB there, and check that the folder is writable."
+                f"{self._folder or gettempdir()} cannot store {self._contents} ({reason_of(cause)}). "
+                f"Free {megabytes:.0f} MB in this folder, and check that it is writable."
             ) from cause
         indices = range(self._num_rows, self._num_rows + len(rows))
         if self._memory is not None:

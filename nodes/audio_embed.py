@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from ..latentsync.audio.features import AudioSettings, Segments, Silence
 from . import conversions
-from .io_types import CATEGORY, Embeds, Model, expect_type
+from .io_types import CATEGORY, AudioEmbeds, Model, expect_type
 from .model_handle import LoadedModel
 from .progress import with_progress
 
@@ -25,25 +25,41 @@ class LatentSyncAudioEmbed(io.ComfyNode):
             node_id="LatentSyncAudioEmbed",
             display_name="LatentSync Audio Embed",
             category=CATEGORY,
-            description="Listens to the speech, and draws where it hears some: shaded in the picture. By default "
-            "the finished video lasts as long as the sound.",
-            search_aliases=["lip sync audio", "whisper embedding", "speech", "vocals", "silence"],
+            description="Encodes the speech for the Sampler, and plots where it detects speech. By default the result "
+            "is as long as the audio.",
+            search_aliases=[
+                "lip sync audio",
+                "whisper embedding",
+                "speech",
+                "vocals",
+                "silence",
+                "dubbing",
+                "audio driven",
+                "\u914d\u97f3",
+            ],
             inputs=[
-                Model.Input("model", tooltip="From Load Model."),
-                io.Audio.Input("audio", tooltip="The new sound. It is heard, untouched, in the finished video."),
+                Model.Input("model", tooltip="Connect Load Model."),
+                io.Audio.Input("audio", tooltip="Connect the new speech. The result has this audio, unchanged."),
                 io.Audio.Input(
                     "vocals",
                     optional=True,
-                    tooltip="The voice alone, for songs and noisy recordings: it drives the lips, and 'audio' is "
-                    "heard. Both begin together; it may be shorter or longer.",
+                    tooltip="Connect the voice alone for songs and noisy recordings. It drives the lips. The result "
+                    "still has 'audio'. Both must start at the same time.",
                 ),
                 io.Combo.Input(
                     "silence",
                     options=list(get_args(Silence)),
                     default=defaults.silence,
-                    tooltip="Frames in which nobody speaks. as is: the network decides, as its authors have it. keep "
-                    "source: the source's own frames, untouched, faded over three; saves time. close mouth: the "
-                    "network hears true silence there.",
+                    tooltip="Choose the lips in pauses. model: like all other frames. keep original: original frames "
+                    "(saves time). close mouth: lips for true silence.",
+                ),
+                io.Int.Input(
+                    "offset_ms",
+                    default=0,
+                    min=-600_000,
+                    max=600_000,
+                    tooltip="Move the lips against the audio, in ms. Positive: later. Negative: earlier. Change it "
+                    "where the lips lead or lag.",
                 ),
                 io.Float.Input(
                     "threshold_db",
@@ -51,33 +67,30 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     min=1.0,
                     max=20.0,
                     step=0.5,
-                    tooltip="How far sound must stand out of its background to count as speech. Higher takes less for "
-                    "speech. The red line in the picture.",
+                    advanced=True,
+                    tooltip="Set how far speech must be above the background noise, in dB: the red line in the plot. "
+                    "Raise it if noise counts as speech.",
                 ),
                 io.Int.Input(
-                    "hang_ms",
+                    "hold_ms",
                     default=round(1000 * defaults.hangover_s),
                     min=0,
                     max=5000,
                     step=20,
-                    tooltip="How long speech is taken to go on after it has faded: shorter pauses are not cut out.",
-                ),
-                io.Int.Input(
-                    "offset_ms",
-                    default=0,
-                    min=-600_000,
-                    max=600_000,
-                    tooltip="Moves the lips against the sound: positive is later, negative is earlier.",
+                    advanced=True,
+                    tooltip="Set how long speech continues after its level drops, in ms. Shorter pauses count as "
+                    "speech. Raise it if words are cut off.",
                 ),
                 io.Combo.Input(
                     "segments",
                     options=list(get_args(Segments)),
                     default=defaults.segments,
-                    tooltip="Whisper hears 30 seconds at a time. overlapping: without a jump at each cut. upstream: "
-                    "cut as the official program cuts, to compare with it.",
+                    advanced=True,
+                    tooltip="Choose how Whisper reads audio longer than 30 s. overlapping: smooth joins. official: "
+                    "separate parts, to compare with the official code.",
                 ),
             ],
-            outputs=[Embeds.Output(display_name="embeds", tooltip="To Sampler.")],
+            outputs=[AudioEmbeds.Output(display_name="audio_embeds", tooltip="Connect to Sampler.")],
         )
 
     @classmethod
@@ -87,9 +100,9 @@ class LatentSyncAudioEmbed(io.ComfyNode):
         model: LoadedModel,
         audio: Mapping[str, Any] | None,
         silence: Silence,
-        threshold_db: float,
-        hang_ms: int,
         offset_ms: int,
+        threshold_db: float,
+        hold_ms: int,
         segments: Segments,
         vocals: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
@@ -97,11 +110,11 @@ class LatentSyncAudioEmbed(io.ComfyNode):
         from ..latentsync.audio.plot import plot_speech
 
         expect_type("model", model, LoadedModel, "Load Model")
-        settings = AudioSettings(silence, threshold_db, hang_ms / 1000, segments)
+        settings = AudioSettings(silence, threshold_db, hold_ms / 1000, segments)
         waveform = conversions.waveform("audio", audio)
         driving = None if vocals is None else conversions.waveform("vocals", vocals)
-        embeds, speech = model.pipeline().encode_audio(
+        audio_embeds, speech = model.pipeline().encode_audio(
             waveform, driving, offset_ms=offset_ms, settings=settings, progress=with_progress
         )
         plot = plot_speech(speech, prepare_driving_audio(waveform, driving, Fraction(offset_ms, 1000)))
-        return io.NodeOutput(embeds, ui=ui.PreviewImage(conversions.picture(plot), cls=cls))
+        return io.NodeOutput(audio_embeds, ui=ui.PreviewImage(conversions.picture(plot), cls=cls))

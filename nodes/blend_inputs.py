@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io
 
-from ..latentsync.compositing.settings import BLENDERS
+from ..latentsync.compositing.settings import BLENDERS, BlendSettings, MaskEdge
 from ..latentsync.sampling.lip_track import LipTrack
 from .io_types import Lips, expect_type
 
@@ -16,82 +16,101 @@ if TYPE_CHECKING:
     from ..latentsync.audio.waveform import Waveform
     from ..latentsync.output.result import LipSyncResult
 
-MOST_SPEAKERS = 8
+MAX_SPEAKERS = 8
+OLD_GRAPH = (
+    '"paste_mode" must be {modes}. A graph that was saved with an older version has other names: "blend" is now '
+    '"paste_mode", "guidance" is "cfg", "scheduler" is "sampler_name", "length" is "length_mode", "faces" is '
+    '"face_track", "embeds" is "audio_embeds". Delete the LatentSync nodes and add them again, or use a template.'
+)
 
 
 def lips_input() -> io.Autogrow.Input:
-    """One input more than are connected."""
-    one = Lips.Input("lips", tooltip="From Sampler. For several speakers one each, all on the same source.")
+    """A socket for each speaker: one more than are connected."""
+    tooltip = "Connect Sampler. For more speakers, connect one Sampler each, all with the same source."
     return io.Autogrow.Input(
         "lips",
-        template=io.Autogrow.TemplatePrefix(one, prefix="lips", min=1, max=MOST_SPEAKERS),
-        tooltip="From Sampler. For several speakers one each, all on the same source.",
+        template=io.Autogrow.TemplateNames(
+            Lips.Input("lips", tooltip=tooltip), [f"lips_{number}" for number in range(1, MAX_SPEAKERS + 1)], min=1
+        ),
+        tooltip=tooltip,
     )
 
 
-def blend_inputs() -> list[io.Input]:
+def protect_mask_input() -> io.Input:
+    return io.Mask.Input(
+        "protect_mask",
+        optional=True,
+        tooltip="Connect a mask of pixels to keep, such as a hand or a microphone: one mask, or one for each frame, in "
+        "the size of the video.",
+    )
+
+
+def paste_inputs() -> list[io.Input]:
+    blend, edge = BlendSettings(), MaskEdge()
     return [
         io.Combo.Input(
-            "blend",
+            "paste_mode",
             options=list(BLENDERS),
-            default="mouth",
-            tooltip="mouth changes only what the model made anew, with a soft edge: all other pixels stay the "
-            "source's. box lays in the whole crop, as the authors' program does.",
+            default=blend.mode,
+            advanced=True,
+            tooltip="Choose what to replace. mouth: only the mouth area, with a soft edge. full crop: the whole face "
+            "crop, like the official code.",
         ),
         io.Float.Input(
-            "feather",
-            default=8.0,
+            "mask_feather",
+            default=100 * edge.feather,
             min=0.0,
             max=30.0,
             step=0.5,
-            tooltip="Width of the soft edge of blend mouth, inside the mask, in percent of the face crop's width.",
+            advanced=True,
+            tooltip="Percent of the face crop's width: the soft edge inside the mouth mask. Raise it if you see the "
+            "edge. Only for paste_mode mouth.",
         ),
         io.Float.Input(
-            "grow",
-            default=0.0,
+            "mask_expand",
+            default=100 * edge.grow,
             min=-20.0,
             max=20.0,
             step=0.5,
-            tooltip="Widens the mask of blend mouth (negative: narrows it), in percent of the face crop's width. "
-            "Widen it where an old mouth or chin shows at its edge.",
+            advanced=True,
+            tooltip="Percent of the face crop's width: widens the mouth mask, or narrows it if negative. Raise it if "
+            "the old mouth shows. Only for paste_mode mouth.",
         ),
         io.Boolean.Input(
             "color_match",
-            default=True,
-            tooltip="Gives the new mouth the colors that the skin around it has in the source. A face whose colors "
-            "are right already stays as it is.",
+            default=blend.color_match,
+            advanced=True,
+            tooltip="Match the colors of the new mouth to the skin around it. Turn it off if the colors flicker.",
         ),
     ]
 
 
-def protect_input() -> io.Input:
-    return io.Mask.Input(
-        "protect",
-        optional=True,
-        tooltip="Pixels that stay the source's: a hand, a microphone, hair. One mask, or one for each source frame, "
-        "of the source's size.",
-    )
+def check_paste_mode(paste_mode: object) -> bool | str:
+    """For `validate_inputs`: whether the mode exists. None is a connection, and "" an old graph without the input.
+
+    ComfyUI itself names the missing inputs of the last node of an old graph, but not what they were called before.
+    """
+    return paste_mode in (None, *BLENDERS) or OLD_GRAPH.format(modes=" or ".join(BLENDERS))
 
 
 def lip_sync_result(
     lips: Mapping[str, LipTrack | None],
-    blend: str,
-    feather: float,
-    grow: float,
+    paste_mode: str,
+    mask_feather: float,
+    mask_expand: float,
     color_match: bool,
-    protect: torch.Tensor | None,
+    protect_mask: torch.Tensor | None,
     audio: Waveform | None = None,
 ) -> LipSyncResult:
-    """The connected speakers and the blend inputs as the library's result."""
-    from ..latentsync.compositing.settings import BlendSettings, MaskEdge
+    """The connected speakers and the paste inputs as the library's result."""
     from ..latentsync.output.result import LipSyncResult
 
     speakers = [
         expect_type(name, track, LipTrack, "Sampler") for name, track in sorted(lips.items()) if track is not None
     ]
     mask = None
-    if protect is not None:
-        mask = expect_type("protect", protect, torch.Tensor, "Load Image (as Mask), or any node that makes a MASK")
+    if protect_mask is not None:
+        mask = expect_type("protect_mask", protect_mask, torch.Tensor, "Load Image (as Mask), or another MASK output")
         mask = mask.detach().cpu().numpy()
-    settings = BlendSettings(blend, MaskEdge(grow / 100, feather / 100), color_match)
+    settings = BlendSettings(paste_mode, MaskEdge(mask_expand / 100, mask_feather / 100), color_match)
     return LipSyncResult(tuple(speakers), settings, mask, audio)

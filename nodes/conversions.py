@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 log = logging.getLogger("latentsync")
-MAKES_AUDIO = "Load Audio, or whatever makes an AUDIO"
+MAKES_AUDIO = "Load Audio, or another AUDIO output"
 MAX_SECONDS_DENOMINATOR = 1_000_000  # microseconds
-MAX_RATE_DENOMINATOR = 1001  # 30000/1001 and its like are exact; a float of them is not
+MAX_RATE_DENOMINATOR = 1001  # NTSC rates such as 30000/1001 have no exact float
 
 
 def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
     """A VIDEO (streamed from its file) or an IMAGE batch of `fps` frames per second."""
     if isinstance(source, torch.Tensor):
         return ImageBatch(source, exact_rate(fps))
-    expect_type("source", source, VideoInput, "Load Video, or whatever makes a VIDEO or an IMAGE")
+    expect_type("source", source, VideoInput, "Load Video, or another VIDEO or IMAGE output")
     reason = why_not_streamed(source)
     if reason is not None:
-        log.info("The video is held in memory frame by frame: %s", reason)
+        log.info("The whole video is held in RAM: %s", reason)
         components = source.get_components()
         return ImageBatch(components.images, Fraction(components.frame_rate))
     start, duration = map(_exact_seconds, trim_window(source))
@@ -45,18 +45,18 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
 
 
 def why_not_streamed(video: VideoInput) -> str | None:
-    """What keeps a VIDEO from being read from its file; None if nothing does."""
+    """Why a VIDEO cannot be read from its file. None if it can."""
     if type(video).get_stream_source is VideoInput.get_stream_source:
-        return "it was made of images and has no file"
+        return "it was made from images and has no file"
     if _has_pending_edits(video):
         return "its frames were edited since it was read"
     if _hides_its_trim(video):
-        return "this ComfyUI does not say which part of its file it shows"
+        return "this ComfyUI does not report which part of the file it shows"
     return None
 
 
 def trim_window(video: VideoInput) -> tuple[float, float]:
-    """Start and duration in seconds; a duration of 0 is all the rest."""
+    """Start and duration in seconds. A duration of 0 means up to the end."""
     window = getattr(video, "get_active_trim_window", None)  # ComfyUI 0.23 and newer
     return (0.0, 0.0) if window is None else window()
 
@@ -64,21 +64,18 @@ def trim_window(video: VideoInput) -> tuple[float, float]:
 def exact_rate(fps: float) -> Fraction:
     """The frame rate that a float stands for: 29.97002997 is 30000/1001."""
     if not isfinite(fps):
-        raise UsageError(f"fps must be a number, not {fps}")
+        raise UsageError(f'"image_fps" cannot be {fps}. Enter a number of frames per second.')
     return Fraction(fps).limit_denominator(MAX_RATE_DENOMINATOR)
 
 
 def waveform(name: str, audio: Mapping[str, Any] | None) -> Waveform:
-    """The AUDIO of one recording that an input of that name was given; a lazy mapping (as VideoHelperSuite's) is read
-    here, where it may fail."""
+    """The AUDIO of an input as a Waveform. A lazy mapping, such as VideoHelperSuite's, is read here and may fail."""
     if audio is None:
-        raise AudioError(
-            f"there is no sound: connect the AUDIO of Load Audio, or of a video that has a sound track, to '{name}'"
-        )
+        raise AudioError(f'"{name}" has no audio. Connect the AUDIO of Load Audio, or of a video with a sound track.')
     samples, rate = _read(name, expect_type(name, audio, Mapping, MAKES_AUDIO))
     expect_type(name, samples, torch.Tensor, MAKES_AUDIO)
     if samples.ndim != 3 or samples.shape[0] != 1:
-        raise AudioError(f"an AUDIO of one recording is needed, (1, channels, samples), not {tuple(samples.shape)}")
+        raise AudioError(f'"{name}" must be one recording, but is a batch. Connect the AUDIO of one recording.')
     return Waveform(samples[0].detach().to("cpu", torch.float32), rate)
 
 
@@ -98,19 +95,19 @@ def picture(drawn: Image) -> torch.Tensor:
 
 
 def _has_pending_edits(video: VideoInput) -> bool:
-    asked = getattr(video, "has_pending_frame_edits", None)  # ComfyUI 0.38 and newer
-    return asked is not None and asked()
+    has_edits = getattr(video, "has_pending_frame_edits", None)  # ComfyUI 0.38 and newer
+    return has_edits is not None and has_edits()
 
 
 def _hides_its_trim(video: VideoInput) -> bool:
-    """ComfyUI before 0.23 tells of a trim only by the duration that is left."""
+    """Whether a VIDEO is trimmed and does not report how. ComfyUI before 0.23 reports only the remaining duration."""
     if hasattr(video, "get_active_trim_window"):
         return False
     return video.get_duration() != VideoFromFile(video.get_stream_source()).get_duration()
 
 
 def _exact_seconds(seconds: float) -> Fraction:
-    """What was meant: 0.12 is 3/25, and no float is."""
+    """The short fraction that a float stands for: 0.12 is 3/25."""
     return Fraction(seconds).limit_denominator(MAX_SECONDS_DENOMINATOR)
 
 
@@ -121,6 +118,6 @@ def _read(name: str, audio: Mapping[str, Any]) -> tuple[torch.Tensor, int]:
         raise
     except Exception as error:
         raise AudioError(
-            f"the sound wired to {name} cannot be read ({error}): its video has no sound track, or the file is "
-            "damaged. Connect the AUDIO of Load Audio, or of a video that has sound."
+            f'"{name}" cannot be read ({error}). Its video has no sound track, or the file is damaged. Connect the '
+            "AUDIO of Load Audio, or of a video with sound."
         ) from error

@@ -1,4 +1,4 @@
-"""The decoded faces out as IMAGE, for a restorer, and back in."""
+"""Crops Out and Crops In: the generated faces as IMAGE for a face restorer, and back."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class LatentSyncCropsOut(io.ComfyNode):
             node_id="LatentSyncCropsOut",
             display_name="LatentSync Crops Out",
             category=CATEGORY,
-            description="The new faces alone, upright and in true proportions, for a face restorer or an upscaler. "
-            "Crops In puts them back. All are held in memory: 3 MB each with model 1.6.",
+            description="Gives the generated faces as upright images, for a face restorer or an upscaler. Crops In "
+            "takes them back. Each needs 3 MB of RAM with model 1.6.",
             search_aliases=["lip sync crops", "face restore", "face crops"],
-            inputs=[Lips.Input("lips", tooltip="From Sampler.")],
-            outputs=[io.Image.Output(display_name="crops", tooltip="One for each frame with new lips.")],
+            inputs=[Lips.Input("lips", tooltip="Connect Sampler.")],
+            outputs=[io.Image.Output(display_name="crops", tooltip="One image for each frame with new lips.")],
         )
 
     @classmethod
@@ -51,19 +51,19 @@ class LatentSyncCropsIn(io.ComfyNode):
             node_id="LatentSyncCropsIn",
             display_name="LatentSync Crops In",
             category=CATEGORY,
-            description="Puts the faces of Crops Out back, after a restorer or an upscaler: as many, in the same "
-            "order, of any size.",
+            description="Takes the faces of Crops Out back after a restorer or an upscaler. Their number and order "
+            "must stay the same. They may have any size.",
             search_aliases=["lip sync crops", "face restore", "face crops"],
             inputs=[
-                Lips.Input("lips", tooltip="The same that went into Crops Out."),
-                io.Image.Input("crops", tooltip="The restored faces."),
+                Lips.Input("lips", tooltip="Connect the output that is connected to Crops Out."),
+                io.Image.Input("crops", tooltip="Connect the restored faces: all of them, in the same order."),
             ],
-            outputs=[Lips.Output(display_name="lips", tooltip="To Video Combine or To Images.")],
+            outputs=[Lips.Output(display_name="lips", tooltip="Connect to Video Combine or To Images.")],
         )
 
     @classmethod
     @override
     def execute(cls, lips: LipTrack, crops: torch.Tensor) -> io.NodeOutput:
         expect_type("lips", lips, LipTrack, "Sampler")
-        expect_type("crops", crops, torch.Tensor, "the node that restores Crops Out's images")
+        expect_type("crops", crops, torch.Tensor, "the node that restores the images of Crops Out")
         return io.NodeOutput(replace(lips, crops=crops[..., :3]))

@@ -1,4 +1,4 @@
-"""Who was found in which source: several Face Preps of one graph, or of the next one, detect once."""
+"""A cache of detected people, so that several Face Prep nodes with one source run detection once."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from ..latentsync.faces.identities import Identities, Identity
     from ..latentsync.video.frame_source import FrameSource
 
-KEPT = 4  # sources; a minute of one face takes some 200 KB
+KEPT = 4  # sources; a minute of one face takes about 200 KB
 
 
 class Found(NamedTuple):
-    """Who is in a source, and what was remarked on it while it was searched."""
+    """The people in a source, and the warnings of the search."""
 
     people: Identities
     warnings: tuple[str, ...]
 
 
 class DetectionCache:
-    """The latest few searches by what was searched, and how. Thread-safe, and keeps no source alive."""
+    """The results of the last few searches. Thread-safe. It keeps no source in memory."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
 
     def found(self, key: Hashable, source: FrameSource, search: Callable[[], Identities]) -> Found:
-        """What is kept under `key`, as of `source`, or the result of `search` in it, kept from now on."""
+        """The cached result for `key`, or else the result of `search`, which is then cached."""
         from ..latentsync.faces.identities import Identities
 
         with self._lock:
@@ -64,15 +64,15 @@ class _Kept(NamedTuple):
 
 @cache
 def shared_cache() -> DetectionCache:
-    """The one of this process: ComfyUI makes a node anew for every run, and every Face Prep must see it."""
+    """The cache of this process. ComfyUI creates a new node for every run, so it cannot belong to a node."""
     return DetectionCache()
 
 
 def content_key(source: VideoInput | torch.Tensor) -> Hashable:
-    """What tells a source's pixels from any other's.
+    """A key that is equal only for sources with the same pixels.
 
-    A file goes by path, size and time of change, with the part of it that is shown. Pictures in memory go by
-    the object, which ComfyUI hands to every node: hashing a minute of them takes longer than finding its faces.
+    For a file: its path, size, modification time and trim. For images in RAM: the object itself, which ComfyUI passes
+    to every node. Hashing a minute of images takes longer than detecting the faces in them.
     """
     if isinstance(source, torch.Tensor) or conversions.why_not_streamed(source) is not None:
         return _Living(source)
@@ -84,7 +84,7 @@ def content_key(source: VideoInput | torch.Tensor) -> Hashable:
 
 
 class _Living:
-    """An object by identity, without keeping it: the address of a dead one may be used again, and is not it."""
+    """Compares objects by identity and keeps none alive. A new object at the address of a deleted one is not equal."""
 
     def __init__(self, thing: object) -> None:
         self.thing = weakref.ref(thing)

@@ -14,7 +14,7 @@ from ..latentsync.faces.face_track import Smoothing, TrackSettings
 from ..latentsync.faces.identities import SELECT_BY, SelectBy
 from . import conversions
 from .detection_cache import Found, content_key, shared_cache
-from .io_types import CATEGORY, FaceLandmarks, Faces, expect_type
+from .io_types import CATEGORY, FaceLandmarks, FaceTracks, expect_type
 from .model_folders import model_folders
 from .progress import with_progress
 
@@ -35,37 +35,51 @@ class LatentSyncFacePrep(io.ComfyNode):
             node_id="LatentSyncFacePrep",
             display_name="LatentSync Face Prep",
             category=CATEGORY,
-            description="Finds every face, follows it through the video, and chooses one. Frames without it stay as "
-            "they are. The node shows everybody it found, numbered.",
-            search_aliases=["lip sync face", "face tracking", "face alignment"],
+            description="Detects every face, tracks it through the video, and selects one. Frames without this face "
+            "are copied unchanged. The preview numbers everyone who was found.",
+            search_aliases=["lip sync face", "face tracking", "face alignment", "talking avatar"],
             inputs=[
                 io.MultiType.Input(
                     "source",
                     types=[io.Video, io.Image],
-                    tooltip="The video whose lips will move. A VIDEO is streamed: little memory at any length; "
-                    "an IMAGE batch (from an image-to-video sampler, say) is taken as it is.",
+                    tooltip="Connect the video whose lips will change. A VIDEO is read from its file and needs little "
+                    "RAM. An IMAGE batch stays in RAM.",
                 ),
                 io.Float.Input(
-                    "fps",
+                    "image_fps",
                     default=25.0,
                     min=1.0,
                     max=240.0,
                     step=0.001,
-                    tooltip="Frames per second of an IMAGE batch. A VIDEO brings its own, and this is not used.",
+                    tooltip="Set the frame rate of an IMAGE batch, in fps. A VIDEO has its own frame rate and ignores "
+                    "this.",
                 ),
                 io.Combo.Input(
                     "face",
                     options=list(SELECT_BY),
                     default=SELECT_BY[0],
-                    tooltip="Whose lips move, one choice for the whole clip. Largest: whose face fills most of "
-                    "the picture over the clip. The positions are averages over the clip.",
+                    tooltip="Choose how people are ordered. largest: by face area over the whole clip. Positions are "
+                    "averages over the clip.",
                 ),
                 io.Int.Input(
                     "face_index",
-                    default=0,
-                    min=0,
-                    max=63,
-                    tooltip="0 takes the first face of that order, 1 the second, and so on.",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Enter the number of the person, as the preview shows it. 1 is the first in the order of "
+                    "'face', or the most similar to 'reference_face'.",
+                ),
+                io.Image.Input(
+                    "reference_face",
+                    optional=True,
+                    tooltip="Connect an image of the person to order people by similarity. It compares skin, hair and "
+                    "light. A frame of the same video works best.",
+                ),
+                FaceLandmarks.Input(
+                    "face_landmarks",
+                    optional=True,
+                    tooltip="Connect face landmarks (478 points of the MediaPipe mesh) to replace detection. Use it "
+                    "for cartoons.",
                 ),
                 io.Float.Input(
                     "min_confidence",
@@ -73,16 +87,18 @@ class LatentSyncFacePrep(io.ComfyNode):
                     min=0.05,
                     max=1.0,
                     step=0.05,
-                    tooltip="How sure the detector must be that it sees a face. Lower it for faces that are missed; "
-                    "raise it if hands or pictures are taken for faces.",
+                    advanced=True,
+                    tooltip="Set the lowest detection score. Lower it if faces are missed. Raise it if hands or "
+                    "pictures are detected as faces.",
                 ),
                 io.Int.Input(
                     "max_gap",
                     default=defaults.max_gap_frames,
                     min=0,
                     max=250,
-                    tooltip="So many frames in a row without the face are bridged. Longer gaps stay as they are in the "
-                    "source, and the lips fade out and in around them.",
+                    advanced=True,
+                    tooltip="Set the longest gap, in frames, to fill when the face is not detected. Frames in longer "
+                    "gaps are copied unchanged.",
                 ),
                 io.Float.Input(
                     "max_yaw",
@@ -90,33 +106,25 @@ class LatentSyncFacePrep(io.ComfyNode):
                     min=1.0,
                     max=90.0,
                     step=1.0,
-                    tooltip="Degrees. A head turned further than this counts as a frame without the face: bridged if "
-                    "it is brief (max_gap), else left as it is.",
+                    advanced=True,
+                    tooltip="Set the largest head turn, in degrees. Frames beyond it count as frames without the face. "
+                    "Lower it if profiles look wrong.",
                 ),
                 io.Combo.Input(
                     "smoothing",
                     options=list(get_args(Smoothing)),
                     default=defaults.smoothing,
-                    tooltip="How the crop is steadied. Zero-lag: the least jitter, without trailing behind the head. "
-                    "Upstream: LatentSync's own filter, for results like those of the official program.",
-                ),
-                io.Image.Input(
-                    "reference_face",
-                    optional=True,
-                    tooltip="A picture of the person: the most similar face is taken, and face_index counts by "
-                    "likeness. Skin, hair and light are compared, no identity: best is a frame of the same video.",
-                ),
-                FaceLandmarks.Input(
-                    "landmarks",
-                    optional=True,
-                    tooltip="Face landmarks (478 points of MediaPipe's mesh) from another node, "
-                    "used instead of detecting: also the way for cartoons.",
+                    advanced=True,
+                    tooltip="Choose how the face crop is smoothed. zero-lag: least jitter, no delay. official: the "
+                    "filter of the official code, to compare with it.",
                 ),
             ],
             outputs=[
-                Faces.Output(display_name="faces", tooltip="To Sampler."),
-                io.Image.Output(display_name="preview", tooltip="Everybody who was found, numbered."),
-                io.String.Output(display_name="report", tooltip="Who was found, where, and what is left alone."),
+                FaceTracks.Output(display_name="face_track", tooltip="Connect to Sampler."),
+                io.Image.Output(display_name="preview", tooltip="Shows everyone who was found, with numbers."),
+                io.String.Output(
+                    display_name="report", tooltip="Lists the people, their frames, and unchanged frames."
+                ),
             ],
         )
 
@@ -125,7 +133,7 @@ class LatentSyncFacePrep(io.ComfyNode):
     def execute(
         cls,
         source: VideoInput | torch.Tensor,
-        fps: float,
+        image_fps: float,
         face: SelectBy,
         face_index: int,
         min_confidence: float,
@@ -133,7 +141,7 @@ class LatentSyncFacePrep(io.ComfyNode):
         max_yaw: float,
         smoothing: Smoothing,
         reference_face: torch.Tensor | None = None,
-        landmarks: Mapping[str, Any] | None = None,
+        face_landmarks: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.faces import report
         from ..latentsync.faces.detectors import DEFAULT_DETECTOR, open_detector
@@ -144,16 +152,16 @@ class LatentSyncFacePrep(io.ComfyNode):
         settings, folders = TrackSettings(max_gap, max_yaw, smoothing), model_folders()
         if reference_face is not None:
             expect_type("reference_face", reference_face, torch.Tensor, "Load Image, or any node that makes an IMAGE")
-        if landmarks is not None:
-            expect_type("landmarks", landmarks, Mapping, "any node that makes FACE_LANDMARKS")
-        frames = conversions.frame_source(source, fps)
+        if face_landmarks is not None:
+            expect_type("face_landmarks", face_landmarks, Mapping, "any node that makes FACE_LANDMARKS")
+        frames = conversions.frame_source(source, image_fps)
 
         def search() -> Identities:
             return detect_faces(
-                frames, folders, min_confidence=min_confidence, landmarks=landmarks, progress=with_progress
+                frames, folders, min_confidence=min_confidence, landmarks=face_landmarks, progress=with_progress
             )
 
-        if landmarks is None:
+        if face_landmarks is None:
             key = content_key(source), DEFAULT_DETECTOR, min_confidence
             people, warnings = shared_cache().found(key, frames, search)
         else:
@@ -163,6 +171,7 @@ class LatentSyncFacePrep(io.ComfyNode):
             with open_detector(partial(require, folders=folders), min_confidence) as detector:
                 reference = reference_appearance(reference_face[0, ..., :3].float().cpu().numpy(), detector)
         selection = select_face(people, face, face_index, reference=reference, settings=settings)
+        people = selection.identities
         preview = torch.stack([conversions.image(crop) for crop in report.identity_crops(people, PREVIEW_PX)])
         text = "\n".join([report.report_text(people, selection), *warnings])
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}

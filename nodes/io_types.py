@@ -1,4 +1,4 @@
-"""The socket types of the pack, and what a wire brings."""
+"""The socket types of the pack, and the check of what is connected to them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CATEGORY = "LatentSync"
 Model = io.Custom("LATENTSYNC_MODEL")
 
 
-Faces = io.Custom("LATENTSYNC_FACES")
+FaceTracks = io.Custom("LATENTSYNC_FACE_TRACK")
 
 
-Embeds = io.Custom("LATENTSYNC_EMBEDS")
+AudioEmbeds = io.Custom("LATENTSYNC_AUDIO_EMBEDS")
 
 
 Lips = io.Custom("LATENTSYNC_LIPS")
@@ -29,17 +29,17 @@ FaceLandmarks = io.Custom("FACE_LANDMARKS")  # ComfyUI's own
 T = TypeVar("T")
 
 
-def expect_type(name: str, given: object, kind: type[T], maker: str) -> T:
-    """What an input was given, if a wire brought it: a prompt may hold any value in a wire's place.
+def expect_type(name: str, value: object, kind: type[T], maker: str) -> T:
+    """The value of a socket. An API prompt may hold any value in place of a connection.
 
     Args:
         name: of the input.
-        kind: of what its wire brings.
-        maker: the node that makes it.
+        kind: of the value.
+        maker: the node to connect.
 
     Raises:
-        UsageError: it is of another kind.
+        UsageError: the value is of another kind.
     """
-    if not isinstance(given, kind):
-        raise UsageError(f"{name} must be wired, from {maker}, and not be {given!r:.60}")
-    return given
+    if not isinstance(value, kind):
+        raise UsageError(f'"{name}" is not connected to a fitting output. Connect {maker}.')
+    return value

@@ -25,46 +25,52 @@ class LatentSyncLoadModel(io.ComfyNode):
             node_id="LatentSyncLoadModel",
             display_name="LatentSync Load Model",
             category=CATEGORY,
-            description="Loads LatentSync's UNet, Whisper's encoder and the VAE. ComfyUI decides where they are kept.",
-            search_aliases=["lip sync model", "LatentSync loader", "ByteDance LatentSync"],
+            description="Loads LatentSync's UNet, the Whisper encoder and the VAE. ComfyUI moves them between RAM and "
+            "VRAM.",
+            search_aliases=[
+                "lip sync model",
+                "LatentSync loader",
+                "ByteDance LatentSync",
+                "latentsyncwrapper",
+                "\u5bf9\u53e3\u578b",
+            ],
             inputs=[
                 io.Combo.Input(
                     "version",
                     options=[AUTO, *sorted(MODELS, key=lambda version: MODELS[version].rank, reverse=True)],
                     default=AUTO,
-                    tooltip="1.6 works on 512-pixel faces and is sharper; 1.5 on 256, in less memory and time. "
-                    "auto takes 1.6 if its weights are there and the card has 10 GB, else 1.5; "
-                    "with one of them on disk, that one.",
-                ),
-                io.Combo.Input(
-                    "unet",
-                    options=[AUTO, *model_folders.unet_files()],
-                    default=AUTO,
-                    tooltip="auto takes the version's own file, wherever it lies. "
-                    "For one that is not ByteDance's (a fine-tune) also choose its version.",
+                    tooltip="Choose the model. 1.6: 512-pixel faces, sharper. 1.5: 256 pixels, less VRAM and time. "
+                    "auto: the installed one, 1.6 from 10 GB of VRAM.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=[AUTO, *model_loader.PRECISIONS],
                     default=AUTO,
-                    tooltip="Precision of the UNet. auto follows ComfyUI: fp16 or bf16 on a GPU, fp32 on a CPU. "
-                    "fp8 keeps the weights in half of fp16's memory, and computes in fp16; a little less exact.",
+                    tooltip="Choose the precision of the UNet. auto follows ComfyUI. Set fp8 to halve the VRAM of the "
+                    "weights (less exact). Set fp32 if you get NaN errors.",
                 ),
                 io.Boolean.Input(
                     "download_missing",
                     default=False,
-                    tooltip="Fetches the files that are not there: up to 5.5 GB, from Hugging Face "
-                    "(or the mirror that HF_ENDPOINT names), MediaPipe's 4 MB from Google. "
-                    "Each is checked before it is used.",
+                    tooltip="Download missing model files: up to 5.5 GB from Hugging Face (or HF_ENDPOINT), 4 MB from "
+                    "Google. Every file is verified.",
+                ),
+                io.Combo.Input(
+                    "unet",
+                    options=[AUTO, *model_folders.unet_files()],
+                    default=AUTO,
+                    advanced=True,
+                    tooltip="Choose a UNet file. auto finds the official file of the version. For a fine-tune, also "
+                    "set 'version'.",
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Used instead of sd-vae-ft-mse. It must be a VAE of Stable Diffusion 1.x; "
-                    "SDXL's looks the same but gives wrong colors.",
+                    tooltip="Connect a VAE to replace sd-vae-ft-mse. It must be for Stable Diffusion 1.x. An SDXL VAE "
+                    "gives wrong colors.",
                 ),
             ],
-            outputs=[Model.Output(display_name="model", tooltip="To Audio Embed and Sampler.")],
+            outputs=[Model.Output(display_name="model", tooltip="Connect to Audio Embed and Sampler.")],
         )
 
     @classmethod
@@ -72,16 +78,16 @@ class LatentSyncLoadModel(io.ComfyNode):
     def validate_inputs(cls, unet: object) -> bool | str:
         """Lets a published file be named that is not on disk yet: ComfyUI's dialog of missing models needs its name."""
         known = [None, AUTO, *model_folders.unet_files(), *model_loader.published_names()]
-        return unet in known or f"there is no {unet} in models/latentsync"
+        return unet in known or f"There is no file {unet} in models/latentsync. Choose another, or auto."
 
     @classmethod
     @override
     def execute(
         cls,
         version: str,
-        unet: str,
         precision: str,
         download_missing: bool,
+        unet: str,
         vae: comfy.sd.VAE | None = None,
     ) -> io.NodeOutput:
         model = model_loader.load_model(

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 import folder_paths
 
 from ..latentsync.weights import locate
 
-if TYPE_CHECKING:
-    pass
-
-
 UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
 
 
 def register_model_folders() -> None:
-    """Tell ComfyUI of `models/latentsync`, keeping what the user's extra_model_paths.yaml says of it."""
+    """Register `models/latentsync` with ComfyUI. Paths from the user's extra_model_paths.yaml stay."""
     folder_paths.add_model_folder_path("latentsync", str(Path(folder_paths.models_dir) / "latentsync"))
     folder_paths.folder_names_and_paths["latentsync"][1].update(UNET_SUFFIXES)
 
 
 def model_folders() -> locate.Folders:
-    """The folders that ComfyUI knows of each kind, and those of other LatentSync packs."""
+    """ComfyUI's folders of each kind, and the checkpoint folders of other LatentSync packs."""
     kinds = {kind: [Path(folder) for folder in folder_paths.get_folder_paths(kind)] for kind in locate.KINDS}
     packs = map(Path, folder_paths.get_folder_paths("custom_nodes"))
     return locate.Folders(kinds, [folder for pack in packs for folder in sorted(pack.glob("*/checkpoints"))])

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("latentsync")
 
 VAE_IMAGES = 2  # that a GPU encodes or decodes at once
-CLIP_CHANNELS = 8200  # held at once for each latent pixel of a clip: more than benchmarks/footprint.py counts of any
+CLIP_CHANNELS = (
+    8200  # per latent pixel of a clip in VRAM at once: an upper bound of what benchmarks/footprint.py counts
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class LoadedModel:
         return self.unet.load_device
 
     def pipeline(self, batch_limit: BatchLimit | None = None) -> LipSyncPipeline:
-        """The library's pipeline on networks that ComfyUI manages; each comes to its device when it is used."""
+        """The library's pipeline with networks that ComfyUI manages. Each moves to its device when it is used."""
         from ..latentsync.pipeline import LipSyncPipeline
         from .model_folders import model_folders, temp_folder
 
@@ -78,10 +80,10 @@ class LoadedModel:
     def batch_limit(self) -> BatchLimit:
         """The largest batch of the UNet, in clips. It is halved whenever memory runs out.
 
-        At most one window with guidance at 512 pixels or as many pixels of smaller windows, which is enough to keep a
-        GPU busy, and no more than its memory holds beside the weights: ComfyUI makes other models give way. Memory that
-        is free at the moment does not count, because another batch size sums in another order: with ComfyUI's
-        --deterministic one clip. On a CPU one window.
+        At most one window with guidance at 512 pixels, or as many pixels of smaller windows, which keeps a GPU busy,
+        and at most what the VRAM holds beside the weights: ComfyUI unloads other models. On a CPU, one window.
+        The free VRAM does not count: the batch size changes the order of sums, and the free VRAM differs from run to
+        run. With ComfyUI's --deterministic, one clip.
         """
         if self.device.type == "cpu":
             return BatchLimit(CFG_BATCH, "the UNet", is_oom)
@@ -101,11 +103,11 @@ class LoadedModel:
         return BatchLimit(min(enough, max(1, fitting)), "the UNet", is_oom)
 
     def load(self, clips: int) -> None:
-        """Load the UNet to its device, and free memory there for the activations of so many clips."""
+        """Load the UNet to its device, and free VRAM for the activations of a number of clips."""
         mm.load_models_gpu([self.unet], memory_required=clips * self._clip_bytes)
         for module in self.unet.model.modules():
             if isinstance(module, PositionalEncoding):
-                module.to(self.device)  # ComfyUI may not: it has no weights
+                module.to(self.device)  # a partial load leaves modules without weights on the CPU
 
     @property
     def _clip_bytes(self) -> int:
@@ -119,23 +121,23 @@ class LoadedModel:
 class ComfyUNet:
     """ComfyUI's patcher of the UNet as the library's `Denoiser`.
 
-    Between two windows the VAE may have taken its place on the device, so that each begins with its return.
+    Between two windows, ComfyUI may move the UNet off the device to load the VAE. So each window loads it again.
     """
 
-    def __init__(self, model: LoadedModel, room: BatchLimit) -> None:
-        self._model, self._room = model, room
+    def __init__(self, model: LoadedModel, batch_limit: BatchLimit) -> None:
+        self._model, self._batch_limit = model, batch_limit
         self._network: UNet = model.unet.model
 
     def precompute_audio_kv(self, audio: torch.Tensor) -> AudioKV:
-        self._model.load(min(self._room.max_batch, CFG_BATCH * len(audio)))
+        self._model.load(min(self._batch_limit.max_batch, CFG_BATCH * len(audio)))
         return self._network.precompute_audio_kv(audio)
 
-    def __call__(self, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - the UNet's
-        return self._network(*given, **named)
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - the UNet's
+        return self._network(*args, **kwargs)
 
 
 class ComfyWhisper:
-    """ComfyUI's patcher of Whisper's encoder as the library's `AudioEncoder`: each call brings it to its device."""
+    """ComfyUI's patcher of the Whisper encoder as the library's `AudioEncoder`. Each call loads it to its device."""
 
     def __init__(self, patcher: Any) -> None:  # noqa: ANN401 - ComfyUI's
         self._patcher = patcher
@@ -152,9 +154,8 @@ class ComfyWhisper:
 class ComfyVAE:
     """ComfyUI's VAE as the library's `VAE`.
 
-    All images of a call share one load of the weights and one copy each way. Of a call's images, ComfyUI itself takes
-    as many at once as free memory holds, and sums may end in other digits for another number.
-    Looks for a cancel before each batch.
+    All images of a call share one load of the weights and one copy in each direction. It checks for a cancel before
+    each batch. ComfyUI would choose the batch size by the free VRAM, which changes the last digits of the result.
     """
 
     def __init__(self, vae: comfy.sd.VAE) -> None:
@@ -198,8 +199,8 @@ class ComfyVAE:
 
 
 def _one_by_one(work: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-    made = []
-    for one in batch.split(1):
+    results = []
+    for image in batch.split(1):
         mm.throw_exception_if_processing_interrupted()
-        made.append(work(one))
-    return torch.cat(made)
+        results.append(work(image))
+    return torch.cat(results)

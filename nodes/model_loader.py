@@ -1,4 +1,4 @@
-"""Weights into ComfyUI's hands: which files, in which precision, under which patchers."""
+"""Load weights into ComfyUI's model patchers: choose files, precision and devices."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ log = logging.getLogger("latentsync")
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.float8_e4m3fn}
 
 
-COMPUTED = [torch.float16, torch.bfloat16, torch.float32]  # what the UNet's arithmetic may be in
+COMPUTED = [torch.float16, torch.bfloat16, torch.float32]  # dtypes that the UNet can compute in
 
 
 UNET_PARAMETERS = 1_267_900_000
 
 
 SYNTHETIC_WARNING = (
-    "%s holds tiny untrained weights, made to try the machinery: the mouth will be noise. "
-    "Put the real files in place (see the README) for speech."
+    "%s has tiny untrained weights for tests, so the mouth will be noise. For speech, install the official files (see "
+    "the README)."
 )
 
 
@@ -57,11 +57,11 @@ def load_model(
     """Load a model's files into ComfyUI's patchers.
 
     Args:
-        version: None takes what is there and what fits the device.
-        unet: a name of `runtime.unet_files()`, or where a published file belongs; None takes the version's own.
+        version: None takes the best version on disk that fits the device.
+        unet: a name of `model_folders.unet_files()` or `published_names()`. None takes the official file.
         precision: "auto", or a key of PRECISIONS.
-        download_missing: fetch the files that are not there.
-        vae: to use instead of the one on disk.
+        download_missing: download missing files first.
+        vae: replaces the file on disk.
     """
     device = mm.get_torch_device()
     given_vae = ComfyVAE(checked_vae(vae)) if vae is not None else None
@@ -87,29 +87,29 @@ def load_model(
 
 
 def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
-    """The VAE of the socket, refused if it cannot be Stable Diffusion 1.x's.
+    """The connected VAE. Raises WeightsError if it cannot be one of Stable Diffusion 1.x.
 
-    SDXL's has the very same layout, and only its numbers differ: nothing but its file can tell.
+    The VAE of SDXL has the same layout, so this check cannot recognize it.
     """
     expect_type("vae", vae, comfy.sd.VAE, "Load VAE")
     channels, stride, dimensions = vae.latent_channels, vae.downscale_ratio, vae.latent_dim
     if (channels, stride, dimensions) != (LATENT_CHANNELS, LATENT_STRIDE, 2):
         shown = stride if isinstance(stride, int) else "other"
         raise WeightsError(
-            f"the VAE on the vae input has {channels} latent channels, a stride of {shown} and {dimensions} latent "
-            f"dimensions; LatentSync was trained on Stable Diffusion 1.x's: {LATENT_CHANNELS} channels, a stride of "
-            f"{LATENT_STRIDE}, 2 dimensions. Load sd-vae-ft-mse, or leave the input free."
+            f'"vae" is not a VAE of Stable Diffusion 1.x. It has {channels} latent channels, a stride of {shown} and '
+            f"{dimensions} dimensions. LatentSync needs {LATENT_CHANNELS} channels, a stride of {LATENT_STRIDE} and 2 "
+            "dimensions. Load sd-vae-ft-mse, or disconnect the input."
         )
     return vae
 
 
 def published_names() -> dict[str, Version]:
-    """Where the published UNets belong in `models/latentsync`, and their versions."""
+    """Paths of the official UNets in `models/latentsync`, and their versions."""
     return {spec.unet.path.partition("/")[2]: spec.version for spec in MODELS.values()}
 
 
 def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, Path | None]:
-    """The version and the file that the node's two inputs name."""
+    """The version and the file that the inputs `version` and `unet` stand for."""
     if unet is None:
         return version, None
     path = folder_paths.get_full_path("latentsync", unet)
@@ -117,9 +117,12 @@ def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, 
         return version, Path(path)
     published = published_names().get(unet.replace("\\", "/"))
     if published is None:
-        raise WeightsError(f"{unet}: there is no such file in ComfyUI's latentsync folders. Choose another, or auto.")
+        raise WeightsError(f'There is no file {unet} in models/latentsync. Choose another "unet", or auto.')
     if version not in (None, published):
-        raise UsageError(f"{unet} is of version {published}, not {version}: choose that version, or unet auto.")
+        raise UsageError(
+            f'{unet} is version {published}, but "version" is {version}. Set "version" to {published}, '
+            'or "unet" to auto.'
+        )
     return published, None
 
 
@@ -141,9 +144,9 @@ def _dtypes(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dt
 
 
 def _attention(device: torch.device) -> AttentionFn:
-    """ComfyUI's choice, except on a CPU, where it is made for memory: three times slower than torch's kernel.
+    """ComfyUI's choice, except on a CPU, where it saves memory but takes three times as long as torch's kernel.
 
-    SageAttention has no kernel for our widest heads, and 8 bits for queries are too few for windows of 16 frames.
+    SageAttention has no kernel for heads of 160 channels, and quantizes the 16 tokens of temporal attention.
     """
     if device.type == "cpu":
         return attention
@@ -151,7 +154,7 @@ def _attention(device: torch.device) -> AttentionFn:
 
 
 def _fine(stored: torch.dtype, computed: torch.dtype) -> torch.dtype:
-    """Of the norms, biases and tables: 8 bits are for matrices."""
+    """The dtype of norms, biases and tables: fp8 is for matrices only."""
     return computed if stored.itemsize == 1 else stored
 
 
@@ -161,17 +164,17 @@ def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.devi
 
 
 def _load_vae(path: Path) -> comfy.sd.VAE:
-    """ComfyUI's VAE, refused unless every key of the file and of the network met: core only logs what is missing."""
+    """ComfyUI's VAE with every key of the file used and every weight loaded. ComfyUI itself only logs missing keys."""
     tensors = dict(loader.read(path).tensors)
     if any(".resnets." in key for key in tensors):
         tensors = comfy.diffusers_convert.convert_vae_state_dict(tensors)
     if "encoder.conv_in.weight" not in tensors:
-        raise _not_a_vae(path, f"it has no weight named encoder.conv_in.weight among its {len(tensors)}")
+        raise _not_a_vae(path, "encoder.conv_in.weight is missing")
     vae: Any = comfy.sd.VAE(sd=tensors, config=_vae_config(tensors))
     expected = set(vae.first_stage_model.state_dict())
     if expected != set(tensors):
         missing, unknown = len(expected - set(tensors)), len(set(tensors) - expected)
-        raise _not_a_vae(path, f"{missing} of its weights are missing and {unknown} are unknown")
+        raise _not_a_vae(path, f"{missing} weights are missing and {unknown} are unknown")
     return vae
 
 
@@ -196,4 +199,4 @@ def _vae_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _not_a_vae(path: Path, why: str) -> WeightsError:
-    return WeightsError(f"{path}: not a Stable Diffusion 1.x VAE: {why}. Use sd-vae-ft-mse (see the README).")
+    return WeightsError(f"{path} is not a VAE of Stable Diffusion 1.x: {why}. Use sd-vae-ft-mse (see the README).")

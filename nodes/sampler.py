@@ -2,128 +2,139 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from comfy_api.latest import io
 from typing_extensions import override
 
 from ..latentsync.sampling.schedulers import SCHEDULERS
-from ..latentsync.sampling.settings import MAX_OVERLAP
-from .io_types import CATEGORY, Embeds, Faces, Lips, Model, expect_type
+from ..latentsync.sampling.settings import MAX_OVERLAP, SamplerSettings
+from ..latentsync.video.timeline import FpsMode, LengthMode
+from .io_types import CATEGORY, AudioEmbeds, FaceTracks, Lips, Model, expect_type
 from .model_handle import LoadedModel
 from .progress import with_progress
 
 if TYPE_CHECKING:
     from ..latentsync.audio.features import AudioFeatures
     from ..latentsync.faces.face_track import FaceTrack
-    from ..latentsync.video.timeline import FpsMode, LengthMode
-
-STEP_CACHE_OFF = "off"
-LENGTHS: dict[str, LengthMode] = {
-    "audio, ping-pong": "ping-pong",
-    "audio, loop": "loop",
-    "audio, hold last": "hold",
-    "video": "video",
-    "shortest": "shortest",
-}
 
 
 class LatentSyncSampler(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
+        defaults = SamplerSettings()
         return io.Schema(
             node_id="LatentSyncSampler",
             display_name="LatentSync Sampler",
             category=CATEGORY,
-            description="Regenerates the mouth of every frame to fit the speech. Speech longer than the video plays it "
-            "forwards and backwards, shorter speech cuts it; `length` changes that.",
-            search_aliases=["lip sync", "lipsync sampler", "talking head"],
+            description="Generates a new mouth for every frame, to match the speech. If the speech is longer, the "
+            "video plays forwards and backwards. If it is shorter, the video is cut. `length_mode` changes this.",
+            search_aliases=[
+                "lip sync",
+                "lipsync sampler",
+                "talking head",
+                "talking avatar",
+                "dubbing",
+                "audio driven",
+                "wav2lip",
+                "deepcache",
+                "guidance scale",
+                "latentsyncwrapper",
+                "\u5bf9\u53e3\u578b",
+                "\u53e3\u578b\u540c\u6b65",
+                "\u914d\u97f3",
+            ],
             inputs=[
-                Model.Input("model", tooltip="From Load Model."),
-                Faces.Input("faces", tooltip="From Face Prep."),
-                Embeds.Input("embeds", tooltip="From Audio Embed."),
+                Model.Input("model", tooltip="Connect Load Model."),
+                FaceTracks.Input("face_track", tooltip="Connect Face Prep."),
+                AudioEmbeds.Input("audio_embeds", tooltip="Connect Audio Embed."),
                 io.Int.Input(
                     "seed",
-                    default=1247,
+                    default=defaults.seed,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Seed of the noise. One noise serves the whole clip.",
+                    tooltip="Set the seed of the noise. Change it to get other lips. All frames use the same noise.",
                 ),
                 io.Int.Input(
                     "steps",
-                    default=20,
+                    default=defaults.num_inference_steps,
                     min=1,
                     max=100,
-                    tooltip="Denoising steps. 20 is what the model's authors use; more rarely helps.",
+                    tooltip="Set the number of denoising steps. The time grows with it. The official code uses 20. "
+                    "Use 10 with dpmpp_2m and uni_pc.",
                 ),
                 io.Float.Input(
-                    "guidance",
-                    default=1.5,
+                    "cfg",
+                    default=defaults.guidance_scale,
                     min=1.0,
                     max=3.0,
                     step=0.1,
-                    tooltip="How strongly the mouth follows the speech. Higher moves more, and may flicker; "
-                    "1 turns it off and halves the time.",
+                    tooltip="Set the guidance scale: how strongly the mouth follows the speech. Higher moves more and "
+                    "may flicker. 1 turns it off and halves the time.",
                 ),
                 io.Combo.Input(
-                    "step_cache",
-                    options=[STEP_CACHE_OFF, "2", "3", "4", "5"],
-                    default="3",
-                    tooltip="Runs the whole network only every so many steps and its last layer in between. "
-                    "3 is what the authors' own tools use; off is exact, and slower.",
-                ),
-                io.Combo.Input(
-                    "fps",
-                    options=["auto", "25", "source"],
-                    default="auto",
-                    tooltip="Frames per second of the result. auto keeps the source's exact rate from 23 to 31 and is "
-                    "25, the model's own, otherwise; source always keeps it, also where the lips may suffer.",
-                ),
-                io.Combo.Input(
-                    "length",
-                    options=list(LENGTHS),
-                    default=next(iter(LENGTHS)),
-                    tooltip="How long the result is. As the audio: a longer video is cut; a shorter one plays forwards "
-                    "and backwards, over again, or rests on its last frame. As the video: the audio is cut, or "
-                    "followed by silence with the video as it was. shortest: ends with whichever ends first.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
+                    "sampler_name",
                     options=list(SCHEDULERS),
-                    default="ddim",
-                    tooltip="How the noise is taken away. ddim is the authors' own; dpm++ 2m and unipc are made for "
-                    "fewer steps: set steps to 10 with them.",
+                    default=defaults.scheduler,
+                    tooltip="Choose the sampling algorithm. ddim matches the official code. dpmpp_2m and uni_pc need "
+                    "about 10 steps, which halves the time.",
+                ),
+                io.Combo.Input(
+                    "length_mode",
+                    options=list(get_args(LengthMode)),
+                    default=get_args(LengthMode)[0],
+                    tooltip="Choose the length of the result: as the audio (a shorter video plays on as the brackets "
+                    "say), as the video, or as the shorter of both.",
+                ),
+                io.Combo.Input(
+                    "output_fps",
+                    options=list(get_args(FpsMode)),
+                    default="auto",
+                    tooltip="Choose the frame rate of the result. auto keeps 23 to 31 fps, and else gives 25, the "
+                    "model's rate. source keeps every rate, and the lips may be worse.",
+                ),
+                io.Int.Input(
+                    "deepcache_interval",
+                    default=defaults.cache_interval,
+                    min=1,
+                    max=10,
+                    advanced=True,
+                    tooltip="Run the full UNet only every N steps (DeepCache). The official tools use 3. 1 turns it "
+                    "off, which is exact and slower. Higher is faster and less exact.",
                 ),
                 io.Int.Input(
                     "overlap",
-                    default=0,
+                    default=defaults.overlap,
                     min=0,
                     max=MAX_OVERLAP,
-                    tooltip="Frames that one window of 16 shares with the next, blended, for clips where a jump shows "
-                    "every 16 frames. 4 takes a third longer, 8 twice as long.",
+                    advanced=True,
+                    tooltip="Blend this many frames of neighboring windows. Raise it if the mouth jumps every 16 "
+                    "frames. 4 takes a third longer, 8 twice as long.",
                 ),
                 io.Float.Input(
-                    "guidance_start",
-                    default=0.0,
+                    "cfg_start_percent",
+                    default=defaults.guidance_start,
                     min=0.0,
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="Share of the steps after which guidance begins. A step without it takes half the time.",
+                    tooltip="Start cfg after this share of the steps: 0 at the first, 1 after the last. Steps without "
+                    "cfg take half the time.",
                 ),
                 io.Float.Input(
-                    "guidance_end",
-                    default=1.0,
+                    "cfg_end_percent",
+                    default=defaults.guidance_end,
                     min=0.0,
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="Share of the steps after which guidance ends. A step without it takes half the time.",
+                    tooltip="End cfg after this share of the steps: 0 at the first, 1 after the last. Lower it to save "
+                    "time. Steps without cfg take half the time.",
                 ),
             ],
-            outputs=[Lips.Output(display_name="lips", tooltip="To Video Combine or To Images.")],
+            outputs=[Lips.Output(display_name="lips", tooltip="Connect to Video Combine, To Images or Crops Out.")],
         )
 
     @classmethod
@@ -131,36 +142,37 @@ class LatentSyncSampler(io.ComfyNode):
     def execute(
         cls,
         model: LoadedModel,
-        faces: FaceTrack,
-        embeds: AudioFeatures,
+        face_track: FaceTrack,
+        audio_embeds: AudioFeatures,
         seed: int,
         steps: int,
-        guidance: float,
-        step_cache: str,
-        fps: FpsMode,
-        length: str,
-        scheduler: str,
+        cfg: float,
+        sampler_name: str,
+        length_mode: LengthMode,
+        output_fps: FpsMode,
+        deepcache_interval: int,
         overlap: int,
-        guidance_start: float,
-        guidance_end: float,
+        cfg_start_percent: float,
+        cfg_end_percent: float,
     ) -> io.NodeOutput:
         from ..latentsync.audio.features import AudioFeatures
         from ..latentsync.faces.face_track import FaceTrack
-        from ..latentsync.sampling.settings import SamplerSettings
 
         expect_type("model", model, LoadedModel, "Load Model")
-        expect_type("faces", faces, FaceTrack, "Face Prep")
-        expect_type("embeds", embeds, AudioFeatures, "Audio Embed")
+        expect_type("face_track", face_track, FaceTrack, "Face Prep")
+        expect_type("audio_embeds", audio_embeds, AudioFeatures, "Audio Embed")
         settings = SamplerSettings(
             seed=seed,
             num_inference_steps=steps,
-            guidance_scale=guidance,
-            cache_interval=1 if step_cache == STEP_CACHE_OFF else int(step_cache),
-            scheduler=scheduler,
+            guidance_scale=cfg,
+            cache_interval=deepcache_interval,
+            scheduler=sampler_name,
             overlap=overlap,
-            guidance_start=guidance_start,
-            guidance_end=guidance_end,
+            guidance_start=cfg_start_percent,
+            guidance_end=cfg_end_percent,
         )
         pipeline = model.pipeline(model.batch_limit())
-        lips = pipeline.sample(faces, embeds, settings, fps=fps, length=LENGTHS[length], progress=with_progress)
+        lips = pipeline.sample(
+            face_track, audio_embeds, settings, fps=output_fps, length=length_mode, progress=with_progress
+        )
         return io.NodeOutput(lips)

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from typing_extensions import override
 
 from . import conversions
-from .blend_inputs import blend_inputs, lip_sync_result, lips_input, protect_input
+from .blend_inputs import check_paste_mode, lip_sync_result, lips_input, paste_inputs, protect_mask_input
 from .io_types import CATEGORY
 from .progress import with_progress
 
@@ -27,34 +27,42 @@ class LatentSyncToImages(io.ComfyNode):
             node_id="LatentSyncToImages",
             display_name="LatentSync To Images",
             category=CATEGORY,
-            description="Puts the lips back and gives the frames as IMAGE, for other nodes. All frames are held in "
-            "memory (33 MB each at 1080p, the mask included): for a long video use Video Combine.",
-            search_aliases=["lip sync images", "lip sync frames"],
-            inputs=[lips_input(), *blend_inputs(), protect_input()],
+            description="Pastes the new lips into the video and gives the frames as IMAGE, for other nodes. Images and "
+            "mask need 33 MB of RAM for each 1080p frame. Use Video Combine for long videos.",
+            search_aliases=["lip sync images", "lip sync frames", "\u5bf9\u53e3\u578b"],
+            inputs=[lips_input(), protect_mask_input(), *paste_inputs()],
             outputs=[
                 io.Image.Output(
-                    display_name="images", tooltip="The finished frames, with alpha where the source has it."
+                    display_name="images", tooltip="The finished frames, with the alpha channel of the source."
                 ),
-                io.Mask.Output(display_name="mask", tooltip="1 where a pixel differs from the source's, else 0."),
-                io.Audio.Output(display_name="audio", tooltip="The speech, untouched; of several speakers, their mix."),
-                io.Float.Output(display_name="fps", tooltip="Frames per second."),
+                io.Mask.Output(display_name="mask", tooltip="1 where a pixel differs from the original frame, else 0."),
+                io.Audio.Output(
+                    display_name="audio", tooltip="The audio of the speech, unchanged. Several speakers are mixed."
+                ),
+                io.Float.Output(display_name="fps", tooltip="The frame rate, in fps."),
             ],
         )
+
+    @classmethod
+    @override
+    def validate_inputs(cls, lips: object = None, color_match: object = None, paste_mode: object = "") -> bool | str:
+        """ComfyUI always passes `lips`, and reports an error at each other argument. Old graphs have `color_match`."""
+        return check_paste_mode(paste_mode)
 
     @classmethod
     @override
     def execute(
         cls,
         lips: Mapping[str, LipTrack],
-        blend: str,
-        feather: float,
-        grow: float,
+        paste_mode: str,
+        mask_feather: float,
+        mask_expand: float,
         color_match: bool,
-        protect: torch.Tensor | None = None,
+        protect_mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         import torch
 
-        result = lip_sync_result(lips, blend, feather, grow, color_match, protect)
+        result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, protect_mask)
         timeline, source, alpha = result.timeline, result.source, result.alpha
         images = torch.empty(timeline.frame_count, source.height, source.width, 3 if alpha is None else 4)
         mask = torch.empty(timeline.frame_count, source.height, source.width)

@@ -18,7 +18,7 @@ from typing_extensions import override
 from ..latentsync.errors import UsageError
 from ..latentsync.output.formats import available_formats, format_named
 from . import conversions
-from .blend_inputs import blend_inputs, lip_sync_result, lips_input, protect_input
+from .blend_inputs import check_paste_mode, lip_sync_result, lips_input, paste_inputs, protect_mask_input
 from .io_types import CATEGORY
 from .progress import with_progress
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..latentsync.sampling.lip_track import LipTrack
     from ..latentsync.video.frame_source import FrameSource
 
-MOST_AT_ONCE = 100  # of runs with one prefix, on one folder
+MAX_COUNTERS = 100  # tried from the first free one, as other runs may take some at the same time
 
 
 class LatentSyncVideoCombine(io.ComfyNode):
@@ -41,56 +41,74 @@ class LatentSyncVideoCombine(io.ComfyNode):
             node_id="LatentSyncVideoCombine",
             display_name="LatentSync Video Combine",
             category=CATEGORY,
-            description="Puts the lips back and writes a video frame by frame, in little memory: mp4, webm, mov or "
-            "mkv, with the original sound.",
-            search_aliases=["lip sync video", "save lip sync", "combine video"],
+            description="Pastes the new lips into the video and saves it as mp4, webm, mov or mkv, with the audio of "
+            "the speech. It works frame by frame and needs little RAM.",
+            search_aliases=[
+                "lip sync video",
+                "save lip sync",
+                "combine video",
+                "dubbing",
+                "\u5bf9\u53e3\u578b",
+                "\u53e3\u578b\u540c\u6b65",
+                "\u914d\u97f3",
+            ],
             inputs=[
                 lips_input(),
+                protect_mask_input(),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="Connect the audio for the result if it is not the speech, such as the full mix of a song.",
+                ),
                 io.String.Input(
                     "filename_prefix",
                     default="video/LatentSync",
-                    tooltip="Name of the file in ComfyUI's output folder; a counter is added. "
-                    "May contain %year%, %month%, %day%, %hour%, %minute%, %second%, %width% and %height%.",
+                    tooltip="Enter the file name in ComfyUI's output folder. A counter is added. %year%, %month%, "
+                    "%day%, %hour%, %minute%, %second%, %width%, %height% work.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=[form.name for form in available_formats()],
                     default=available_formats()[0].name,
-                    tooltip="Container and codec. h264 and vp9 play in browsers; ProRes and FFV1 are for editing. "
-                    "ProRes 4444, VP9 and FFV1 keep alpha; FFV1 loses nothing. Sound is AAC, Opus, PCM or FLAC.",
+                    tooltip="Choose container and codec. Browsers play h264 and vp9. ProRes and FFV1 are for editing. "
+                    "ProRes 4444, VP9 and FFV1 keep alpha. FFV1 is lossless.",
                 ),
                 io.Int.Input(
                     "crf",
                     default=18,
                     min=0,
                     max=51,
-                    tooltip="Quality of the picture: lower is better and larger. 18 looks like the source. "
-                    "ProRes and FFV1 have a quality of their own, and do not use it.",
-                ),
-                *blend_inputs(),
-                protect_input(),
-                io.Audio.Input(
-                    "audio", optional=True, tooltip="Heard instead of the speech: the full mix of a song, for example."
-                ),
-                io.Boolean.Input(
-                    "save_record",
-                    default=True,
-                    tooltip="Writes NAME.json beside the video: model, settings, seed, hashes of what went in and came "
-                    "out, frames with and without new lips. It stays on this computer.",
+                    tooltip="Set the quality. Lower is better and gives larger files. 18 looks like the original. "
+                    "ProRes and FFV1 ignore it.",
                 ),
                 io.String.Input(
                     "consent",
                     default="",
-                    tooltip="What the person who is seen agreed to. Goes into the record and into the video's tags.",
+                    tooltip="Describe what the person in the video agreed to. It goes into the record and the tags of "
+                    "the video. You can leave it empty.",
+                ),
+                *paste_inputs(),
+                io.Boolean.Input(
+                    "save_record",
+                    default=True,
+                    advanced=True,
+                    tooltip="Write NAME.json beside the video: model, settings, seed, file hashes, frame counts. It "
+                    "stays on this computer. Turn it off to keep no record.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The finished video."),
-                io.String.Output(display_name="filename", tooltip="Its name in ComfyUI's output folder."),
+                io.String.Output(display_name="filename", tooltip="The file name in ComfyUI's output folder."),
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    @override
+    def validate_inputs(cls, lips: object = None, color_match: object = None, paste_mode: object = "") -> bool | str:
+        """ComfyUI always passes `lips`, and reports an error at each other argument. Old graphs have `color_match`."""
+        return check_paste_mode(paste_mode)
 
     @classmethod
     @override
@@ -100,13 +118,13 @@ class LatentSyncVideoCombine(io.ComfyNode):
         filename_prefix: str,
         format: str,
         crf: int,
-        blend: str,
-        feather: float,
-        grow: float,
+        consent: str,
+        paste_mode: str,
+        mask_feather: float,
+        mask_expand: float,
         color_match: bool,
         save_record: bool,
-        consent: str,
-        protect: torch.Tensor | None = None,
+        protect_mask: torch.Tensor | None = None,
         audio: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.audio.waveform import check_samples
@@ -117,10 +135,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
         if audio is not None:
             waveform = conversions.waveform("audio", audio)
             check_samples(waveform, "the audio of the video")
-        result, video_format = (
-            lip_sync_result(lips, blend, feather, grow, color_match, protect, waveform),
-            format_named(format),
-        )
+        result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, protect_mask, waveform)
+        video_format = format_named(format)
         paths, subfolder = _candidate_paths(filename_prefix, video_format.suffix, result.source)
         record = RunRecord(consent=consent)
         cancelled = (mm.InterruptProcessingException,)
@@ -129,7 +145,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
             Recorder(path, record, cancelled) if save_record else nullcontext(),
         ):
             if save_record:
-                record.add_inputs(result.speakers, _recorded_inputs(result, protect))
+                record.add_inputs(result.speakers, _recorded_inputs(result, protect_mask))
             result.save(
                 path, format=video_format, crf=crf, tags=cls._graph_tags(), record=record, progress=with_progress
             )
@@ -146,27 +162,27 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
 
 def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path], str]:
-    """The names that a prefix stands for, by rising counters, and their folder inside ComfyUI's output folder."""
+    """File names for a prefix with rising counters, and their folder inside ComfyUI's output folder."""
     try:
         folder, name, first, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), source.width, source.height
         )
-    except Exception as error:  # core raises a bare one for a folder outside, and whatever the system says of a name
+    except Exception as error:  # ComfyUI raises a bare one for a folder outside, and the system others
         reason = str(error).partition("\n")[0].strip(" *")
         raise UsageError(
-            f"filename_prefix {prefix!r} cannot be used ({reason}): give a name inside ComfyUI's output folder"
+            f'"filename_prefix" {prefix} cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
         ) from error
-    counters = range(first, first + MOST_AT_ONCE)
+    counters = range(first, first + MAX_COUNTERS)
     return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in counters), subfolder
 
 
-def _recorded_inputs(result: LipSyncResult, protect: torch.Tensor | None) -> Iterator[TensorInfo]:
-    """What the record says of the inputs besides the video. Tensors are described, not hashed."""
+def _recorded_inputs(result: LipSyncResult, protect_mask: torch.Tensor | None) -> Iterator[TensorInfo]:
+    """The inputs besides the video, for the record. Tensors are described, not hashed."""
     from ..latentsync.output.run_record import describe_tensor
 
     yield describe_tensor("audio", "audio", result.waveform.samples)
-    if protect is not None:
-        yield describe_tensor("protect", "protect", protect)
+    if protect_mask is not None:
+        yield describe_tensor("protect_mask", "protect_mask", protect_mask)
     for lips in result.speakers:
         if lips.crops is not None:
             yield describe_tensor("crops", "crops", lips.crops)

@@ -1,4 +1,4 @@
-"""The documentation's pictures and the templates' thumbnails: each workflow opened and run in a real ComfyUI.
+"""The templates' thumbnails: each workflow opened and run in a real ComfyUI.
 
 The networks are untrained, so the new mouths are noise. The image-to-video workflow is opened and not run: Wan's
 weights are not at hand.
@@ -28,14 +28,11 @@ from scripts.sample_clip import Sample, make_sample
 from tests.support.synthetic_models import write_models
 
 WORKFLOWS = REPOSITORY / "workflows"
-FIRST = "lipsync_video"
-ALL = sorted((path.stem for path in WORKFLOWS.glob("*.json")), key=lambda name: name != FIRST)
-GRAPH_PICTURE = REPOSITORY / "docs" / "images" / "graph.jpg"
-CHINESE_PICTURE = REPOSITORY / "docs" / "images" / "chinese.jpg"
+ALL = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 PACK_FOLDER = "latentsync"
 NOT_RUN = "lipsync_image_to_video"
 TWO_PEOPLE = "lipsync_two_speakers"
-THUMBNAIL_PX, PICTURE_PX = 640, 1400
+THUMBNAIL_PX = 640
 MARGIN_PX = 150  # the page's bars and notes lie over the canvas's edge
 BORDER_PX = 12
 JPEG_QUALITY = 82
@@ -100,19 +97,11 @@ def stand_ins(models: Path) -> None:
 
 
 def take(comfyui: ComfyUI, name: str) -> None:
-    """A workflow's thumbnail; with the first one also the documentation's pictures."""
+    """A workflow's thumbnail."""
     with opened(comfyui.url) as page:
         show(page, name)
         picture = taken(page)
     save(picture, WORKFLOWS / f"{name}.jpg", THUMBNAIL_PX)
-    if name == FIRST:
-        save(picture, GRAPH_PICTURE, PICTURE_PX)
-        with opened(comfyui.url, "zh") as page:
-            show(page, name)
-            page.help("LatentSyncFacePrep")
-            page.fit()
-            page.page.wait_for_timeout(SETTLE_MS)
-            save(screenshot(page), CHINESE_PICTURE, PICTURE_PX)
 
 
 def show(page: ComfyPage, name: str) -> None:

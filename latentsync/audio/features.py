@@ -32,27 +32,27 @@ BEFORE = AUDIO_POSITIONS // 2 - 1  # positions of a frame's window before its ce
 AFTER = AUDIO_POSITIONS - BEFORE - 1
 CONTEXT_POSITIONS = 5 * STATE_RATE  # that each hidden state has on both sides, except at the ends of the recording
 FADE_POSITIONS = 7  # 140 ms, over which the hidden states of silence replace those of speech
-SEGMENT_HOPS = {"overlapping": SEGMENT_MELS // 2, "upstream": SEGMENT_MELS}
+SEGMENT_HOPS = {"overlapping": SEGMENT_MELS // 2, "official": SEGMENT_MELS}
 """Mel frames from the start of one segment to the start of the next."""
 
-Segments = Literal["overlapping", "upstream"]
+Segments = Literal["overlapping", "official"]
 """How a recording is cut into the 30 s that Whisper encodes at once."""
-Silence = Literal["as is", "keep source", "close mouth"]
-"""What happens to frames without speech."""
+Silence = Literal["model", "keep original", "close mouth"]
+"""The treatment of frames without speech."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioSettings:
     """How audio features are extracted.
 
-    silence: frames without speech: "as is" samples them like all others, "keep source" keeps the original frames,
+    silence: frames without speech: "model" samples them like all others, "keep original" keeps the original frames,
         "close mouth" gives the model the hidden states of true silence.
-    threshold_db: SNR over the noise floor at which speech starts; 1 to 20.
-    hangover_s: seconds for which speech continues after the SNR has fallen; 0 to 5.
+    threshold_db: SNR over the noise floor at which speech starts, 1 to 20.
+    hangover_s: seconds for which speech continues after the SNR has fallen, 0 to 5.
     segments: overlapping, or cut every 30 s like the official code.
     """
 
-    silence: Silence = "as is"
+    silence: Silence = "model"
     threshold_db: float = 4.0
     hangover_s: float = 0.2
     segments: Segments = "overlapping"
@@ -61,9 +61,9 @@ class AudioSettings:
         check_choice("silence", self.silence, get_args(Silence))
         check_choice("segments", self.segments, get_args(Segments))
         if not 1.0 <= self.threshold_db <= 20.0:
-            raise UsageError(f"The speech threshold must be from 1 to 20 dB, not {self.threshold_db}.")
+            raise UsageError(f'"threshold_db" cannot be {self.threshold_db}. Choose a value from 1 to 20.')
         if not 0.0 <= self.hangover_s <= 5.0:
-            raise UsageError(f"The hold time of speech must be from 0 to 5 s, not {self.hangover_s}.")
+            raise UsageError(f'"hold_ms" cannot be {1000 * self.hangover_s:g}. Choose a value from 0 to 5000.')
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class AudioFeatures:
 
     hidden_states: (positions, 5, 384) of the Whisper encoder, 50 positions a second, on the CPU.
     waveform: audio of the finished video, unchanged.
-    start: position of hidden_states[0]; negative if there are hidden states from before the recording.
+    start: position of hidden_states[0]. Negative if there are hidden states from before the recording.
     is_speech: bool (n,), 100 a second: where the lips change. The other frames stay original. None: everywhere.
     params: how the features were extracted, for the run record.
     """
@@ -86,11 +86,11 @@ class AudioFeatures:
     def __post_init__(self) -> None:
         shape = self.hidden_states.shape
         if self.hidden_states.ndim != 3 or shape[1:] != (AUDIO_STATES, AUDIO_WIDTH):
-            raise AudioError(f"Audio features must be (positions, {AUDIO_STATES}, {AUDIO_WIDTH}), not {tuple(shape)}.")
+            raise AudioError("Internal error: the audio features have the wrong size. Please report this.")
         if self.is_speech is not None and not self.is_speech.any():
             raise AudioError(
-                "No speech stands out from the background of the recording. Lower the speech threshold, connect the "
-                'voice alone as "vocals", or set "silence" to "as is".'
+                'No speech stands out from the background of the recording. Lower "threshold_db", connect the '
+                'voice alone as "vocals", or set "silence" to "model".'
             )
 
     def speech_frames(self, timeline: Timeline) -> np.ndarray:
@@ -170,13 +170,11 @@ def collect_features(
                 count = buffer.append(step.hidden_states).stop
         hidden_states = buffer.tensor()
     if speech is None or count != expected:
-        raise AudioError(f"Internal error: feature extraction stopped at {count} of {expected} positions. Report it.")
-    params = {
-        **asdict(settings),
-        "vocals": driving_audio.has_vocals,
-        "later_by_samples": driving_audio.offset_samples,
-    }
-    is_speech = speech.is_speech if settings.silence == "keep source" else None
+        raise AudioError(
+            f"Internal error: feature extraction stopped at {count} of {expected} positions. Please report this."
+        )
+    params = {**asdict(settings), "vocals": driving_audio.has_vocals}
+    is_speech = speech.is_speech if settings.silence == "keep original" else None
     start = -BEFORE if is_padded else 0
     return AudioFeatures(hidden_states, driving_audio.waveform, start, is_speech, params), speech
 
@@ -188,7 +186,7 @@ def frame_windows(hidden_states: Tensor, frames: Sequence[int], rate: Fraction, 
         hidden_states: (positions, 5, 384).
         frames: frame numbers in a clip.
         rate: frames per second of the clip.
-        start: position of hidden_states[0]; negative if there are hidden states from before the clip.
+        start: position of hidden_states[0]. Negative if there are hidden states from before the clip.
 
     Returns:
         (len(frames), 50, 384), position-major. Beyond either end the outermost position repeats.
@@ -208,7 +206,7 @@ def encode_audio(
 ) -> Iterator[Tensor]:
     """Encode a recording with Whisper.
 
-    "upstream" follows whisper/audio2feature.py of the official code: separate segments of 30 s, the last one padded
+    "official" follows whisper/audio2feature.py of the official code: separate segments of 30 s, the last one padded
     with zeros after the logarithm. Lips jump where two segments meet. "overlapping" encodes the same segments and one
     more over each cut. It cross-fades between them, so that no hidden state comes from near the end of a segment. In
     the first 20 s, and from 10 to 20 s of every further segment, both give the same hidden states. "overlapping" also
@@ -222,7 +220,7 @@ def encode_audio(
 
     Yields:
         `num_chunks` chunks (positions, 5, 384) in order, on the CPU, 50 positions a second. With "overlapping" the
-        first 4 positions and the last 5 lie outside of the recording.
+        first 4 positions and the last 5 are outside the recording.
     """
     silence = _encode_segment(log_mel(torch.zeros(MEL_BINS, SEGMENT_MELS), peak), encoder)
     opacity = None if is_closed is None else _silence_opacity(is_closed)
@@ -236,7 +234,7 @@ def encode_audio(
                 hidden_states = torch.lerp(hidden_states, silence[: len(hidden_states)], weight)
             yield hidden_states
 
-    if segments == "upstream":
+    if segments == "official":
         yield from encoded_segments()
     else:
         yield from _crossfade_segments(encoded_segments(), silence)
@@ -245,7 +243,7 @@ def encode_audio(
 def num_chunks(mel_count: int, segments: Segments) -> int:
     """Number of chunks that `encode_audio` yields for a recording of `mel_count` mel frames."""
     num_segments = len(_segment_starts(mel_count, segments))
-    return num_segments if segments == "upstream" else num_segments + 3  # silence, the last half, silence
+    return num_segments if segments == "official" else num_segments + 3  # silence, the last half, silence
 
 
 def _segment_starts(mel_count: int, segments: Segments) -> range:

@@ -37,9 +37,9 @@ class Waveform:
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[0] < 1:
-            raise AudioError(f"A waveform must have the shape (channels, samples), not {tuple(self.samples.shape)}.")
+            raise AudioError("A waveform has the wrong dimensions. Use (channels, samples), with at least one channel.")
         if self.rate <= 0:
-            raise AudioError(f"A sample rate must be positive, not {self.rate}.")
+            raise AudioError(f"A sample rate cannot be {self.rate} Hz. Use a positive number.")
 
     @property
     def duration_seconds(self) -> Fraction:

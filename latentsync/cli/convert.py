@@ -1,4 +1,4 @@
-"""`convert`: an official UNet file as half-size safetensors."""
+"""`convert`: write an official UNet file as safetensors of half the size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from ..weights.catalog import MODELS
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    job = add("convert", help="write a UNet file as safetensors: half the disk, loaded by mapping")
-    job.set_defaults(command=convert)
-    job.add_argument("file", type=Path, help="a LatentSync UNet, latentsync_unet.pt")
-    job.add_argument("-o", "--output", type=Path, help="the file to write; otherwise beside it, as .safetensors")
-    job.add_argument("--precision", choices=("fp16", "bf16"), default="fp16", help="of the written weights")
-    job.add_argument("--version", choices=sorted(MODELS), help="of the weights; needed for an unofficial file")
+    parser = add("convert", help="write a UNet file as safetensors of half the size, which loads faster")
+    parser.set_defaults(command=convert)
+    parser.add_argument("file", type=Path, metavar="FILE", help="a LatentSync UNet, such as latentsync_unet.pt")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the file to write; default: beside FILE, as .safetensors"
+    )
+    parser.add_argument(
+        "--precision", choices=("fp16", "bf16"), default="fp16", help="precision of the written weights"
+    )
+    parser.add_argument(
+        "--version", choices=sorted(MODELS), help="version of the weights; needed for an unofficial file"
+    )
 
 
 def convert(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`doctor`: what is installed, found and verified, and whether a run would work."""
+"""`doctor`: check the libraries, the device and the model files that a run needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import LatentSyncError
+from ..errors import LatentSyncError, python_command
 from ..progress import run_with_progress
 from ..weights import locate
 from ..weights.catalog import MODELS, WeightFile
@@ -22,7 +22,18 @@ from . import options
 if TYPE_CHECKING:
     from ..weights.catalog import Version
 
-LIBRARIES = ("torch", "numpy", "cv2", "av", "mediapipe", "whisper", "diffusers", "safetensors", "huggingface_hub")
+LIBRARIES = {
+    "torch": "torch>=2.6",
+    "numpy": "numpy",
+    "cv2": "opencv-python",
+    "av": "av>=14",
+    "mediapipe": "mediapipe>=0.10.30",
+    "whisper": "openai-whisper>=20240930",
+    "diffusers": "diffusers>=0.32",
+    "safetensors": "safetensors",
+    "huggingface_hub": "huggingface_hub>=0.27",
+}
+"""Module -> its package for pip."""
 
 
 UNETS = tuple(spec.unet for spec in MODELS.values())
@@ -33,7 +44,7 @@ FOUND, MISSING, WRONG = "ok", "missing", "wrong"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library as it is imported; `version` is None and `problem` says why where it is not."""
+    """A library. `version` is None if it cannot be imported, and `problem` says why."""
 
     name: str
     version: str | None
@@ -42,7 +53,7 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """One needed file: `state` is ok, missing or wrong; `problem` says what to do."""
+    """A file that a run needs. `state` is ok, missing or wrong, and `problem` says what to do."""
 
     name: str
     state: str
@@ -54,9 +65,11 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that doctor knows. `memory_bytes` is the card's; None without one.
+    """The result of the checks.
 
-    device: None where torch is broken or finds that none can be used; `device_problem` says why.
+    device: None if torch cannot use any. `device_problem` says why.
+    memory_bytes: VRAM of the device. None for a CPU.
+    models: the models folder.
     """
 
     latentsync: str
@@ -66,38 +79,58 @@ class Report:
     memory_bytes: int | None
     device_problem: str | None
     version: Version
+    models: str
     files: tuple[FoundFile, ...]
 
     @property
     def problems(self) -> list[str]:
-        """What would make a run fail."""
-        told = [*(each.problem for each in self.libraries), self.device_problem, *(each.problem for each in self.files)]
-        return [problem for problem in told if problem is not None]
+        """Everything that makes a run fail."""
+        found = [
+            *(library.problem for library in self.libraries),
+            self.device_problem,
+            *(file.problem for file in self.files),
+        ]
+        return [problem for problem in found if problem is not None]
+
+    @property
+    def fixes(self) -> list[str]:
+        """Commands that install missing libraries and download missing files."""
+        commands: list[str] = []
+        packages = [f'"{LIBRARIES[library.name]}"' for library in self.libraries if library.problem]
+        if packages:
+            commands.append(python_command(f"pip install {' '.join(packages)}"))
+        if any(file.state == MISSING for file in self.files):
+            commands.append(python_command(f'latentsync download {self.version} --models "{self.models}"'))
+        return commands
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    job = add("doctor", help="say what is installed and found, and whether a run would work")
-    job.set_defaults(command=doctor)
-    job.add_argument("--version", choices=sorted(MODELS), help="look for this one; otherwise what this machine takes")
-    options.add_models_folder(job)
-    job.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser = add("doctor", help="check libraries, device and model files, and show how to fix them")
+    parser.set_defaults(command=doctor)
+    parser.add_argument("--version", choices=sorted(MODELS), help="model version to check; default: the one to be used")
+    options.add_models_folder(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def doctor(args: argparse.Namespace) -> None:
-    """Print the report; fails if a run would."""
-    report = examine(locate.folders_in(args.models), args.version)
+    """Print the report. Raises LatentSyncError with the problems and the commands that fix them."""
+    report = examine(args.models, args.version)
     if args.json:
-        found = {"ok": not report.problems, "problems": report.problems, **asdict(report)}
+        found = {"ok": not report.problems, "problems": report.problems, "fixes": report.fixes, **asdict(report)}
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         sys.stdout.write("\n".join(_lines(report)) + "\n")
     if report.problems:
-        raise LatentSyncError("a run would fail:\n" + "\n".join(f"- {problem}" for problem in report.problems))
+        problems = "\n".join(f"- {problem}" for problem in report.problems)
+        fixes = "".join(f"\n  {command}" for command in report.fixes)
+        remedy = f"To fix this, run:{fixes}" if fixes else "Solve these problems, then try again."
+        raise LatentSyncError(f"A run would fail:\n{problems}\n{remedy}")
 
 
-def examine(folders: locate.Folders, version: Version | None) -> Report:
+def examine(models: Path, version: Version | None) -> Report:
     """Import, find and verify everything that a run needs."""
+    folders = locate.folders_in(models)
     libraries = tuple(_library(name) for name in LIBRARIES)
     device, memory, device_problem = _device() if libraries[0].version else (None, None, None)
     chosen = version or locate.default_version(folders, memory)
@@ -109,6 +142,7 @@ def examine(folders: locate.Folders, version: Version | None) -> Report:
         memory_bytes=memory,
         device_problem=device_problem,
         version=chosen,
+        models=str(models),
         files=tuple(_file(file, folders, version) for file in locate.required_files(chosen)),
     )
 
@@ -117,45 +151,45 @@ def _library(name: str) -> Library:
     try:
         return Library(name, str(resolve_name(name).__version__))
     except Exception as error:  # broken installs raise anything: RuntimeError (numpy), TypeError (protobuf), ...
-        return Library(name, None, f"{name} cannot be imported ({error}): pip install -r requirements.txt")
+        return Library(name, None, f"{name} cannot be imported ({error}). Install it again.")
 
 
 def _device() -> tuple[str | None, int | None, str | None]:
-    """Its name, its memory in bytes, and what is wrong with it."""
+    """Name and VRAM in bytes of the device, and the problem with it."""
     from .device import chosen_device
 
     try:
         device = chosen_device()
         return str(device), locate.device_memory(device), None
     except Exception as error:  # drivers break in as many ways as libraries
-        return None, None, f"no device can be used: {error}"
+        return None, None, f"No device can be used: {error}"
 
 
 def _file(file: WeightFile, folders: locate.Folders, version: Version | None) -> FoundFile:
-    def told(state: str, place: Path, problem: str | None = None) -> FoundFile:
-        return FoundFile(place.name, state, str(place.parent), file.size_bytes, file.url, problem)
+    def result(state: str, path: Path, problem: str | None = None) -> FoundFile:
+        return FoundFile(path.name, state, str(path.parent), file.size_bytes, file.url, problem)
 
     try:
-        place = locate.find(file, folders)
-        if place is None:
-            place = locate.destination(file, folders)
-            return told(MISSING, place, f"{place} is missing: {file.size_bytes / 1e6:,.0f} MB from {file.url}")
+        path = locate.find(file, folders)
+        if path is None:
+            path = locate.destination(file, folders)
+            return result(MISSING, path, f"{path} is missing. Download {file.size_bytes / 1e6:,.0f} MB from {file.url}")
         if file in UNETS:
-            locate.identify_unet(place, version)
+            locate.identify_unet(path, version)
         else:
-            locate.check_size(file, place)
-        run_with_progress(locate.verify(file, place))
+            locate.check_size(file, path)
+        run_with_progress(locate.verify(file, path))
     except Exception as error:  # unreadable files, and broken libraries that look into them
-        return told(WRONG, locate.destination(file, folders), str(error))
-    return told(FOUND, place)
+        return result(WRONG, locate.destination(file, folders), str(error))
+    return result(FOUND, path)
 
 
 def _lines(report: Report) -> Sequence[str]:
-    memory = "no card" if report.memory_bytes is None else f"{report.memory_bytes / 1e9:.1f} GB"
+    memory = "no GPU" if report.memory_bytes is None else f"{report.memory_bytes / 1e9:.1f} GB"
     return [
         f"LatentSync Nodes {report.latentsync}, Python {report.python}",
-        *(f"  {each.name} {each.version or 'cannot be imported'}" for each in report.libraries),
+        *(f"  {library.name} {library.version or 'cannot be imported'}" for library in report.libraries),
         f"device: {report.device or 'unknown'}, {memory}",
         f"version: {report.version} ({MODELS[report.version].resolution} pixels)",
-        *(f"  {each.state:<8}{Path(each.folder) / each.name}" for each in report.files),
+        *(f"  {file.state:<8}{Path(file.folder) / file.name}" for file in report.files),
     ]

@@ -1,4 +1,4 @@
-"""`download`: fetch the weights of a version."""
+"""`download`: download the model files of a version."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from . import options
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    job = add("download", help="fetch the weights of a version")
-    job.set_defaults(command=download)
-    job.add_argument("version", choices=sorted(MODELS), help="model version: 1.6 (512 pixels) or 1.5 (256)")
-    options.add_models_folder(job)
+    parser = add("download", help="download the model files of a version, and verify them")
+    parser.set_defaults(command=download)
+    parser.add_argument("version", choices=sorted(MODELS), help="model version: 1.6 (512 pixels) or 1.5 (256)")
+    options.add_models_folder(parser)
 
 
 def download(options: argparse.Namespace) -> None:

@@ -24,11 +24,15 @@ PREVIEW_PX = 256
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    parser = add("faces", help="list the faces of a video")
+    example = "example:\n  latentsync faces talk.mp4 -o faces.png --face leftmost\n"
+    usage = "%(prog)s VIDEO [options]"
+    parser = add("faces", usage=usage, help="list the people in a video", epilog=example)
     parser.set_defaults(command=faces)
-    parser.add_argument("video", type=Path, help="the video to search")
+    parser.add_argument("video", type=Path, metavar="VIDEO", help="the video to search")
     parser.add_argument("--json", action="store_true", help="print JSON; its frame ranges are half-open")
-    parser.add_argument("-o", "--output", type=Path, help="also write a numbered crop of every face to this PNG")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="also write a numbered crop of every face to this PNG"
+    )
     options.add_models_folder(parser)
     options.add_face_options(parser)
 
@@ -40,11 +44,13 @@ def faces(args: argparse.Namespace) -> None:
 
     if args.output is not None:
         if args.output.suffix.lower() != ".png":
-            raise UsageError(f"Faces are written as PNG: -o needs a name that ends in .png, not {args.output.name!r}.")
-        options.check_output_path(args.output, [args.video, args.reference_face, args.landmarks])
+            raise UsageError(f"{args.output.name} does not end in .png. Choose a PNG file with -o, such as faces.png.")
+        options.check_output_path(args.output, [args.video, args.reference_face, args.face_landmarks])
     select = read_selection(args)
     identities = search(VideoFile(args.video), args)
     selection = select(identities) if identities.members else None
+    if selection is not None:
+        identities = selection.identities
     if args.json:
         sys.stdout.write(json.dumps(report.report_json(identities, selection), indent=2) + "\n")
     else:
@@ -66,8 +72,8 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
     from ..video.video_file import VideoFile
 
     settings = options.track_settings(args)
-    if args.face_index < 0:
-        raise UsageError(f"--face-index counts from 0, so it cannot be {args.face_index}.")
+    if args.face_index < 1:
+        raise UsageError(f'"--face-index" cannot be {args.face_index}. Choose a number from 1.')
     reference = None
     if args.reference_face is not None:
         picture = next(VideoFile(args.reference_face).read([0]))
@@ -86,7 +92,7 @@ def search(source: FrameSource, args: argparse.Namespace) -> Identities:
         source,
         folders_in(args.models),
         min_confidence=args.min_confidence,
-        landmarks=None if args.landmarks is None else precomputed.read_json(args.landmarks),
+        landmarks=None if args.face_landmarks is None else precomputed.read_json(args.face_landmarks),
         progress=True,
     )
 
@@ -97,7 +103,7 @@ def _write_crops(identities: Identities, path: Path) -> None:
     from ..output.output_path import reserve_path
 
     if not identities.members:
-        sys.stderr.write(f"note: nobody was found, so no picture was written to {path}\n")
+        sys.stderr.write(f"note: no face was found, so no picture was written to {path}\n")
         return
     picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX)))
     with reserve_path([path]):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -23,12 +25,12 @@ BESIDE_PACK = Path(__file__).resolve().parents[2] / "models"  # in a checkout wi
 CACHE = Path("~/.cache/latentsync")
 
 
-class HelpText(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults except for None and False."""
+class HelpText(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults except for None, False and "", and keeps the lines of the example at the end."""
 
     @override
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
+        if action.default is None or action.default is False or action.default == "":
             return action.help
         return super()._get_help_string(action)
 
@@ -38,6 +40,7 @@ def add_models_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models",
         type=Path,
+        metavar="FOLDER",
         default=BESIDE_PACK if BESIDE_PACK.is_dir() else CACHE.expanduser(),
         help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
     )
@@ -47,25 +50,42 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
     """Whose face is used, and how it is tracked."""
     defaults, group = TrackSettings(), parser.add_argument_group("face")
     group.add_argument("--face", choices=SELECT_BY, default=SELECT_BY[0], help="order in which people are numbered")
-    group.add_argument("--face-index", type=int, default=0, help="0 takes the first person in that order")
-    group.add_argument("--reference-face", type=Path, help="picture of the person: takes the most similar face")
-    group.add_argument("--min-confidence", type=float, default=0.5, help="lowest score of a detected face, 0 to 1")
     group.add_argument(
-        "--max-gap", type=int, default=defaults.max_gap_frames, help="longest gap to fill, in frames without the face"
+        "--face-index",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help='number of the person in that order, from 1; the command "faces" lists them',
+    )
+    group.add_argument(
+        "--reference-face", type=Path, metavar="IMAGE", help="image of the person: orders people by similarity instead"
+    )
+    group.add_argument(
+        "--face-landmarks", type=Path, metavar="JSON", help="ComfyUI's FACE_LANDMARKS, in place of a detector"
+    )
+    group.add_argument(
+        "--min-confidence", type=float, default=0.5, metavar="SCORE", help="lowest detection score, 0.05 to 1"
+    )
+    group.add_argument(
+        "--max-gap",
+        type=int,
+        default=defaults.max_gap_frames,
+        metavar="FRAMES",
+        help="longest gap to fill when the face is not detected",
     )
     group.add_argument(
         "--max-yaw",
         type=float,
         default=defaults.max_yaw_degrees,
-        help="max head yaw in degrees; beyond it the face counts as missing",
+        metavar="DEGREES",
+        help="largest head turn; frames beyond it count as frames without the face",
     )
     group.add_argument(
         "--smoothing",
         choices=get_args(Smoothing),
         default=defaults.smoothing,
-        help="how the crop is smoothed over time",
+        help="how the face crop is smoothed; official is the filter of the official code",
     )
-    group.add_argument("--landmarks", type=Path, help="JSON with ComfyUI's FACE_LANDMARKS, in place of a detector")
 
 
 def track_settings(options: argparse.Namespace) -> TrackSettings:
@@ -75,109 +95,150 @@ def track_settings(options: argparse.Namespace) -> TrackSettings:
 def add_audio_options(parser: argparse.ArgumentParser) -> None:
     """How the recording drives the lips."""
     defaults, group = AudioSettings(), parser.add_argument_group("speech")
-    group.add_argument("--vocals", type=Path, help="the voice alone: drives the lips, while AUDIO is the sound")
+    group.add_argument(
+        "--vocals", type=Path, metavar="FILE", help="the voice alone: drives the lips, while the result has AUDIO"
+    )
     group.add_argument(
         "--silence",
         choices=get_args(Silence),
         default=defaults.silence,
-        help="frames without speech: as the model does, keep the original frames, or close the mouth",
+        help="lips in pauses: as the model makes them, original frames, or lips for true silence",
     )
+    group.add_argument("--offset-ms", type=int, default=0, metavar="MS", help="move the lips later; negative: earlier")
     group.add_argument(
         "--threshold-db",
         type=float,
         default=defaults.threshold_db,
+        metavar="DB",
         help="level above the background noise that counts as speech, 1 to 20",
     )
     group.add_argument(
-        "--hang-ms",
+        "--hold-ms",
         type=int,
         default=round(1000 * defaults.hangover_s),
-        help="how long speech continues after its level has dropped",
+        metavar="MS",
+        help="how long speech continues after its level drops",
     )
-    group.add_argument("--offset-ms", type=int, default=0, help="move the lips later; negative: earlier")
     group.add_argument(
         "--segments",
         choices=get_args(Segments),
         default=defaults.segments,
-        help="how audio is cut for Whisper; upstream compares with the official code",
+        help="how audio longer than 30 s is cut for Whisper; official: like the official code",
     )
 
 
 def audio_settings(options: argparse.Namespace) -> AudioSettings:
-    return AudioSettings(options.silence, options.threshold_db, options.hang_ms / 1000, options.segments)
+    return AudioSettings(options.silence, options.threshold_db, options.hold_ms / 1000, options.segments)
 
 
 def add_sampler_options(parser: argparse.ArgumentParser) -> None:
     """How the mouths are sampled, and the frame rate and length of the result."""
     defaults, group = SamplerSettings(), parser.add_argument_group("sampler")
-    group.add_argument("--seed", type=int, default=defaults.seed, help="seed of the noise")
-    group.add_argument("--steps", type=int, default=defaults.num_inference_steps, help="denoising steps")
-    group.add_argument("--guidance", type=float, default=defaults.guidance_scale, help="guidance scale, 1 to 3")
+    group.add_argument("--seed", type=int, default=defaults.seed, metavar="NUMBER", help="seed of the noise")
     group.add_argument(
-        "--step-cache", type=int, default=defaults.cache_interval, help="DeepCache: full UNet every N steps; 1 is off"
+        "--steps", type=int, default=defaults.num_inference_steps, metavar="COUNT", help="denoising steps"
     )
     group.add_argument(
-        "--scheduler",
+        "--cfg",
+        type=float,
+        default=defaults.guidance_scale,
+        metavar="SCALE",
+        help="guidance scale, 1 to 3: how strongly the mouth follows the speech; 1 halves the time",
+    )
+    group.add_argument(
+        "--sampler-name",
         choices=tuple(SCHEDULERS),
         default=defaults.scheduler,
-        help="sampling algorithm: ddim matches the official code; dpm++ 2m and unipc need about 10 steps",
+        help="sampling algorithm: ddim matches the official code; dpmpp_2m and uni_pc need about 10 steps",
     )
     group.add_argument(
-        "--overlap", type=int, default=defaults.overlap, help="frames that a window of 16 shares with the next, 0 to 12"
+        "--length-mode",
+        choices=get_args(LengthMode),
+        default=get_args(LengthMode)[0],
+        metavar="MODE",
+        help="length of the result: "
+        + ", ".join(f'"{mode}"' for mode in get_args(LengthMode))
+        + "; a video shorter than the audio plays on as the brackets say",
+    )
+    group.add_argument(
+        "--output-fps",
+        choices=get_args(FpsMode),
+        default="auto",
+        help="frame rate of the result; auto keeps 23 to 31 fps, and else gives 25, the model's rate",
+    )
+    group.add_argument(
+        "--deepcache-interval",
+        type=int,
+        default=defaults.cache_interval,
+        metavar="STEPS",
+        help="run the full UNet only every so many steps, 1 to 10; 1 turns it off",
+    )
+    group.add_argument(
+        "--overlap",
+        type=int,
+        default=defaults.overlap,
+        metavar="FRAMES",
+        help="frames that a window of 16 shares with the next, 0 to 12",
     )
     for end in ("start", "end"):
         group.add_argument(
-            f"--guidance-{end}",
+            f"--cfg-{end}-percent",
             type=float,
             default=getattr(defaults, f"guidance_{end}"),
-            help=f"share of the steps at which guidance {end}s, 0 to 1; a step without it takes half the time",
+            metavar="SHARE",
+            help=f"share of the steps after which cfg {end}s, 0 to 1; steps without it take half the time",
         )
-    group.add_argument(
-        "--fps",
-        choices=get_args(FpsMode),
-        default="auto",
-        help="auto: the video's own rate from 23 to 31, else 25, which the model was trained on",
-    )
-    group.add_argument(
-        "--length",
-        choices=get_args(LengthMode),
-        default="ping-pong",
-        help="as long as the audio (a shorter video plays forwards and backwards, loops, or holds its last frame), "
-        "as long as the video, or as the shorter of the two",
-    )
 
 
 def sampler_settings(options: argparse.Namespace) -> SamplerSettings:
     return SamplerSettings(
         seed=options.seed,
         num_inference_steps=options.steps,
-        guidance_scale=options.guidance,
-        cache_interval=options.step_cache,
-        scheduler=options.scheduler,
+        guidance_scale=options.cfg,
+        cache_interval=options.deepcache_interval,
+        scheduler=options.sampler_name,
         overlap=options.overlap,
-        guidance_start=options.guidance_start,
-        guidance_end=options.guidance_end,
+        guidance_start=options.cfg_start_percent,
+        guidance_end=options.cfg_end_percent,
     )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """How mouths are pasted into the frames, and how the video is written."""
     blend, edge, group = BlendSettings(), MaskEdge(), parser.add_argument_group("output")
+    names = [format.name for format in FORMATS]
     group.add_argument(
-        "--blend",
-        choices=tuple(BLENDERS),
-        default=blend.mode,
-        help="mouth replaces only the mouth area; box pastes the whole face crop, like the official code",
+        "--format",
+        choices=names,
+        metavar="NAME",
+        help="container and codec; default: by the suffix of the output; one of " + ", ".join(f'"{x}"' for x in names),
     )
     group.add_argument(
-        "--feather",
+        "--crf",
+        type=int,
+        choices=range(52),
+        metavar="0-51",
+        default=18,
+        help="quality of h264, h265, vp9; lower is better",
+    )
+    group.add_argument(
+        "--consent", default="", metavar="TEXT", help="what the person agreed to, for the record and the tags"
+    )
+    group.add_argument(
+        "--paste-mode",
+        choices=tuple(BLENDERS),
+        default=blend.mode,
+        help="mouth replaces only the mouth area; full crop pastes the whole face crop, like the official code",
+    )
+    group.add_argument(
+        "--mask-feather",
         type=float,
         default=100 * edge.feather,
         metavar="PERCENT",
         help="soft edge of the mouth mask, in percent of the crop width",
     )
     group.add_argument(
-        "--grow",
+        "--mask-expand",
         type=float,
         default=100 * edge.grow,
         metavar="PERCENT",
@@ -189,22 +250,23 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         default=blend.color_match,
         help="match the colors of the mouth to the skin around it",
     )
-    group.add_argument("--protect", type=Path, help="mask of pixels to keep: an image, or a video with a mask a frame")
-    group.add_argument("--format", choices=[format.name for format in FORMATS], help="default: by the output's suffix")
     group.add_argument(
-        "--crf",
-        type=int,
-        choices=range(52),
-        metavar="0-51",
-        default=18,
-        help="quality of h264, h265, vp9; lower is better",
+        "--protect-mask",
+        type=Path,
+        metavar="FILE",
+        help="mask of pixels to keep: an image, or a video with one each frame",
     )
-    group.add_argument("--record", action="store_true", help="write NAME.json beside the video: what it was made of")
-    group.add_argument("--consent", default="", help="what the person agreed to, for the record and the tags")
+    group.add_argument(
+        "--save-record",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write NAME.json beside the video: model, settings, seed, file hashes, frame counts",
+    )
 
 
 def blend_settings(options: argparse.Namespace) -> BlendSettings:
-    return BlendSettings(options.blend, MaskEdge(options.grow / 100, options.feather / 100), options.color_match)
+    edge = MaskEdge(options.mask_expand / 100, options.mask_feather / 100)
+    return BlendSettings(options.paste_mode, edge, options.color_match)
 
 
 def output_format(options: argparse.Namespace) -> Format:
@@ -217,8 +279,22 @@ def output_format(options: argparse.Namespace) -> Format:
         return format_for_suffix(options.output.suffix)
     format = format_named(options.format)
     if format.suffix != options.output.suffix.lower():
-        raise UsageError(f"{format.name} needs a name that ends in {format.suffix}, not {options.output.name!r}.")
+        raise UsageError(f"{options.output.name} does not end in {format.suffix}, as {format.name} needs. Rename it.")
     return format
+
+
+def check_record_path(path: Path, inputs: Sequence[Path | None]) -> None:
+    """Raises UsageError as `check_output_path`, or for a file that is not the record of an earlier run."""
+    check_output_path(path, inputs)
+    is_record = False
+    with suppress(OSError, ValueError):  # there is no such file, or it is not JSON
+        content = json.loads(path.read_bytes())
+        is_record = isinstance(content, dict) and "mark" in content
+    if path.exists() and not is_record:
+        raise UsageError(
+            f"{path} exists and is not a run record, so it will not be replaced. "
+            "Choose another output, or add --no-save-record."
+        )
 
 
 def check_output_path(path: Path, inputs: Sequence[Path | None]) -> None:

@@ -1,4 +1,4 @@
-"""`run`: give a video new speech."""
+"""`run`: lip-sync a video to a recording."""
 
 from __future__ import annotations
 
@@ -19,23 +19,34 @@ if TYPE_CHECKING:
     from ..pipeline import LipSyncPipeline
     from ..video.frame_source import FrameSource
 
-SYNTHETIC_WARNING = (
-    "warning: --synthetic uses tiny untrained weights: everything runs, but the mouth will be noise, not speech."
-)
+AUTO = "auto"
+SYNTHETIC_WARNING = "warning: --synthetic uses tiny untrained weights, so the mouth will be noise."
+EXAMPLE = """example:
+  latentsync run talk.mp4 speech.wav -o out.mp4 --steps 20 --cfg 1.5
+  latentsync run song.mp4 song.wav -o out.mp4 --vocals voice.wav --length-mode "audio (loop)"
+"""
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    parser = add("run", help="lip-sync a video to a recording")
+    usage = "%(prog)s VIDEO AUDIO -o FILE [options]"
+    parser = add("run", usage=usage, help="lip-sync a video to a recording", epilog=EXAMPLE)
     parser.set_defaults(command=run)
-    parser.add_argument("video", type=Path, help="the video whose lips will move")
-    parser.add_argument("audio", type=Path, help="the speech: any audio file, or a video with sound")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the result: .mp4, .webm, .mov or .mkv")
+    parser.add_argument("video", type=Path, metavar="VIDEO", help="the video whose lips will change")
+    parser.add_argument("audio", type=Path, metavar="AUDIO", help="the speech: an audio file, or a video with sound")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the result: .mp4, .webm, .mov or .mkv"
+    )
     group = parser.add_argument_group("model")
-    group.add_argument("--version", choices=sorted(MODELS), help="default: the best on disk that fits the device")
-    group.add_argument("--unet", type=Path, help="a UNet file to use, such as a fine-tune; needs --version")
-    group.add_argument("--vae", type=Path, help="a Stable Diffusion 1.x VAE to use in place of sd-vae-ft-mse")
-    group.add_argument("--synthetic", action="store_true", help="tiny untrained weights, to try the machinery")
+    group.add_argument(
+        "--version",
+        choices=(AUTO, *sorted(MODELS)),
+        default=AUTO,
+        help="auto: the best on disk that fits the device",
+    )
+    group.add_argument("--unet", type=Path, metavar="FILE", help="a UNet file, such as a fine-tune; needs --version")
+    group.add_argument("--vae", type=Path, metavar="FILE", help="a Stable Diffusion 1.x VAE to replace sd-vae-ft-mse")
+    group.add_argument("--synthetic", action="store_true", help="use tiny untrained weights, to test the installation")
     options.add_models_folder(parser)
     add_device_options(parser)
     options.add_face_options(parser)
@@ -45,7 +56,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Give a video new speech and write it. With --record, write down how the run went, also if it failed."""
+    """Lip-sync a video and write it. With --save-record, also write how the run went, even if it failed."""
     from ..audio.reader import read_audio
     from ..output.output_path import reserve_path
     from ..output.result import LipSyncResult
@@ -56,27 +67,28 @@ def run(args: argparse.Namespace) -> None:
     inputs = {
         "audio": args.audio,
         "vocals": args.vocals,
-        "landmarks": args.landmarks,
-        "reference face": args.reference_face,
-        "protect": args.protect,
+        "face_landmarks": args.face_landmarks,
+        "reference_face": args.reference_face,
+        "protect_mask": args.protect_mask,
     }
     format, sampler, blend = options.output_format(args), options.sampler_settings(args), options.blend_settings(args)
-    for path in [args.output, *([args.output.with_suffix(".json")] if args.record else [])]:
-        options.check_output_path(path, [args.video, *inputs.values()])
+    options.check_output_path(args.output, [args.video, *inputs.values()])
+    if args.save_record:
+        options.check_record_path(args.output.with_suffix(".json"), [args.video, *inputs.values()])
     record = RunRecord(consent=args.consent, seed=args.seed)
-    with reserve_path([args.output]), Recorder(args.output, record) if args.record else nullcontext():
+    with reserve_path([args.output]), Recorder(args.output, record) if args.save_record else nullcontext():
         source, audio = VideoFile(args.video), read_audio(args.audio)
         check_audio_codec(audio, format.audio)
-        protect = None if args.protect is None else read_mask(args.protect, source)
+        protect = None if args.protect_mask is None else read_mask(args.protect_mask, source)
         select = faces.read_selection(args)
         pipeline = load_pipeline(args)
         features, _ = pipeline.encode_audio(
             audio, args.vocals, offset_ms=args.offset_ms, settings=options.audio_settings(args), progress=True
         )
         track = select(faces.search(source, args)).track
-        lips = pipeline.sample(track, features, sampler, fps=args.fps, length=args.length, progress=True)
+        lips = pipeline.sample(track, features, sampler, fps=args.output_fps, length=args.length_mode, progress=True)
         result = LipSyncResult((lips,), blend, protect)
-        if args.record:
+        if args.save_record:
             record.add_inputs(result.speakers, [digest_file(role, path) for role, path in inputs.items() if path])
         result.save(args.output, format=format, crf=args.crf, record=record, progress=True)
     for warning in source.warnings():
@@ -94,7 +106,12 @@ def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:
         sys.stderr.write(SYNTHETIC_WARNING + "\n")
         return LipSyncPipeline.untrained(device=device, dtype=dtype)
     return LipSyncPipeline.from_pretrained(
-        args.version, models_dir=args.models, device=device, dtype=dtype, unet=args.unet, vae=args.vae
+        None if args.version == AUTO else args.version,
+        models_dir=args.models,
+        device=device,
+        dtype=dtype,
+        unet=args.unet,
+        vae=args.vae,
     )
 
 

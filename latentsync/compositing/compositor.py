@@ -88,7 +88,10 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
                 f"Speaker {n}: {float(s.timeline.rate):g} fps, {s.timeline.frame_count} frames."
                 for n, s in enumerate(speakers, start=1)
             )
-            raise UsageError(f"All speakers need the same output_fps and length_mode. {' '.join(timelines)}")
+            raise UsageError(
+                f"All speakers need the same output_fps and length_mode. {' '.join(timelines)} "
+                "Set both to the same values in each Sampler."
+            )
     return longest
 
 
@@ -161,7 +164,7 @@ class ProtectMask:
 def check_protect_mask(protect: np.ndarray, source: FrameSource) -> None:
     """Raise UsageError if a mask has another size or number of frames than the video, or contains NaN or Inf."""
     if protect.ndim != 3:
-        raise UsageError(f'"protect_mask" must be masks x height x width, but has {protect.ndim} dimensions.')
+        raise UsageError('"protect_mask" is not a batch of masks. Connect one mask, or one for each frame.')
     count, height, width = protect.shape
     if (height, width) != (source.height, source.width):
         raise UsageError(

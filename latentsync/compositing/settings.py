@@ -40,7 +40,7 @@ class Blender(Protocol):
         ...
 
 
-BLENDERS: dict[str, type[Blender]] = {"mouth": MouthBlender, "box": BoxBlender}
+BLENDERS: dict[str, type[Blender]] = {"mouth": MouthBlender, "full crop": BoxBlender}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,16 @@ class MaskEdge:
 
     def __post_init__(self) -> None:
         if not -0.2 <= self.grow <= 0.2:
-            raise UsageError(f"grow must be from -20 % to 20 % of the crop's width, not {self.grow:.0%}.")
+            raise UsageError(f'"mask_expand" cannot be {100 * self.grow:g}. Choose a value from -20 to 20 percent.')
         if not 0 <= self.feather <= 0.3:
-            raise UsageError(f"feather must be from 0 % to 30 % of the crop's width, not {self.feather:.0%}.")
+            raise UsageError(f'"mask_feather" cannot be {100 * self.feather:g}. Choose a value from 0 to 30 percent.')
 
 
 @dataclass(frozen=True, slots=True)
 class BlendSettings:
     """How to paste the faces into the frames.
 
-    mode: a key of `BLENDERS`. "mouth" pastes only the mouth area, "box" pastes the whole crop like the official code.
+    mode: a key of `BLENDERS`. "mouth" pastes only the mouth area, "full crop" the whole crop like the official code.
     edge: the edge of the mouth. Only the mode "mouth" uses it.
     color_match: match the face's colors to the frame around the mask.
     """
@@ -75,4 +75,4 @@ class BlendSettings:
     color_match: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("blend", self.mode, tuple(BLENDERS))
+        check_choice("paste_mode", self.mode, tuple(BLENDERS))

@@ -28,18 +28,18 @@ SHIFT_MOMENTUM = 0.2  # weight of the previous frame's nose shift
 
 
 def affine_matrices(
-    points: np.ndarray, resolution: int, cuts: Collection[int] = (), smoothing: Smoothing = "upstream"
+    points: np.ndarray, resolution: int, cuts: Collection[int] = (), smoothing: Smoothing = "official"
 ) -> np.ndarray:
     """The maps from frame to crop of a whole track.
 
-    With "upstream" smoothing, points are rounded to whole pixels and the nose shift is an exponential moving average
+    With "official" smoothing, points are rounded to whole pixels and the nose shift is an exponential moving average
     over the frames. It restarts after every frame without the face and at every cut. (The official code carries it on.)
 
     Args:
         points: float64 (N, 3, 2), pixels: left eyebrow, right eyebrow, nose; NaN in frames without the face.
         resolution: side of the square crop in pixels.
         cuts: the first frame of every shot but the first.
-        smoothing: "upstream" filters here. "zero-lag" points are smooth already, and are taken as they are.
+        smoothing: "official" filters here. "zero-lag" points are smooth already, and are taken as they are.
 
     Returns:
         float64 (N, 2, 3): frame pixels to crop pixels of `crop_size(resolution)`; NaN in frames without the face.
@@ -48,15 +48,15 @@ def affine_matrices(
         FaceError: `points` has another shape, or the three points of a frame are one pixel.
     """
     if points.ndim != 3 or points.shape[1:] != (3, 2):
-        raise FaceError(f"Internal error: alignment points must be (frames, 3, 2), not {points.shape}.")
+        raise FaceError("Internal error: the points of the face have the wrong size. Please report this.")
     present = has_points(points)
     frames = np.flatnonzero(present)
-    filtered = smoothing == "upstream"
+    filtered = smoothing == "official"
     targets = np.rint(points[present]) if filtered else points[present]
     collapsed = frames[(targets == targets[:, :1]).all(axis=(1, 2))]
     if len(collapsed):
         raise FaceError(
-            f"frame {collapsed[0]}: the face is too small to align, its eyebrows and nose are on one pixel. "
+            f"Frame {collapsed[0]} shows a face that is too small to align. Its eyebrows and nose are on one pixel. "
             "Use a larger video, or select another face."
         )
     matrices = np.full((len(points), 2, 3), np.nan)
@@ -75,7 +75,7 @@ def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
     try:
         return affine_matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
     except FaceError as error:
-        raise FaceError(f"{track.source.name}, {error}") from error
+        raise FaceError(f"{track.source.name}: {error}") from error
 
 
 def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
     from .identities import Identities, Identity
 
-Smoothing = Literal["zero-lag", "upstream"]
+Smoothing = Literal["zero-lag", "official"]
 
 SMOOTHING_WINDOW_FRAMES = 9
 SMOOTHING_DEGREE = 2
@@ -28,26 +28,26 @@ class FaceTrack:
     source: the frames that show the face.
     points: float64 (frames, 3, 2), pixels: left eyebrow, right eyebrow and nose; NaN in frames without the face.
     cuts: the first frame of every shot but the first.
-    smoothing: "zero-lag" if the points are smooth already, "upstream" if `alignment` applies LatentSync's filter.
+    smoothing: "zero-lag" if the points are smooth already, "official" if `alignment` applies LatentSync's filter.
     params: the settings that gave this track, for the run record.
     """
 
     source: FrameSource
     points: np.ndarray
     cuts: tuple[int, ...] = ()
-    smoothing: Smoothing = "upstream"
+    smoothing: Smoothing = "official"
     params: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
         if self.points.shape != (self.source.frame_count, 3, 2):
             raise FaceError(
-                f"Internal error: {self.source.name} has {self.source.frame_count} frames, but its face track has "
-                f"points of shape {self.points.shape}. Please report this."
+                f"Internal error: the points of the face do not fit the {self.source.frame_count} frames of "
+                f"{self.source.name}. Please report this."
             )
         if not self.present.any():
             raise FaceError(
-                f"{self.source.name}: no face found in any of its {self.source.frame_count} frames. "
+                f"{self.source.name} has {self.source.frame_count} frames, and no face was found in any of them. "
                 "Use a video with a face that looks towards the camera, or provide face landmarks."
             )
 
@@ -71,7 +71,7 @@ class TrackSettings:
 
     max_gap_frames: longest gap, in frames, to fill by interpolation. Longer gaps stay without the face.
     max_yaw_degrees: above 0, at most 90. A head that is turned further counts as a frame without the face.
-    smoothing: "zero-lag" (Savitzky-Golay), or "upstream" for LatentSync's causal filter.
+    smoothing: "zero-lag" (Savitzky-Golay), or "official" for LatentSync's causal filter.
     """
 
     max_gap_frames: int = 8
@@ -80,9 +80,9 @@ class TrackSettings:
 
     def __post_init__(self) -> None:
         if self.max_gap_frames < 0:
-            raise UsageError(f"max_gap must be at least 0 frames, not {self.max_gap_frames}.")
+            raise UsageError(f'"max_gap" cannot be {self.max_gap_frames}. Choose 0 frames or more.')
         if not 0 < self.max_yaw_degrees <= 90:
-            raise UsageError(f"max_yaw must be above 0 and at most 90 degrees, not {self.max_yaw_degrees}.")
+            raise UsageError(f'"max_yaw" cannot be {self.max_yaw_degrees}. Choose more than 0 degrees, up to 90.')
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
 
 
@@ -97,8 +97,8 @@ def build_face_track(identities: Identities, identity: Identity, settings: Track
     frontal = within_yaw_limit(identity, settings)
     if not frontal.any():
         raise FaceError(
-            f"{source.name}: the head is turned by more than {settings.max_yaw_degrees:g} degrees in all "
-            f"{len(frontal)} frames with this face. Raise max_yaw, or select another face."
+            f"{source.name} shows the selected face in {len(frontal)} frames, but its head is turned by more than "
+            f"{settings.max_yaw_degrees:g} degrees in all of them. Raise max_yaw, or select another face."
         )
     points = np.full((source.frame_count, 3, 2), np.nan)
     points[identity.frames[frontal]] = identity.points[frontal]

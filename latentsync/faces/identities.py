@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -32,7 +33,7 @@ SELECT_BY: tuple[SelectBy, ...] = get_args(SelectBy)
 class Identity:
     """One person of a clip.
 
-    number: from 1, in order of first appearance.
+    number: from 1, its place in `Identities.members`.
     frames: int64 (n,), increasing: the source frames that show the face.
     points: float64 (n, 3, 2), pixels: left eyebrow, right eyebrow and nose in each of them.
     boxes: float64 (n, 4), pixels: x0, y0, x1, y1.
@@ -70,7 +71,7 @@ class Identities:
     """All identities of a clip. There may be none.
 
     source: the frames that were searched.
-    members: by number.
+    members: by number, in order of first appearance or as `sort_identities` orders them.
     cuts: the first frame of every shot but the first.
     params: how they were detected, for the run record.
     """
@@ -168,59 +169,62 @@ def _limit_appearances(appearances: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def select(
-    identities: Identities, by: SelectBy = "largest", index: int = 0, reference: np.ndarray | None = None
+    identities: Identities, by: SelectBy = "largest", index: int = 1, reference: np.ndarray | None = None
 ) -> Identity:
     """Select the target identity, once per clip.
 
     Args:
-        by: sort order of the identities, see `sort_identities`.
-        index: 0 selects the first identity of that order, 1 the second.
-        reference: appearance of a face, see `reference_appearance`. Sorts by similarity to it instead of `by`.
+        by, reference: the order of the identities, see `sort_identities`.
+        index: number of the identity in that order, from 1.
 
     Raises:
         FaceError: there are fewer identities, or none.
-        UsageError: unknown order, or a negative index.
+        UsageError: unknown order, or an index below 1.
     """
     source, count = identities.source, len(identities.members)
-    if by not in SELECT_BY or index < 0:
-        raise UsageError(f"a face is selected by one of {', '.join(SELECT_BY)} and an index from 0, not {by}, {index}.")
+    if by not in SELECT_BY or index < 1:
+        raise UsageError(f'"face" cannot be {by} {index}. Choose one of {", ".join(SELECT_BY)}, and an index from 1.')
     if count == 0:
         raise FaceError(
-            f"{source.name}: no face found in any of its {source.frame_count} frames. Use a video with a face of at "
-            "least 40 pixels that looks towards the camera, lower min_confidence, or provide face landmarks."
+            f"{source.name} has {source.frame_count} frames, and no face was found in any of them. Use a video with a "
+            "face of at least 40 pixels that looks towards the camera, lower min_confidence, or provide face landmarks."
         )
-    if index >= count:
+    if index > count:
         raise FaceError(
-            f"{source.name}: face_index {index} does not exist. The video has {count} "
-            f"{'face' if count == 1 else 'faces'}, counted from 0. "
-            'The preview of Face Prep and the command "faces" show them. Choose a lower face_index.'
+            f'"face_index" {index} does not exist in {source.name}. The video has {count} people, numbered from 1. '
+            'Choose a lower face_index. The preview of Face Prep and the command "faces" show all people.'
         )
-    if reference is None:
-        return sort_identities(identities, by)[index]
+    return sort_identities(identities, by, reference).members[index - 1]
 
-    def distance(identity: Identity) -> float:
+
+def sort_identities(
+    identities: Identities, by: SelectBy = "largest", reference: np.ndarray | None = None
+) -> Identities:
+    """Sort the identities of a clip, and number them from 1 in that order.
+
+    "largest" sums the area over all frames, so that a person who passes close to the camera does not come first.
+    Positions are means over the clip.
+
+    Args:
+        reference: appearance of a face, see `reference_appearance`. Sorts by similarity to it instead of `by`.
+    """
+    center = np.array([identities.source.width, identities.source.height]) / 2
+
+    def distance(identity: Identity, reference: np.ndarray) -> float:
         # At the brightness of the identity: two images of one person differ in light.
         brightness = float(identity.appearances.mean()) / max(float(reference.mean()), 1.0)
         return set_distance(identity.appearances, reference[None] * brightness)
 
-    return sorted(identities.members, key=distance)[index]
-
-
-def sort_identities(identities: Identities, by: SelectBy) -> list[Identity]:
-    """Sort the identities of a clip.
-
-    "largest" sums the area over all frames, so that a person who passes close to the camera does not come first.
-    Positions are means over the clip.
-    """
-    center = np.array([identities.source.width, identities.source.height]) / 2
-    keys = {
+    keys: dict[str, Callable[[Identity], float]] = {
         "largest": lambda identity: -float((identity.sides_px**2).sum()),
         "leftmost": lambda identity: float(identity.center_px[0]),
         "rightmost": lambda identity: -float(identity.center_px[0]),
         "most central": lambda identity: float(np.linalg.norm(identity.center_px - center)),
         "most frames": lambda identity: -len(identity.frames),
     }
-    return sorted(identities.members, key=keys[by])
+    key = keys[by] if reference is None else partial(distance, reference=reference)
+    members = enumerate(sorted(identities.members, key=key), start=1)
+    return replace(identities, members=tuple(replace(identity, number=number) for number, identity in members))
 
 
 def reference_appearance(image: np.ndarray, detector: FaceDetector) -> np.ndarray:
@@ -232,7 +236,7 @@ def reference_appearance(image: np.ndarray, detector: FaceDetector) -> np.ndarra
     faces = detect_in_image(detector, image)
     if not faces:
         raise FaceError(
-            f"reference_face: no face found in the image of {image.shape[1]} x {image.shape[0]} pixels. "
+            f'"reference_face" is an image of {image.shape[1]} x {image.shape[0]} pixels, and no face was found in it. '
             "Use an image of the person that looks towards the camera."
         )
     return appearance(image, faces[0].points)

@@ -19,8 +19,12 @@ MAX_RANGES = 8  # of frames, in one line of text
 
 
 class Selection(NamedTuple):
-    """The selected identity, its track, and the settings of the track."""
+    """The selected identity, its track, and the settings of the track.
 
+    identities: everybody, numbered in the order that the selection used.
+    """
+
+    identities: Identities
     identity: Identity
     track: FaceTrack
     settings: TrackSettings
@@ -31,7 +35,7 @@ def report_text(identities: Identities, selection: Selection | None = None) -> s
     source, members = identities.source, identities.members
     lines = [f"{source.name}: {source.frame_count} frames, {len(identities.cuts) + 1} shot(s), {len(members)} face(s)"]
     for identity in members:
-        mark = " (chosen)" if selection is not None and identity is selection.identity else ""
+        mark = " (chosen)" if selection is not None and identity.number == selection.identity.number else ""
         x, y = identity.center_px
         lines.append(
             f"  {identity.number}{mark}: {len(identity.frames)} of {source.frame_count} frames "
@@ -100,7 +104,7 @@ def contact_sheet(crops: list[np.ndarray]) -> bytes:
 
 def _gaps(selection: Selection) -> dict[str, list[list[int]]]:
     """Ranges of frames without the face, or with the head turned too far: filled gaps, and frames left unchanged."""
-    identity, track, settings = selection
+    _, identity, track, settings = selection
     detected = np.zeros(track.source.frame_count, bool)
     detected[identity.frames[within_yaw_limit(identity, settings)]] = True
     return {"filled": _ranges(track.present & ~detected), "unchanged": _ranges(~track.present)}

@@ -37,7 +37,7 @@ def crop_bounds(matrix: np.ndarray, crop_size: tuple[int, int], frame_size: tupl
     width, height = crop_size
     corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
     if not np.isfinite(matrix).all() or np.linalg.det(matrix[:, :2]) == 0:
-        raise FaceError(f"Internal error: no face can be cropped with matrix {matrix.tolist()}. Please report this.")
+        raise FaceError("Internal error: the alignment of a face is not invertible. Please report this.")
     in_frame = transform_points(corners, invert_affine(matrix))
     limit = np.array(frame_size[::-1])
     first = np.clip(np.floor(in_frame.min(axis=0)) - MARGIN_PX, 0, limit).astype(int)

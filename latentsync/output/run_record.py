@@ -52,6 +52,25 @@ LIBRARIES = ("torch", "av", "cv2", "diffusers", "mediapipe", "whisper")
 Outcome = Literal["unfinished", "done", "failed", "cancelled"]
 
 
+NODE_NAMES: Mapping[str, tuple[str, float]] = {
+    "max_gap_frames": ("max_gap", 1),
+    "max_yaw_degrees": ("max_yaw", 1),
+    "hangover_s": ("hold_ms", 1000),
+    "num_inference_steps": ("steps", 1),
+    "guidance_scale": ("cfg", 1),
+    "guidance_start": ("cfg_start_percent", 1),
+    "guidance_end": ("cfg_end_percent", 1),
+    "scheduler": ("sampler_name", 1),
+    "cache_interval": ("deepcache_interval", 1),
+    "length": ("length_mode", 1),
+    "fps": ("output_fps", 1),
+    "mode": ("paste_mode", 1),
+    "feather": ("mask_feather", 100),
+    "grow": ("mask_expand", 100),
+}
+"""Setting of the library -> input of the nodes and flag of the command line, and its unit in theirs."""
+
+
 UNFINISHED = "it is still at work, or was ended from outside before it could say more"
 
 
@@ -93,7 +112,7 @@ class FrameCounts:
 class RunRecord:
     """What is known of a run so far; it is completed while the run goes on and written when it ends.
 
-    settings: by name, whatever JSON can hold.
+    settings: by the names, and in the units, of the nodes' inputs.
     seconds: by stage.
     notes: retries, warnings on the source, and the like.
     """
@@ -112,13 +131,18 @@ class RunRecord:
     notes: list[str] = field(default_factory=list[str])
 
     def describe(self, speakers: Sequence[LipTrack], settings: BlendSettings) -> None:
-        """Add what the lips of one or more speakers say of the run, and how they are laid in."""
-        self.settings |= asdict(settings)
+        """Add the settings of one or more speakers, and of the compositor."""
+        self.settings |= with_node_names(asdict(settings) | asdict(settings.edge))
+        del self.settings["edge"]
         self.frames = _counted(speakers)
         origins = _origins(speakers)
         for number, origin in enumerate(origins, start=1):
             name = "lips" if len(origins) == 1 else f"lips {number}"
-            self.settings[name] = {"model_version": origin.version, "seed": origin.seed, **origin.params}
+            self.settings[name] = {
+                "model_version": origin.version,
+                "seed": origin.seed,
+                **with_node_names(origin.params),
+            }
             self.seconds[name] = origin.seconds
         if origins:
             self.model_version = ", ".join(dict.fromkeys(origin.version for origin in origins))
@@ -141,6 +165,18 @@ class RunRecord:
             **asdict(self),
             "software": software(),
         }
+
+
+def with_node_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the library as the nodes and the command line call them, at every depth."""
+    renamed: dict[str, Any] = {}
+    for field_name, value in settings.items():
+        name, factor = NODE_NAMES.get(field_name, (field_name, 1))
+        if isinstance(value, Mapping):
+            renamed[name] = with_node_names(value)
+        else:
+            renamed[name] = value if factor == 1 else round(factor * value, 3)
+    return renamed
 
 
 class Recorder:
@@ -206,7 +242,7 @@ def _reading(path: Path) -> Generator[None, None, None]:
         yield
     except OSError as cause:
         raise MediaError(
-            f"{path}: cannot be read for the record ({cause.strerror}); check that it is still there"
+            f"{path} cannot be read for the run record ({cause.strerror}). Check that it still exists."
         ) from cause
 
 
@@ -255,7 +291,7 @@ def describe_source(source: FrameSource) -> FileDigest | TensorInfo:
         return (
             digest_file("video", content) if isinstance(content, Path) else digest_bytes("video", source.name, content)
         )
-    raise MediaError(f"{source.name}: no record can be made of such a source; leave the record off")
+    raise MediaError(f"{source.name} cannot be described in a run record. Turn save_record off.")
 
 
 def describe_weights(path: Path) -> FileDigest:

@@ -78,7 +78,7 @@ class VideoWriter:
         if rate <= 0 or height <= 0 or width <= 0 or not 0 <= crf <= 51:
             raise UsageError(
                 f"A video of {width} x {height} at {rate} fps with crf {crf} cannot be written. "
-                "Width, height and fps must be positive, and crf must be from 0 to 51."
+                "Use a positive width, height and fps, and a crf from 0 to 51."
             )
         if waveform is not None:
             check_audio_codec(waveform, format.audio)
@@ -114,8 +114,7 @@ class VideoWriter:
                 self._open_streams(frame)
             if frame.shape != self._frame_shape:
                 raise MediaError(
-                    f"Internal error: {self.path.name} needs frames of {self._frame_shape}, not {frame.shape}. "
-                    "Please report it."
+                    f"Internal error: {self.path.name} received frames of different sizes. Please report this."
                 )
             video_frame = to_video_frame(frame, self._pix_fmt, self._color)
             video_frame.pts = self.frame_count
@@ -165,7 +164,9 @@ class VideoWriter:
             return
         with self._cleaning_up():
             if self.frame_count == 0:
-                raise MediaError(f"{self.path.name} received no frame, so no video was written.")
+                raise MediaError(
+                    f"{self.path.name} was not written, because there are no frames. Use a longer video or recording."
+                )
             for packet in self._video.encode(None):
                 if self.frame_count <= MAX_FRAMES_IN_ORDER:
                     packet.dts = packet.pts

@@ -63,10 +63,10 @@ def sample_windows(
 
     Args:
         resolution: side of the square face crops in pixels.
-        device: of the UNet; sampling runs there. None: torch's default device.
-        dtype: of the UNet; the latents stay float32.
-        batch_limit: largest batch of the UNet, where a window with guidance counts as 2; by default one window.
-        store: of the same face track, resolution and VAE; frames that it holds are neither read nor encoded.
+        device: of the UNet. Sampling runs there. None: torch's default device.
+        dtype: of the UNet. The latents stay float32.
+        batch_limit: largest batch of the UNet, where a window with guidance counts as 2. The default is one window.
+        store: of the same face track, resolution and VAE. Frames that it holds are neither read nor encoded again.
 
     Yields:
         every step of every window, see `num_sampling_steps`. Windows are independent of one another.
@@ -139,8 +139,8 @@ def build_lip_track(
 
     Args:
         steps: from `sample_windows`.
-        waveform: the new audio; it is trimmed or padded with silence to the length of the timeline.
-        folder: for the latents of a long clip; None is the system's temporary folder.
+        waveform: the new audio. It is trimmed or padded with silence to the length of the timeline.
+        folder: for the latents of a long clip. None is the system's temporary folder.
 
     Raises:
         FaceError: no frame was sampled.
@@ -160,8 +160,8 @@ def build_lip_track(
         latents = buffer.tensor()
     if not len(latents):
         raise FaceError(
-            f"{face_track.source.name}: the selected face is in none of the {timeline.frame_count} output frames that "
-            "have speech. Trim the video to the part with the face, or use longer audio."
+            f"{face_track.source.name} does not show the selected face in any of the {timeline.frame_count} output "
+            "frames that have speech. Trim the video to the part with the face, or use longer audio."
         )
     waveform = waveform.fit_to(timeline.frame_count, timeline.rate)
     return LipTrack(face_track, timeline, latents, latent_index, waveform, vae)

@@ -32,7 +32,7 @@ class Scheduler(Protocol):
         ...
 
     def step(self, latents: Tensor, noise_pred: Tensor, step: int) -> Tensor:
-        """The latents after a step, given the noise that the UNet predicts. Their dtype stays."""
+        """The latents after a step with the noise that the UNet predicted. Their dtype stays."""
         ...
 
 
@@ -56,7 +56,7 @@ class DDIM:
 
 
 def ddim_schedule(num_inference_steps: int) -> list[tuple[int, float, float]]:
-    """Of each step: the timestep, its cumulative alpha, and that of the next step.
+    """For each step, the timestep, its cumulative alpha, and that of the next step.
 
     "Leading" spacing with an offset of 1. The last step ends at the first alpha of training, not at 1.
     """
@@ -87,7 +87,7 @@ class DiffusersScheduler:
 
             scheduler_class = getattr(diffusers, name)
         except ImportError as error:
-            raise cannot_import("diffusers", "diffusers>=0.32", error, "choose the scheduler ddim") from error
+            raise cannot_import("diffusers", "diffusers>=0.32", error, "choose the sampler ddim") from error
         self._scheduler: Any = scheduler_class(
             num_train_timesteps=TRAIN_STEPS,
             beta_start=BETAS[0],
@@ -114,7 +114,7 @@ class DiffusersScheduler:
 
 SCHEDULERS: Mapping[str, Callable[[int], Scheduler]] = {
     "ddim": DDIM,
-    "dpm++ 2m": partial(  # arXiv 2211.01095
+    "dpmpp_2m": partial(  # arXiv 2211.01095
         DiffusersScheduler,
         "DPMSolverMultistepScheduler",
         algorithm_type="dpmsolver++",
@@ -123,7 +123,7 @@ SCHEDULERS: Mapping[str, Callable[[int], Scheduler]] = {
     "euler": partial(  # arXiv 2206.00364
         DiffusersScheduler, "EulerDiscreteScheduler"
     ),
-    "unipc": partial(  # arXiv 2302.04867
+    "uni_pc": partial(  # arXiv 2302.04867
         DiffusersScheduler, "UniPCMultistepScheduler", solver_order=2
     ),
 }

@@ -17,9 +17,9 @@ class SamplerSettings:
 
     seed: of the noise, 0 to 2^64 - 1. One noise frame is used for all frames.
     num_inference_steps: denoising steps, 1 to 1000.
-    guidance_scale: strength of classifier-free guidance, 1 to 10; 1 turns it off and halves the time.
-    cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10; 1 turns it off.
-    scheduler: a key of `SCHEDULERS`. ddim is the official one; dpm++ 2m and unipc need fewer steps.
+    guidance_scale: strength of classifier-free guidance, 1 to 10. A value of 1 turns it off and halves the time.
+    cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10. A value of 1 turns it off.
+    scheduler: a key of `SCHEDULERS`. ddim is the official one. dpmpp_2m and uni_pc need fewer steps.
     overlap: frames that neighboring windows share and cross-fade, 0 to 12.
     guidance_start, guidance_end: range of the steps with guidance, as fractions from 0 to 1. Other steps take half
         the time.
@@ -36,25 +36,31 @@ class SamplerSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
-            raise UsageError(f"a seed must be from 0 to {2**64 - 1}, not {self.seed}")
+            raise UsageError(f'"seed" cannot be {self.seed}. Choose a number from 0 to {2**64 - 1}.')
         if not 1 <= self.num_inference_steps <= 1000:
-            raise UsageError(f"steps must be from 1 to 1000, not {self.num_inference_steps}")
+            raise UsageError(f'"steps" cannot be {self.num_inference_steps}. Choose a number from 1 to 1000.')
         if not 1.0 <= self.guidance_scale <= 10.0:
-            raise UsageError(f"guidance must be from 1 to 10 (useful: 1 to 3), not {self.guidance_scale}")
+            raise UsageError(
+                f'"cfg" cannot be {self.guidance_scale}. Choose a value from 1 to 10. Values up to 3 are useful.'
+            )
         if not 1 <= self.cache_interval <= 10:
-            raise UsageError(f"step_cache must be from 1 (off) to 10, not {self.cache_interval}")
-        check_choice("scheduler", self.scheduler, tuple(SCHEDULERS))
+            raise UsageError(
+                f'"deepcache_interval" cannot be {self.cache_interval}. Choose a number from 1 (off) to 10.'
+            )
+        check_choice("sampler_name", self.scheduler, tuple(SCHEDULERS))
         if not 0 <= self.overlap <= MAX_OVERLAP:
-            raise UsageError(f"overlap must be from 0 (off) to {MAX_OVERLAP} frames, not {self.overlap}")
+            raise UsageError(
+                f'"overlap" cannot be {self.overlap} frames. Choose a number from 0 (off) to {MAX_OVERLAP}.'
+            )
         if not 0.0 <= self.guidance_start < self.guidance_end <= 1.0:
             raise UsageError(
-                "guidance_start must be less than guidance_end, both from 0 to 1, "
-                f"not {self.guidance_start} and {self.guidance_end}"
+                f'"cfg_start_percent" cannot be {self.guidance_start} with "cfg_end_percent" {self.guidance_end}. '
+                "Choose two values from 0 to 1, the smaller one for the start."
             )
         if self.guidance_scale > 1 and not self.cfg_steps:
             raise UsageError(
-                f"none of the {self.num_inference_steps} steps is between guidance_start {self.guidance_start} and "
-                f"guidance_end {self.guidance_end}. Widen the range, use more steps, or set guidance to 1."
+                f'None of the {self.num_inference_steps} steps is between "cfg_start_percent" {self.guidance_start} '
+                f'and "cfg_end_percent" {self.guidance_end}. Widen the range, use more steps, or set "cfg" to 1.'
             )
 
     @property

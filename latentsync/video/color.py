@@ -28,7 +28,7 @@ class ColorSpace:
     def __post_init__(self) -> None:
         if self.matrix not in MATRICES:
             raise UsageError(
-                f"Videos can be written with the H.273 color matrices {sorted(MATRICES)}, not {self.matrix}."
+                f"The color matrix {self.matrix} cannot be written. Use one of {', '.join(map(str, sorted(MATRICES)))}."
             )
 
     @classmethod

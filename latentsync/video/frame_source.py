@@ -75,11 +75,11 @@ class ImageBatch:
     def __init__(self, images: torch.Tensor, rate: Fraction) -> None:
         if images.ndim != 4 or images.shape[3] not in (3, 4) or 0 in images.shape or not images.is_floating_point():
             raise MediaError(
-                "Images must be floating point with the shape (frames, height, width, 3 or 4) and no dimension of 0, "
-                f"not {images.dtype} {tuple(images.shape)}."
+                "The images are not a batch of RGB or RGBA images in floating point. "
+                "Use (frames, height, width, 3 or 4) with at least one frame."
             )
         if rate <= 0:
-            raise UsageError(f"A frame rate must be positive, not {rate}.")
+            raise UsageError(f"A frame rate cannot be {rate}. Use a positive number.")
         self.images = images
         self.rate = rate
         self.frame_count, self.height, self.width = images.shape[:3]
@@ -128,7 +128,7 @@ class ImageBatch:
 def check_index(i: int, source: FrameSource) -> int:
     """Return the index, or raise UsageError if the source has no such frame."""
     if not 0 <= i < source.frame_count:
-        raise UsageError(f"{source.name} has no frame {i}. It has {source.frame_count} frames.")
+        raise UsageError(f"{source.name} has no frame {i}. Use a frame from 0 to {source.frame_count - 1}.")
     return i
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .frame_source import FrameSource
 
 FpsMode = Literal["auto", "25", "source"]
-LengthMode = Literal["ping-pong", "loop", "hold", "video", "shortest"]
+LengthMode = Literal["audio (ping-pong)", "audio (loop)", "audio (hold last frame)", "video", "shortest"]
 
 MODEL_RATE = Fraction(25)  # frames per second of the training videos
 AUTO_RATES = (23, 31)  # frames per second that "auto" keeps: the model still works well there
@@ -37,9 +37,9 @@ class Timeline:
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
-            raise UsageError(f"A frame rate must be positive, not {self.rate}.")
+            raise UsageError(f"A frame rate cannot be {self.rate}. Use a positive number.")
         if not self.source_index:
-            raise UsageError("The output would have no frame.")
+            raise UsageError("The output would have no frames. Use a longer video or recording.")
 
     @property
     def frame_count(self) -> int:
@@ -71,27 +71,27 @@ def output_rate(source_rate: Fraction, mode: FpsMode = "auto") -> Fraction:
     Raises:
         UsageError: the mode does not exist.
     """
-    check_choice("fps", mode, get_args(FpsMode))
+    check_choice("output_fps", mode, get_args(FpsMode))
     slowest, fastest = AUTO_RATES
     keeps = mode == "source" or (mode == "auto" and slowest <= source_rate <= fastest)
     return source_rate if keeps else MODEL_RATE
 
 
 def build_timeline(
-    source: FrameSource, audio_seconds: Fraction, rate: Fraction = MODEL_RATE, length: LengthMode = "ping-pong"
+    source: FrameSource, audio_seconds: Fraction, rate: Fraction = MODEL_RATE, length: LengthMode = "audio (ping-pong)"
 ) -> Timeline:
     """Lay the frames of a source along a recording.
 
     Args:
         rate: output frames per second, see `output_rate`.
-        length: "ping-pong", "loop" and "hold" last as long as the audio. A longer source is cut. A shorter one plays
-            forwards and backwards (like the official code), repeats, or stays on its last frame. "video" lasts as long
-            as the source. "shortest" ends with the shorter of the two.
+        length: the "audio" modes last as long as the audio. They cut a longer source. A shorter source plays forwards
+            and backwards (like the official code), repeats, or stays on its last frame. "video" lasts as long as the
+            source. "shortest" ends with the shorter of the two.
 
     Raises:
         UsageError: the length mode does not exist.
     """
-    check_choice("length", length, get_args(LengthMode))
+    check_choice("length_mode", length, get_args(LengthMode))
     video_frames, audio_frames = num_frames(source.duration_seconds, rate), num_frames(audio_seconds, rate)
     count = {"video": video_frames, "shortest": min(video_frames, audio_frames)}.get(length, audio_frames)
     position = POSITIONS.get(length, hold)
@@ -115,5 +115,9 @@ def hold(position: int, length: int) -> int:
     return min(position, length - 1)
 
 
-POSITIONS: dict[LengthMode, Callable[[int, int], int]] = {"ping-pong": ping_pong, "loop": loop, "hold": hold}
+POSITIONS: dict[LengthMode, Callable[[int, int], int]] = {
+    "audio (ping-pong)": ping_pong,
+    "audio (loop)": loop,
+    "audio (hold last frame)": hold,
+}
 """How a source continues that is shorter than the audio."""

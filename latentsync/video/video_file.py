@@ -137,7 +137,8 @@ def _trim_range(index: FrameIndex, start: Fraction, duration: Fraction | None, n
     if not part:
         seconds = float(index.seconds_between(0, len(index.pts)))
         raise UsageError(
-            f"{name} has no frame in the part that starts at {float(start):g} s. The video is {seconds:g} s long."
+            f"{name} has no frame in the part that starts at {float(start):g} s. "
+            f"Choose a start before the end of the video at {seconds:g} s."
         )
     return part
 

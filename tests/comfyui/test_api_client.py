@@ -52,7 +52,7 @@ def test_client_uploads_runs_and_downloads(comfyui: ComfyUI, sample: Sample, gra
     assert VideoFile(out).frame_count == OUTPUT_FRAMES
     assert f"LatentSyncSampler: {WINDOWS} of {WINDOWS}" in done.stderr
     sampler = inputs_of(comfyui, "LatentSyncSampler")
-    assert (sampler["seed"], sampler["guidance"], sampler["length"]) == (7, 2.0, "audio, loop")
+    assert (sampler["seed"], sampler["cfg"], sampler["length_mode"]) == (7, 2.0, "audio (loop)")
     assert json.loads(done.stdout)["request"]["seed"] == 7
     assert not list(tmp_path.glob("*.part"))
 
@@ -87,12 +87,12 @@ def test_client_reports_errors_in_one_sentence(comfyui: ComfyUI, sample: Sample,
     assert "no.mp4: there is no such file" in said["no video"].stderr
     assert "no other fields than video, audio, guidance_scale, seed, loop_mode" in said["unknown field"].stderr
     assert "the graph has 2 nodes LoadAudio" in said["two voices"].stderr
-    assert "guidance" in said["no guidance"].stderr
+    assert "cfg" in said["no guidance"].stderr
     assert "127.0.0.1:9" in said["nobody there"].stderr
 
 
 def test_client_ctrl_c_cancels_the_prompt(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
-    long = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=100, step_cache="off")
+    long = graphs.changed(graphs.load("lipsync_video"), "LatentSyncSampler", steps=100, deepcache_interval=1)
     graph = tmp_path / "graph.json"
     graph.write_text(json.dumps(graphs.with_landmarks(long, sample.landmarks.name)), encoding="utf-8")
     command = [sys.executable, "-P", CLIENT, "--server", comfyui.url, sample.video, sample.audio]

@@ -25,7 +25,7 @@ def test_audio_embed_vocals_gate_the_lips(comfyui: ComfyUI, graph: graphs.Graph)
     graphs.write_speech(comfyui.input / "vocals.wav", (0.6, True), (1.6, False), (0.8, True))
     graph = graphs.changed(graph, "LoadAudio", audio="speech.wav")
     graph["vocals"] = {"class_type": "LoadAudio", "inputs": {"audio": "vocals.wav"}}
-    graph = graphs.changed(graph, "LatentSyncAudioEmbed", vocals=["vocals", 0], silence="keep source")
+    graph = graphs.changed(graph, "LatentSyncAudioEmbed", vocals=["vocals", 0], silence="keep original")
     prompt_id = comfyui.queue(graph)
     entry = comfyui.wait(prompt_id)
     (drawn,) = entry["outputs"][graphs.node(graph, "LatentSyncAudioEmbed")]["images"]
@@ -43,7 +43,7 @@ def test_audio_embed_pause_keeps_original_frames(comfyui: ComfyUI, sample: Sampl
     graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
     graph = graphs.changed(graph, "LoadAudio", audio=recording.name)
-    graph = graphs.changed(graph, "LatentSyncAudioEmbed", silence="keep source")
+    graph = graphs.changed(graph, "LatentSyncAudioEmbed", silence="keep original")
     images, parts = graphs.node(graph, "LatentSyncToImages"), graphs.node(graph, "GetVideoComponents")
     graph["gray"] = {"class_type": "MaskToImage", "inputs": {"mask": [images, 1]}}
     graphs.save(graph, "pause", {"made": [images, 0], "mask": ["gray", 0]}, first=0, length=50)

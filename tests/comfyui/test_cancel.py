@@ -29,7 +29,7 @@ def repeat(recording: Path, longer: Path, times: int) -> None:
     ("class_type", "busy"),
     [
         ("LatentSyncAudioEmbed", {"LoadAudio": {"audio": LONG_SPEECH}}),
-        ("LatentSyncSampler", {"LatentSyncSampler": {"steps": 100, "step_cache": "off"}}),
+        ("LatentSyncSampler", {"LatentSyncSampler": {"steps": 100, "deepcache_interval": 1}}),
         (
             "LatentSyncVideoCombine",
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentsync.output.video_writer import VideoWriter
-from scripts.comfyui import ComfyUI, ExecutionFailedError
+from scripts.comfyui import ComfyUI, ExecutionFailedError, InvalidPromptError
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.comfyui_server import OUTPUT_FRAMES
 from tests.support.model_files import put_aside
 
 UNET = Path("latentsync/1.5/latentsync_unet.safetensors")
+OLD_GRAPH = Path(__file__).with_name("graph_before_renames.json")
 
 
 @pytest.fixture
@@ -97,10 +99,10 @@ def test_errors_name_video_without_face(comfyui: ComfyUI, graph: graphs.Graph, s
         for _ in range(5):
             writer.write(np.full((64, 64, 3), 127, np.uint8))
     graph = graphs.changed(graph, "LoadVideo", file="gray.mp4")
-    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["landmarks"]
+    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["face_landmarks"]
     error = fails(comfyui, graph)
     assert error.node_type == "LatentSyncFacePrep"
-    assert "gray.mp4: no face found in any of its 5 frames" in error.exception_message
+    assert "gray.mp4 has 5 frames, and no face was found in any of them" in error.exception_message
 
 
 def test_errors_name_file_that_is_no_video(comfyui: ComfyUI, graph: graphs.Graph) -> None:
@@ -119,7 +121,7 @@ def test_errors_refuse_silent_recording(comfyui: ComfyUI, graph: graphs.Graph) -
 def test_errors_name_missing_face_landmarker(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     model = comfyui.models / "latentsync" / "face_landmarker.task"
     graph = graphs.changed(graph, "LatentSyncFacePrep", min_confidence=0.43)  # no search of another test is at hand
-    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["landmarks"]
+    del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["face_landmarks"]
     if model.exists():
         with put_aside(model):
             error = fails(comfyui, graph)
@@ -133,3 +135,23 @@ def test_errors_do_not_stop_the_next_prompt(comfyui: ComfyUI, graph: graphs.Grap
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
     assert graphs.probe(path).frames == OUTPUT_FRAMES
     shutil.rmtree(path.parent)
+
+
+def test_errors_old_graph_says_what_was_renamed(comfyui: ComfyUI, sample: Sample) -> None:
+    """A graph in API format from before the inputs got their present names."""
+    graph = json.loads(OLD_GRAPH.read_text(encoding="utf-8"))
+    for node, values in (("LoadVideo", {"file": sample.video.name}), ("LoadAudio", {"audio": sample.audio.name})):
+        graph = graphs.changed(graph, node, **values)
+    with pytest.raises(InvalidPromptError) as caught:
+        comfyui.queue(graph)
+    (node_error,) = caught.value.node_errors.values()
+    details = [error["details"] for error in node_error["errors"]]
+    assert {"lips_1", "paste_mode", "mask_feather", "mask_expand"} <= set(details), "missing inputs, by their new names"
+    (renamed,) = [text for text in details if "older version" in text]
+    assert '"blend" is now "paste_mode", "guidance" is "cfg"' in renamed
+    assert "Delete the LatentSync nodes and add them again" in renamed
+
+
+def test_errors_paste_mode_that_does_not_exist_is_named(comfyui: ComfyUI, graph: graphs.Graph) -> None:
+    with pytest.raises(InvalidPromptError, match='"paste_mode" must be mouth or full crop'):
+        comfyui.queue(graphs.changed(graph, "LatentSyncVideoCombine", paste_mode="box"))

@@ -41,7 +41,7 @@ def test_load_model_takes_converted_file_for_official_name(comfyui: ComfyUI, sam
     ("inputs", "sentence"),
     [
         ({"unet": "1.6/latentsync_unet.pt"}, "huggingface.co/ByteDance/LatentSync-1.6"),
-        ({"unet": "1.6/latentsync_unet.pt", "version": "1.5"}, "is of version 1.6, not 1.5"),
+        ({"unet": "1.6/latentsync_unet.pt", "version": "1.5"}, 'is version 1.6, but "version" is 1.5'),
         ({"unet": "1.5/latentsync_unet.safetensors", "version": "1.6"}, "holds the weights of 1.5, not of 1.6"),
     ],
     ids=["not there", "another version's name", "another version's weights"],
@@ -53,7 +53,7 @@ def test_load_model_refuses_wrong_version(comfyui: ComfyUI, inputs: dict[str, st
 
 
 def test_load_model_refuses_missing_file_before_run(comfyui: ComfyUI) -> None:
-    with pytest.raises(InvalidPromptError, match=r"there is no nothing.pt in models/latentsync"):
+    with pytest.raises(InvalidPromptError, match=r"There is no file nothing.pt in models/latentsync"):
         comfyui.queue(loading("no file", unet="nothing.pt"))
 
 

@@ -16,7 +16,7 @@ STAGES = ["unet", "encode", "decode", "whisper"]
 def graph_of(sample: Sample, prefix: str, **narrow: object) -> graphs.Graph:
     """The video workflow. If a stage is named, that stage runs out of memory."""
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
-    graph = graphs.changed(graph, "LatentSyncSampler", step_cache="2", length="shortest")
+    graph = graphs.changed(graph, "LatentSyncSampler", deepcache_interval=2, length_mode="shortest")
     graph = graphs.changed(
         graph, "LatentSyncVideoCombine", filename_prefix=f"memory/{prefix}", format="mkv ffv1 lossless"
     )

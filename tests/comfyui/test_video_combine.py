@@ -26,12 +26,11 @@ from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs, procedural, seams
-from tests.support.comfyui_server import OUTPUT_FRAMES
+from tests.support.comfyui_server import OUTPUT_FRAMES, RESOLUTION
 from tests.support.heads import SIDE_PX, actor, found, staged
 
 SCHEMA = json.loads((graphs.REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
 LOSSLESS = "mkv ffv1 lossless"
-RESOLUTION = 256  # of the model's crop
 SPOKEN_FRAMES = 30
 
 
@@ -69,7 +68,7 @@ def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample
     shape = list(read_audio(sample.audio).samples.shape)
     assert record["inputs"][1] == {"role": "audio", "name": "audio", "shape": shape, "dtype": "float32"}
     assert record["settings"]["lips"]["faces"]["face"] == "largest"
-    assert record["settings"]["lips"]["timeline"] == {"fps": "auto", "length": "ping-pong"}
+    assert record["settings"]["lips"]["timeline"] == {"output_fps": "auto", "length_mode": "audio (ping-pong)"}
     assert path.name.startswith("x_")
 
 

@@ -89,7 +89,9 @@ def test_bad_detector_setting_is_reported(
 ) -> None:
     (scene.folder / "latentsync").mkdir()
     (scene.folder / "latentsync" / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
-    arguments = [each for each in attack.arguments(scene) if each not in ("--landmarks", str(scene.good.landmarks))]
+    arguments = [
+        each for each in attack.arguments(scene) if each not in ("--face-landmarks", str(scene.good.landmarks))
+    ]
     finding = Attack(attack.case, lambda _: [*arguments, "--models", str(scene.folder)], attack.said, attack.status)
     line = told(finding, scene, capsys)
     assert re.search(attack.said, line), line

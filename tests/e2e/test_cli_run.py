@@ -35,7 +35,7 @@ def run(*arguments: object) -> int:
 
 
 def synthetic(good: Sample, output: Path, *more: object) -> int:
-    landmarks = ("--landmarks", good.landmarks)
+    landmarks = ("--face-landmarks", good.landmarks)
     return run(good.video, good.audio, "-o", output, "--synthetic", "--steps", 2, *landmarks, *more)
 
 
@@ -60,7 +60,7 @@ def test_run_same_seed_gives_same_file(good: Sample, tmp_path: Path) -> None:
 def test_run_loads_weights_from_disk(good: Sample, whole_models: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     status = run(
-        good.video, good.audio, "-o", output, "--models", whole_models, "--steps", 1, "--landmarks", good.landmarks
+        good.video, good.audio, "-o", output, "--models", whole_models, "--steps", 1, "--face-landmarks", good.landmarks
     )
     assert status == 0
     assert VideoFile(output).frame_count == FRAMES
@@ -77,25 +77,36 @@ def test_run_output_suffix_chooses_format(good: Sample, tmp_path: Path, suffix: 
 
 def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
-    fast = ("--steps", 2, "--scheduler", "unipc", "--overlap", 4, "--guidance-start", 0.5, "--guidance-end", 1)
-    assert synthetic(good, output, *fast, "--record", "--consent", "my own face", "--seed", 9) == 0
+    fast = (
+        "--steps",
+        2,
+        "--sampler-name",
+        "uni_pc",
+        "--overlap",
+        4,
+        "--cfg-start-percent",
+        0.5,
+        "--cfg-end-percent",
+        1,
+    )
+    assert synthetic(good, output, *fast, "--save-record", "--consent", "my own face", "--seed", 9) == 0
     record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
     assert (record["outcome"], record["seed"], record["consent"]) == ("done", 9, "my own face")
     assert record["output"]["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
-    given = {"video": good.video, "audio": good.audio, "landmarks": good.landmarks}
+    given = {"video": good.video, "audio": good.audio, "face_landmarks": good.landmarks}
     assert {item["role"]: (item["name"], item["sha256"]) for item in record["inputs"]} == {
         role: (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for role, path in given.items()
     }
     lips = record["settings"]["lips"]
-    assert (lips["faces"]["face"], lips["audio"]["silence"], lips["sampler"]["num_inference_steps"]) == (
+    assert (lips["faces"]["face"], lips["audio"]["silence"], lips["sampler"]["steps"]) == (
         "largest",
-        "as is",
+        "model",
         2,
     )
-    assert (lips["sampler"]["scheduler"], lips["sampler"]["overlap"]) == ("unipc", 4)
-    assert (lips["sampler"]["guidance_start"], lips["sampler"]["guidance_end"]) == (0.5, 1.0)
-    assert lips["timeline"] == {"fps": "auto", "length": "ping-pong"}
+    assert (lips["sampler"]["sampler_name"], lips["sampler"]["overlap"]) == ("uni_pc", 4)
+    assert (lips["sampler"]["cfg_start_percent"], lips["sampler"]["cfg_end_percent"]) == (0.5, 1.0)
+    assert lips["timeline"] == {"output_fps": "auto", "length_mode": "audio (ping-pong)"}
     assert record["frames"] == {"total": FRAMES, "lips": FRAMES, "untouched": 0}
     with av.open(str(output)) as container:
         assert container.metadata["AI-modified"] == "yes"
@@ -103,7 +114,7 @@ def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
 
 def test_run_failure_leaves_record_and_no_video(good: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
-    assert run(words(tmp_path / "words.mp4"), good.audio, "-o", output, "--synthetic", "--record") == 1
+    assert run(words(tmp_path / "words.mp4"), good.audio, "-o", output, "--synthetic", "--save-record") == 1
     record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
     assert record["outcome"] == "failed"
@@ -114,10 +125,10 @@ def test_run_failure_leaves_record_and_no_video(good: Sample, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "rate", "frames"),
     [
-        pytest.param(["--length", "video"], 25, SOURCE_FRAMES, id="as the video"),
-        pytest.param(["--length", "hold"], 25, FRAMES, id="rest on the last frame"),
-        pytest.param(["--length", "loop", "--fps", "source"], 25, FRAMES, id="over again"),
-        pytest.param(["--length", "shortest", "--fps", "25"], 25, SOURCE_FRAMES, id="the shorter"),
+        pytest.param(["--length-mode", "video"], 25, SOURCE_FRAMES, id="as the video"),
+        pytest.param(["--length-mode", "audio (hold last frame)"], 25, FRAMES, id="rest on the last frame"),
+        pytest.param(["--length-mode", "audio (loop)", "--output-fps", "source"], 25, FRAMES, id="over again"),
+        pytest.param(["--length-mode", "shortest", "--output-fps", "25"], 25, SOURCE_FRAMES, id="the shorter"),
     ],
 )
 def test_run_length_and_fps_options(good: Sample, tmp_path: Path, arguments: list[str], rate: int, frames: int) -> None:
@@ -158,7 +169,7 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> str:
 def test_run_refuses_silent_file(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.mp4"
     sound = silent(tmp_path / "silent.wav")
-    assert run(good.video, sound, "-o", output, "--synthetic", "--landmarks", good.landmarks) == 1
+    assert run(good.video, sound, "-o", output, "--synthetic", "--face-landmarks", good.landmarks) == 1
     assert "silent" in refusal(capsys)
     assert not output.exists()
 
@@ -179,7 +190,7 @@ def test_run_refuses_video_without_face(
     output = tmp_path / "out.mp4"
     video = gray(tmp_path / "gray.mp4")
     assert run(video, good.audio, "-o", output, "--synthetic", "--models", tmp_path) == 1
-    assert "gray.mp4: no face found in any of its 5 frames" in refusal(capsys)
+    assert "gray.mp4 has 5 frames, and no face was found in any of them" in refusal(capsys)
     assert not output.exists()
 
 
@@ -195,7 +206,7 @@ def test_run_lists_missing_weights(good: Sample, tmp_path: Path, capsys: pytest.
     "arguments",
     [
         pytest.param(["--steps", "0"], id="no steps"),
-        pytest.param(["--guidance", "0.5"], id="guidance below one"),
+        pytest.param(["--cfg", "0.5"], id="cfg below one"),
         pytest.param(["--version", "2.0"], id="unknown version"),
         pytest.param(["--crf", "99"], id="crf off the scale"),
         pytest.param(["-o", "out.avi"], id="no kind of video"),
@@ -231,14 +242,14 @@ def test_run_never_overwrites_other_inputs(
 @pytest.mark.parametrize(
     ("wrong", "status", "said"),
     [
-        (["--threshold-db", "50"], 2, "threshold must be from 1 to 20 dB"),
-        (["--hang-ms", "-1"], 2, "hold time of speech"),
+        (["--threshold-db", "50"], 2, '"threshold_db" cannot be 50'),
+        (["--hold-ms", "-1"], 2, '"hold_ms" cannot be -1'),
         (["--offset-ms", "-900000"], 1, "Use a smaller offset"),
         (["--vocals", "nowhere.wav"], 1, "nowhere.wav does not exist"),
         (["--max-yaw", "100"], 2, "max_yaw must be"),
-        (["--face-index", "-1"], 2, "--face-index counts from 0"),
+        (["--face-index", "0"], 2, "--face-index must be at least 1"),
         (["--reference-face", "nobody.png"], 1, "nobody.png does not exist"),
-        (["--seed", str(2**64)], 2, "a seed must be from 0 to"),
+        (["--seed", str(2**64)], 2, '"seed" cannot be'),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -276,7 +287,7 @@ def test_run_ended_by_signal_leaves_nothing(
     good: Sample, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, how: signal.Signals
 ) -> None:
     speech = graphs.write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", (1.52, True))  # 38 frames
-    quick = ["--synthetic", "--steps", "1", "--guidance", "1", "--landmarks", str(good.landmarks)]
+    quick = ["--synthetic", "--steps", "1", "--cfg", "1", "--face-landmarks", str(good.landmarks)]
     command = [sys.executable, "-m", "latentsync", "run", str(good.video), str(speech)]
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "out.mp4"), *quick],

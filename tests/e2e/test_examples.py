@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from latentsync import VideoFile
+import pytest
+
+from latentsync import LipSyncPipeline, VideoFile
+from latentsync.weights.catalog import FACE_LANDMARKER
+from latentsync.weights.locate import folders_in
 from scripts.sample_clip import make_sample
+from tests.support.comfyui_server import RESOLUTION
 from tests.support.paths import REPOSITORY
 from tests.support.synthetic_models import write_models
 
 
 def test_examples_lip_sync_writes_a_video(tmp_path: Path, shared: Path) -> None:
     sample = make_sample(tmp_path, seconds=0.6)
-    write_models(tmp_path / "models")
+    write_models(tmp_path / "models", resolution=RESOLUTION)
     landmarker = tmp_path / "models" / "latentsync" / "face_landmarker.task"
     landmarker.write_bytes((shared / "models" / "face_landmarker.task").read_bytes())
     output = tmp_path / "out.mp4"
@@ -28,7 +35,24 @@ def test_examples_lip_sync_writes_a_video(tmp_path: Path, shared: Path) -> None:
     assert VideoFile(output).frame_count == 15
 
 
-def test_examples_stand_in_the_readme() -> None:
+def test_examples_python_page_runs(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of the page run one after the other, on the files that it names, with tiny networks and crops."""
+    sample = make_sample(tmp_path, seconds=0.6)
+    sample.video.rename(tmp_path / "talk.mp4")
+    sample.audio.rename(tmp_path / "speech.wav")
+    landmarker = tmp_path / "models" / FACE_LANDMARKER.path
+    landmarker.parent.mkdir(parents=True)
+    landmarker.write_bytes((shared / "models" / "face_landmarker.task").read_bytes())
+    pipeline = replace(LipSyncPipeline.untrained(resolution=RESOLUTION), folders=folders_in(tmp_path / "models"))
+    monkeypatch.setattr(LipSyncPipeline, "from_pretrained", lambda **_: pipeline)
+    monkeypatch.chdir(tmp_path)
+    page = (REPOSITORY / "docs" / "python_api.md").read_text(encoding="utf-8")
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), {})
+    outputs = ("out.mp4", "lossless.mkv", "stages.mp4")
+    assert [VideoFile(tmp_path / name).frame_count for name in outputs] == [15, 15, 15]
+
+
+def test_examples_stand_in_the_documentation() -> None:
     code = (REPOSITORY / "docs" / "examples" / "lip_sync.py").read_text(encoding="utf-8").partition("\n\n")[2].strip()
     call = code[code.index("pipe = ") :]
-    assert call in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert call in (REPOSITORY / "docs" / "python_api.md").read_text(encoding="utf-8")

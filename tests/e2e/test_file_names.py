@@ -50,7 +50,7 @@ def test_run_accepts_any_file_name(
 ) -> None:
     monkeypatch.chdir(scene.folder)
     arguments = renamed(scene, NAMES[kind])
-    assert main([*arguments, "--record"]) == 0, capsys.readouterr().err
+    assert main([*arguments, "--save-record"]) == 0, capsys.readouterr().err
     (video,) = scene.folder.rglob("* out.mp4")
     assert VideoFile(video).frame_count == 15
     record = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def test_run_accepts_name_that_terminal_cannot_show(scene: Scene) -> None:
     """Bytes that are not UTF-8, printed to a terminal that has only ASCII."""
     name = b"take \xff\xfe.mp4"
     shutil.copyfile(scene.good.video, bytes(scene.folder) + b"/" + name)
-    arguments = [*scene.run(), "--record"]
+    arguments = [*scene.run(), "--save-record"]
     arguments[1] = bytes(scene.folder) + b"/" + name
     arguments[arguments.index(str(scene.output))] = bytes(scene.folder) + b"/out " + name
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(REPOSITORY)}

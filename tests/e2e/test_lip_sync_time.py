@@ -25,7 +25,7 @@ def test_90_seconds_stay_in_sync(short_clip: VideoFile, length: LengthMode, tmp_
 
 @pytest.mark.parametrize(
     ("rate", "length"),
-    [(Fraction(24000, 1001), "shortest"), (Fraction(50), "video"), (Fraction(60000, 1001), "ping-pong")],
+    [(Fraction(24000, 1001), "shortest"), (Fraction(50), "video"), (Fraction(60000, 1001), "audio (ping-pong)")],
 )
 def test_video_longer_than_audio_stays_in_sync(tmp_path: Path, rate: Fraction, length: LengthMode) -> None:
     source = clip(tmp_path / "clip.mp4", rate, 40)

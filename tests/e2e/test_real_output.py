@@ -54,7 +54,7 @@ def test_real_clip_changes_only_inside_mask(lips: LipTrack, untouched: np.ndarra
 
 
 def test_real_clip_mouth_seam_is_softer_than_box(lips: LipTrack, capsys: pytest.CaptureFixture[str]) -> None:
-    mouth, box = (energy(lips, BlendSettings(mode)) for mode in ("mouth", "box"))
+    mouth, box = (energy(lips, BlendSettings(mode)) for mode in ("mouth", "full crop"))
     with capsys.disabled():
         print(f"energy of the seam: {mouth:.1f} (mouth), {box:.1f} (box) ", end="")
     assert mouth < box

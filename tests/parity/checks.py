@@ -169,7 +169,7 @@ def clip_frames(case: Case) -> Iterator[np.ndarray]:
     resolution = case["resolution"]
     steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, resolution)
     lips = product.build_lip_track(steps, track, timeline, features.waveform, vae())
-    return (made.frame for made in composite([lips], BlendSettings("box", color_match=False)))
+    return (made.frame for made in composite([lips], BlendSettings("full crop", color_match=False)))
 
 
 def procedural_face(resolution: int) -> Tensor:

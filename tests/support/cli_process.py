@@ -23,7 +23,7 @@ BEFORE, AFTER = "before its stages", "after its end"
 
 def begun(scene: Scene, *more: object) -> subprocess.Popen[bytes]:
     """Start the command line as a process."""
-    command = [sys.executable, "-m", "latentsync", *scene.run("--record", *more)]
+    command = [sys.executable, "-m", "latentsync", *scene.run("--save-record", *more)]
     return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
@@ -52,7 +52,7 @@ def check_after_a_kill(scene: Scene, stage: str) -> str:
     assert outcome in {BEFORE: ("none", "unfinished"), AFTER: ("done",)}.get(stage, ("unfinished", "done"))
     shown = [path.name for path in scene.folder.iterdir() if not path.name.startswith(".")]
     assert set(shown) <= {"out.mp4", "out.json"}
-    assert main(scene.run("--record")) == 0
+    assert main(scene.run("--save-record")) == 0
     assert VideoFile(scene.output).frame_count == 15
     assert sorted(path.name for path in scene.folder.iterdir()) == ["out.json", "out.mp4"], "no stray file"
     assert record_of(record)["outcome"] == "done"
@@ -69,7 +69,7 @@ def limit_files(to_bytes: int) -> None:
 
 def check_no_room(scene: Scene, room_bytes: int) -> None:
     """A run that may write no file beyond this size fails with one sentence, and the next run works."""
-    command = [sys.executable, "-m", "latentsync", *scene.run("--record")]
+    command = [sys.executable, "-m", "latentsync", *scene.run("--save-record")]
     done = subprocess.run(
         command, cwd=REPOSITORY, capture_output=True, check=False, preexec_fn=lambda: limit_files(room_bytes)
     )
@@ -83,4 +83,4 @@ def check_no_room(scene: Scene, room_bytes: int) -> None:
     assert left in ([], ["out.json"])
     if left:
         assert record_of(scene.folder / "out.json")["outcome"] in ("failed", "unfinished")
-    assert main(scene.run("--record")) == 0
+    assert main(scene.run("--save-record")) == 0

@@ -56,7 +56,7 @@ def changed(graph: Graph, class_type: str, **inputs: Any) -> Graph:
 
 def with_landmarks(graph: Graph, file: str) -> Graph:
     """A copy whose Face Prep uses stored landmarks instead of detection."""
-    graph = changed(graph, "LatentSyncFacePrep", landmarks=["landmarks", 0])
+    graph = changed(graph, "LatentSyncFacePrep", face_landmarks=["landmarks", 0])
     graph["landmarks"] = {"class_type": "LatentSyncDemoLandmarks", "inputs": {"file": file}}
     return graph
 

@@ -39,12 +39,21 @@ class Scene:
     ) -> list[str]:
         """Arguments of `run` with untrained networks, good wherever nothing else is said."""
         given = [video or self.good.video, audio or self.good.audio, "-o", output or self.output]
-        quick = ["--synthetic", "--steps", 1, "--guidance", 1, "--landmarks", landmarks or self.good.landmarks]
+        quick = [
+            "--synthetic",
+            "--steps",
+            1,
+            "--cfg",
+            1,
+            "--no-save-record",
+            "--face-landmarks",
+            landmarks or self.good.landmarks,
+        ]
         return ["run", *map(str, [*given, *quick, *more])]
 
     def search(self, landmarks: Path) -> list[str]:
         """Arguments of `faces`, which reads landmarks as `run` does, and needs no networks."""
-        return ["faces", str(self.good.video), "--landmarks", str(landmarks), "-o", str(self.folder / "faces.png")]
+        return ["faces", str(self.good.video), "--face-landmarks", str(landmarks), "-o", str(self.folder / "faces.png")]
 
     def written(self, name: str, content: bytes | str) -> Path:
         """A file of this content in the attack's folder."""

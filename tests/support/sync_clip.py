@@ -112,9 +112,9 @@ def check_sync(source: VideoFile, audio_seconds: int, length: LengthMode, path: 
     expected = synced(source, clicks(audio_seconds), length, path)
     once = range(source.frame_count)
     meant = {
-        "ping-pong": [*once, *reversed(once)],
-        "loop": [*once, *once],
-        "hold": [*once, *[once[-1]] * len(once)],
+        "audio (ping-pong)": [*once, *reversed(once)],
+        "audio (loop)": [*once, *once],
+        "audio (hold last frame)": [*once, *[once[-1]] * len(once)],
     }.get(length, once)
     assert expected == list(meant)[: len(expected)]
     check_file(path, expected, source.rate, audio_seconds)

@@ -58,13 +58,13 @@ class Clip:
 
 
 def speech_states(seconds: float) -> Tensor:
-    return upstream_states(torch.from_numpy(procedural.speech(seconds)))
+    return official_states(torch.from_numpy(procedural.speech(seconds)))
 
 
-def upstream_states(samples: Tensor) -> Tensor:
-    """The states of a recording (samples,) at 16 kHz, cut as upstream cuts it."""
+def official_states(samples: Tensor) -> Tensor:
+    """The states of a recording (samples,) at 16 kHz, cut like the official code cuts it."""
     peak = mel.log_peak(mel.mel_power(samples))
-    return torch.cat(list(features.encode_audio(samples, whisper(), peak, "upstream")))
+    return torch.cat(list(features.encode_audio(samples, whisper(), peak, "official")))
 
 
 @cache

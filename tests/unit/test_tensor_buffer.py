@@ -97,7 +97,7 @@ def test_tensor_buffer_small_data_needs_no_folder(tmp_path: Path) -> None:
 
 def test_tensor_buffer_names_folder_it_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_buffer, "MEMORY_BYTES", 0)
-    with pytest.raises(StorageError, match="nowhere: cannot store the latents of 90000 frames"):
+    with pytest.raises(StorageError, match="nowhere cannot store the latents of 90000 frames"):
         TensorBuffer("the latents of 90000 frames", 90_000, tmp_path / "nowhere").append(window_latents()[0])
 
 

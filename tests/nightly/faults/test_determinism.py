@@ -65,7 +65,7 @@ def test_run_twice_gives_same_pixels(scene: Scene) -> None:
     digests, output = set(), scene.output.with_suffix(".mkv")
     for value in LEFT_IN_MEMORY[:3]:
         environment = {"MALLOC_PERTURB_": str(value), "PYTHONPATH": str(REPOSITORY)}
-        command = [sys.executable, "-m", "latentsync", *scene.run("--guidance", 1.5, "--steps", 3, output=output)]
+        command = [sys.executable, "-m", "latentsync", *scene.run("--cfg", 1.5, "--steps", 3, output=output)]
         subprocess.run(command, check=True, cwd=REPOSITORY, env=environment, capture_output=True)
         digests.add(digest_pixels(output))
     assert len(digests) == 1

@@ -27,7 +27,7 @@ def made(comfyui: ComfyUI, graph: graphs.Graph) -> str:
 def test_prompt_order_does_not_change_results(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.load("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", filename_prefix="repeated/clip", format=LOSSLESS)
-    graph = graphs.changed(graph, "LatentSyncSampler", steps=1, guidance=1.0, length="shortest")
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1, cfg=1.0, length_mode="shortest")
     one = graphs.changed(graph, "LatentSyncSampler", seed=5)
     other = graphs.changed(graph, "LatentSyncSampler", seed=6, overlap=4)
     digests = [made(comfyui, each) for each in (one, other, one)]

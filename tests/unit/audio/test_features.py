@@ -23,7 +23,7 @@ SECONDS = 52.0
 def procedural_states(segments: Segments) -> Tensor:
     """Hidden states of a recording with a cut in it, without the silence around it."""
     states = encode(torch.from_numpy(procedural.speech(SECONDS)), segments)
-    return states if segments == "upstream" else states[features.BEFORE : -features.AFTER]
+    return states if segments == "official" else states[features.BEFORE : -features.AFTER]
 
 
 def encode(samples: Tensor, segments: Segments, is_closed: np.ndarray | None = None) -> Tensor:
@@ -63,7 +63,7 @@ def test_frame_windows_round_down_at_fractional_fps() -> None:
     assert int(windows[0, 20, 0]) == 50
 
 
-@pytest.mark.parametrize("segments", ["upstream", "overlapping"])
+@pytest.mark.parametrize("segments", ["official", "overlapping"])
 @pytest.mark.parametrize("seconds", [0.04, 29.99, 30.0, 30.02, 45.01, 60.0])
 def test_features_have_fifty_positions_per_second(seconds: float, segments: Segments) -> None:
     samples = torch.from_numpy(procedural.speech(seconds))
@@ -80,7 +80,7 @@ def test_features_have_fifty_positions_per_second(seconds: float, segments: Segm
 
 
 def test_features_match_official_away_from_cuts() -> None:
-    official, ours = procedural_states("upstream"), procedural_states("overlapping")
+    official, ours = procedural_states("official"), procedural_states("overlapping")
     assert len(ours) == len(official) == 2600
     for first, end in ((0, 20), (40, 52)):
         assert torch.equal(ours[first * 50 : end * 50], official[first * 50 : end * 50])
@@ -88,11 +88,11 @@ def test_features_match_official_away_from_cuts() -> None:
 
 def test_features_of_short_audio_match_official() -> None:
     samples = torch.from_numpy(procedural.speech(9.0))
-    assert torch.equal(encode(samples, "overlapping")[features.BEFORE : -features.AFTER], encode(samples, "upstream"))
+    assert torch.equal(encode(samples, "overlapping")[features.BEFORE : -features.AFTER], encode(samples, "official"))
 
 
 def test_features_have_no_jump_at_official_cuts() -> None:
-    official, ours = steps(procedural_states("upstream")), steps(procedural_states("overlapping"))
+    official, ours = steps(procedural_states("official")), steps(procedural_states("overlapping"))
     usual = float(ours[:1000].max())  # inside the first segment
     assert float(official[1499]) > 2 * usual, "the official code jumps, or this test shows nothing"
     assert float(ours.max()) <= usual
@@ -103,12 +103,12 @@ def test_features_change_little_at_segment_cuts() -> None:
     samples, shift = torch.from_numpy(procedural.speech(SECONDS)), 7
     cut = slice((30 - shift) * 50, 30 * 50)  # from the cut of the one recording to that of the other
     excess = {}
-    for segments in ("upstream", "overlapping"):
+    for segments in ("official", "overlapping"):
         later = encode(samples[shift * 16_000 :], segments)
-        later = later if segments == "upstream" else later[features.BEFORE : -features.AFTER]
+        later = later if segments == "official" else later[features.BEFORE : -features.AFTER]
         change = (procedural_states(segments)[shift * 50 :] - later).flatten(1).norm(dim=1)
         excess[segments] = float(change[cut].max() - change[: cut.start].max())
-    assert excess["upstream"] > 0, "the official cut shows, or this test shows nothing"
+    assert excess["official"] > 0, "the official cut shows, or this test shows nothing"
     assert excess["overlapping"] <= 0
 
 
@@ -122,7 +122,7 @@ def test_features_are_silence_outside_the_audio() -> None:
     assert torch.equal(states[-5:], silence[150:155])
 
 
-@pytest.mark.parametrize("segments", ["upstream", "overlapping"])
+@pytest.mark.parametrize("segments", ["official", "overlapping"])
 def test_features_closed_mouth_changes_only_silence(segments: Segments) -> None:
     samples = torch.from_numpy(procedural.speech(6.0))
     is_closed = np.zeros(300, dtype=bool)
@@ -141,7 +141,7 @@ def test_features_closed_mouth_changes_only_silence(segments: Segments) -> None:
 def test_features_of_real_speech_match_recorded(shared: Path) -> None:
     waveform = read_audio(shared / "media" / "demo1_audio.wav")
     with np.load(shared / "golden" / "real" / "audio_demo1.npz") as golden:
-        states = tiny_networks.upstream_states(waveform.samples.mean(dim=0))
+        states = tiny_networks.official_states(waveform.samples.mean(dim=0))
         assert len(states) == int(golden["n_features"])
         # recorded with another attention kernel, like the parity cases
         windows = features.frame_windows(states, golden["index"].tolist(), Fraction(25))

@@ -57,7 +57,7 @@ def lips(silence: Silence) -> tuple[LipTrack, list[range]]:
 
 @cache
 def frames(silence: Silence) -> list[Composite]:
-    return list(composite([lips(silence)[0]], BlendSettings("box", color_match=False)))
+    return list(composite([lips(silence)[0]], BlendSettings("full crop", color_match=False)))
 
 
 def test_extract_features_counts_its_steps() -> None:
@@ -68,7 +68,7 @@ def test_extract_features_counts_its_steps() -> None:
 
 
 def test_extract_features_pads_fp16_states_with_silence() -> None:
-    features, _ = extracted("as is")
+    features, _ = extracted("model")
     assert features.hidden_states.dtype == torch.float16
     assert (features.start, len(features.hidden_states)) == (-4, 4 + 160 + 5)
     assert features.is_speech is None
@@ -76,7 +76,7 @@ def test_extract_features_pads_fp16_states_with_silence() -> None:
 
 
 def test_silence_close_mouth_changes_only_the_pause() -> None:
-    plain, closed = extracted("as is")[0].hidden_states, extracted("close mouth")[0].hidden_states
+    plain, closed = extracted("model")[0].hidden_states, extracted("close mouth")[0].hidden_states
     same = (plain == closed).flatten(1).all(dim=1)
     assert extracted("close mouth")[0].is_speech is None, "every frame is still regenerated"
     assert same[4 : 4 + 40].all()
@@ -84,26 +84,26 @@ def test_silence_close_mouth_changes_only_the_pause() -> None:
 
 
 def test_silence_keep_original_keeps_every_bit() -> None:
-    kept, _ = lips("keep source")
+    kept, _ = lips("keep original")
     assert (kept.latent_index[PAUSE] < 0).all()
-    for i, made in enumerate(frames("keep source")):
+    for i, made in enumerate(frames("keep original")):
         assert np.array_equal(made.frame, made.source) == (kept.latent_index[i] < 0)
 
 
 def test_silence_keep_original_skips_sampling() -> None:
-    (everything, windows), (kept, fewer) = lips("as is"), lips("keep source")
+    (everything, windows), (kept, fewer) = lips("model"), lips("keep original")
     assert len(windows) == 5
     assert len(fewer) < len(windows)
     assert len(kept.latents) == (kept.latent_index >= 0).sum() < len(everything.latents) == 80
 
 
 def test_silence_keep_original_fades_three_frames() -> None:
-    kept, _ = lips("keep source")
+    kept, _ = lips("keep original")
     last = int(np.flatnonzero(kept.latent_index >= 0)[np.flatnonzero(kept.latent_index >= 0) < PAUSE.start].max())
     assert lip_opacity(kept)[last - 3 : last + 2].tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
-    full = frames("as is")
+    full = frames("model")
     for i in (last - 2, last - 1, last):
-        made, whole = frames("keep source")[i], full[i]
+        made, whole = frames("keep original")[i], full[i]
         share = (
             np.abs(made.frame.astype(float) - made.source).sum()
             / np.abs(whole.frame.astype(float) - whole.source).sum()
@@ -128,8 +128,8 @@ def test_silence_frame_with_any_speech_is_speech(rate: Fraction, expected: list[
 
 def test_silence_without_any_speech_is_an_error() -> None:
     hiss = Waveform(0.1 * tiny_networks.normal(1, 1, 2 * RATE), RATE)
-    with pytest.raises(AudioError, match=r"No speech stands out .* Lower the speech threshold"):
-        extract(prepare_driving_audio(hiss), AudioSettings(silence="keep source", threshold_db=10.0))
+    with pytest.raises(AudioError, match=r"No speech stands out .* Lower \"threshold_db\""):
+        extract(prepare_driving_audio(hiss), AudioSettings(silence="keep original", threshold_db=10.0))
 
 
 def test_extract_features_incomplete_steps_are_refused() -> None:
@@ -141,7 +141,7 @@ def test_extract_features_incomplete_steps_are_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [{"threshold_db": 0.5}, {"threshold_db": float("nan")}, {"hangover_s": -1.0}])
 def test_audio_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="must be from"):
+    with pytest.raises(UsageError, match="cannot be"):
         AudioSettings(**wrong)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,10 @@ def test_download_gets_everything_once(
 def test_download_reports_failure(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del served.files["/tiny.pt"]
     assert main(["download", "1.6", "--models", str(tmp_path)]) == 1
-    assert f"latentsync: {served.url}/tiny.pt: the download failed: the server answered 404" in capsys.readouterr().err
+    assert (
+        f"latentsync: tiny.pt could not be downloaded from {served.url}/tiny.pt (the server answered 404)"
+        in capsys.readouterr().err
+    )
 
 
 def test_doctor_reports_complete_install(
@@ -88,8 +92,9 @@ def test_doctor_verifies_hashes(served: Served, tmp_path: Path, capsys: pytest.C
         (tmp_path / file.path).write_bytes(content[:-1] + b"?")
     assert main(["doctor", "--models", str(tmp_path), "--version", "1.6", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert [problem.partition(": ")[2].partition(": expected")[0] for problem in report["problems"][:3]] == [
-        f"checksum mismatch for {name}" for name in ("latentsync_unet.pt", "tiny.pt", "sd-vae-ft-mse.safetensors")
+    assert [problem.partition(" Its SHA-256")[0] for problem in report["problems"][:3]] == [
+        f"{tmp_path / name} is damaged."
+        for name in ("latentsync/1.6/latentsync_unet.pt", "latentsync/whisper/tiny.pt", "vae/sd-vae-ft-mse.safetensors")
     ]
 
 
@@ -112,15 +117,18 @@ def test_doctor_says_what_is_missing_and_wrong(tmp_path: Path, capsys: pytest.Ca
     assert missing["size_bytes"] == 3_758_596
     assert missing["url"].startswith("https://storage.googleapis.com/mediapipe-models/")
     assert len(report["problems"]) == 2
-    assert "latentsync: a run would fail:" in told.err
+    fix = f'"{sys.executable}" -m latentsync download {report["version"]} --models "{tmp_path}"'
+    assert report["fixes"] == [fix]
+    assert told.err.endswith(f"To fix this, run:\n  {fix}\n")
+    assert told.err.startswith("latentsync: A run would fail:\n")
 
 
 def test_doctor_names_missing_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no_such_library"))
-    report = doctor.examine(locate.folders_in(tmp_path), None)
+    monkeypatch.setattr(doctor, "LIBRARIES", {"torch": "torch", "no_such_library": "no-such-library>=1"})
+    report = doctor.examine(tmp_path, None)
     assert report.libraries[1].version is None
     assert "no_such_library cannot be imported" in report.problems[0]
-    assert "pip install -r requirements.txt" in report.problems[0]
+    assert report.fixes[0] == f'"{sys.executable}" -m pip install "no-such-library>=1"'
 
 
 def test_doctor_reports_broken_library(
@@ -129,7 +137,7 @@ def test_doctor_reports_broken_library(
     (tmp_path / "brokenbinary.py").write_text("raise RuntimeError('compiled for another numpy')", encoding="utf-8")
     (tmp_path / "leftover").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "brokenbinary", "leftover"))
+    monkeypatch.setattr(doctor, "LIBRARIES", {"torch": "torch", "brokenbinary": "broken", "leftover": "leftover"})
     monkeypatch.delattr(torch, "accelerator")
     (tmp_path / "latentsync").mkdir()
     (tmp_path / "latentsync" / "face_landmarker.task").write_bytes(b"")
@@ -139,7 +147,7 @@ def test_doctor_reports_broken_library(
     for problem in (
         "brokenbinary cannot be imported (compiled for another numpy)",
         "leftover cannot be imported (",
-        "no device can be used: torch ",
+        "No device can be used: torch ",
         "has no attribute 'no_such_thing'",
     ):
         assert problem in said
@@ -160,8 +168,7 @@ def test_convert_refuses_a_bad_target_before_hashing(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     assert main(["convert", source, "-o", str(tmp_path / "half.safetensors")]) == 1
     message = capsys.readouterr().err
-    assert f"latentsync: {tmp_path}: the output needs" in message
-    assert "but only 0 MB are free" in message
+    assert f"latentsync: {tmp_path} has 0 MB of free space, but the output needs" in message
 
 
 def test_convert_writes_beside_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,4 +189,4 @@ def test_convert_needs_the_version_of_unknown_files(tmp_path: Path, capsys: pyte
     assert main(["convert", str(source), "--version", "1.6"]) == 0
     assert metadata.read(tmp_path / "tuned.safetensors")[metadata.RESOLUTION] == "512"
     assert main(["convert", str(tmp_path / "none.pt")]) == 1
-    assert "this file does not exist" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err

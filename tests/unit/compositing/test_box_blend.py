@@ -1,4 +1,4 @@
-"""Blend mode "box": paste the whole crop, like the official code."""
+"""Blend mode "full crop": paste the whole crop, like the official code."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_inpaint_mask_keeps_original_pixels() -> None:
 def test_box_blender_prepares_and_fades() -> None:
     """A face of another size is resized first. Half opacity gives the mean of frame and pasted frame."""
     frame, matrix = _frame(np.float32), _matrix()
-    blender = BoxBlender(256, BlendSettings("box"))
+    blender = BoxBlender(256, BlendSettings("full crop"))
     (face,) = blender.prepare([torch.full((3, 300, 200), 0.25)], [frame], matrix[None])
     crops = crop(frame, matrix, 256)[None]
     expected = apply_inpaint_mask(torch.full((1, 3, 256, 256), 0.25), crops, keep_mask(256))[0]

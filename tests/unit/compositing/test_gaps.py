@@ -42,7 +42,7 @@ def composites(clip: Clip, cuts: tuple[int, ...] = (), gap: range = GAP) -> list
     settings, codec = SamplerSettings(seed=1, num_inference_steps=1, guidance_scale=1.0), random_init.vae()
     samples = sampler.sample_windows(random_init.unet(), codec, track, sound, timeline, settings, RESOLUTION)
     lips = sampler.build_lip_track(samples, track, timeline, sound.waveform, codec)
-    return list(composite([lips], BlendSettings("box", color_match=False)))
+    return list(composite([lips], BlendSettings("full crop", color_match=False)))
 
 
 def changed(frames: list[Composite]) -> np.ndarray:

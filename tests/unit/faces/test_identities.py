@@ -27,7 +27,7 @@ def test_identities_two_people_side_by_side(shared: Path, detector: FaceDetector
     assert identities.cuts == ()
     for order, one in (("leftmost", left), ("rightmost", right), ("largest", right)):
         assert always_on(select(identities, order), one), order
-    assert always_on(select(identities, "largest", 1), left)
+    assert always_on(select(identities, "largest", 2), left)
 
 
 def test_crossing_people_keep_their_ids(shared: Path, detector: FaceDetector) -> None:
@@ -35,7 +35,7 @@ def test_crossing_people_keep_their_ids(shared: Path, detector: FaceDetector) ->
     behind, front = actor(shared, "demo1", way), actor(shared, "demo2", 2 * SIDE_PX - way)
     identities = found(staged(behind, front), detector)
     assert len(identities.members) == 2
-    hidden, seen = select(identities, "largest", 1), select(identities, "largest")
+    hidden, seen = select(identities, "largest", 2), select(identities, "largest")
     assert always_on(seen, front)
     assert len(seen.frames) == COUNT
     assert always_on(hidden, behind)

@@ -17,7 +17,7 @@ from latentsync.faces import report
 from latentsync.faces.alignment import affine_matrices, crop
 from latentsync.faces.detection import FaceDetector
 from latentsync.faces.face_track import TrackSettings, build_face_track
-from latentsync.faces.identities import Identities, Identity, reference_appearance, select
+from latentsync.faces.identities import Identities, Identity, reference_appearance, select, sort_identities
 from latentsync.output.video_writer import VideoWriter
 from tests.support.heads import SIDE_PX, actor, blanked, found, staged
 from tests.support.image_clip import Clip, black
@@ -47,6 +47,7 @@ def video(pair: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_report_lists_people_and_frames_left_alone(identities: Identities) -> None:
+    identities = sort_identities(identities, "leftmost")
     chosen = select(identities, "leftmost")
     said = report.report_text(identities, followed(identities, chosen)).splitlines()
     assert said[0] == "clip: 30 frames, 1 shot(s), 2 face(s)"
@@ -56,6 +57,7 @@ def test_report_lists_people_and_frames_left_alone(identities: Identities) -> No
 
 
 def test_report_names_frames_beyond_yaw_limit(identities: Identities) -> None:
+    identities = sort_identities(identities, "rightmost")
     chosen = select(identities, "rightmost")
     yaws = np.where(np.isin(chosen.frames, [10, 11]), 80.0, 0.0)
     turned = replace(chosen, yaws=yaws)
@@ -70,7 +72,7 @@ def test_report_names_frames_beyond_yaw_limit(identities: Identities) -> None:
 
 def followed(identities: Identities, identity: Identity, **settings: Any) -> report.Selection:
     how = TrackSettings(**settings)
-    return report.Selection(identity, build_face_track(identities, identity, how), how)
+    return report.Selection(identities, identity, build_face_track(identities, identity, how), how)
 
 
 def test_report_without_people(detector: FaceDetector) -> None:
@@ -104,7 +106,8 @@ def test_reference_picture_selects_person(identities: Identities, pair: Clip, de
         picture = pair.frames[25][:, left : left + SIDE_PX]
         bright = (picture * 0.7).astype(np.uint8)
         for given in (picture, bright, cv2.resize(picture, None, fx=1.7, fy=1.7).astype(np.float32) / 255):
-            assert select(identities, reference=reference_appearance(given, detector)).number == number
+            chosen = select(identities, reference=reference_appearance(given, detector))
+            assert np.array_equal(chosen.frames, identities.members[number - 1].frames)
 
 
 def command(video: Path, shared: Path, tmp_path: Path, *more: object) -> int:
@@ -127,6 +130,18 @@ def test_faces_command_prints_json_and_writes_crops(
     assert cv2.imdecode(np.frombuffer(png.read_bytes(), np.uint8), cv2.IMREAD_COLOR).shape == (256, 512, 3)
 
 
+@pytest.mark.parametrize(("order", "frames"), [("leftmost", [18, 30]), ("rightmost", [30, 18])])
+def test_faces_command_numbers_are_what_face_index_takes(
+    shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], order: str, frames: list[int]
+) -> None:
+    for number in (1, 2):
+        assert command(video, shared, tmp_path, "--json", "--face", order, "--face-index", number) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert [(face["number"], face["frames"]) for face in told["faces"]] == list(enumerate(frames, start=1))
+        assert told["chosen"] == number
+        assert told["track"]["frames"] == frames[number - 1]
+
+
 def test_faces_command_max_gap_fills_gaps(
     shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,8 +153,8 @@ def test_faces_command_refuses_bad_arguments(
     shared: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(video, shared, tmp_path, "-o", "crops.jpg") == 2
-    assert command(video, shared, tmp_path, "--face-index", 2) == 1
-    assert "face_index 2 does not exist. The video has 2 faces, counted from 0" in capsys.readouterr().err
+    assert command(video, shared, tmp_path, "--face-index", 3) == 1
+    assert '"face_index" 3 does not exist in' in capsys.readouterr().err
     assert command(video, shared, tmp_path, "--min-confidence", 0) == 2
 
 

@@ -46,10 +46,10 @@ def test_smoothing_halves_jitter_of_real_head(shared: Path, detector: FaceDetect
     identities = found(VideoFile(shared / f"media/{clip}_video.mp4", duration_seconds=Fraction(2)), detector)
     crops = {
         smoothing: _corners(build_face_track(identities, identities.members[0], TrackSettings(smoothing=smoothing)))
-        for smoothing in ("upstream", "zero-lag")
+        for smoothing in ("official", "zero-lag")
     }
     jitter = {smoothing: np.abs(np.diff(corners, n=2, axis=0)).mean() for smoothing, corners in crops.items()}
-    assert jitter["zero-lag"] <= 0.5 * jitter["upstream"]
+    assert jitter["zero-lag"] <= 0.5 * jitter["official"]
 
 
 def _corners(track: FaceTrack) -> np.ndarray:

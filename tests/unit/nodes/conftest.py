@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -73,3 +74,12 @@ def old_video(comfyui_modules: None, monkeypatch: pytest.MonkeyPatch) -> Callabl
             self._video.save_to(*given, **named)
 
     return Old
+
+
+@pytest.fixture(scope="session")
+def nodes(pack: ModuleType) -> dict[str, dict[str, Any]]:
+    """The information about each node that ComfyUI sends to its page."""
+    extension = pack.LatentSyncExtension()
+    pack.model_folders.register_model_folders()
+    infos = [node.GET_NODE_INFO_V1() for node in asyncio.run(extension.get_node_list())]
+    return {info["name"]: info for info in infos}

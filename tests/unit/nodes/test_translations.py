@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import runpy
@@ -14,23 +13,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.node_schemas import inputs
 from tests.support.paths import REPOSITORY
 
 HELP = REPOSITORY / "web" / "docs"
-IDENTIFIERS = {"version", "unet", "precision", "format", "scheduler"}
+IDENTIFIERS = {"version", "unet", "precision", "format", "sampler_name"}
 """Inputs whose options are names: of versions, files, number formats, codecs, methods."""
 
 WITHOUT_DEFAULT = {"en": ("required", "optional", "empty"), "zh": ("\u5fc5\u586b", "\u53ef\u9009", "\u7a7a")}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-
-
-@pytest.fixture(scope="session")
-def nodes(pack: ModuleType) -> dict[str, dict[str, Any]]:
-    """The information about each node that ComfyUI sends to its page."""
-    extension = pack.LatentSyncExtension()
-    pack.model_folders.register_model_folders()
-    told = [node.GET_NODE_INFO_V1() for node in asyncio.run(extension.get_node_list())]
-    return {info["name"]: info for info in told}
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +119,6 @@ def words(info: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def inputs(info: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Name, type and options of every input, in display order."""
-    for group, names in info["input_order"].items():
-        yield from ((name, *info["input"][group][name]) for name in names if group != "hidden")
-
-
 def said_of(key: str, kind: str, told: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The texts of an input, and of each socket that grows out of it."""
     said: dict[str, Any] = {"name": key, "tooltip": told["tooltip"]}
@@ -143,8 +128,7 @@ def said_of(key: str, kind: str, told: dict[str, Any]) -> Iterator[tuple[str, di
     if kind == "COMFY_AUTOGROW_V3":
         template = told["template"]
         ((_, socket),) = template["input"]["required"].values()
-        names = [f"{template['prefix']}{i}" for i in range(template["max"])]
-        yield from ((f"{key}.{name}", {"name": name, "tooltip": socket["tooltip"]}) for name in names)
+        yield from ((f"{key}.{name}", {"name": name, "tooltip": socket["tooltip"]}) for name in template["names"])
 
 
 def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -219,7 +219,9 @@ def test_sampler_nan_names_the_frames(clip: Clip, overlapping_steps: list[StepOu
 
 
 def test_sampler_without_windows_reports_missing_face(clip: Clip) -> None:
-    with pytest.raises(FaceError, match="clip: the selected face is in none of the 40 output frames that have speech"):
+    with pytest.raises(
+        FaceError, match="clip does not show the selected face in any of the 40 output frames that have speech"
+    ):
         lip_track([], clip)
 
 

@@ -124,7 +124,7 @@ def test_scheduler_error_falls_with_more_steps(name: str, noise: Tensor) -> None
     assert errors[-1] < 0.06  # first-order schedulers fall from 0.8 at 5 steps to 0.052
 
 
-@pytest.mark.parametrize("second_order", ["dpm++ 2m", "unipc"])
+@pytest.mark.parametrize("second_order", ["dpmpp_2m", "uni_pc"])
 @pytest.mark.parametrize("first_order", ["ddim", "euler"])
 def test_scheduler_second_order_needs_half_the_steps(second_order: str, first_order: str, noise: Tensor) -> None:
     assert max_error(second_order, 10, noise) < max_error(first_order, 20, noise)

@@ -10,12 +10,14 @@ from latentsync.sampling.settings import MAX_OVERLAP, SamplerSettings
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.1)])
 def test_settings_guidance_range_must_be_valid(start: float, end: float) -> None:
-    with pytest.raises(UsageError, match="guidance_start must be less than guidance_end"):
+    with pytest.raises(UsageError, match=r'"cfg_start_percent" cannot be .* with "cfg_end_percent"'):
         SamplerSettings(guidance_start=start, guidance_end=end)
 
 
 def test_settings_guidance_in_no_step_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"none of the 3 steps is between guidance_start 0\.4 and guidance_end 0\.45"):
+    with pytest.raises(
+        UsageError, match=r'None of the 3 steps is between "cfg_start_percent" 0\.4 and "cfg_end_percent" 0\.45'
+    ):
         SamplerSettings(num_inference_steps=3, guidance_start=0.4, guidance_end=0.45)
     without = SamplerSettings(num_inference_steps=3, guidance_scale=1.0, guidance_start=0.4, guidance_end=0.45)
     assert not without.cfg_steps
@@ -23,10 +25,10 @@ def test_settings_guidance_in_no_step_is_refused() -> None:
 
 @pytest.mark.parametrize("overlap", [-1, MAX_OVERLAP + 1])
 def test_settings_overlap_out_of_range_is_refused(overlap: int) -> None:
-    with pytest.raises(UsageError, match="overlap must be from 0"):
+    with pytest.raises(UsageError, match='"overlap" cannot be'):
         SamplerSettings(overlap=overlap)
 
 
 def test_settings_unknown_scheduler_lists_all() -> None:
-    with pytest.raises(UsageError, match=r"scheduler must be one of ddim, dpm\+\+ 2m, euler, unipc, not 'lcm'"):
+    with pytest.raises(UsageError, match=r"sampler_name.*one of ddim, dpmpp_2m, euler, uni_pc"):
         SamplerSettings(scheduler="lcm")

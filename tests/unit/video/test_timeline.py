@@ -193,9 +193,9 @@ def test_timeline_frames_are_exact_in_every_mode(
     """At the frame rate of the source, the mode alone decides which frame each output frame shows."""
     timeline = build_timeline(Clip(video_frames, rate), audio_frames / rate, rate, mode)
     expected = {
-        "ping-pong": lambda i: [*range(video_frames), *reversed(range(video_frames))][i % (2 * video_frames)],
-        "loop": lambda i: i % video_frames,
-        "hold": lambda i: min(i, video_frames - 1),
+        "audio (ping-pong)": lambda i: [*range(video_frames), *reversed(range(video_frames))][i % (2 * video_frames)],
+        "audio (loop)": lambda i: i % video_frames,
+        "audio (hold last frame)": lambda i: min(i, video_frames - 1),
     }.get(mode, lambda i: i)
     assert timeline.source_index == tuple(expected(i) for i in range(timeline.frame_count))
 
