@@ -25,7 +25,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.pretend_comfyui import PretendComfyUI, conditioning_left_on_the_cpu, video_graph
 from tests.support.synthetic_models import write_models
 
-SECONDS = 1.0  # of audio
+SECONDS = 0.8  # of audio
 WINDOWS = 2  # of 16 frames
 MAX_WAITS = 8  # a window, with everything on the device
 MAX_VAE_LOADS = 2  # a window

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from latentsync.video.video_file import VideoFile
-from scripts.comfyui import BASE_FOLDERS, fetched_program
+from scripts.comfyui import BASE_FOLDERS, installed_program
 from tests.support import graphs, pretend_device
 from tests.support.paths import REPOSITORY
 from tests.support.pretend_device import COMFYUI_NAME, Device
@@ -62,7 +62,7 @@ class PretendComfyUI:
         self.device: Device | None = None if "--cpu" in arguments else pretend_device.install(COMFYUI_NAME)
         for name in BASE_FOLDERS:
             (base / name).mkdir(parents=True, exist_ok=True)
-        sys.path.insert(0, str(fetched_program()))
+        sys.path.insert(0, str(installed_program()))
         shared = ("--disable-pinned-memory", "--use-pytorch-cross-attention", "--base-directory", str(base))
         sys.argv = ["main.py", *shared, *arguments]
         if "--use-sage-attention" in arguments:
@@ -80,7 +80,7 @@ class PretendComfyUI:
         folder_paths.set_output_directory(str(base / "output"))
         folder_paths.set_input_directory(str(base / "input"))
         for module in EXTRAS:
-            path = fetched_program() / "comfy_extras" / f"{module}.py"
+            path = installed_program() / "comfy_extras" / f"{module}.py"
             assert asyncio.run(nodes.load_custom_node(str(path), module_parent="comfy_extras"))
         for pack in PACKS:
             assert asyncio.run(nodes.load_custom_node(str(pack)))
