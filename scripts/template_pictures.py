@@ -1,6 +1,6 @@
 """Draw the templates' thumbnails: what each one takes, and what it gives.
 
-The faces are frames of the demo's sample clip, unchanged. A blue line marks the area that LatentSync draws again.
+The faces are frames of the demo's sample clip, unchanged. A colored line marks the area that LatentSync draws again.
 
 Usage: python -m scripts.template_pictures [FOLDER]
 """
