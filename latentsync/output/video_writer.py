@@ -109,6 +109,15 @@ class VideoWriter:
             self._container.metadata.update(self._tags)
         return self
 
+    @contextmanager
+    def discarding(self) -> Generator[None, None, None]:
+        """Use the writer as a context manager, but leave no file."""
+        try:
+            self.__enter__()
+            yield
+        finally:
+            self._discard()
+
     def write(self, frame: np.ndarray) -> None:
         """Add a frame: RGB (height, width, 3) or RGBA (height, width, 4), uint8, uint16, or float32 in [0, 1].
 
