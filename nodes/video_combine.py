@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import datetime
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ..latentsync.output.run_record import TensorInfo
     from ..latentsync.sampling.lip_track import LipTrack
     from ..latentsync.video.frame_source import FrameSource
+
+log = logging.getLogger("latentsync")
 
 MAX_COUNTERS = 100  # tried from the first free one, as other runs may take some at the same time
 
@@ -152,6 +155,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
             result.save(
                 path, format=video_format, crf=crf, tags=cls._graph_tags(), record=record, progress=with_progress
             )
+        for note in record.notes:
+            log.warning("%s", note)
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import repeat
 from pathlib import Path
+from shutil import disk_usage
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy as np
 from ..audio.waveform import Waveform, mix
 from ..compositing.compositor import Composite, composite, shared_timeline
 from ..compositing.settings import BlendSettings
+from ..errors import StorageError
 from ..progress import ShowProgress, shown
 from ..sampling.lip_track import LipTrack
 from ..video.color import to_float32
 from ..video.frame_source import FrameSource
-from ..video.timeline import Timeline
+from ..video.timeline import MODEL_RATE, Timeline
 from .formats import ALPHA_FORMATS, Format, format_for_suffix, format_named
 from .run_record import tags as record_tags
 from .video_writer import VideoWriter
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from .run_record import RunRecord
 
 log = logging.getLogger(__name__)
+
+CRF_BYTES_PER_PIXEL = 0.003  # of a still picture; motion takes ten times that
+LOSSLESS_BYTES_PER_PIXEL = 0.1  # likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +161,34 @@ class LipSyncResult:
 
     def __repr__(self) -> str:
         return f"LipSyncResult({self.synced_frame_count} of {self.frame_count} frames synced, {self.source.name})"
+
+
+def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Format, *, crf: int = 18) -> None:
+    """Encode the first frame beside `path`, and discard it: what cannot be written is known before the long work.
+
+    Raises:
+        UsageError: the format cannot hold frames of this size.
+        AudioError: the audio codec does not support the number of channels, or the waveform is empty.
+        StorageError: the folder has too little space.
+        MediaError: the file cannot be written.
+    """
+    bytes_per_pixel = CRF_BYTES_PER_PIXEL if format.has_crf else LOSSLESS_BYTES_PER_PIXEL
+    frames = float(waveform.duration_seconds * min(source.rate, MODEL_RATE))
+    needed = int(frames * source.width * source.height * bytes_per_pixel)
+    free = disk_usage(path.absolute().parent).free
+    if free < needed:
+        raise StorageError(
+            f"{path.absolute().parent} has {free / 1e6:,.0f} MB of free space, but a video of this length needs at "
+            f"least {needed / 1e6:,.0f} MB. Free some space, or choose another output."
+        )
+    (frame,) = source.read([0])
+    if source.has_alpha and format.alpha_pix_fmt:
+        frame = np.dstack([to_float32(frame), *source.read_alpha([0])])
+    writer = VideoWriter(
+        path, rate=source.rate, height=source.height, width=source.width, format=format, crf=crf, waveform=waveform
+    )
+    with writer.discarding():
+        writer.write(frame)
 
 
 def _format_of(path: Path, format: str | Format | None) -> Format:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 RGB_MATRIX = 0  # ITU-T H.273: the pixels are RGB
 MAX_FRAMES_IN_ORDER = 2  # so few frames are never reordered, and x265 gives them random decoding times
+SQUARE_MUXERS = ("webm", "matroska")  # PyAV cannot write their pixel aspect, so their frames are scaled
 AUDIO_CHUNK_SAMPLES = 1024  # that the audio encoder takes at once
 
 
@@ -56,7 +57,8 @@ class VideoWriter:
         waveform: the audio, encoded with its own channels and, if the codec supports it, its own sample rate.
         tags: metadata of the file, under any names.
         color: of the frames.
-        pixel_aspect: width / height of a pixel as displayed.
+        pixel_aspect: width / height of a pixel as displayed. MP4 and MOV store it. Matroska and WebM get frames that
+            are scaled to square pixels.
 
     Raises:
         UsageError: size, rate or crf is out of range.
@@ -109,6 +111,15 @@ class VideoWriter:
             self._container.metadata.update(self._tags)
         return self
 
+    @contextmanager
+    def discarding(self) -> Generator[None, None, None]:
+        """Use the writer as a context manager, but leave no file."""
+        try:
+            self.__enter__()
+            yield
+        finally:
+            self._discard()
+
     def write(self, frame: np.ndarray) -> None:
         """Add a frame: RGB (height, width, 3) or RGBA (height, width, 4), uint8, uint16, or float32 in [0, 1].
 
@@ -134,7 +145,10 @@ class VideoWriter:
         height, width = self._size
         self._frame_shape = (height, width, 4 if alpha else 3)
         pix_fmt = self._format.pix_fmt_for(height, width, alpha=alpha, high_depth=frame.dtype != np.uint8)
-        self._convert = encoder_converter(pix_fmt, self._color)
+        aspect = self._pixel_aspect
+        if self._format.muxer in SQUARE_MUXERS and aspect != 1:
+            width, aspect = width % 2 + 2 * round((width - width % 2) * aspect / 2), Fraction(1)
+        self._convert = encoder_converter(pix_fmt, self._color, (width, height))
         stream = cast("VideoStream", self._container.add_stream(self._format.encoder, rate=self._rate))
         stream.height, stream.width = height, width
         stream.pix_fmt = pix_fmt
@@ -142,7 +156,7 @@ class VideoWriter:
         stream.bit_rate = 0  # PyAV's default of 1 Mbit/s would limit crf
         context = stream.codec_context
         context.time_base = 1 / self._rate
-        context.sample_aspect_ratio = self._pixel_aspect
+        context.sample_aspect_ratio = aspect
         if self._format.tag:
             context.codec_tag = self._format.tag
         is_rgb = stream.format.is_rgb
@@ -223,13 +237,13 @@ def check_audio_codec(waveform: Waveform, codec: AudioCodec) -> None:
         raise AudioError("The audio is empty. Choose another recording.")
 
 
-def encoder_converter(pix_fmt: str, color: ColorSpace) -> PixelConverter:
+def encoder_converter(pix_fmt: str, color: ColorSpace, size: tuple[int, int] | None = None) -> PixelConverter:
     """Converts RGB frames to the encoder's pixels. One converter serves all frames of a video."""
     import av
 
     is_rgb = av.VideoFormat(pix_fmt).is_rgb
     options = {} if is_rgb else {"out_color_matrix": MATRICES[color.matrix], "out_range": "limited"}
-    return PixelConverter(pix_fmt, {"flags": "bilinear", **options})
+    return PixelConverter(pix_fmt, {"flags": "bilinear", **options}, size)
 
 
 def to_video_frame(frame: np.ndarray, convert: PixelConverter) -> VideoFrame:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from ..errors import DependencyError, LatentSyncError
+from ..errors import DependencyError, LatentSyncError, python_command
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -129,8 +128,9 @@ def check_pyav() -> int:
 
     version = int(av.__version__.partition(".")[0])
     if version < MIN_PYAV:
+        command = python_command(f'pip install "av>={MIN_PYAV}"')
         raise DependencyError(
             f"PyAV {av.__version__} is too old. Version {MIN_PYAV} or newer is needed to read and write videos. "
-            f'Run: "{sys.executable}" -m pip install "av>={MIN_PYAV}"'
+            f"Run {command} and try again."
         )
     return version
