@@ -22,8 +22,8 @@ TITLE_PX, SLOT_PX, WIDGET_PX = 30, 20, 24
 SLOT_INSET_PX = 10
 SPLINE = 0.25
 """Distance of a control point, as a share of the length of the wire."""
-MAX_CONTROL_PX = 80
-"""Largest distance of the control points at a reroute."""
+MAX_CONTROL_PX = 20
+"""Largest distance of the control points at a reroute: the default of a setting of ComfyUI."""
 SAMPLES = 200
 CLEARANCE_PX = 6
 """A wire that comes closer to a node is hard to follow."""
