@@ -28,14 +28,14 @@ FUZZ_SECONDS ?= 67
 PACKAGE ?= dist/latentsync-nodes.zip
 PACKED_WITHOUT = $(shell sed -E 's|^/?(.*)$$|":(exclude)\1"|' .comfyignore)
 
-.PHONY: help venv demo serve check test nightly compat fuzz lint package clean
+.PHONY: help venv demo serve check test nightly compat fuzz lint docs package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-venv: $(STAMP) $(if $(wildcard $(SHARED_LANDMARKER)),$(LANDMARKER)) ## make .venv, fetch ComfyUI and install everything
+venv: $(STAMP) $(if $(wildcard $(SHARED_LANDMARKER)),$(LANDMARKER)) ## make .venv, download ComfyUI and install everything
 
-demo: venv ## lip-sync a sample clip in a real ComfyUI (WEIGHTS=1.5 or 1.6 fetches real weights first)
+demo: venv ## lip-sync a sample clip in a real ComfyUI (WEIGHTS=1.5 or 1.6 downloads real weights first)
 	$(BIN)/python -m scripts.demo $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 serve: venv ## the same ComfyUI for the browser, on http://127.0.0.1:8188
@@ -70,6 +70,10 @@ package: ## write the archive for custom_nodes: dist/latentsync-nodes.zip
 	git archive --format zip --prefix latentsync-nodes/ --output $(PACKAGE) HEAD . $(PACKED_WITHOUT)
 	@echo "Unpack $(PACKAGE) into ComfyUI/custom_nodes."
 
+docs: venv ## write the generated parts of the documentation
+	$(BIN)/python -m scripts.error_table
+	$(BIN)/python -m scripts.cli_reference
+
 clean: ## remove .venv, .comfyui and .compat
 	rm -rf $(VENV) .comfyui .compat
 
@@ -84,7 +88,7 @@ $(TORCH_STAMP): $(BASE_STAMP)
 	touch $@
 
 $(COMFYUI)/comfyui_version.py: | $(BASE_STAMP)
-	$(BIN)/python scripts/fetch_comfyui.py $(COMFYUI_VERSION) --into .comfyui
+	$(BIN)/python scripts/download_comfyui.py $(COMFYUI_VERSION) --into .comfyui
 
 $(LANDMARKER):
 	mkdir -p $(@D)

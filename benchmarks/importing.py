@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.import_in_comfyui import LOADED
-from scripts.comfyui import REPOSITORY, environment, fetched_program
+from scripts.comfyui import REPOSITORY, environment, installed_program
 
 CHILD = Path(__file__).with_name("import_in_comfyui.py")
 
@@ -42,7 +42,7 @@ def main() -> None:
     load()
     loadings = [load() for _ in range(runs)]
     seconds = [loading.seconds for loading in loadings]
-    print(f"{fetched_program().name}, {len(loadings[0].nodes)} nodes, {runs} processes")
+    print(f"{installed_program().name}, {len(loadings[0].nodes)} nodes, {runs} processes")
     print(f"seconds: min {min(seconds):.3f}, median {statistics.median(seconds):.3f}, max {max(seconds):.3f}")
     print(f"packages that came in with it: {', '.join(loadings[0].packages) or 'none'}")
 
@@ -53,7 +53,7 @@ def load(*refused: str) -> Loading:
     refused: packages that cannot be imported there.
     Raises RuntimeError with what the process said when it failed.
     """
-    program = fetched_program()
+    program = installed_program()
     done = subprocess.run(
         [sys.executable, str(CHILD), str(program), str(REPOSITORY), *refused],
         cwd=program,

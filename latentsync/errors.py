@@ -1,9 +1,10 @@
-"""The error tree: every failure that a user can meet is one of these.
+"""The error tree. Every failure that is not a mistake in this package is one of these.
 
-A message says what was given, what was needed and what to do. The command line prints it and leaves
-with status 1 (2 for `UsageError`); ComfyUI shows it at the node.
+A message names the file, input or frame, says what happened, and says what to do. ComfyUI shows it at the node. The
+command line prints it and exits with status 1, or 2 for a `UsageError`. docs/troubleshooting.md lists all messages.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,57 +18,74 @@ class UsageError(LatentSyncError):
 
 
 class DependencyError(LatentSyncError):
-    """A library that the pack requires cannot be imported."""
+    """A required Python library is missing or broken."""
 
 
 class WeightsError(LatentSyncError):
-    """A model file is missing, unreadable, or not the network it is said to be."""
+    """A model file is missing, damaged or of another network, or a network produced NaN."""
 
 
 class MediaError(LatentSyncError):
-    """A video or picture cannot be read or written."""
+    """A video or image cannot be read or written."""
 
 
 class OutOfMemoryError(LatentSyncError):
-    """Memory ran out, and nothing was left to halve."""
+    """The GPU or the system ran out of memory, even at batch size 1."""
 
 
 class StorageError(LatentSyncError):
-    """A folder cannot hold what a job must write or put aside."""
+    """A folder is full or not writable."""
 
 
 class AudioError(LatentSyncError):
-    """A recording cannot be read or holds nothing to speak from."""
+    """A recording cannot be read, or has no usable speech."""
 
 
 class FaceError(LatentSyncError):
-    """No face can be worked on."""
+    """No usable face was found, or face landmarks do not fit the video."""
 
 
-def cannot_import(library: str, package: str, cause: ImportError, instead: str = "") -> DependencyError:
-    """The error of a library that is not there, to be raised from `cause`.
+def cannot_import(library: str, package: str, cause: ImportError | OSError, instead: str = "") -> DependencyError:
+    """The error of a library that cannot be imported, to be raised from `cause`.
 
     Args:
-        library: as its users call it.
-        package: as pip calls it, with the least version.
-        instead: what does without it, if anything.
+        library: its name in texts.
+        package: its name for pip, with the oldest supported version.
+        instead: an instruction that avoids the library, if there is one.
     """
-    otherwise = f", or {instead}" if instead else ""
+    alternative = f" Or {instead}." if instead else ""
+    if isinstance(cause, ModuleNotFoundError):
+        command = python_command(f'pip install "{package}"')
+        return DependencyError(f"{library} is not installed ({cause}). Run {command} and try again.{alternative}")
+    if "shared object file" in str(cause):
+        return DependencyError(
+            f"{library} needs a system library that is missing ({cause}). On Debian or Ubuntu, "
+            f"run apt-get install libgl1 libegl1 libgles2 libglib2.0-0 and try again.{alternative}"
+        )
+    command = python_command(f'pip install --force-reinstall --no-deps "{package}"')
     return DependencyError(
-        f"{library} cannot be imported ({cause}). Install it in the Python that runs this: "
-        f"pip install '{package}'{otherwise}."
+        f"{library} is installed, but does not work ({cause}). To repair it, run {command} and try again.{alternative}"
     )
+
+
+def python_command(arguments: str) -> str:
+    """A shell command that runs a module in the Python interpreter of this process."""
+    return f'"{sys.executable}" -m {arguments}'
 
 
 def cannot_write(path: Path, cause: Exception) -> MediaError:
-    """The error of a file that the system, or FFmpeg, does not write, to be raised from `cause`."""
-    reason = getattr(cause, "strerror", None) or str(cause)
+    """The error of a file that the system or FFmpeg cannot write, to be raised from `cause`."""
     return MediaError(
-        f"{path}: cannot be written ({reason}); check the name, the folder, its permissions and the free space"
+        f"{path} cannot be written ({reason_of(cause)}). Check its name, its folder, permissions and free space."
     )
 
 
+def reason_of(cause: BaseException) -> str:
+    """The text of an error of the system, without its number and file name."""
+    return getattr(cause, "strerror", None) or str(cause)
+
+
 def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
-    """Raises UsageError where `value` is none of `choices`."""
+    """Raises UsageError if `value` is not one of `choices`."""
     if value not in choices:
-        raise UsageError(f"{field} must be one of {', '.join(choices)}, not {value!r}")
+        raise UsageError(f'"{field}" cannot be {value}. Choose one of {", ".join(choices)}.')

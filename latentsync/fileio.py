@@ -38,7 +38,7 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], object]) -> None:
 
     Args:
         path: the final name.
-        content: the bytes, or a function that writes the file under the name that it is given.
+        content: the bytes, or a function that writes the file under the path that it receives.
 
     Raises:
         OSError: the file cannot be written. The temporary file is deleted, whatever the failure.

@@ -1,6 +1,6 @@
 """The whole method: find the face, encode the speech, sample the mouths, composite and encode.
 
-`LipSyncPipeline` holds the networks; one call runs every stage, and every stage is public.
+`LipSyncPipeline` holds the networks. One call runs every stage, and every stage is public.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from .models.protocols import VAE, AudioEncoder, Denoiser
 from .oom import BatchLimit
 from .output.result import LipSyncResult
 from .progress import ShowProgress, run, run_with_progress, shown
+from .sampling.conditioning import ConditioningStore
 from .sampling.lip_track import LipTrack, Provenance
 from .sampling.sampler import build_lip_track, num_sampling_steps, sample_windows
 from .sampling.settings import SamplerSettings
@@ -53,6 +55,8 @@ from .weights.download import download_files
 from .weights.locate import Folders
 
 log = logging.getLogger(__name__)
+
+ConditioningStores = WeakKeyDictionary[FaceTrack, ConditioningStore]
 
 DEFAULT_MODELS_DIR = Path("~/.cache/latentsync")
 
@@ -68,6 +72,7 @@ class LipSyncPipeline:
     folders: where the weights of face detectors are found.
     batch_limit: how many clips run through the UNet at once. None: one window.
     temp_dir: for latents and features that do not fit into memory. None: the system's temporary folder.
+    stores: encoded face crops of each face track, kept as long as the track, for further runs.
     """
 
     unet: Denoiser
@@ -80,6 +85,7 @@ class LipSyncPipeline:
     folders: Folders | None = None
     batch_limit: BatchLimit | None = None
     temp_dir: Path | None = None
+    stores: ConditioningStores = field(default_factory=WeakKeyDictionary)
 
     @classmethod
     def from_pretrained(
@@ -134,7 +140,7 @@ class LipSyncPipeline:
 
     @classmethod
     def untrained(
-        cls, *, resolution: int = 256, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
+        cls, *, resolution: int = 128, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> LipSyncPipeline:
         """Tiny untrained networks: every stage runs, and the mouth is noise."""
         device = torch.get_default_device() if device is None else torch.device(device)
@@ -182,7 +188,7 @@ class LipSyncPipeline:
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
 
         Raises:
-            LatentSyncError: an input is unusable, nobody is in the video, or memory ran out. The message says what
+            LatentSyncError: an input is unusable, no face is in the video, or memory ran out. The message says what
                 to do.
         """
         settings = _sampler_settings(sampling)
@@ -199,7 +205,10 @@ class LipSyncPipeline:
     def detect_faces(self, video: str | Path | FrameSource, **options: Any) -> Identities:  # noqa: ANN401
         """`detect_faces` with the detector weights of this pipeline's models folder."""
         if self.folders is None:
-            raise UsageError("This pipeline has no models folder, so it cannot find the weights of a face detector.")
+            raise UsageError(
+                "This pipeline has no models folder, so it cannot find the weights of a face detector. "
+                "Create it with LipSyncPipeline.from_pretrained, or call latentsync.detect_faces with your folders."
+            )
         return detect_faces(video, self.folders, **options)
 
     def encode_audio(
@@ -242,6 +251,8 @@ class LipSyncPipeline:
         settings = settings or SamplerSettings()
         rate = output_rate(face_track.source.rate, fps)
         timeline = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
+        if face_track not in self.stores:
+            self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
         steps = sample_windows(
             self.unet,
             self.vae,
@@ -253,6 +264,7 @@ class LipSyncPipeline:
             device=self.device,
             dtype=self.dtype,
             batch_limit=self.batch_limit,
+            store=self.stores[face_track],
         )
         steps = shown(steps, "lips", num_sampling_steps(face_track, features, timeline, settings), progress)
         lips = build_lip_track(steps, face_track, timeline, features.waveform, self.vae, self.temp_dir)
@@ -318,7 +330,7 @@ def select_face(
         settings: gaps, yaw limit and smoothing of the track.
 
     Raises:
-        FaceError: nobody is there, or not so many people.
+        FaceError: the video shows no face, or fewer people.
     """
     settings = settings or TrackSettings()
     identity = select(identities, face, index, reference)
@@ -331,7 +343,7 @@ def _sampler_settings(fields: Mapping[str, Any]) -> SamplerSettings:
     unknown = fields.keys() - SamplerSettings.__dataclass_fields__.keys()
     if unknown:
         raise UsageError(
-            f"Unknown settings: {', '.join(sorted(unknown))}. "
-            f"The sampler knows {', '.join(SamplerSettings.__dataclass_fields__)}."
+            f"The sampler has no setting {', '.join(sorted(unknown))}. "
+            f"Use {', '.join(SamplerSettings.__dataclass_fields__)}."
         )
     return SamplerSettings(**fields)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PREFETCH_ITEMS = 4  # items that are ready before the consumer needs them; frames of 1080p take 25 MB
+PREFETCH_ITEMS = 4  # items that are ready before the consumer needs them. Frames of 1080p take 25 MB
 
 
 def prefetch(items: Iterator[T], count: int = PREFETCH_ITEMS) -> Generator[T, None, None]:

@@ -64,7 +64,7 @@ def trim_window(video: VideoInput) -> tuple[float, float]:
 def exact_rate(fps: float) -> Fraction:
     """The frame rate that a float stands for: 29.97002997 is 30000/1001."""
     if not isfinite(fps):
-        raise UsageError(f'"image_fps" must be a number, not {fps}.')
+        raise UsageError(f'"image_fps" cannot be {fps}. Enter a number of frames per second.')
     return Fraction(fps).limit_denominator(MAX_RATE_DENOMINATOR)
 
 
@@ -118,6 +118,6 @@ def _read(name: str, audio: Mapping[str, Any]) -> tuple[torch.Tensor, int]:
         raise
     except Exception as error:
         raise AudioError(
-            f'"{name}" cannot be read. Its video has no sound track, or the file is damaged. Connect the AUDIO of Load '
-            f"Audio, or of a video with sound. ({error})"
+            f'"{name}" cannot be read ({error}). Its video has no sound track, or the file is damaged. Connect the '
+            "AUDIO of Load Audio, or of a video with sound."
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ..latentsync.errors import UsageError
 from ..latentsync.output.formats import available_formats, format_named
 from . import conversions
 from .blend_inputs import check_paste_mode, lip_sync_result, lips_input, paste_inputs, protect_mask_input
+from .filename_prefix import expand_tokens
 from .io_types import CATEGORY
 from .progress import with_progress
 
@@ -137,7 +139,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
             check_samples(waveform, "the audio of the video")
         result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, protect_mask, waveform)
         video_format = format_named(format)
-        paths, subfolder = _candidate_paths(filename_prefix, video_format.suffix, result.source)
+        prefix = expand_tokens(filename_prefix, cls.hidden.prompt, datetime.now())
+        paths, subfolder = _candidate_paths(prefix, video_format.suffix, result.source)
         record = RunRecord(consent=consent)
         cancelled = (mm.InterruptProcessingException,)
         with (
@@ -170,7 +173,7 @@ def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Ite
     except Exception as error:  # ComfyUI raises a bare one for a folder outside, and the system others
         reason = str(error).partition("\n")[0].strip(" *")
         raise UsageError(
-            f'filename_prefix "{prefix}" cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
+            f'"filename_prefix" {prefix} cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
         ) from error
     counters = range(first, first + MAX_COUNTERS)
     return (Path(folder) / f"{name}_{counter:05}_{suffix}" for counter in counters), subfolder

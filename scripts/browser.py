@@ -1,4 +1,4 @@
-"""ComfyUI's page in a headless Chromium, driven as a user drives it: templates, Run, help, language."""
+"""Use the page of ComfyUI in a headless Chromium like a user: templates, Run, help, language."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ FIT = """() => new Promise(done => {
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node as the page shows it; `red`: unknown, or marked as faulty; `labels`: of its inputs and outputs."""
+    """A node on the page. `red`: unknown or marked as faulty. `labels`: of its inputs and outputs."""
 
     type: str
     title: str
@@ -77,19 +77,21 @@ class NodeView:
 
 
 def program() -> str | None:
-    """The installed Chromium or Chrome, if there is one."""
+    """The path of Chromium or Chrome. None if neither is installed."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 @contextmanager
 def opened(url: str, locale: str = "en") -> Iterator[ComfyPage]:
-    """The page of a running ComfyUI in a user's language, as for somebody who has been there before.
+    """The page of a running ComfyUI in a language, without the dialogs of a first visit.
 
-    Raises RuntimeError where no browser is installed.
+    Raises RuntimeError if no browser is installed.
     """
     executable = program()
     if executable is None:
-        raise RuntimeError(f"none of {', '.join(PROGRAMS)} is installed; install Chromium with the system's packages")
+        raise RuntimeError(
+            f"None of {', '.join(PROGRAMS)} is installed. Install Chromium with the package manager of the system."
+        )
     settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Locale": locale}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
@@ -105,13 +107,13 @@ def opened(url: str, locale: str = "en") -> Iterator[ComfyPage]:
 
 
 class ComfyPage:
-    """What a user does with the page, and what can be seen on it."""
+    """Actions of a user on the page, and its contents."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
     def templates(self, pack: str) -> Locator:
-        """Open the template browser at a pack's own; the cards."""
+        """Open the template browser at a pack. Returns the cards of its templates."""
         self.page.get_by_role("button", name="Templates").first.click()
         dialog = self.page.get_by_role("dialog")
         dialog.get_by_text(pack).first.click()
@@ -120,13 +122,13 @@ class ComfyPage:
         return cards
 
     def open_template(self, pack: str, name: str) -> None:
-        """Open one of a pack's templates by its name."""
+        """Open a template of a pack by its name."""
         self.templates(pack)
         self.page.get_by_test_id(f"template-workflow-{name}").locator("img").first.click()
         self.page.wait_for_function("() => app.graph.nodes.some(node => node.type.startsWith('LatentSync'))")
 
     def open_graph(self, file: Path) -> None:
-        """Open a graph in UI format, as by dropping its file on the canvas."""
+        """Open a graph in UI format, as if its file were dropped on the canvas."""
         self.page.evaluate("([graph]) => app.loadGraphData(graph)", [json.loads(file.read_text(encoding="utf-8"))])
 
     def nodes(self) -> list[NodeView]:
@@ -134,28 +136,28 @@ class ComfyPage:
         return [NodeView(**node) for node in self.page.evaluate(NODES)]
 
     def set_widget(self, node_type: str, name: str, value: object) -> None:
-        """Give a widget of every node of a class another value."""
+        """Set a widget of every node of a class."""
         self.page.evaluate(SET_WIDGET, [node_type, name, value])
 
     def run(self) -> None:
-        """Press Run, and watch the nodes' progress from then on."""
+        """Press Run, and record the progress of the nodes from then on."""
         self.page.evaluate(WATCH_PROGRESS)
         self.page.get_by_test_id("queue-button").click()
 
     def prefix(self) -> str:
-        """The file name's beginning of the video that the open graph makes."""
+        """The beginning of the file name of the video that the open graph writes."""
         node = "app.graph.nodes.find(node => /VideoCombine|SaveVideo/.test(node.type))"
         prefix = self.page.evaluate(f"() => {node}.widgets.find(widget => widget.name === 'filename_prefix').value")
         return f"{Path(prefix).name}_"
 
     def progress(self) -> dict[str, list[float]]:
-        """Node class -> the shares of its work, 0 to 1, that its bar has shown since `run`."""
+        """Node class -> the values, 0 to 1, that its progress bar has shown since `run`."""
         return dict(self.page.evaluate(PROGRESS))
 
     def video(self, name_part: str, timeout_seconds: float) -> dict[str, float]:
-        """Wait for a playable video with this in its address: width and height in pixels, seconds.
+        """Wait for a playable video whose address contains `name_part`: its width and height in pixels, and seconds.
 
-        Raises RuntimeError with what the page says when the run fails.
+        Raises RuntimeError with the error on the page if the run fails.
         """
         self.page.wait_for_function(ENDED, arg=[name_part], timeout=1000 * timeout_seconds)
         if error := self.error():
@@ -163,27 +165,27 @@ class ComfyPage:
         return self.page.evaluate(VIDEO, [name_part])
 
     def error(self) -> str:
-        """What the page's note of errors says; empty when there is none."""
+        """The text of the error note on the page. Empty without an error."""
         note = self.page.locator(ERROR)
         return note.inner_text() if note.count() else ""
 
     def details(self) -> Locator:
-        """The panel that says more of errors, opened."""
+        """Open the panel with the details of errors."""
         self.page.get_by_test_id("error-overlay-see-errors").click(timeout=LOAD_MS)
         panel = self.page.get_by_test_id("properties-panel")
         panel.wait_for(timeout=LOAD_MS)
         return panel
 
     def replace_missing(self) -> None:
-        """Take what ComfyUI offers in the place of nodes whose packs are not installed."""
+        """Accept the replacements that ComfyUI offers for nodes of missing packs."""
         self.details().get_by_text("Replace All", exact=True).click(timeout=LOAD_MS)
 
     def wires(self) -> set[tuple[str, str, str, str]]:
-        """Of each wire: the class and the output that it leaves, the class and the input that it enters."""
+        """Each link: class and output of its source node, class and input of its target node."""
         return {tuple(ends) for ends in self.page.evaluate(WIRES)}
 
     def help(self, node_type: str) -> Locator:
-        """Select a node and press its circled i: the panel's text."""
+        """Select a node and open its help panel."""
         self.page.evaluate(SELECT, [node_type])
         self.page.get_by_test_id("info-button").click()
         panel = self.page.locator(".node-help-content")
@@ -195,7 +197,7 @@ class ComfyPage:
         self.page.evaluate(FIT)
 
     def picture(self, path: Path) -> Path:
-        """A screenshot of the page as PNG."""
+        """Save a screenshot of the page as PNG."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
         return path

@@ -1,4 +1,4 @@
-"""A real ComfyUI, started headless and driven through its HTTP and websocket interfaces."""
+"""Start a real ComfyUI without a browser, and use it through HTTP and its websocket."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Graph = dict[str, dict[str, Any]]
 
 
 class InvalidPromptError(ComfyUIError):
-    """POST /prompt refused the graph; `node_errors` is ComfyUI's own account, by node id."""
+    """POST /prompt refused the graph. `node_errors` is the answer of ComfyUI, by node id."""
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
         self.error: dict[str, Any] = answer.get("error") or {}
@@ -50,7 +50,7 @@ class InvalidPromptError(ComfyUIError):
 
 
 class ExecutionFailedError(ComfyUIError):
-    """A node raised; `data` is ComfyUI's execution_error event."""
+    """A node failed. `data` is ComfyUI's execution_error event."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = dict(data)
@@ -66,15 +66,15 @@ class ExecutionInterruptedError(ComfyUIError):
 
 
 class ComfyUI:
-    """A running ComfyUI with this pack in it; a context manager.
+    """A running ComfyUI with this pack, as a context manager.
 
-    base: the base directory (models, input, output, temp, custom_nodes, user), made where it is missing.
-    packs: folders to link into custom_nodes, by the name they get there, and to load alone; the default is this pack.
-        Without any, what lies in custom_nodes is loaded.
-    program: ComfyUI's own folder; by default the one that `make venv` fetched.
-    python: the interpreter that it runs in; by default this one.
-    port: by default a free one.
-    arguments: more of main.py's options.
+    base: the base directory (models, input, output, temp, custom_nodes, user). Missing folders are created.
+    packs: folders to link into custom_nodes under these names. No other packs are loaded. The default is this pack.
+        An empty mapping loads all packs in custom_nodes.
+    program: folder of ComfyUI. The default is the one of `make venv`.
+    python: the interpreter for ComfyUI. The default is this one.
+    port: the default is a free one.
+    arguments: more options of main.py.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ComfyUI:
     ) -> None:
         self.base = base.resolve()
         self.packs = dict(packs) if packs is not None else {PACK: REPOSITORY}
-        self.program = program or fetched_program()
+        self.program = program or installed_program()
         self.python = python or Path(sys.executable)
         self.port = port or free_port()
         self.arguments = list(arguments)
@@ -113,7 +113,7 @@ class ComfyUI:
     def start(self) -> None:
         """Start the server and wait until it answers.
 
-        Raises ComfyUIError with the end of its log when it dies, is too slow, or could not import a pack.
+        Raises ComfyUIError with the end of its log if it ends, is too slow, or cannot import a pack.
         """
         prepare_base(self.base, self.packs)
         with self.log_path.open("wb") as log:
@@ -139,7 +139,7 @@ class ComfyUI:
         return [str(self.python), str(self.program / "main.py"), *options, *self.arguments]
 
     def stop(self) -> None:
-        """End the server; harmless when it is not running."""
+        """End the server. Does nothing if it is not running."""
         if self._socket is not None:
             self._socket.shutdown()
             self._socket = None
@@ -186,7 +186,7 @@ class ComfyUI:
 
     @property
     def log(self) -> str:
-        """Everything the server has printed so far."""
+        """The output of the server so far."""
         return TERMINAL_COLOUR.sub("", self.log_path.read_text(encoding="utf-8", errors="replace"))
 
     def object_info(self, node_class: str | None = None) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class ComfyUI:
         return answer.json()
 
     def queue(self, graph: Graph) -> str:
-        """Queue a graph in API format and return its prompt id; raises InvalidPromptError when it is refused."""
+        """Queue a graph in API format, and return its prompt id. Raises InvalidPromptError if it is refused."""
         content = json.dumps({"prompt": graph, "client_id": self.client_id})  # NaN, too, which requests would not send
         answer = self._http.post(
             f"{self.url}/prompt", content, headers={"Content-Type": "application/json"}, timeout=60
@@ -208,8 +208,8 @@ class ComfyUI:
     def wait(self, prompt_id: str, timeout_seconds: float = 300.0) -> dict[str, Any]:
         """Wait for a prompt's end and return its history entry.
 
-        Raises ExecutionFailedError with the node's message, ExecutionInterruptedError, or ComfyUIError when it takes
-        too long or the server dies.
+        Raises ExecutionFailedError with the node's message, ExecutionInterruptedError, or ComfyUIError if it takes
+        too long or the server ends.
         """
         try:
             last = self.events.wait_for(
@@ -221,7 +221,7 @@ class ComfyUI:
         if last.type == "execution_error":
             raise ExecutionFailedError(last.data)
         if last.type == "execution_interrupted":
-            raise ExecutionInterruptedError(f"prompt {prompt_id} was interrupted in node {last.data.get('node_id')}")
+            raise ExecutionInterruptedError(f"prompt {prompt_id} was interrupted in node {last.data.get('node_id')}.")
         return entry
 
     def run(self, graph: Graph, timeout_seconds: float = 300.0) -> dict[str, Any]:
@@ -229,17 +229,17 @@ class ComfyUI:
         return self.wait(self.queue(graph), timeout_seconds)
 
     def interrupt(self) -> None:
-        """Ask the running prompt to stop."""
+        """Interrupt the running prompt."""
         self._http.post(f"{self.url}/interrupt", timeout=60).raise_for_status()
 
     def free(self) -> None:
-        """Have models unloaded and results forgotten before the next prompt."""
+        """Unload models and clear cached results before the next prompt."""
         self._http.post(
             f"{self.url}/free", json={"unload_models": True, "free_memory": True}, timeout=60
         ).raise_for_status()
 
     def outputs(self, entry: Mapping[str, Any]) -> list[Path]:
-        """The files that a finished prompt's nodes reported, in the order of the nodes' answers."""
+        """The files that a finished prompt's nodes reported, in the order of the nodes."""
         folders = {"output": self.output, "temp": self.temp, "input": self.input}
         return [
             folders[item["type"]] / item.get("subfolder", "") / item["filename"]
@@ -251,32 +251,32 @@ class ComfyUI:
         ]
 
     def get(self, path: str, **query: str) -> requests.Response:
-        """GET a path of the server; raises requests.HTTPError for anything but success."""
+        """GET a path of the server. Raises requests.HTTPError unless it succeeds."""
         answer = self._http.get(f"{self.url}{path}", params=query, timeout=60)
         answer.raise_for_status()
         return answer
 
     def _history(self, prompt_id: str) -> dict[str, Any]:
-        """The history entry, which the server files just after it tells of the end."""
+        """The history entry, which the server writes just after its last message."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             entries = self.get(f"/history/{prompt_id}").json()
             if prompt_id in entries:
                 return entries[prompt_id]
             time.sleep(POLL_SECONDS)
-        raise ComfyUIError(f"prompt {prompt_id} ended, but has no history entry")
+        raise ComfyUIError(f"prompt {prompt_id} ended, but has no history entry.")
 
     def _await_answer(self) -> None:
         deadline = time.monotonic() + self.start_timeout_seconds
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
-                raise ComfyUIError(f"ComfyUI ended before it answered\n{self._log_tail()}")
+                raise ComfyUIError(f"ComfyUI ended before it answered.\n{self._log_tail()}")
             try:
                 self.get("/system_stats")
                 return
             except (requests.ConnectionError, requests.HTTPError):
                 time.sleep(POLL_SECONDS)
-        raise ComfyUIError(f"ComfyUI did not answer in {self.start_timeout_seconds:g} s\n{self._log_tail()}")
+        raise ComfyUIError(f"ComfyUI did not answer in {self.start_timeout_seconds:g} s.\n{self._log_tail()}")
 
     def _check_imports(self) -> None:
         failed = [line for line in self.log.splitlines() if "IMPORT FAILED" in line]
@@ -308,13 +308,13 @@ class ComfyUI:
         return f"The end of {self.log_path}:\n" + "\n".join(self.log.splitlines()[-LOG_TAIL_LINES:])
 
 
-def fetched_program() -> Path:
-    """ComfyUI's folder: $COMFYUI_PATH, else the version of $COMFYUI_VERSION or the newest one under .comfyui."""
+def installed_program() -> Path:
+    """The folder of ComfyUI: $COMFYUI_PATH, or else $COMFYUI_VERSION or the newest version in .comfyui."""
     if named := os.environ.get("COMFYUI_PATH"):
         return Path(named).resolve()
     found = sorted((REPOSITORY / ".comfyui").glob(f"ComfyUI-{os.environ.get('COMFYUI_VERSION', '*')}"), key=version_of)
     if not found:
-        raise ComfyUIError("no ComfyUI under .comfyui; `make venv` fetches one")
+        raise ComfyUIError("There is no ComfyUI in .comfyui. Run `make venv` to download it.")
     return found[-1]
 
 
@@ -323,7 +323,7 @@ def version_of(folder: Path) -> list[int]:
 
 
 def prepare_base(base: Path, packs: Mapping[str, Path]) -> None:
-    """Make the base directory's folders and put each pack into custom_nodes, as a link where links are allowed."""
+    """Create the folders of the base directory. Link each pack into custom_nodes, or copy it."""
     for name in BASE_FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
     for name, folder in packs.items():
@@ -338,18 +338,18 @@ def place_pack(link: Path, folder: Path) -> None:
     try:
         link.symlink_to(folder, target_is_directory=True)
     except OSError:
-        # Windows lets only administrators and developers make links.
+        # Windows allows links for administrators and developers only.
         shutil.copytree(folder, link, ignore=shutil.ignore_patterns(".venv", ".comfyui", ".compat", ".git"))
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without what would put this repository's modules before ComfyUI's own."""
+    """The environment of this process, without variables that put other modules before those of ComfyUI."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 
 
 def has_accelerator() -> bool:
-    """Whether torch sees a device other than the CPU."""
+    """Whether torch can use a GPU."""
     import torch
 
     return torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()

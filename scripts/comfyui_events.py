@@ -1,4 +1,4 @@
-"""What a ComfyUI server tells its clients over the websocket, kept in order."""
+"""The websocket messages of a ComfyUI server, in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ComfyUIError(RuntimeError):
 
 @dataclass(frozen=True)
 class Event:
-    """One websocket message; `seconds` is time.monotonic() at its arrival."""
+    """One websocket message. `seconds` is time.monotonic() at its arrival."""
 
     type: str
     data: dict[str, Any]
@@ -27,7 +27,7 @@ class Event:
 
 
 class EventLog:
-    """Everything the server told this client, in order; binary previews are left out."""
+    """All messages to this client in order, without binary previews."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -38,34 +38,34 @@ class EventLog:
         return len(self._events)
 
     def __iter__(self) -> Iterator[Event]:
-        """What has arrived so far."""
+        """The messages so far."""
         return iter(list(self._events))
 
     def of(self, prompt_id: str, kind: str | None = None) -> list[Event]:
-        """What has arrived so far about one prompt."""
+        """The messages so far of one prompt."""
         return [event for event in self if event.prompt_id == prompt_id and kind in (None, event.type)]
 
     def follow(self, timeout_seconds: float, start: int = 0) -> Iterator[Event]:
-        """Events from number `start` on, waiting for new ones; ends when the connection closes.
+        """Events from number `start` on. Waits for new ones, and ends when the connection closes.
 
-        Raises ComfyUIError when `timeout_seconds` have passed since the call.
+        Raises ComfyUIError if `timeout_seconds` have passed since the call.
         """
         deadline = time.monotonic() + timeout_seconds
         index = start
         while True:
             if not self._await_more_than(index, deadline - time.monotonic()):
-                raise ComfyUIError(f"nothing more from ComfyUI within {timeout_seconds:g} s")
+                raise ComfyUIError(f"ComfyUI sent nothing for {timeout_seconds:g} s.")
             if index >= len(self._events):
                 return
             yield self._events[index]
             index += 1
 
     def wait_for(self, matches: Callable[[Event], bool], timeout_seconds: float = 60.0, start: int = 0) -> Event:
-        """The first event from number `start` on that `matches`; raises ComfyUIError when none comes."""
+        """The first event from number `start` on that `matches`. Raises ComfyUIError if there is none."""
         for event in self.follow(timeout_seconds, start):
             if matches(event):
                 return event
-        raise ComfyUIError("ComfyUI closed the connection")
+        raise ComfyUIError("ComfyUI closed the connection.")
 
     def _await_more_than(self, count: int, timeout_seconds: float) -> bool:
         with self._changed:

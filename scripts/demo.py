@@ -1,4 +1,4 @@
-"""Lip-sync a sample clip in a real ComfyUI and say where the video is; or keep that ComfyUI open for the browser.
+"""Lip-sync a sample clip in a real ComfyUI and print the path of the video, or keep that ComfyUI open for the browser.
 
 Usage: python -m scripts.demo [--weights 1.5|1.6] [--keep-serving]
 """
@@ -29,12 +29,12 @@ PACKS = {PACK: REPOSITORY, DEMO_PACK: REPOSITORY / "scripts" / "demo_nodes"}
 
 REAL_BASE = REPOSITORY / ".comfyui" / "demo"
 SYNTHETIC_BASE = REPOSITORY / ".comfyui" / "demo-synthetic"
-"""A base directory of its own, so that untrained weights never lie in front of real ones."""
+"""A separate base directory, so that untrained weights never hide real ones."""
 
 SYNTHETIC_STEPS = 4
-"""Noise does not get better with more of them."""
+"""More steps do not improve noise."""
 STEPS_WIDGET = 2
-"""Behind the seed and what becomes of it after a run."""
+"""Index after the seed and "control after generate"."""
 
 SERVE_PORT = 8188
 TIMEOUT_SECONDS = 6 * 3600.0
@@ -54,27 +54,27 @@ def demo(weights: str | None) -> Path:
             print(line, flush=True)
         videos = [path for path in comfyui.outputs(comfyui.wait(prompt_id)) if path.suffix == ".mp4"]
     if not videos:
-        raise ComfyUIError(f"the workflow ended without an mp4; see {comfyui.log_path}")
+        raise ComfyUIError(f"The workflow wrote no MP4. See {comfyui.log_path}.")
     return videos[-1]
 
 
 def serve(weights: str | None) -> None:
-    """Keep a ComfyUI open for the browser, with the sample and the workflow in it, until Ctrl-C."""
+    """Keep a ComfyUI with the sample and the workflow open for the browser, until Ctrl-C."""
     base = prepare_weights(weights)
     workflow = prepare_workflow(base, make_sample(base / "input"), weights)
     saved = base / "user" / "default" / "workflows" / WORKFLOW.name
     saved.parent.mkdir(parents=True, exist_ok=True)
     saved.write_text(json.dumps(workflow, indent=2), encoding="utf-8")
     with ComfyUI(base, packs=PACKS, port=SERVE_PORT) as comfyui:
-        print(f"{comfyui.url} is open; the workflow {saved.stem} is in its sidebar. Ctrl-C ends it.", flush=True)
+        print(f"Open {comfyui.url}. The workflow {saved.stem} is in the sidebar. Press Ctrl-C to stop.", flush=True)
         with suppress(KeyboardInterrupt):
             comfyui.wait_closed()
 
 
 def prepare_weights(version: str | None) -> Path:
-    """The base directory to run in: the one with real weights, else one with untrained weights, and say why.
+    """The base directory with real weights, or else one with untrained weights. Prints the reason.
 
-    version: fetch these real weights first, and take nothing else.
+    version: download these real weights first, and use no others.
     """
     models = REAL_BASE / "models"
     if version is not None:
@@ -89,14 +89,14 @@ def prepare_weights(version: str | None) -> Path:
         write_models(SYNTHETIC_BASE / "models")
         place_landmarker(SYNTHETIC_BASE / "models")
         print(
-            "WARNING: the demo uses untrained weights: everything runs, but the mouth will be noise. "
-            f"For a real result: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6.\nThe reason: {error}"
+            "WARNING: the demo uses untrained weights, so the mouth will be noise. "
+            f"For a real result, run: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6.\n{error}"
         )
         return SYNTHETIC_BASE
 
 
 def place_landmarker(models: Path) -> None:
-    """Link MediaPipe's model into a models folder, if the checkout has it in its own."""
+    """Link MediaPipe's model into a models folder, if the checkout has it."""
     own, link = REPOSITORY / "models" / FACE_LANDMARKER.path, models / FACE_LANDMARKER.path
     if own.is_file() and not link.is_file():
         link.unlink(missing_ok=True)
@@ -104,18 +104,18 @@ def place_landmarker(models: Path) -> None:
 
 
 def prepare_workflow(base: Path, sample: Sample, version: str | None) -> Workflow:
-    """The shipped workflow with the sample's files in it, and stored landmarks where MediaPipe's model is missing."""
+    """The shipped workflow with the files of the sample, and stored landmarks if MediaPipe's model is missing."""
     workflow: Workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     fill_in(workflow, sample, version, SYNTHETIC_STEPS if base == SYNTHETIC_BASE else None)
     model = base / "models" / FACE_LANDMARKER.path
     if not model.is_file():
-        print(f"Without MediaPipe's model ({model}) the sample's stored face landmarks are used.")
+        print(f"MediaPipe's model ({model}) is missing. The demo uses the stored face landmarks of the sample.")
         add_landmarks(workflow, sample.landmarks.name)
     return workflow
 
 
 def fill_in(workflow: Workflow, sample: Sample, version: str | None, steps: int | None) -> None:
-    """Choose the sample's files, a model version (None: what is there), and steps (None: as they are saved)."""
+    """Set the files of the sample, a model version (None: auto) and steps (None: as saved)."""
     set_first_widget(workflow, "LoadVideo", sample.video.name)
     set_first_widget(workflow, "LoadAudio", sample.audio.name)
     version_widget, _, _, unet_widget = range(4)
@@ -163,7 +163,7 @@ def node_of(workflow: Workflow, node_type: str) -> dict[str, Any]:
 
 
 def progress_lines(events: Iterator[Event], prompt_id: str, graph: Graph) -> Iterator[str]:
-    """One line for each node that starts and for each tenth of its work, until the prompt ends."""
+    """A line for each node that starts and for each tenth of its progress, until the prompt ends."""
     shown: set[tuple[str, int]] = set()
     for event in events:
         if event.prompt_id != prompt_id:
@@ -180,7 +180,9 @@ def progress_lines(events: Iterator[Event], prompt_id: str, graph: Graph) -> Ite
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Lip-sync a sample clip in a real ComfyUI.")
-    parser.add_argument("--weights", metavar="VERSION", help="fetch the real weights of this version first: 1.5 or 1.6")
+    parser.add_argument(
+        "--weights", metavar="VERSION", help="download the real weights of this version first: 1.5 or 1.6"
+    )
     parser.add_argument("--keep-serving", action="store_true", help="open ComfyUI for the browser instead")
     arguments = parser.parse_args()
     try:

@@ -1,7 +1,7 @@
-"""The demo's sample: a real face under a moving camera, speech-like sound, and where the face is in every frame.
+"""The sample clip of the demo: a real face under a moving camera, speech-like audio, and face landmarks.
 
-The face is scikit-image's `astronaut` (NASA, public domain). Its mesh points were measured once with MediaPipe and lie
-beside this file; the camera's matrix moves picture and points alike.
+The face is scikit-image's `astronaut` (NASA, public domain). Its mesh points were detected once with MediaPipe and are
+stored beside this file. The matrix of the camera moves both the image and the points.
 
 Usage: python -m scripts.sample_clip FOLDER [--seconds 3]
 """
@@ -22,7 +22,7 @@ FRAME_WIDTH_PX, FRAME_HEIGHT_PX = 480, 640
 FRAME_RATE = 25
 SAMPLE_RATE = 44_100
 VIDEO_SHARE = 2 / 3
-"""The video is shorter than the sound, so that a lip-synced copy has to play it back and forth."""
+"""The video is shorter than the audio, so that the lip-synced video plays it forwards and backwards."""
 
 LANDMARKS = Path(__file__).with_name("astronaut_landmarks.json")
 
@@ -36,7 +36,7 @@ FORMANTS_HZ = {
 """First three resonances of a man's vowels (Peterson and Barney, 1952)."""
 FORMANT_BANDWIDTHS_HZ = (80, 100, 140)
 SYLLABLES = "aieo_uaeia_oe"
-"""One vowel each; an underscore is a pause."""
+"""One vowel per letter. An underscore is a pause."""
 SYLLABLES_PER_SECOND = 4.2
 
 FloatArray = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """The files of one sample; `landmarks` is JSON in the shape of ComfyUI's FACE_LANDMARKS."""
+    """The files of one sample. `landmarks` is JSON in the shape of ComfyUI's FACE_LANDMARKS."""
 
     video: Path
     audio: Path
@@ -68,7 +68,7 @@ def camera_path(frame_count: int) -> FloatArray:
 
 
 def camera(time_seconds: float) -> FloatArray:
-    """The matrix at one instant; at these amplitudes the frame never leaves the picture."""
+    """The matrix at one instant. At these amplitudes the frame never leaves the picture."""
     turn = 2 * math.pi * time_seconds
     center = np.array([225 + 8 * math.sin(0.31 * turn), 170 + 6 * math.sin(0.23 * turn + 1.0)])
     scale = 2.25 + 0.12 * math.sin(0.27 * turn + 0.5)
@@ -104,7 +104,7 @@ def face_landmarks(cameras: FloatArray) -> dict[str, object]:
 
 
 def face_entry(points: FloatArray) -> dict[str, object]:
-    """One face; points (478, 2) in pixels of the frame."""
+    """One face from points (478, 2) in pixels of the frame."""
     return {
         "bbox_xyxy": [*points.min(axis=0).round(2).tolist(), *points.max(axis=0).round(2).tolist()],
         "landmarks_xy": points.round(2).tolist(),
@@ -134,7 +134,7 @@ def glottal_buzz(samples: int) -> FloatArray:
 
 
 def syllable(voice: FloatArray, vowel: str) -> FloatArray:
-    """The voice through a vowel's resonances, opening and closing once; silence for a pause."""
+    """The voice through the resonances of a vowel, opening and closing once, or silence for a pause."""
     from scipy.signal import lfilter
 
     if vowel not in FORMANTS_HZ:

@@ -1,4 +1,4 @@
-"""From the graph that the browser saves (UI format) to the graph that POST /prompt takes (API format).
+"""Convert a graph from the UI format, which the browser saves, to the API format of POST /prompt.
 
 Usage: python scripts/workflow.py FILE --server URL
 """
@@ -18,7 +18,7 @@ WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR",
 SEED_NAMES = frozenset({"seed", "noise_seed"})
 
 UPLOAD_VALUES = {"image_upload": 1, "animated_image_upload": 1, "video_upload": 1, "audio_upload": 2}
-"""Option of a file combo -> values the browser saves after the required widgets: a button, and for audio a player."""
+"""Option of a file combo -> number of values after the required widgets: a button, and a player for audio."""
 
 Node = dict[str, Any]
 Spec = list[Any]
@@ -26,15 +26,15 @@ Spec = list[Any]
 
 
 class WorkflowError(ValueError):
-    """The graph does not fit the schemas of the nodes it names."""
+    """The graph does not fit the schemas of its nodes."""
 
 
 def to_api(ui_workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """A UI-format workflow as the `prompt` of POST /prompt: node id -> class_type, inputs, _meta.
 
     ui_workflow: a saved graph, with `nodes` and `links`.
-    object_info: the server's schemas of every node class in it.
-    Raises WorkflowError for an unknown node class, a subgraph, or widget values that fit no schema.
+    object_info: the schemas of its node classes on the server.
+    Raises WorkflowError for an unknown node class, a subgraph, or widget values that do not fit the schema.
     """
     graph = _Graph(ui_workflow)
     return {
@@ -49,7 +49,7 @@ def to_api(ui_workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> di
 
 
 class _Graph:
-    """Nodes by id and links by id, and the way a link takes through nodes that do not execute."""
+    """Nodes and links by id. Follows links through nodes that do not execute."""
 
     def __init__(self, workflow: Mapping[str, Any]) -> None:
         self.nodes: dict[Any, Node] = {node["id"]: node for node in workflow["nodes"]}
@@ -59,7 +59,7 @@ class _Graph:
         return node["type"] not in UNEXECUTED and node.get("mode", 0) not in (MUTED, BYPASSED)
 
     def linked_inputs(self, node: Node) -> Iterator[tuple[str, Any]]:
-        """Each connected input of a node with [origin node id, output slot], or a primitive's value."""
+        """Each connected input of a node with [source node id, output index], or the value of a primitive."""
         for slot in node.get("inputs", []):
             if (source := self._source(slot.get("link"))) is not None:
                 yield slot["name"], source
@@ -79,14 +79,14 @@ class _Graph:
 
 
 def _origin(link: Any) -> tuple[int, tuple[Any, int]]:
-    """A link's id, and the node and output slot it comes from."""
+    """The id of a link, and its source node and output."""
     if isinstance(link, dict):
         return link["id"], (link["origin_id"], link["origin_slot"])
     return link[0], (link[1], link[2])
 
 
 def _passed_through(node: Node, output_slot: int) -> int | None:
-    """The link that a bypassed node hands on at an output: the input of the same place and type, else of the type."""
+    """The link that a bypassed node passes to an output: of the same index and type, or else of the same type."""
     if node["type"] == "Reroute":
         return node["inputs"][0].get("link")
     wanted = node["outputs"][output_slot]["type"]
@@ -97,12 +97,14 @@ def _passed_through(node: Node, output_slot: int) -> int | None:
 
 def _schema(node: Node, object_info: Mapping[str, Any]) -> Mapping[str, Any]:
     if node["type"] not in object_info:
-        raise WorkflowError(f"node {node['id']}: this ComfyUI has no node class {node['type']!r}")
+        raise WorkflowError(
+            f"Node {node['id']} has the class {node['type']}, which this ComfyUI does not have. Install its pack."
+        )
     return object_info[node["type"]]["input"]
 
 
 def _widgets(node: Node, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A node's widget values by input name."""
+    """The widget values of a node by input name."""
     saved = node.get("widgets_values") or []
     if isinstance(saved, dict):
         return {name: value for name, value in saved.items() if name in _names(schema)}
@@ -116,7 +118,7 @@ def _widgets(node: Node, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Values:
-    """A node's saved widget values, taken one after the other; a widget newer than the file takes its default."""
+    """The saved widget values of a node, in order. A widget that is newer than the file gets its default."""
 
     def __init__(self, node: Node, saved: list[Any]) -> None:
         self.node = node
@@ -128,22 +130,26 @@ class _Values:
         choices = _choices(spec)
         if "default" in _options(spec) or choices:
             return _options(spec).get("default", choices[0] if choices else None)
-        raise WorkflowError(f"{self._where()}: no value is saved for {name!r}, and it has no default")
+        raise WorkflowError(
+            f'{self._where()} has no saved value for "{name}", which has no default. Save the workflow again.'
+        )
 
     def skip(self, count: int) -> None:
         del self.left[:count]
 
     def finish(self) -> None:
-        """Raise when values are left over; empty ones are those of preview widgets, which no input reads."""
+        """Raise if values remain. Empty values belong to preview widgets, which no input reads."""
         if any(value not in (None, "", False) for value in self.left):
-            raise WorkflowError(f"{self._where()}: {len(self.left)} saved values fit no widget: {self.left}")
+            raise WorkflowError(
+                f"{self._where()} has {len(self.left)} saved values without a widget. Save the workflow again."
+            )
 
     def _where(self) -> str:
-        return f"node {self.node['id']} ({self.node['type']})"
+        return f"Node {self.node['id']} ({self.node['type']})"
 
 
 def _section(specs: Mapping[str, Spec], prefix: str, shown: set[str], values: _Values) -> dict[str, Any]:
-    """The values of the widgets among some inputs, in the schema's order."""
+    """The values of the widgets among some inputs, in the order of the schema."""
     found: dict[str, Any] = {}
     for bare_name, spec in specs.items():
         name = f"{prefix}{bare_name}"
@@ -164,7 +170,7 @@ def _is_widget(spec: Spec, shown: bool) -> bool:
 
 
 def _control_values(name: str, spec: Spec) -> int:
-    """How many values of "control after generate" follow a widget's own."""
+    """The number of "control after generate" values after the value of a widget."""
     controlled = _options(spec).get("control_after_generate", spec[0] == "INT" and name in SEED_NAMES)
     return int(bool(controlled))
 

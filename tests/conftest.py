@@ -13,7 +13,7 @@ from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, make_sample
-from tests.support.comfyui_server import PACKS, SAMPLE_SECONDS
+from tests.support.comfyui_server import PACKS, RESOLUTION, SAMPLE_SECONDS
 from tests.support.paths import SHARED
 from tests.support.scene import Scene
 from tests.support.synthetic_models import write_models
@@ -55,7 +55,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 def whole_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete models folder with untrained weights."""
     folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
+    write_models(folder, resolution=RESOLUTION)
     return folder
 
 
@@ -69,7 +69,7 @@ def scene(tmp_path: Path, good: Sample, whole_models: Path) -> Scene:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The base directory of the tests' ComfyUI, with untrained weights in it."""
     base = tmp_path_factory.mktemp("comfyui") / BASE_NAME
-    write_models(base / "models")
+    write_models(base / "models", resolution=RESOLUTION)
     landmarker = SHARED / "models" / "face_landmarker.task"
     if landmarker.is_file():
         shutil.copyfile(landmarker, base / "models" / FACE_LANDMARKER.path)

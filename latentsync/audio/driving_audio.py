@@ -15,8 +15,8 @@ from .waveform import BLOCK_SAMPLES, SAMPLE_RATE, Waveform, check_not_silent, ch
 
 log = logging.getLogger(__name__)
 
-MIN_SAMPLES = SAMPLE_RATE // 25  # one video frame; Whisper's spectrogram needs 25 ms
-MIN_DC = 0.01  # of full scale; every recording has less, and Whisper does not resolve it
+MIN_SAMPLES = SAMPLE_RATE // 25  # one video frame. Whisper's spectrogram needs 25 ms
+MIN_DC = 0.01  # of full scale. Every recording has less, and Whisper does not resolve it
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class DrivingAudio:
     samples: float32 (n,), 16 kHz mono: 230 MB an hour. They last as long as `waveform`.
     waveform: audio of the finished video, unchanged.
     has_vocals: whether `samples` come from a separate recording of the voice.
-    offset_samples: delay of the lips in samples of the driving recording; negative is earlier.
+    offset_samples: delay of the lips in samples of the driving recording. Negative is earlier.
     """
 
     samples: Tensor
@@ -49,8 +49,8 @@ def prepare_driving_audio(
 
     Args:
         audio: audio of the finished video.
-        vocals: drives the lips in place of `audio`; both start together.
-        offset_seconds: delay of the lips, exact to a sample of the driving recording; negative is earlier.
+        vocals: drives the lips in place of `audio`. Both start together.
+        offset_seconds: delay of the lips, exact to a sample of the driving recording. Negative is earlier.
 
     Raises:
         AudioError: a recording is unusable, or the offset moves all of it outside of `audio`.
@@ -62,7 +62,7 @@ def prepare_driving_audio(
     offset = round(offset_seconds * driving.rate)
     if not -driving.duration_seconds < Fraction(offset, driving.rate) < audio.duration_seconds:
         raise AudioError(
-            f'An offset of {float(offset_seconds * 1000):g} ms moves all of "{name}" '
+            f'"offset_ms" is {float(offset_seconds * 1000):g}, which moves all of "{name}" '
             f"({float(driving.duration_seconds):.1f} s) outside the {float(audio.duration_seconds):.1f} s of the "
             "video's audio. Use a smaller offset."
         )

@@ -38,7 +38,7 @@ SEGMENT_HOPS = {"overlapping": SEGMENT_MELS // 2, "official": SEGMENT_MELS}
 Segments = Literal["overlapping", "official"]
 """How a recording is cut into the 30 s that Whisper encodes at once."""
 Silence = Literal["model", "keep original", "close mouth"]
-"""What happens to frames without speech."""
+"""The treatment of frames without speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class AudioSettings:
 
     silence: frames without speech: "model" samples them like all others, "keep original" keeps the original frames,
         "close mouth" gives the model the hidden states of true silence.
-    threshold_db: SNR over the noise floor at which speech starts; 1 to 20.
-    hangover_s: seconds for which speech continues after the SNR has fallen; 0 to 5.
+    threshold_db: SNR over the noise floor at which speech starts, 1 to 20.
+    hangover_s: seconds for which speech continues after the SNR has fallen, 0 to 5.
     segments: overlapping, or cut every 30 s like the official code.
     """
 
@@ -72,7 +72,7 @@ class AudioFeatures:
 
     hidden_states: (positions, 5, 384) of the Whisper encoder, 50 positions a second, on the CPU.
     waveform: audio of the finished video, unchanged.
-    start: position of hidden_states[0]; negative if there are hidden states from before the recording.
+    start: position of hidden_states[0]. Negative if there are hidden states from before the recording.
     is_speech: bool (n,), 100 a second: where the lips change. The other frames stay original. None: everywhere.
     params: how the features were extracted, for the run record.
     """
@@ -86,7 +86,7 @@ class AudioFeatures:
     def __post_init__(self) -> None:
         shape = self.hidden_states.shape
         if self.hidden_states.ndim != 3 or shape[1:] != (AUDIO_STATES, AUDIO_WIDTH):
-            raise AudioError(f"Audio features must be (positions, {AUDIO_STATES}, {AUDIO_WIDTH}), not {tuple(shape)}.")
+            raise AudioError("Internal error: the audio features have the wrong size. Please report this.")
         if self.is_speech is not None and not self.is_speech.any():
             raise AudioError(
                 'No speech stands out from the background of the recording. Lower "threshold_db", connect the '
@@ -170,7 +170,9 @@ def collect_features(
                 count = buffer.append(step.hidden_states).stop
         hidden_states = buffer.tensor()
     if speech is None or count != expected:
-        raise AudioError(f"Internal error: feature extraction stopped at {count} of {expected} positions. Report it.")
+        raise AudioError(
+            f"Internal error: feature extraction stopped at {count} of {expected} positions. Please report this."
+        )
     params = {**asdict(settings), "vocals": driving_audio.has_vocals}
     is_speech = speech.is_speech if settings.silence == "keep original" else None
     start = -BEFORE if is_padded else 0
@@ -184,7 +186,7 @@ def frame_windows(hidden_states: Tensor, frames: Sequence[int], rate: Fraction, 
         hidden_states: (positions, 5, 384).
         frames: frame numbers in a clip.
         rate: frames per second of the clip.
-        start: position of hidden_states[0]; negative if there are hidden states from before the clip.
+        start: position of hidden_states[0]. Negative if there are hidden states from before the clip.
 
     Returns:
         (len(frames), 50, 384), position-major. Beyond either end the outermost position repeats.
@@ -218,7 +220,7 @@ def encode_audio(
 
     Yields:
         `num_chunks` chunks (positions, 5, 384) in order, on the CPU, 50 positions a second. With "overlapping" the
-        first 4 positions and the last 5 lie outside of the recording.
+        first 4 positions and the last 5 are outside the recording.
     """
     silence = _encode_segment(log_mel(torch.zeros(MEL_BINS, SEGMENT_MELS), peak), encoder)
     opacity = None if is_closed is None else _silence_opacity(is_closed)

@@ -1,6 +1,6 @@
 """Log-mel spectrogram of any part of a recording, equal to `log_mel_spectrogram` of whisper/audio.py on the whole.
 
-Whisper's floor lies 8 below the loudest value of the whole recording. `log_peak` finds that value in a first pass,
+Whisper's floor is 8 below the largest value of the whole recording. `log_peak` finds that value in a first pass,
 `log_mel` applies it in a second one.
 """
 

@@ -20,7 +20,7 @@ from .mel import MIN_POWER
 
 log = logging.getLogger(__name__)
 
-FIRST_BIN = 4  # of the mel bins: about 150 Hz; hum lies below
+FIRST_BIN = 4  # of the mel bins: about 150 Hz. Mains hum is lower
 BINS_PER_BAND = 4
 NUM_BANDS = (MEL_BINS - FIRST_BIN) // BINS_PER_BAND
 SMOOTHING_MELS = 5  # 50 ms: two or three pitch periods of a deep voice

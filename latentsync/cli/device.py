@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..errors import DependencyError, UsageError
+from ..errors import DependencyError, UsageError, python_command
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +40,20 @@ def chosen_device(name: str | None = None) -> torch.device:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
-            raise UsageError(f"--device {name} cannot be used here ({reason}). Leave it out, or use cpu.") from error
+            raise UsageError(
+                f'"--device" cannot be {name} on this machine ({reason}). Use cpu, or leave the option out.'
+            ) from error
     if not hasattr(torch, "accelerator"):
         raise DependencyError(
-            f"torch {torch.__version__} is too old: this command needs 2.6 or newer. Update torch, or give --device."
+            f"torch {torch.__version__} is too old for this command. "
+            f"Run {python_command('pip install --upgrade torch')} to get 2.6 or newer, or set --device."
         )
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
 
 
 def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of a precision; auto follows ComfyUI's rule for a UNet.
+    """The dtype of a precision. `auto` follows ComfyUI's rule for a UNet.
 
     NVIDIA's GTX 16 series gives NaN in fp16, and GPUs before Volta compute it slowly: they take fp32.
     """

@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import LatentSyncError
+from ..errors import LatentSyncError, python_command
 from ..progress import run_with_progress
 from ..weights import locate
 from ..weights.catalog import MODELS, WeightFile
@@ -22,10 +22,18 @@ from . import options
 if TYPE_CHECKING:
     from ..weights.catalog import Version
 
-LIBRARIES = ("torch", "numpy", "cv2", "av", "mediapipe", "whisper", "diffusers", "safetensors", "huggingface_hub")
-
-
-REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
+LIBRARIES = {
+    "torch": "torch>=2.6",
+    "numpy": "numpy",
+    "cv2": "opencv-python",
+    "av": "av>=14",
+    "mediapipe": "mediapipe>=0.10.30",
+    "whisper": "openai-whisper>=20240930",
+    "diffusers": "diffusers>=0.32",
+    "safetensors": "safetensors",
+    "huggingface_hub": "huggingface_hub>=0.27",
+}
+"""Module -> its package for pip."""
 
 
 UNETS = tuple(spec.unet for spec in MODELS.values())
@@ -36,7 +44,7 @@ FOUND, MISSING, WRONG = "ok", "missing", "wrong"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library; `version` is None if it cannot be imported, and `problem` says why."""
+    """A library. `version` is None if it cannot be imported, and `problem` says why."""
 
     name: str
     version: str | None
@@ -45,7 +53,7 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file that a run needs; `state` is ok, missing or wrong, and `problem` says what to do."""
+    """A file that a run needs. `state` is ok, missing or wrong, and `problem` says what to do."""
 
     name: str
     state: str
@@ -59,8 +67,8 @@ class FoundFile:
 class Report:
     """The result of the checks.
 
-    device: None if torch cannot use any; `device_problem` says why.
-    memory_bytes: VRAM of the device; None for a CPU.
+    device: None if torch cannot use any. `device_problem` says why.
+    memory_bytes: VRAM of the device. None for a CPU.
     models: the models folder.
     """
 
@@ -88,10 +96,11 @@ class Report:
     def fixes(self) -> list[str]:
         """Commands that install missing libraries and download missing files."""
         commands: list[str] = []
-        if any(library.problem for library in self.libraries):
-            commands.append(f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"')
+        packages = [f'"{LIBRARIES[library.name]}"' for library in self.libraries if library.problem]
+        if packages:
+            commands.append(python_command(f"pip install {' '.join(packages)}"))
         if any(file.state == MISSING for file in self.files):
-            commands.append(f'"{sys.executable}" -m latentsync download {self.version} --models "{self.models}"')
+            commands.append(python_command(f'latentsync download {self.version} --models "{self.models}"'))
         return commands
 
 
@@ -113,10 +122,10 @@ def doctor(args: argparse.Namespace) -> None:
     else:
         sys.stdout.write("\n".join(_lines(report)) + "\n")
     if report.problems:
-        lines = ["A run would fail:", *(f"- {problem}" for problem in report.problems)]
-        if report.fixes:
-            lines += ["To fix this, run:", *(f"  {command}" for command in report.fixes)]
-        raise LatentSyncError("\n".join(lines))
+        problems = "\n".join(f"- {problem}" for problem in report.problems)
+        fixes = "".join(f"\n  {command}" for command in report.fixes)
+        remedy = f"To fix this, run:{fixes}" if fixes else "Solve these problems, then try again."
+        raise LatentSyncError(f"A run would fail:\n{problems}\n{remedy}")
 
 
 def examine(models: Path, version: Version | None) -> Report:
@@ -146,7 +155,7 @@ def _library(name: str) -> Library:
 
 
 def _device() -> tuple[str | None, int | None, str | None]:
-    """Name, VRAM in bytes, and what is wrong with the device."""
+    """Name and VRAM in bytes of the device, and the problem with it."""
     from .device import chosen_device
 
     try:

@@ -44,7 +44,7 @@ def faces(args: argparse.Namespace) -> None:
 
     if args.output is not None:
         if args.output.suffix.lower() != ".png":
-            raise UsageError(f"Faces are written as PNG: -o needs a name that ends in .png, not {args.output.name!r}.")
+            raise UsageError(f"{args.output.name} does not end in .png. Choose a PNG file with -o, such as faces.png.")
         options.check_output_path(args.output, [args.video, args.reference_face, args.face_landmarks])
     select = read_selection(args)
     identities = search(VideoFile(args.video), args)
@@ -73,7 +73,7 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
 
     settings = options.track_settings(args)
     if args.face_index < 1:
-        raise UsageError(f"--face-index must be at least 1, not {args.face_index}.")
+        raise UsageError(f'"--face-index" cannot be {args.face_index}. Choose a number from 1.')
     reference = None
     if args.reference_face is not None:
         picture = next(VideoFile(args.reference_face).read([0]))
@@ -103,7 +103,7 @@ def _write_crops(identities: Identities, path: Path) -> None:
     from ..output.output_path import reserve_path
 
     if not identities.members:
-        sys.stderr.write(f"note: nobody was found, so no picture was written to {path}\n")
+        sys.stderr.write(f"note: no face was found, so no picture was written to {path}\n")
         return
     picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX)))
     with reserve_path([path]):

@@ -13,7 +13,7 @@ from functools import partial
 from io import TextIOWrapper
 
 from .. import __version__
-from ..errors import LatentSyncError, UsageError
+from ..errors import LatentSyncError, StorageError, UsageError, reason_of
 from . import convert, doctor, download, faces, run
 from .options import HelpText
 
@@ -21,7 +21,7 @@ COMMANDS = (run, faces, download, convert, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; what goes wrong is said in one message on stderr."""
+    """Run one command and return its exit status. An error is one message on stderr."""
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
@@ -35,10 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_out_of_memory(error):
             raise
         return _fail(out_of_memory_error(error), 1)
-    except OSError as error:  # of the machine, and no part of what was given: a full /tmp, a closed output
-        return _fail(f"{error}: check the name, the folder, its permissions and the free space", 1)
+    except OSError as error:  # not of an input: the temporary folder is full, or standard output is closed
+        place = error.filename or "A file"
+        advice = "Check its name, its folder, permissions and free space."
+        return _fail(StorageError(f"{place} cannot be written ({reason_of(error)}). {advice}"), 1)
     except KeyboardInterrupt:
-        return _fail("cancelled", 1)
+        return _fail("Cancelled.", 1)
     return 0
 
 
@@ -60,7 +62,7 @@ def _fail(error: object, status: int) -> int:
 
 
 def run_process() -> None:
-    """Run the command line as a process of its own: set up its streams and signals, and exit with its status."""
+    """Run the command line as a process: set up its streams and signals, and exit with its status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # escape characters that the stream's encoding lacks

@@ -279,7 +279,7 @@ def output_format(options: argparse.Namespace) -> Format:
         return format_for_suffix(options.output.suffix)
     format = format_named(options.format)
     if format.suffix != options.output.suffix.lower():
-        raise UsageError(f"{format.name} needs a name that ends in {format.suffix}, not {options.output.name!r}.")
+        raise UsageError(f"{options.output.name} does not end in {format.suffix}, as {format.name} needs. Rename it.")
     return format
 
 

@@ -16,7 +16,7 @@ from ..video.color import max_value
 if TYPE_CHECKING:
     from .settings import BlendSettings
 
-FULL_SIZE_BLUR_PX = 8  # a wider blur runs on a smaller mask; the error stays below 1/255
+FULL_SIZE_BLUR_PX = 8  # a wider blur runs on a smaller mask. The error stays below 1/255
 
 
 class BoxBlender:

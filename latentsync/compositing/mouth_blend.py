@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .settings import BlendSettings
 
 STILL_PX = 0.02  # a mask that moves less than this changes no weight by 1/255
-MAX_STEP_PX = 2  # face pixels per frame pixel; above this, the face is downscaled before it is warped
+MAX_STEP_PX = 2  # face pixels per frame pixel. Above this, the face is downscaled before it is warped
 
 
 class _WarpedMask(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import FaceError
 from ..video.color import max_value
 from .face_track import has_points
-from .warp import crop_bounds, is_empty, offset_matrix, resize_lanczos, warp_to_crop
+from .warp import crop_bounds, is_empty, offset_matrix, resize_lanczos, to_stored_pixels, warp_to_crop
 
 if TYPE_CHECKING:
     from .face_track import FaceTrack, Smoothing
@@ -48,7 +48,7 @@ def affine_matrices(
         FaceError: `points` has another shape, or the three points of a frame are one pixel.
     """
     if points.ndim != 3 or points.shape[1:] != (3, 2):
-        raise FaceError(f"Internal error: alignment points must be (frames, 3, 2), not {points.shape}.")
+        raise FaceError("Internal error: the points of the face have the wrong size. Please report this.")
     present = has_points(points)
     frames = np.flatnonzero(present)
     filtered = smoothing == "official"
@@ -56,7 +56,7 @@ def affine_matrices(
     collapsed = frames[(targets == targets[:, :1]).all(axis=(1, 2))]
     if len(collapsed):
         raise FaceError(
-            f"frame {collapsed[0]}: the face is too small to align, its eyebrows and nose are on one pixel. "
+            f"Frame {collapsed[0]} shows a face that is too small to align. Its eyebrows and nose are on one pixel. "
             "Use a larger video, or select another face."
         )
     matrices = np.full((len(points), 2, 3), np.nan)
@@ -71,11 +71,12 @@ def affine_matrices(
 
 
 def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
-    """`affine_matrices` of a track: float64 (source frames, 2, 3). Errors name its source."""
+    """`affine_matrices` of a track, for frames as stored: float64 (source frames, 2, 3). Errors name its source."""
     try:
-        return affine_matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
+        matrices = affine_matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
+        return to_stored_pixels(matrices, track.source)
     except FaceError as error:
-        raise FaceError(f"{track.source.name}, {error}") from error
+        raise FaceError(f"{track.source.name}: {error}") from error
 
 
 def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:

@@ -23,12 +23,12 @@ SAME_FACE_IOU = 0.4  # two boxes of one frame with at least this intersection ov
 class FaceDetection:
     """One face in one frame.
 
-    box: pixels; around the whole face, from forehead to chin.
+    box: around the whole face, from forehead to chin, in pixels.
     score: confidence of the detector, 0 to 1.
     brow_left: center of the eyebrow on the left side of the image.
     brow_right: center of the eyebrow on the right side of the image.
     nose: center of the nose, between its bridge and its tip.
-    yaw: degrees, -90 to 90; positive when the head turns to the right side of the image.
+    yaw: degrees, -90 to 90. Positive when the head turns to the right side of the image.
     """
 
     box: Box
@@ -39,9 +39,8 @@ class FaceDetection:
     yaw: float
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not np.isfinite(value).all():
-                raise FaceError(f"the face's {name} is NaN or infinite. Leave this face out of its frame.")
+        if not all(np.isfinite(value).all() for value in vars(self).values()):
+            raise FaceError("A face has NaN or infinite values. Remove this face from its frame.")
 
     @property
     def points(self) -> np.ndarray:
@@ -66,7 +65,7 @@ class BoxDetection(NamedTuple):
 
 
 class DetectionHints(NamedTuple):
-    """What the tracker knows about a frame. A detector may ignore any of it.
+    """Information of the tracker about a frame. A detector may ignore any of it.
 
     frame_index: place of the frame in its source, from 0.
     boxes: result of `FaceDetector.detect_boxes` for this frame.
@@ -112,7 +111,7 @@ def largest_first(faces: Iterable[FaceDetection]) -> tuple[FaceDetection, ...]:
 
 
 def box_area(box: Box) -> float:
-    """Area in square pixels; 0 if the box is empty."""
+    """Area in square pixels, or 0 if the box is empty."""
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 

@@ -26,7 +26,8 @@ class FaceTrack:
     """The face of one person in every frame of a source. It holds no pixels: they are read again when needed.
 
     source: the frames that show the face.
-    points: float64 (frames, 3, 2), pixels: left eyebrow, right eyebrow and nose; NaN in frames without the face.
+    points: float64 (frames, 3, 2), square pixels, see `warp.square_pixels`: left eyebrow, right eyebrow and nose; NaN
+        in frames without the face.
     cuts: the first frame of every shot but the first.
     smoothing: "zero-lag" if the points are smooth already, "official" if `alignment` applies LatentSync's filter.
     params: the settings that gave this track, for the run record.
@@ -42,12 +43,12 @@ class FaceTrack:
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
         if self.points.shape != (self.source.frame_count, 3, 2):
             raise FaceError(
-                f"Internal error: {self.source.name} has {self.source.frame_count} frames, but its face track has "
-                f"points of shape {self.points.shape}. Please report this."
+                f"Internal error: the points of the face do not fit the {self.source.frame_count} frames of "
+                f"{self.source.name}. Please report this."
             )
         if not self.present.any():
             raise FaceError(
-                f"{self.source.name}: no face found in any of its {self.source.frame_count} frames. "
+                f"{self.source.name} has {self.source.frame_count} frames, and no face was found in any of them. "
                 "Use a video with a face that looks towards the camera, or provide face landmarks."
             )
 
@@ -80,9 +81,9 @@ class TrackSettings:
 
     def __post_init__(self) -> None:
         if self.max_gap_frames < 0:
-            raise UsageError(f"max_gap must be at least 0 frames, not {self.max_gap_frames}.")
+            raise UsageError(f'"max_gap" cannot be {self.max_gap_frames}. Choose 0 frames or more.')
         if not 0 < self.max_yaw_degrees <= 90:
-            raise UsageError(f"max_yaw must be above 0 and at most 90 degrees, not {self.max_yaw_degrees}.")
+            raise UsageError(f'"max_yaw" cannot be {self.max_yaw_degrees}. Choose more than 0 degrees, up to 90.')
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
 
 
@@ -97,8 +98,8 @@ def build_face_track(identities: Identities, identity: Identity, settings: Track
     frontal = within_yaw_limit(identity, settings)
     if not frontal.any():
         raise FaceError(
-            f"{source.name}: the head is turned by more than {settings.max_yaw_degrees:g} degrees in all "
-            f"{len(frontal)} frames with this face. Raise max_yaw, or select another face."
+            f"{source.name} shows the selected face in {len(frontal)} frames, but its head is turned by more than "
+            f"{settings.max_yaw_degrees:g} degrees in all of them. Raise max_yaw, or select another face."
         )
     points = np.full((source.frame_count, 3, 2), np.nan)
     points[identity.frames[frontal]] = identity.points[frontal]

@@ -15,6 +15,7 @@ from ..errors import FaceError, UsageError
 from .appearance import appearance, set_distance
 from .detection import FaceDetector, detect_in_image
 from .shots import detect_cuts
+from .warp import display_width
 
 if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
@@ -35,8 +36,8 @@ class Identity:
 
     number: from 1, its place in `Identities.members`.
     frames: int64 (n,), increasing: the source frames that show the face.
-    points: float64 (n, 3, 2), pixels: left eyebrow, right eyebrow and nose in each of them.
-    boxes: float64 (n, 4), pixels: x0, y0, x1, y1.
+    points: float64 (n, 3, 2), square pixels: left eyebrow, right eyebrow and nose in each of them.
+    boxes: float64 (n, 4), square pixels: x0, y0, x1, y1.
     scores: float64 (n,), 0 to 1: confidence of the detector.
     yaws: float64 (n,), degrees, positive when the head turns to the right side of the image.
     appearances: float32 (k, 12, 16, 3), from k of the frames.
@@ -183,17 +184,16 @@ def select(
     """
     source, count = identities.source, len(identities.members)
     if by not in SELECT_BY or index < 1:
-        raise UsageError(f"a face is selected by one of {', '.join(SELECT_BY)} and an index from 1, not {by}, {index}.")
+        raise UsageError(f'"face" cannot be {by} {index}. Choose one of {", ".join(SELECT_BY)}, and an index from 1.')
     if count == 0:
         raise FaceError(
-            f"{source.name}: no face found in any of its {source.frame_count} frames. Use a video with a face of at "
-            "least 40 pixels that looks towards the camera, lower min_confidence, or provide face landmarks."
+            f"{source.name} has {source.frame_count} frames, and no face was found in any of them. Use a video with a "
+            "face of at least 40 pixels that looks towards the camera, lower min_confidence, or provide face landmarks."
         )
     if index > count:
         raise FaceError(
-            f"{source.name}: face_index {index} does not exist. The video has {count} "
-            f"{'face' if count == 1 else 'faces'}, numbered from 1. "
-            'The preview of Face Prep and the command "faces" show them. Choose a lower face_index.'
+            f'"face_index" {index} does not exist in {source.name}. The video has {count} people, numbered from 1. '
+            'Choose a lower face_index. The preview of Face Prep and the command "faces" show all people.'
         )
     return sort_identities(identities, by, reference).members[index - 1]
 
@@ -209,7 +209,7 @@ def sort_identities(
     Args:
         reference: appearance of a face, see `reference_appearance`. Sorts by similarity to it instead of `by`.
     """
-    center = np.array([identities.source.width, identities.source.height]) / 2
+    center = np.array([display_width(identities.source), identities.source.height]) / 2
 
     def distance(identity: Identity, reference: np.ndarray) -> float:
         # At the brightness of the identity: two images of one person differ in light.
@@ -237,7 +237,7 @@ def reference_appearance(image: np.ndarray, detector: FaceDetector) -> np.ndarra
     faces = detect_in_image(detector, image)
     if not faces:
         raise FaceError(
-            f"reference_face: no face found in the image of {image.shape[1]} x {image.shape[0]} pixels. "
+            f'"reference_face" is an image of {image.shape[1]} x {image.shape[0]} pixels, and no face was found in it. '
             "Use an image of the person that looks towards the camera."
         )
     return appearance(image, faces[0].points)

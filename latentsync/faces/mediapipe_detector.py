@@ -13,7 +13,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from typing_extensions import override
 
-from ..errors import FaceError, UsageError, WeightsError, cannot_import
+from ..errors import FaceError, UsageError, WeightsError, cannot_import, reason_of
 from ..video.color import to_uint8
 from ..weights.catalog import FACE_LANDMARKER
 from .detection import SAME_FACE_IOU, BoxDetection, DetectionHints, FaceDetection, FaceDetector, iou, same_center
@@ -51,7 +51,7 @@ class MediaPipeDetector(FaceDetector):
 
     def __init__(self, model: Path, min_confidence: float = 0.5) -> None:
         if not 0 < min_confidence <= 1:
-            raise UsageError(f"min_confidence must be above 0 and at most 1, not {min_confidence}.")
+            raise UsageError(f'"min_confidence" cannot be {min_confidence}. Choose more than 0, up to 1.')
         self._min_confidence = min_confidence
         self._min_tile_score = 1 - TILE_MAX_DOUBT * (1 - min_confidence)
         try:
@@ -68,10 +68,11 @@ class MediaPipeDetector(FaceDetector):
             self._mesh: Any = self._graphs.enter_context(closing(self._open_mesh_model(content)))
         except (OSError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
             self.close()
+            if isinstance(error, OSError) and error.filename is None:  # of a system library, such as libGLESv2
+                raise cannot_import("MediaPipe", "mediapipe>=0.10.30", error, "provide face landmarks") from error
             raise WeightsError(
-                f"{model} cannot be read as MediaPipe's face_landmarker ({error}). Download the file "
-                f"({FACE_LANDMARKER.size_bytes:,} bytes) from {FACE_LANDMARKER.url} to this path, "
-                "or provide face landmarks."
+                f"{model} cannot be read as MediaPipe's face landmarker ({reason_of(error)}). Delete it, download "
+                f"{FACE_LANDMARKER.url} ({FACE_LANDMARKER.size_bytes:,} bytes) to this path, or provide face landmarks."
             ) from error
 
     def _open_box_model(self, content: bytes) -> Any:  # noqa: ANN401 - MediaPipe has no types
@@ -175,11 +176,11 @@ def check_mesh(mesh: np.ndarray) -> None:
     if mesh.ndim != 2 or mesh.shape[0] < MESH_POINTS or mesh.shape[1] != 2:
         size = " x ".join(str(side) for side in mesh.shape) or "1"
         raise FaceError(
-            f"a face needs 478 x 2 values: the x and y of each point of MediaPipe's face mesh, in pixels "
-            f"(or only the first {MESH_POINTS} points). This face has {size} values."
+            f"A face has {size} values instead of 478 x 2. Provide the x and y, in pixels, of each point of "
+            f"MediaPipe's face mesh, or of its first {MESH_POINTS} points."
         )
     if not np.isfinite(mesh).all():
-        raise FaceError("a face mesh contains NaN or infinite values. Leave this face out of its frame.")
+        raise FaceError("A face mesh has NaN or infinite values. Remove this face from its frame.")
 
 
 def mesh_yaw(mesh: np.ndarray) -> float:

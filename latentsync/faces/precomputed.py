@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from ..errors import FaceError
+from ..errors import FaceError, reason_of
 from .detection import DetectionHints, FaceDetection, FaceDetector, largest_first
 from .mediapipe_detector import check_mesh, face_from_mesh
+from .warp import display_width
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,24 +61,26 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
         height, width = (float(side) for side in landmarks["image_size"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FaceError(
-            f'landmarks must be {{"frames": [[face, ...], ...], "image_size": (height, width)}} ({error!r}). '
-            "Connect FACE_LANDMARKS of ComfyUI's MediaPipe node."
+            'The face landmarks need a list "frames" with the faces of each frame, and "image_size", the height and '
+            "width. Use FACE_LANDMARKS of ComfyUI's MediaPipe node."
         ) from error
     if not frames or not (0 < height < inf and 0 < width < inf):
         raise FaceError(
-            f"landmarks: {len(frames)} frames of {width:g} x {height:g} pixels are not valid. "
-            "Detect the landmarks on the frames of the source."
+            f"The face landmarks have {len(frames)} frames of {width:g} x {height:g} pixels, which is not valid. "
+            "Detect the landmarks on the frames of the video."
         )
-    scale_x, scale_y = source.width / width, source.height / height
-    if abs(scale_x / scale_y - 1) > ASPECT_TOLERANCE:
+    scale_x, scale_y = display_width(source) / width, source.height / height
+    # of frames with the source's own pixels, or with square ones
+    aspects = source.width * height / (source.height * width), scale_x / scale_y
+    if min(abs(aspect - 1) for aspect in aspects) > ASPECT_TOLERANCE:
         raise FaceError(
-            f"landmarks: they were detected on frames of {width:g} x {height:g} pixels, but {source.name} is "
-            f"{source.width} x {source.height}, with another aspect ratio. Detect them on the frames of the source."
+            f"The face landmarks were detected on frames of {width:g} x {height:g} pixels, but {source.name} is "
+            f"{source.width} x {source.height}, with another aspect ratio. Detect them on the frames of this video."
         )
     if len(frames) not in (1, source.frame_count):
         raise FaceError(
-            f"landmarks: {len(frames)} frames were given, but {source.name} has {source.frame_count}. "
-            "Detect them on the same frames, or give one frame for the whole video."
+            f"The face landmarks have {len(frames)} frames, but {source.name} has {source.frame_count}. "
+            "Detect them on the same frames, or use the landmarks of one frame for the whole video."
         )
     scale = np.array([scale_x, scale_y])
     max_px = MAX_DISTANCE * max(source.height, source.width)
@@ -88,21 +91,25 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
 def _parse_face(entry: Any, scale: np.ndarray, max_px: float, frame: int) -> FaceDetection:  # noqa: ANN401 - user data
     try:
         if not isinstance(entry, Mapping) or "landmarks_xy" not in entry:
-            raise FaceError('each face must be a mapping with "landmarks_xy".')
+            raise FaceError('A face has no "landmarks_xy". Use FACE_LANDMARKS of ComfyUI\'s MediaPipe node.')
         fields = cast("Mapping[str, Any]", entry)
         mesh = torch.as_tensor(fields["landmarks_xy"], dtype=torch.float64).cpu().numpy()
         check_mesh(mesh)
         mesh = mesh * scale
         if np.abs(mesh).max() > max_px:
             raise FaceError(
-                f"a face is {np.abs(mesh).max():.3g} pixels away from the corner of the frame. "
-                "Leave this face out, or give landmarks in pixels."
+                f"A face is {np.abs(mesh).max():.3g} pixels away from the corner of the frame. "
+                "Remove this face, or convert its landmarks to pixels."
             )
         face = face_from_mesh(mesh, float(fields.get("score", 1.0)))
         if (face.points == face.points[0]).all():
-            raise FaceError("eyebrows and nose of a face are on one pixel. Leave this face out.")
-    except (TypeError, ValueError, OverflowError, RuntimeError, FaceError) as error:  # torch's, for large integers
-        raise FaceError(f"landmarks, frame {frame}: {error}") from error
+            raise FaceError("A face has its eyebrows and nose on one pixel. Remove this face.")
+    except FaceError as error:
+        raise FaceError(f"Face landmarks of frame {frame}: {error}") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # torch raises them for large integers
+        raise FaceError(
+            f"Face landmarks of frame {frame}: A face cannot be read as numbers ({error}). Remove this face."
+        ) from error
     return face
 
 
@@ -115,10 +122,12 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise ValueError(f"the file has {size / 1e6:,.0f} MB, the limit is {MAX_FILE_BYTES / 1e6:,.0f} MB")
+            raise ValueError(f"it has {size / 1e6:,.0f} MB, more than {MAX_FILE_BYTES / 1e6:,.0f} MB")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise FaceError(f"{path} cannot be read as landmarks ({error}). Check the path, or export it again.") from error
+        raise FaceError(
+            f"{path} cannot be read as face landmarks ({reason_of(error)}). Check the path, or export it again."
+        ) from error
     if not isinstance(content, dict):
-        raise FaceError(f'{path}: landmarks must be a JSON object with "frames" and "image_size". Export it again.')
+        raise FaceError(f'{path} is not a JSON object with "frames" and "image_size". Export it again.')
     return cast("dict[str, Any]", content)

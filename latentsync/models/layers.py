@@ -31,7 +31,7 @@ GPU_CHUNK_BYTES = 256 * 2**20  # smaller chunks cost kernel launches and, with o
 
 @dataclass(frozen=True, slots=True)
 class LayerConfig:
-    """What every layer is built from.
+    """The configuration that all layers share.
 
     operations: namespace of the layers with weights.
     attention: computes attention over packed heads.
@@ -63,7 +63,7 @@ class Context:
     samples come first and the conditional ones follow.
 
     time: time embedding (1, time width), the same for every sample.
-    audio_kv: audio keys and values; None is silence.
+    audio_kv: audio keys and values. None is silence.
     frames: in each window.
     batch: batch size after the CFG split.
     num_uncond: number of leading unconditional samples.
@@ -219,7 +219,7 @@ class SpatialBlock(nn.Module):
         self.attn2 = AudioAttention(width, config.audio_width, config)
         self.norm3 = ops.LayerNorm(width)
         self.ff = FeedForward(width, config)
-        self.layer_index = 0  # of this block in AudioKV; the UNet sets it
+        self.layer_index = 0  # of this block in AudioKV. The UNet sets it
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = context.expand_for_cfg(self.attn1(self.norm1(x)).add_(x))
@@ -345,7 +345,9 @@ class Upsample(nn.Module):
         self.conv = config.operations.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        # not F.interpolate: on MPS its nearest neighbors are black outside float32
+        pairs = x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+        return self.conv(pairs.flatten(4, 5).flatten(2, 3))
 
 
 class TimeEmbedding(nn.Module):

@@ -34,7 +34,7 @@ from .layers import (
 )
 from .protocols import AudioKV, Operations
 
-MAX_CHANNELS = 1 << 13  # limit for the blocks of a file; the released models have at most 1280
+MAX_CHANNELS = 1 << 13  # limit for the blocks of a file. The released models have at most 1280
 INPUT_CHANNELS = 3 * LATENT_CHANNELS + 1  # noisy latents, mask, masked latents, reference latents
 TIME_EXPANSION = 4  # width of the time embedding, in multiples of the first block's
 
@@ -68,25 +68,25 @@ class UNetConfig:
             channels = tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4))
         except (KeyError, IndexError) as error:
             raise WeightsError(
-                f"not a LatentSync UNet: {error} is missing among its {len(shapes)} keys. "
-                "Choose a latentsync_unet file of version 1.5 or 1.6."
+                f"The file is not a LatentSync UNet. Its {len(shapes)} weights do not include those of the first "
+                "layers. Choose a latentsync_unet file of version 1.5 or 1.6."
             ) from error
         config = cls(channels)
         if not all(0 < width <= MAX_CHANNELS and width % config.groups == 0 for width in channels):
             raise WeightsError(
-                f"not a LatentSync UNet: its blocks have {', '.join(map(str, channels))} channels, which must be "
-                f"multiples of {config.groups} up to {MAX_CHANNELS}. "
+                f"The file is not a LatentSync UNet. Its blocks have {', '.join(map(str, channels))} channels, which "
+                f"are not all multiples of {config.groups} up to {MAX_CHANNELS}. "
                 "Choose a latentsync_unet file of version 1.5 or 1.6."
             )
         return config
 
 
 class UNet(nn.Module):
-    """Predicts the noise in the latents of windows of face crops, given their audio.
+    """Predicts the noise in the latents of windows of face crops from their audio.
 
     Args:
-        config: the widths; by default those of both released models.
-        operations: namespace of the layers with weights; ComfyUI's cast to the input's dtype and device.
+        config: the widths. The default is that of both released models.
+        operations: namespace of the layers with weights. ComfyUI's cast to the input's dtype and device.
         attention: computes attention over packed heads, see `layers.attention`.
     """
 
@@ -137,8 +137,8 @@ class UNet(nn.Module):
         Args:
             x: (windows, 13, frames, h, w): noisy latents, mask, masked latents, reference latents.
             timestep: 0 to 999.
-            audio_kv: from `precompute_audio_kv`; None is silence (audio embeddings of zero).
-            cached_features: from an earlier pass with the same batch; with it only the last layer runs.
+            audio_kv: from `precompute_audio_kv`. None is silence (audio embeddings of zero).
+            cached_features: from an earlier pass with the same batch. With it only the last layer runs.
             do_cfg: classifier-free guidance: compute every window twice, first all without audio, then all with it.
 
         Returns:
@@ -146,7 +146,7 @@ class UNet(nn.Module):
         """
         batch = len(x) * (1 + do_cfg)
         num_uncond = batch if audio_kv is None else batch - len(x)
-        time = self.time_embedding(torch.tensor([timestep], device=x.device), x.dtype)
+        time = self.time_embedding(torch.full((1,), timestep, device=x.device), x.dtype)
         context = Context(time, audio_kv, x.shape[2], batch, num_uncond)
         stem = self.conv_in(fold(x))
         if cached_features is None:

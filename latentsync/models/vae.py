@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BLOCKS = 4
 GROUPS = 32  # of every group norm
-MAX_CHANNELS = 1 << 12  # limit for the blocks of a file; sd-vae-ft-mse has at most 512
+MAX_CHANNELS = 1 << 12  # limit for the blocks of a file (sd-vae-ft-mse has at most 512)
 SLICE_IMAGES = 2  # batch size at first: larger ones use more memory and are no faster
 
 # sd-vae-ft-mse was published before diffusers renamed the attention projections
@@ -63,9 +63,9 @@ class DiffusersVAE:
         return self
 
     def _run(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        weight = next(self.vae.parameters())
+        inputs = inputs.to(next(self.vae.parameters()))
         return self._batch_limit.run(
-            lambda batch_size: torch.cat([network(batch.to(weight)) for batch in inputs.split(batch_size)]), len(inputs)
+            lambda batch_size: torch.cat([network(batch) for batch in inputs.split(batch_size)]), len(inputs)
         )
 
 
@@ -79,13 +79,14 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
         channels = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(BLOCKS))
     except (KeyError, IndexError) as error:
         raise WeightsError(
-            f"not a VAE in diffusers' layout: {error} is missing among its {len(shapes)} keys. "
-            "Use sd-vae-ft-mse's diffusion_pytorch_model.safetensors."
+            f"The file is not a Stable Diffusion 1.x VAE. Its {len(shapes)} weights do not include those of the "
+            "encoder's blocks. Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
         ) from error
     if not all(0 < width <= MAX_CHANNELS and width % GROUPS == 0 for width in channels):
         raise WeightsError(
-            f"not a VAE of Stable Diffusion 1.x: its blocks have {', '.join(map(str, channels))} channels, which must "
-            f"be multiples of {GROUPS} up to {MAX_CHANNELS}. Use sd-vae-ft-mse's diffusion_pytorch_model.safetensors."
+            f"The file is not a Stable Diffusion 1.x VAE. Its blocks have {', '.join(map(str, channels))} channels, "
+            f"which are not all multiples of {GROUPS} up to {MAX_CHANNELS}. "
+            "Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
         )
     layers = sum(key.startswith("encoder.down_blocks.0.resnets.") and key.endswith(".norm1.weight") for key in shapes)
     return autoencoder_of(channels, layers)
@@ -111,7 +112,7 @@ def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights in the layout of current diffusers.
 
     Args:
-        tensors: in that layout; with the old names of the attention (query, key, value, proj_attn); or in the original
+        tensors: in that layout, also with the old names of the attention (query, key, value, proj_attn), or in the
             layout of CompVis's latent-diffusion, where the attention projections are 1x1 convolutions.
     """
     renamed = {_diffusers_name(key): tensor for key, tensor in tensors.items()}

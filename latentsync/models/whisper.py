@@ -29,7 +29,7 @@ class WhisperEncoder(nn.Module):
     """openai-whisper's audio encoder, returning five hidden states per position.
 
     Args:
-        dims: the checkpoint's `whisper.model.ModelDimensions`; the decoder's are ignored.
+        dims: the checkpoint's `whisper.model.ModelDimensions`. The decoder's are ignored.
 
     Raises:
         DependencyError: openai-whisper cannot be imported.

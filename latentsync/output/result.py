@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..audio.waveform import Waveform, mix
 from ..compositing.compositor import Composite, composite, shared_timeline
@@ -18,9 +18,9 @@ from ..compositing.settings import BlendSettings
 from ..progress import ShowProgress, shown
 from ..sampling.lip_track import LipTrack
 from ..video.color import to_float32
-from ..video.frame_source import FrameSource, ImageBatch
+from ..video.frame_source import FrameSource
 from ..video.timeline import Timeline
-from .formats import Format, format_for_suffix, format_named
+from .formats import ALPHA_FORMATS, Format, format_for_suffix, format_named
 from .run_record import tags as record_tags
 from .video_writer import VideoWriter
 
@@ -49,10 +49,9 @@ class LipSyncResult:
     def source(self) -> FrameSource:
         return self.speakers[0].face_track.source
 
-    @property
-    def alpha(self) -> torch.Tensor | None:
-        """(source frames, H, W) in [0, 1], where the source has an alpha channel."""
-        return self.source.alpha if isinstance(self.source, ImageBatch) else None
+    def alpha(self) -> Iterator[np.ndarray]:
+        """The alpha of each output frame: float32 (H, W) in [0, 1]. Only where the source has an alpha channel."""
+        return self.source.read_alpha(self.timeline.source_index)
 
     @property
     def timeline(self) -> Timeline:
@@ -123,7 +122,8 @@ class LipSyncResult:
         if record is not None:
             record.describe(self.speakers, self.blend)
             record.settings |= {"format": format.name, "crf": crf}
-        alpha = self.alpha if format.alpha_pix_fmt else None
+        keeps_alpha = self.source.has_alpha and bool(format.alpha_pix_fmt)
+        alpha: Iterator[np.ndarray | None] = self.alpha() if keeps_alpha else repeat(None, self.frame_count)
         log.info("Writing %s as %s: %d frames at %s fps", path, format.name, self.frame_count, self.fps)
         writer = VideoWriter(
             path,
@@ -135,17 +135,24 @@ class LipSyncResult:
             waveform=self.waveform,
             tags={**(tags or {}), **({} if record is None else record_tags(record))},
             color=self.source.color,
+            pixel_aspect=self.source.pixel_aspect,
         )
         with writer:
-            for frame, index in zip(self.frames(progress=progress), self.timeline.source_index, strict=True):
-                if alpha is None:
-                    writer.write(frame)
-                else:
-                    channel = alpha[index].to("cpu").float().numpy()[..., None]
-                    writer.write(np.concatenate([to_float32(frame), channel], axis=-1))
+            for frame, channel in zip(self.frames(progress=progress), alpha, strict=True):
+                writer.write(frame if channel is None else np.dstack([to_float32(frame), channel]))
         if record is not None:
-            record.notes.extend(self.source.warnings())
+            record.notes.extend(self.warnings(format))
         return path
+
+    def warnings(self, format: Format) -> Iterator[str]:
+        """Sentences for the user about the video and its sound. Damage is only found while reading the video."""
+        yield from self.source.warnings()
+        for waveform in dict.fromkeys([self.audio or None, *(lips.waveform for lips in self.speakers)]):
+            yield from () if waveform is None else waveform.warnings
+        if self.source.has_alpha and not format.alpha_pix_fmt:
+            yield (
+                f"{self.source.name} has alpha, but {format.name} cannot hold it. The result is opaque. {ALPHA_FORMATS}"
+            )
 
     def __repr__(self) -> str:
         return f"LipSyncResult({self.synced_frame_count} of {self.frame_count} frames synced, {self.source.name})"

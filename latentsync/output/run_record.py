@@ -242,7 +242,7 @@ def _reading(path: Path) -> Generator[None, None, None]:
         yield
     except OSError as cause:
         raise MediaError(
-            f"{path}: cannot be read for the record ({cause.strerror}); check that it is still there"
+            f"{path} cannot be read for the run record ({cause.strerror}). Check that it still exists."
         ) from cause
 
 
@@ -291,7 +291,7 @@ def describe_source(source: FrameSource) -> FileDigest | TensorInfo:
         return (
             digest_file("video", content) if isinstance(content, Path) else digest_bytes("video", source.name, content)
         )
-    raise MediaError(f"{source.name}: no record can be made of such a source; leave the record off")
+    raise MediaError(f"{source.name} cannot be described in a run record. Turn save_record off.")
 
 
 def describe_weights(path: Path) -> FileDigest:

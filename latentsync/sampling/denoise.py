@@ -26,14 +26,14 @@ def denoise(
 
     Args:
         unet: runs in the dtype and on the device of the conditioning and the audio.
-        noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
+        noise: (1, 4, 1, r, r), the same for every frame. Its dtype is that of the latents.
         conditioning: (windows, 9, frames, r, r), see `prepare_conditioning`.
         audio: (windows, frames, 50, 384).
         settings: all but the seed and the overlap.
-        batch_limit: largest batch of the UNet; a window with guidance counts as 2.
+        batch_limit: largest batch of the UNet. A window with guidance counts as 2.
 
     Yields:
-        The latents (windows, 4, frames, r, r) after every step; the last are the result.
+        The latents (windows, 4, frames, r, r) after every step. The last are the result.
 
     Raises:
         OutOfMemoryError: one window without guidance does not fit in memory.

@@ -64,7 +64,7 @@ class LipTrack:
     face_track: the face and its video.
     timeline: source frame of each output frame.
     latents: fp16 (n, 4, R/8, R/8), scaled, on the CPU.
-    latent_index: int64 (output frames,): index into latents; -1 keeps the original frame.
+    latent_index: int64 (output frames,): index into latents, or -1 to keep the original frame.
     waveform: the audio to mux.
     vae: decodes the latents.
     crops: (n, height, width, 3) in [0, 1], of any size: edited faces that replace the decoded ones.
@@ -82,16 +82,16 @@ class LipTrack:
 
     def __post_init__(self) -> None:
         if self.latents.ndim != 4 or self.latents.shape[1] != LATENT_CHANNELS:
-            raise UsageError(f"latents must be (n, {LATENT_CHANNELS}, r, r), not {tuple(self.latents.shape)}")
+            raise UsageError("Internal error: the latents of the new mouths have the wrong size. Please report this.")
         if self.latent_index.shape != (self.timeline.frame_count,):
             raise UsageError(
-                f"latent_index must be ({self.timeline.frame_count},), one entry per output frame, "
-                f"not {self.latent_index.shape}"
+                f"Internal error: {len(self.latent_index)} indices of latents for {self.timeline.frame_count} output "
+                "frames. Please report this."
             )
         if self.crops is not None and (self.crops.shape[::3] != (len(self.latents), 3) or self.crops.ndim != 4):
             raise UsageError(
-                f"{len(self.latents)} face crops were taken out, and {len(self.crops)} images with "
-                f"{self.crops.shape[-1]} channels came back. Connect all crops, in order, as RGB images."
+                f"Crops In received {len(self.crops)} images with {self.crops.shape[-1]} channels, but Crops Out made "
+                f"{len(self.latents)} RGB crops. Connect all crops in the same order, as RGB images."
             )
 
     @property

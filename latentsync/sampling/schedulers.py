@@ -32,7 +32,7 @@ class Scheduler(Protocol):
         ...
 
     def step(self, latents: Tensor, noise_pred: Tensor, step: int) -> Tensor:
-        """The latents after a step, given the noise that the UNet predicts. Their dtype stays."""
+        """The latents after a step with the noise that the UNet predicted. Their dtype stays."""
         ...
 
 
@@ -56,7 +56,7 @@ class DDIM:
 
 
 def ddim_schedule(num_inference_steps: int) -> list[tuple[int, float, float]]:
-    """Of each step: the timestep, its cumulative alpha, and that of the next step.
+    """For each step, the timestep, its cumulative alpha, and that of the next step.
 
     "Leading" spacing with an offset of 1. The last step ends at the first alpha of training, not at 1.
     """

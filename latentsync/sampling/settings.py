@@ -17,9 +17,9 @@ class SamplerSettings:
 
     seed: of the noise, 0 to 2^64 - 1. One noise frame is used for all frames.
     num_inference_steps: denoising steps, 1 to 1000.
-    guidance_scale: strength of classifier-free guidance, 1 to 10; 1 turns it off and halves the time.
-    cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10; 1 turns it off.
-    scheduler: a key of `SCHEDULERS`. ddim is the official one; dpmpp_2m and uni_pc need fewer steps.
+    guidance_scale: strength of classifier-free guidance, 1 to 10. A value of 1 turns it off and halves the time.
+    cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10. A value of 1 turns it off.
+    scheduler: a key of `SCHEDULERS`. ddim is the official one. dpmpp_2m and uni_pc need fewer steps.
     overlap: frames that neighboring windows share and cross-fade, 0 to 12.
     guidance_start, guidance_end: range of the steps with guidance, as fractions from 0 to 1. Other steps take half
         the time.

@@ -34,7 +34,7 @@ def split_windows(shots: Sequence[int], max_frames: int = WINDOW_FRAMES, overlap
     """Windows of at most `max_frames` consecutive frames of one shot.
 
     Args:
-        shots: of each output frame; 0 where nothing is sampled.
+        shots: of each output frame, or 0 if it is not sampled.
         overlap: frames that a window shares with the previous one, fewer than `max_frames`.
     """
     for shot, group in groupby(range(len(shots)), key=lambda i: shots[i]):

@@ -19,6 +19,8 @@ class FrameSource(Protocol):
     name: of the source in messages.
     rate: frames per second; the mean of a variable frame rate.
     height, width: display size in pixels.
+    pixel_aspect: width / height of a pixel as displayed; 1 if pixels are square.
+    has_alpha: whether `read_alpha` has something to give.
     color: color space of the frames.
     identity: equal for two sources with the same pixels, as far as that is known without reading them.
     """
@@ -33,6 +35,10 @@ class FrameSource(Protocol):
     def height(self) -> int: ...
     @property
     def width(self) -> int: ...
+    @property
+    def pixel_aspect(self) -> Fraction: ...
+    @property
+    def has_alpha(self) -> bool: ...
     @property
     def color(self) -> ColorSpace: ...
     @property
@@ -49,6 +55,10 @@ class FrameSource(Protocol):
 
         The dtype is uint8 for a video, uint16 for a video with more than 8 bits, float32 in 0..1 for an image batch.
         """
+        ...
+
+    def read_alpha(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """The alpha of one frame per index: float32 (height, width) in 0..1."""
         ...
 
     def warnings(self) -> Iterator[str]:
@@ -71,15 +81,16 @@ class ImageBatch:
 
     name = "the image batch"
     color = BT709
+    pixel_aspect = Fraction(1)
 
     def __init__(self, images: torch.Tensor, rate: Fraction) -> None:
         if images.ndim != 4 or images.shape[3] not in (3, 4) or 0 in images.shape or not images.is_floating_point():
             raise MediaError(
-                "Images must be floating point with the shape (frames, height, width, 3 or 4) and no dimension of 0, "
-                f"not {images.dtype} {tuple(images.shape)}."
+                "The images are not a batch of RGB or RGBA images in floating point. "
+                "Use (frames, height, width, 3 or 4) with at least one frame."
             )
         if rate <= 0:
-            raise UsageError(f"A frame rate must be positive, not {rate}.")
+            raise UsageError(f"A frame rate cannot be {rate}. Use a positive number.")
         self.images = images
         self.rate = rate
         self.frame_count, self.height, self.width = images.shape[:3]
@@ -89,9 +100,8 @@ class ImageBatch:
         return self.images.data_ptr(), self.images.shape, self.images.stride(), self.rate
 
     @property
-    def alpha(self) -> torch.Tensor | None:
-        """(frames, height, width) in 0..1, or None without an alpha channel."""
-        return self.images[..., 3] if self.images.shape[3] == 4 else None
+    def has_alpha(self) -> bool:
+        return self.images.shape[3] == 4
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -117,6 +127,11 @@ class ImageBatch:
             frame.flags.writeable = False  # it may share memory with the user's tensor
             yield frame
 
+    def read_alpha(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """The fourth channel of images."""
+        for i in indices:
+            yield self.images[check_index(i, self), ..., 3].to("cpu", torch.float32).numpy()
+
     def warnings(self) -> Iterator[str]:
         """None."""
         return iter(())
@@ -128,7 +143,7 @@ class ImageBatch:
 def check_index(i: int, source: FrameSource) -> int:
     """Return the index, or raise UsageError if the source has no such frame."""
     if not 0 <= i < source.frame_count:
-        raise UsageError(f"{source.name} has no frame {i}. It has {source.frame_count} frames.")
+        raise UsageError(f"{source.name} has no frame {i}. Use a frame from 0 to {source.frame_count - 1}.")
     return i
 
 

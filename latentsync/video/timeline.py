@@ -37,9 +37,9 @@ class Timeline:
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
-            raise UsageError(f"A frame rate must be positive, not {self.rate}.")
+            raise UsageError(f"A frame rate cannot be {self.rate}. Use a positive number.")
         if not self.source_index:
-            raise UsageError("The output would have no frame.")
+            raise UsageError("The output would have no frames. Use a longer video or recording.")
 
     @property
     def frame_count(self) -> int:

@@ -1,4 +1,4 @@
-"""What the two released models are: resolution, files, sizes, hashes.
+"""The two released models: resolution, files, sizes, hashes.
 
 Facts of ByteDance's repositories on the Hugging Face hub at the pinned revisions. Both versions have the same
 keys and shapes: only the hash, or metadata that we wrote, can tell them apart.
@@ -16,7 +16,7 @@ Version = str
 class WeightFile:
     """One file of weights: where it is published and where it is kept.
 
-    `path` is where a download belongs, relative to the models folder; its first part is the kind of folder.
+    `path` is where a download belongs, relative to the models folder. Its first part is the kind of folder.
     `aliases` lists other names under which the same network is taken, preferred ones first.
     `size_bytes` and `sha256` are those of the published file.
     `equivalents` are published files that hold the same network in another layout.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import StorageError, UsageError, WeightsError
+from ..errors import StorageError, UsageError, WeightsError, reason_of
 from ..fileio import atomic_write, sha256_file
 from ..models.unet import UNet, UNetConfig
 from ..progress import Progress, Task
@@ -55,17 +55,19 @@ def convert(source: Path, target: Path, precision: str, version: Version | None 
     try:
         atomic_write(target, lambda path: _save(tensors, path, header))
     except OSError as error:
-        raise StorageError(f"{target}: this file cannot be written ({error}). Choose another place with -o.") from error
+        raise StorageError(
+            f"{target} cannot be written ({reason_of(error)}). Check the free space, or choose another folder with -o."
+        ) from error
     yield Progress(f"writing {target.name}", size, size)
     return spec.version
 
 
 def _check(source: Path, target: Path, dtype: torch.dtype) -> Checkpoint:
-    """Refuse what cannot be converted, before 5 GB are hashed. Returns the source."""
+    """Check the source and the target before 5 GB are hashed. Returns the source."""
     if target.suffix != loader.SAFETENSORS:
-        raise UsageError(f"{target}: the output must be a {loader.SAFETENSORS} file. Choose another name with -o.")
+        raise UsageError(f"{target} does not end in {loader.SAFETENSORS}. Choose another name with -o.")
     if target.exists():
-        raise UsageError(f"{target}: this file exists already. Delete it, or choose another name with -o.")
+        raise UsageError(f"{target} exists already. Delete it, or choose another name with -o.")
     folder = target.absolute().parent
     if not folder.is_dir():
         raise UsageError(f"The folder {folder} does not exist. Create it, or choose another name with -o.")
@@ -76,8 +78,8 @@ def _check(source: Path, target: Path, dtype: torch.dtype) -> Checkpoint:
     needed, free = _size_of(checkpoint, dtype), shutil.disk_usage(folder).free
     if free < needed:
         raise StorageError(
-            f"{folder}: the output needs {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free. "
-            "Free some space, or choose another place with -o."
+            f"{folder} has {free / 1e6:,.0f} MB of free space, but the output needs {needed / 1e6:,.0f} MB. "
+            "Free some space, or choose another folder with -o."
         )
     return checkpoint
 
@@ -89,8 +91,9 @@ def _cast(checkpoint: Checkpoint, precision: str) -> Task[dict[str, Tensor]]:
     for key, tensor in checkpoint.tensors.items():
         tensors[key] = tensor.to(dtype, copy=True).contiguous()
         if not bool(torch.isfinite(tensors[key]).all()):
-            advice = "Set precision to bf16." if bool(torch.isfinite(tensor).all()) else "The file is damaged."
-            raise WeightsError(f"{checkpoint.path}: {key} has values that are NaN or infinite in {precision}. {advice}")
+            is_sound = bool(torch.isfinite(tensor).all())
+            advice = "Use --precision bf16." if is_sound else "The file is damaged. Download it again."
+            raise WeightsError(f"{checkpoint.path} has NaN or infinite values in {precision}, in {key}. {advice}")
         done += tensors[key].nbytes
         yield Progress(f"converting {checkpoint.path.name}", done, total)
     return tensors

@@ -22,7 +22,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import WeightsError, cannot_import
+from ..errors import WeightsError, cannot_import, reason_of
 from ..fileio import claim, sha256_file
 from ..progress import Progress, Task
 from .catalog import HUB, WeightFile
@@ -66,7 +66,7 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with claim(path) as is_alone:
             if not is_alone():
-                raise WeightsError(f"{path}: another program is downloading this file. Wait until it ends.")
+                raise WeightsError(f"{path} is being downloaded by another program. Wait until that download ends.")
             if path.is_file():
                 return
             folder = partial_folder(path)
@@ -88,7 +88,7 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
             shutil.rmtree(folder, ignore_errors=True)
     if digest != file.sha256:
         raise WeightsError(
-            f"{url_of(file)}: checksum mismatch for {file.name}: expected {file.sha256}, got {digest}. "
+            f"{file.name} from {url_of(file)} has a wrong checksum. Its SHA-256 is {digest}, not {file.sha256}. "
             f"The download was deleted. {_advice(file)}"
         )
 
@@ -104,14 +104,14 @@ def check_disk_space(paths: dict[WeightFile, Path]) -> None:
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise WeightsError(
-                f"{folder}: {', '.join(file.name for file in files)} need {needed / 1e6:,.0f} MB, but only "
-                f"{free / 1e6:,.0f} MB are free. Free some space, or choose another models folder "
+                f"{folder} has {free / 1e6:,.0f} MB of free space, but {', '.join(file.name for file in files)} need "
+                f"{needed / 1e6:,.0f} MB. Free some space, or choose another models folder "
                 "(--models, or extra_model_paths.yaml in ComfyUI)."
             )
 
 
 def partial_folder(path: Path) -> Path:
-    """Where a file is until its download is complete."""
+    """The folder of a file until its download is complete."""
     return path.with_name(f".{path.name}.download")
 
 
@@ -140,8 +140,8 @@ def _transfer(file: WeightFile, path: Path) -> Task[Path]:
     """
     transfer = Transfer()
     with _network_errors(file, path):
-        fetch = _from_hub if _is_on_hub(file) else _from_url
-        future = _in_thread(lambda: fetch(file, partial_folder(path), transfer))
+        download = _from_hub if _is_on_hub(file) else _from_url
+        future = _in_thread(lambda: download(file, partial_folder(path), transfer))
         try:
             while future not in wait([future], PROGRESS_SECONDS).done:
                 yield Progress(f"downloading {file.name}", transfer.done_bytes or partial_bytes(path), file.size_bytes)
@@ -218,17 +218,19 @@ def _network_errors(file: WeightFile, path: Path) -> Generator[None, None, None]
         raise cannot_import("huggingface_hub", "huggingface_hub>=0.27", error, "download the files yourself") from error
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(
-            f"{file.name}: this file is missing, and HF_HUB_OFFLINE is set. Unset it, or download {file.url} yourself."
+            f"{file.name} is missing, and HF_HUB_OFFLINE is set. Unset HF_HUB_OFFLINE, or download {file.url} yourself."
         )
     try:
         yield
     except Exception as error:
         kept = " The partial download is kept and will resume." if partial_bytes(path) else ""
-        raise WeightsError(f"{url_of(file)}: the download failed: {_reason(error)}.{kept} {_advice(file)}") from error
+        raise WeightsError(
+            f"{file.name} could not be downloaded from {url_of(file)} ({_reason(error)}).{kept} {_advice(file)}"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """What happened: the HTTP status if there was one, or else the first cause, in one line."""
+    """The HTTP status if there was one, or else the first cause, in one line."""
     while True:
         status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
         if isinstance(status, int):
@@ -256,8 +258,8 @@ def _folder_errors(folder: Path) -> Generator[None, None, None]:
         yield
     except OSError as error:
         raise WeightsError(
-            f"{folder}: this folder cannot be written to ({error}). Allow it, or choose another models folder "
-            "(--models, or extra_model_paths.yaml in ComfyUI)."
+            f"{folder} cannot be written to ({reason_of(error)}). Check its permissions and the free space, or choose "
+            "another models folder (--models, or extra_model_paths.yaml in ComfyUI)."
         ) from error
 
 

@@ -91,11 +91,11 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
     checkpoint = as_checkpoint(source)
     dims = checkpoint.metadata.get("dims")
     if not isinstance(dims, dict):
-        raise WeightsError(f"{checkpoint.path}: this is not a Whisper file: it has no dims. Use OpenAI's tiny.pt.")
+        raise WeightsError(f"{checkpoint.path} is not a Whisper file, because it has no dims. Use OpenAI's tiny.pt.")
     sizes = cast("dict[str, int]", dims)
-    wrong = [f"{name} is {sizes.get(name)}, not {size}" for name, size in TINY.items() if sizes.get(name) != size]
+    wrong = [f"{name} is not {size}" for name, size in TINY.items() if sizes.get(name) != size]
     if wrong:
-        raise WeightsError(f"{checkpoint.path}: this is not Whisper tiny: {', '.join(wrong)}. Use OpenAI's tiny.pt.")
+        raise WeightsError(f"{checkpoint.path} is not Whisper tiny ({', '.join(wrong)}). Use OpenAI's tiny.pt.")
     encoder = {key: tensor for key, tensor in checkpoint.tensors.items() if not key.startswith("decoder.")}
     return build(lambda: WhisperEncoder(sizes), encoder, name=checkpoint.path, dtype=torch.float32)
 
@@ -122,12 +122,12 @@ def read(path: Path) -> Checkpoint:
         WeightsError: the file is missing or incomplete, or contains more than tensors and plain values.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: this file does not exist.")
+        raise WeightsError(f"{path} does not exist. Check the path, or download the file.")
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
     if path.suffix in PICKLES:
         return _read_pickle(path)
-    raise WeightsError(f"{path}: weights must be a {', '.join((SAFETENSORS, *PICKLES))} file.")
+    raise WeightsError(f"{path} is not a weights file. Use a file that ends in {', '.join((SAFETENSORS, *PICKLES))}.")
 
 
 def build(
@@ -160,13 +160,15 @@ def build(
     check_shapes(shapes_of(tensors), expected or shapes_of(module.state_dict()), name)
     state: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        is_matrix = tensor.ndim in (2, 4)  # linear layers and convolutions; positional tables have 3 dimensions
+        is_matrix = tensor.ndim in (2, 4)  # linear layers and convolutions. Positional tables have 3 dimensions
         target = dtype if is_matrix else norm_dtype or dtype
         state[key] = tensor.to(target) if target is not None and tensor.is_floating_point() else tensor
     module.load_state_dict(state, strict=True, assign=True)
     unset = [key for key, tensor in module.state_dict().items() if tensor.is_meta]
     if unset:
-        raise WeightsError(f"Internal error: {name}: {len(unset)} weights were not set ({_first_keys(unset)}).")
+        raise WeightsError(
+            f"Internal error: {len(unset)} weights of {name} were not set ({_first_keys(unset)}). Please report this."
+        )
     return module.eval().requires_grad_(False)
 
 
@@ -174,17 +176,13 @@ def check_shapes(shapes: Shapes, expected: Shapes, name: Path | str) -> None:
     """Raises one WeightsError that lists all differences."""
     differences = {
         "missing": sorted(expected.keys() - shapes.keys()),
-        "unexpected": sorted(shapes.keys() - expected.keys()),
-        "shape mismatch": [
-            f"{key} {list(shapes[key])} instead of {list(shape)}"
-            for key, shape in expected.items()
-            if key in shapes and shapes[key] != shape
-        ],
+        "unknown": sorted(shapes.keys() - expected.keys()),
+        "of another size": [key for key, shape in expected.items() if key in shapes and shapes[key] != shape],
     }
-    found = [f"{kind} {len(keys)} ({_first_keys(keys)})" for kind, keys in differences.items() if keys]
+    found = [f"{len(keys)} {kind} ({_first_keys(keys)})" for kind, keys in differences.items() if keys]
     if found:
         raise WeightsError(
-            f"{name}: state dict does not match the model: {', '.join(found)}. "
+            f"{name} does not have the weights of this network: {', '.join(found)}. "
             "Choose the right file, or download it again."
         )
 
@@ -232,19 +230,20 @@ def _read_pickle(path: Path) -> Checkpoint:
     except Exception as error:  # torch raises a dozen types for damaged files
         if "Weights only load failed" in str(error):
             raise WeightsError(
-                f"{path}: this file contains more than weights, or is not a checkpoint. Code in it is not run. "
+                f"{path} contains more than weights, or is not a checkpoint. No code in it was run. "
                 "Use the official file, or a .safetensors file."
             ) from error
         raise unreadable(path, error) from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: this file contains a {type(content).__name__}, not weights by name.")
+        raise WeightsError(f"{path} has no named weights. Use the official file.")
     values = cast("dict[str, object]", content)
     wrapper = next((key for key in WRAPPERS if isinstance(values.get(key), dict)), None)
     entries = cast("dict[str, object]", values[wrapper]) if wrapper else values
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
     if len(tensors) < len(entries) or not tensors:
-        others = len(entries) - len(tensors)
-        raise WeightsError(f"{path}: {others} of the {len(entries)} entries of this file are not weights.")
+        raise WeightsError(
+            f"{path} has {len(entries)} entries, but {len(tensors)} of them are weights. Use the official file."
+        )
     return Checkpoint(path, tensors, {key: value for key, value in values.items() if wrapper and key != wrapper})
 
 

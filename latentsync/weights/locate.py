@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError, WeightsError
+from ..errors import UsageError, WeightsError, python_command
 from ..fileio import sha256_file
 from ..progress import Task
 from . import metadata
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("latentsync")
 
 KINDS = ("latentsync", "vae")
+RESOLUTIONS = range(64, 2049, 64)  # that the UNet can process: the VAE divides by 8, three levels of the UNet by 8
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where to look for weights.
+    """The folders that are searched for weights.
 
     kinds: the folders of each kind, in order of preference. Downloads go into the first.
     wrappers: `checkpoints` folders of other LatentSync packs.
@@ -123,7 +124,7 @@ def default_version(folders: Folders, memory_bytes: int | None = None) -> Versio
 
 
 def device_memory(device: torch.device) -> int | None:
-    """The memory of an accelerator in bytes. None for a CPU, and for a device that does not tell."""
+    """The memory of an accelerator in bytes. None for a CPU, and for a device that does not report it."""
     import torch
 
     backend: Any = getattr(torch, device.type, None)
@@ -135,7 +136,7 @@ def device_memory(device: torch.device) -> int | None:
 
 
 def exists(file: WeightFile, folders: Folders) -> bool:
-    """Whether a file is there."""
+    """Whether a file is on disk."""
     return find(file, folders) is not None
 
 
@@ -149,7 +150,7 @@ def require(file: WeightFile, folders: Folders) -> Path:
 
 
 def find_all(files: Sequence[WeightFile], folders: Folders) -> dict[WeightFile, Path]:
-    """The paths of the files that are there."""
+    """The paths of the files that are on disk."""
     paths = {file: find(file, folders) for file in files}
     return {file: path for file, path in paths.items() if path is not None}
 
@@ -160,7 +161,7 @@ def find(file: WeightFile, folders: Folders) -> Path | None:
 
 
 def destination(file: WeightFile, folders: Folders) -> Path:
-    """Where a download of a file belongs."""
+    """The path for the download of a file."""
     kind, _, name = file.path.partition("/")
     return folders.kinds[kind][0] / name
 
@@ -168,42 +169,49 @@ def destination(file: WeightFile, folders: Folders) -> Path:
 def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
     """The model that a UNet file holds, by its metadata or its size, or else as the user says.
 
+    A resolution in the metadata overrides that of the version: a fine-tuned UNet may have another.
+
     Raises:
-        WeightsError: the file holds another version than `version`, or is incomplete.
+        WeightsError: the file holds another version than `version`, is incomplete, or has a wrong resolution.
         UsageError: the file is unknown and `version` is None.
     """
-    size, written = path.stat().st_size, metadata.read(path).get(metadata.VERSION)
-    known = next((spec for spec in MODELS.values() if spec.version == written), None)
+    size, header = path.stat().st_size, metadata.read(path)
+    known = MODELS.get(header.get(metadata.VERSION, ""))
     known = known or next((spec for spec in MODELS.values() if spec.unet.size_bytes == size), None)
     if known is None:
         if version is not None:
             return MODELS[version]
         official = " and ".join(f"{spec.unet.size_bytes:,} ({spec.version})" for spec in MODELS.values())
         raise UsageError(
-            f"{path}: this is not an official file, so its version is unknown. It has {size:,} bytes, the official "
-            f'files have {official}. Set "version" to {" or ".join(MODELS)}. If the file should be an official one, '
-            "it is incomplete: delete it, then download it again."
+            f'{path} is not an official file, so its version is unknown. Set "version" to {" or ".join(MODELS)}. '
+            f"If this should be an official file, it is incomplete: it has {size:,} bytes, and official files have "
+            f"{official}. In that case, delete it and download it again."
         )
     if version not in (None, known.version):
         raise WeightsError(
-            f"{path}: this file holds the weights of {known.version}, not of {version}. Set version to "
-            f"{known.version} or auto, or choose another file. Weights of the wrong version give a blurred mouth."
+            f'{path} has the weights of version {known.version}, not of {version}. Set "version" to {known.version} or '
+            "auto, or choose another file. Weights of the wrong version give a blurred mouth."
         )
-    return known
+    resolution = header.get(metadata.RESOLUTION, str(known.resolution))
+    if not resolution.isdecimal() or int(resolution) not in RESOLUTIONS:
+        raise WeightsError(
+            f"{path}: the metadata give a resolution of {resolution[:20]} pixels. It must be a multiple of "
+            f"{RESOLUTIONS.step}, from {RESOLUTIONS.start} to {RESOLUTIONS[-1]}. Convert the file again."
+        )
+    return replace(known, resolution=int(resolution))
 
 
 def check_size(file: WeightFile, path: Path) -> None:
-    """Refuse a file that is not a published one, by its size. Untrained weights, made for tests, pass.
+    """Check that a file has the size of a published one. Untrained weights, made for tests, pass.
 
     Raises:
         WeightsError: the file is incomplete, or another one.
     """
     if _published_like(path, (file, *file.equivalents)) is None and not _is_synthetic(path):
-        size = path.stat().st_size
+        alternative = ', or connect your own VAE to the "vae" input of Load Model' if file == VAE else ""
         raise WeightsError(
-            f"{path}: unexpected file: expected {file.name} ({file.size_bytes:,} bytes), found {size:,} bytes. "
-            f"Move it away, then download {file.url}"
-            + (", or connect your own VAE to the vae input of Load Model." if file == VAE else ".")
+            f"{path} is not the published {file.name}. It has {path.stat().st_size:,} bytes instead of "
+            f"{file.size_bytes:,}. Move it to another folder and download {file.url}{alternative}."
         )
 
 
@@ -224,8 +232,7 @@ def check_digest(file: WeightFile, path: Path, digest: str) -> None:
     """Raises WeightsError if the hash of a file is not that of the published one."""
     if digest != file.sha256:
         raise WeightsError(
-            f"{path}: checksum mismatch for {file.name}: expected {file.sha256}, got {digest}. The file is damaged. "
-            f"Delete it, then download {file.url}"
+            f"{path} is damaged. Its SHA-256 is {digest}, not {file.sha256}. Delete it and download {file.url} again."
         )
 
 
@@ -234,16 +241,15 @@ def missing_files(files: Sequence[WeightFile], folders: Folders, version: Versio
     missing = [*files]
     if FACE_LANDMARKER not in missing and not exists(FACE_LANDMARKER, folders):
         missing.append(FACE_LANDMARKER)
-    lines = [f"{len(missing)} model file{'s are' if len(missing) > 1 else ' is'} missing."]
-    for file in missing:
-        path = destination(file, folders)
-        lines.append(f"  {path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}")
-    if folders.models is None:
-        lines.append("Switch on download_missing in Load Model, or put the files there yourself.")
-    else:
-        command = f'python -m latentsync download {version} --models "{folders.models}"'
-        lines.append(f"Run `{command}`, or put the files there yourself.")
-    return WeightsError("\n".join(lines))
+    files_and_folders = "\n".join(
+        f"  {path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}"
+        for file, path in ((file, destination(file, folders)) for file in missing)
+    )
+    command = python_command(f'latentsync download {version} --models "{folders.models}"')
+    remedy = "Switch on download_missing in Load Model" if folders.models is None else f"Run {command}"
+    return WeightsError(
+        f"Model files are missing ({len(missing)}):\n{files_and_folders}\n{remedy}, or put the files there yourself."
+    )
 
 
 def _candidates(file: WeightFile, folders: Folders) -> Iterator[Path]:

@@ -36,6 +36,6 @@ def unreadable(path: Path, cause: Exception) -> WeightsError:
     """The error of a weights file that cannot be read, to be raised from `cause`."""
     reason = (str(cause).splitlines() or [type(cause).__name__])[0]
     return WeightsError(
-        f"{path}: this file cannot be read as weights ({reason}). It has {path.stat().st_size:,} bytes and may be "
-        "incomplete. Delete it, then download it again."
+        f"{path} cannot be read as weights ({reason}). It has {path.stat().st_size:,} bytes and may be incomplete. "
+        "Delete it, then download it again."
     )

@@ -21,7 +21,7 @@ from tests.support.paths import REPOSITORY
 pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium or Chrome is installed")
 
 ARTIFACTS = REPOSITORY / "artifacts" / "browser"
-GROWING = re.compile(r"(lips|\u53e3\u578b)\d*")
+GROWING = re.compile(r"lips_\d|\u53e3\u578b \d|lips|\u53e3\u578b")
 """Sockets that the page adds as others are connected. The template has names of its own for them."""
 
 FACE_PREP = "LatentSyncFacePrep"

@@ -136,7 +136,7 @@ def test_prompt_values_out_of_range_are_refused(comfyui: ComfyUI, graph: graphs.
     for node, values in VALUES:
         said = refused(comfyui, graphs.changed(graph, node, **values))
         name = next(iter(values))
-        assert name in said, "who is told knows which value it was"
+        assert name.replace("_", " ") in said.replace("_", " ").lower(), "the error names the input"
     folder = comfyui.output / "hostile"
     assert not folder.exists() or not list(folder.glob("*.mp4"))
 
@@ -144,7 +144,7 @@ def test_prompt_values_out_of_range_are_refused(comfyui: ComfyUI, graph: graphs.
 def test_prompt_fps_nan_is_refused(comfyui: ComfyUI, sample: Sample, outside: Path) -> None:
     graph = graphs.with_landmarks(graphs.load("lipsync_images"), sample.landmarks.name)
     said = refused(comfyui, graphs.changed(graph, SECOND, image_fps=NAN))
-    assert '"image_fps" must be a number, not nan' in said
+    assert '"image_fps" cannot be nan' in said
 
 
 @pytest.mark.parametrize("prefix", OUTSIDE)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from latentsync.weights.catalog import HUB, VAE, WHISPER
 from scripts.comfyui import ComfyUI, ExecutionFailedError
+from tests.support.comfyui_server import RESOLUTION
 from tests.support.file_server import Served, serving
 from tests.support.model_files import full_size_vae, loading, put_aside, said
 from tests.support.synthetic_models import write_models
@@ -31,7 +32,7 @@ elsewhere:
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All weights, and the user's own UNets, in a latentsync folder of another name."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    write_models(folder)
+    write_models(folder, resolution=RESOLUTION)
     (folder / "latentsync").rename(folder / "talking heads")
     for name in (TUNED, OWN):
         shutil.copyfile(folder / "talking heads" / PUBLISHED, folder / "talking heads" / name)

@@ -26,12 +26,11 @@ from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs, procedural, seams
-from tests.support.comfyui_server import OUTPUT_FRAMES
+from tests.support.comfyui_server import OUTPUT_FRAMES, RESOLUTION
 from tests.support.heads import SIDE_PX, actor, found, staged
 
 SCHEMA = json.loads((graphs.REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
 LOSSLESS = "mkv ffv1 lossless"
-RESOLUTION = 256  # of the model's crop
 SPOKEN_FRAMES = 30
 
 

@@ -30,7 +30,7 @@ def helpers_graph(sample: Sample, video: str, name: str) -> graphs.Graph:
     graph["load"] = {"class_type": "HelperLoadVideo", "inputs": {"video": video}}
     made = {"images": [images, 0], "audio": [images, 2], "frame_rate": [images, 3], "name": name}
     graph["combine"] = {"class_type": "HelperVideoCombine", "inputs": made}
-    graph = graphs.changed(graph, "LatentSyncFacePrep", source=["load", 0], fps=["load", 3])
+    graph = graphs.changed(graph, "LatentSyncFacePrep", source=["load", 0], image_fps=["load", 3])
     return graphs.changed(graph, "LatentSyncAudioEmbed", audio=["load", 2])
 
 

@@ -15,15 +15,14 @@ from latentsync import LipSyncPipeline, VideoFile
 from latentsync.weights.catalog import FACE_LANDMARKER
 from latentsync.weights.locate import folders_in
 from scripts.sample_clip import make_sample
+from tests.support.comfyui_server import RESOLUTION
 from tests.support.paths import REPOSITORY
 from tests.support.synthetic_models import write_models
-
-RESOLUTION = 64  # a sixteenth of the work of 256
 
 
 def test_examples_lip_sync_writes_a_video(tmp_path: Path, shared: Path) -> None:
     sample = make_sample(tmp_path, seconds=0.6)
-    write_models(tmp_path / "models")
+    write_models(tmp_path / "models", resolution=RESOLUTION)
     landmarker = tmp_path / "models" / "latentsync" / "face_landmarker.task"
     landmarker.write_bytes((shared / "models" / "face_landmarker.task").read_bytes())
     output = tmp_path / "out.mp4"

@@ -58,8 +58,8 @@ def sparse(scene: Scene) -> Path:
     return path
 
 
-NO_JSON = r"face.json cannot be read as landmarks"
-NOT_SHAPED = r"landmarks must be \{"
+NO_JSON = r"face.json cannot be read as face landmarks"
+NOT_SHAPED = "The face landmarks need a list"
 
 LANDMARKS = [
     Attack("landmarks of no bytes", of(b""), NO_JSON),
@@ -68,22 +68,24 @@ LANDMARKS = [
     Attack("landmarks that are no UTF-8", of(b"\xff\xfe{}"), NO_JSON),
     Attack("JSON a hundred thousand lists deep", of("[" * 100_000), NO_JSON),
     Attack("landmarks of 8 GB", lambda s: s.search(sparse(s)), "face.json .*8,590 MB"),
-    Attack("a video as landmarks", lambda s: s.search(s.good.video), "cannot be read as landmarks"),
-    Attack("a list as landmarks", of("[]"), "must be a JSON object"),
+    Attack("a video as landmarks", lambda s: s.search(s.good.video), "cannot be read as face landmarks"),
+    Attack("a list as landmarks", of("[]"), "is not a JSON object"),
     Attack("landmarks without frames", of("{}"), NOT_SHAPED),
     Attack("landmarks whose frames are a number", of('{"frames": 5, "image_size": [64, 64]}'), NOT_SHAPED),
     Attack(
-        "landmarks whose faces are words", of('{"frames": ["abc"], "image_size": [640, 480]}'), "landmarks, frame 0"
+        "landmarks whose faces are words", of('{"frames": ["abc"], "image_size": [640, 480]}'), "landmarks of frame 0"
     ),
-    Attack("landmarks of no frames", changed(lambda stored: stored["frames"].clear()), "landmarks: 0 frames"),
+    Attack("landmarks of no frames", changed(lambda stored: stored["frames"].clear()), "landmarks have 0 frames"),
     Attack(
-        "landmarks of another number of frames", changed(lambda stored: stored["frames"].pop()), "frames were given"
+        "landmarks of another number of frames",
+        changed(lambda stored: stored["frames"].pop()),
+        "landmarks have .* frames, but",
     ),
     Attack("a picture size of 0", changed(lambda stored: stored.update(image_size=[0, 0])), "0 x 0 pixels"),
     Attack(
         "a negative picture size",
         changed(lambda stored: stored.update(image_size=[-640, -480])),
-        "are not valid",
+        "is not valid",
     ),
     Attack(
         "a picture size that is no number",
@@ -98,12 +100,12 @@ LANDMARKS = [
     Attack(
         "a picture size of 400 digits", changed(lambda stored: stored.update(image_size=[10**400, 10**400])), NOT_SHAPED
     ),
-    Attack("a landmark that is no number", changed(moved(float("nan"))), "landmarks, frame 0: .*NaN or infinite"),
-    Attack("an endless landmark", changed(moved(float("inf"))), "landmarks, frame 0: .*NaN or infinite"),
-    Attack("a landmark of 400 digits", changed(moved(10**400)), "landmarks, frame 0"),
-    Attack("a word among landmarks", changed(moved("left")), "landmarks, frame 0"),
-    Attack("landmarks 1e200 pixels apart", changed(spread), "landmarks, frame 0: .*pixels"),
-    Attack("landmarks a thousand million pixels away", changed(beyond), "landmarks, frame 0: .*pixels"),
+    Attack("a landmark that is no number", changed(moved(float("nan"))), "landmarks of frame 0: .*NaN or infinite"),
+    Attack("an endless landmark", changed(moved(float("inf"))), "landmarks of frame 0: .*NaN or infinite"),
+    Attack("a landmark of 400 digits", changed(moved(10**400)), "landmarks of frame 0"),
+    Attack("a word among landmarks", changed(moved("left")), "landmarks of frame 0"),
+    Attack("landmarks 1e200 pixels apart", changed(spread), "landmarks of frame 0: .*pixels"),
+    Attack("landmarks a thousand million pixels away", changed(beyond), "landmarks of frame 0: .*pixels"),
     Attack(
         "ten landmarks",
         changed(lambda stored: stored["frames"][0][0].update(landmarks_xy=[[1, 2]] * 10)),
@@ -117,11 +119,11 @@ LANDMARKS = [
     Attack(
         "a face's score is a word",
         changed(lambda stored: stored["frames"][0][0].update(score="high")),
-        "landmarks, frame 0",
+        "landmarks of frame 0",
     ),
     Attack(
         "a face's score is no number",
         changed(lambda stored: stored["frames"][0][0].update(score=float("nan"))),
-        "landmarks, frame 0: .*score",
+        "landmarks of frame 0: .*NaN",
     ),
 ]

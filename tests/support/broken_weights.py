@@ -131,17 +131,17 @@ def absurd_pickle(_: Path) -> dict[str, torch.Tensor]:
 
 
 PROOF = "code-was-run"
-UNREADABLE = r"this file cannot be read as weights"
-NOT_RUN = r"Code in it is not run"
+UNREADABLE = r"cannot be read as weights"
+NOT_RUN = r"No code in it was run"
 
 WEIGHTS = [
-    Attack("weights of no bytes (.pt)", of("unet.pt", b""), f"unet.pt: {UNREADABLE}"),
-    Attack("weights of no bytes (.safetensors)", of("unet.safetensors", b""), f"unet.safetensors: {UNREADABLE}"),
-    Attack("words named .pt", of("unet.pt", "words"), "unet.pt: "),
-    Attack("weights of another kind", of("unet.onnx", "words"), "unet.onnx: weights must be"),
-    Attack("weights that are not there", lambda s: converts(s.folder / "unet.pt"), "unet.pt: this file does not exist"),
-    Attack("safetensors cut short", cut, f"unet.safetensors: {UNREADABLE}"),
-    Attack(".pt cut short", cut_pickle, f"unet.pt: {UNREADABLE}"),
+    Attack("weights of no bytes (.pt)", of("unet.pt", b""), f"unet.pt {UNREADABLE}"),
+    Attack("weights of no bytes (.safetensors)", of("unet.safetensors", b""), f"unet.safetensors {UNREADABLE}"),
+    Attack("words named .pt", of("unet.pt", "words"), "unet.pt "),
+    Attack("weights of another kind", of("unet.onnx", "words"), "unet.onnx is not a weights file"),
+    Attack("weights that are not there", lambda s: converts(s.folder / "unet.pt"), "unet.pt does not exist"),
+    Attack("safetensors cut short", cut, f"unet.safetensors {UNREADABLE}"),
+    Attack(".pt cut short", cut_pickle, f"unet.pt {UNREADABLE}"),
     Attack("a header of 2^63 bytes", of("unet.safetensors", header({}, 2**63)), UNREADABLE),
     Attack("a header longer than its file", of("unet.safetensors", header({}, 5000)), UNREADABLE),
     Attack("a header that is no JSON", of("unet.safetensors", struct.pack("<Q", 8) + b"notjson!"), UNREADABLE),
@@ -154,15 +154,15 @@ WEIGHTS = [
     Attack("a tensor of 2^80 numbers", of("unet.safetensors", header(entry([2**40, 2**40], [0, 64]))), UNREADABLE),
     Attack("a tensor of a negative size", of("unet.safetensors", header(entry([-16], [0, 64]))), UNREADABLE),
     Attack("a tensor of an unknown type", of("unet.safetensors", header(entry([16], [0, 64], "F1024"))), UNREADABLE),
-    Attack("a pickle that runs a command", saved(Runs), f"unet.pt: .*{NOT_RUN}"),
-    Attack("a pickle that evaluates code", saved(Evaluates), f"unet.pt: .*{NOT_RUN}"),
+    Attack("a pickle that runs a command", saved(Runs), f"unet.pt .*{NOT_RUN}"),
+    Attack("a pickle that evaluates code", saved(Evaluates), f"unet.pt .*{NOT_RUN}"),
     Attack(
         "code hidden among weights", saved(lambda proof: {"conv_in.weight": torch.zeros(1), "x": Runs(proof)}), NOT_RUN
     ),
     Attack("code in an old torch's format", saved(Runs, legacy=True), NOT_RUN),
-    Attack("code in a bare pickle", pickled(Runs), "unet.pt: "),
-    Attack("a .pt that holds a list", saved(lambda _: [1, 2]), "contains a list"),
-    Attack("a .pt that holds words", saved(lambda _: {"a": "b"}), "entries of this file are not weights"),
+    Attack("code in a bare pickle", pickled(Runs), "unet.pt "),
+    Attack("a .pt that holds a list", saved(lambda _: [1, 2]), "has no named weights"),
+    Attack("a .pt that holds words", saved(lambda _: {"a": "b"}), "has 1 entries, but 0 of them are weights"),
     Attack("a UNet without its first layer", changed(lambda tensors: tensors.pop("conv_in.weight")), "conv_in.weight"),
     Attack("a UNet with one layer more", changed(lambda tensors: tensors.update(extra=torch.zeros(1))), "extra"),
     Attack(
@@ -179,14 +179,14 @@ WEIGHTS = [
     Attack(
         "weights that are no numbers, to convert",
         changed(lambda tensors: tensors["conv_in.bias"].fill_(float("nan"))),
-        "conv_in.bias has values",
+        "NaN or infinite values .*conv_in.bias",
     ),
     Attack("weights that are no numbers, to run", without_a_number, "NaN"),
 ]
 
 NETWORKS = [
-    Misuse("a Whisper without dims", whisper(None), "tiny.pt: this is not a Whisper file"),
-    Misuse("a Whisper with half its dims", whisper({"n_mels": 80}), "tiny.pt: .*n_audio_ctx"),
+    Misuse("a Whisper without dims", whisper(None), "tiny.pt is not a Whisper file"),
+    Misuse("a Whisper with half its dims", whisper({"n_mels": 80}), "tiny.pt .*n_audio_ctx"),
     Misuse(
         "a Whisper of a thousand million layers",
         whisper({**random_init.WHISPER_DIMS, "n_audio_layer": 10**9}),
@@ -200,7 +200,7 @@ NETWORKS = [
     Misuse(
         "a VAE 33 channels wide",
         vae_of(reshaped("encoder.down_blocks.0.resnets.0.conv1.weight", 33, 32, 3, 3)),
-        "vae.safetensors: not a VAE",
+        "vae.safetensors: The file is not a Stable Diffusion 1.x VAE",
     ),
     Misuse(
         "a VAE a thousand million channels wide",
@@ -210,6 +210,6 @@ NETWORKS = [
     Misuse(
         "a VAE without its decoder",
         vae_of(lambda tensors: [tensors.pop(key) for key in [*tensors] if key.startswith("decoder.")]),
-        "vae.safetensors: .*missing",
+        "vae.safetensors .*missing",
     ),
 ]

@@ -14,18 +14,19 @@ from latentsync.weights.catalog import MODELS, VAE, WHISPER, Version
 from latentsync.weights.random_init import WHISPER_DIMS
 
 
-def write_models(folder: Path, version: Version = "1.5") -> None:
+def write_models(folder: Path, version: Version = "1.5", resolution: int | None = None) -> None:
     """Write all weights that a version needs. Existing files are replaced.
 
     Args:
         folder: the models folder.
         version: of the UNet.
+        resolution: of the face crops; by default the version's own.
     """
     spec = MODELS[version]
     header = {
         **random_init.METADATA,
         metadata.VERSION: version,
-        metadata.RESOLUTION: str(spec.resolution),
+        metadata.RESOLUTION: str(resolution or spec.resolution),
     }
     unet, vae, whisper = folder / spec.unet.path, folder / VAE.path, folder / WHISPER.path
     for path in (unet, vae, whisper):

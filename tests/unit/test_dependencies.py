@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from latentsync.audio import mel
-from latentsync.errors import DependencyError
+from latentsync.errors import DependencyError, cannot_import
 from latentsync.faces import warp
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.progress import run
@@ -57,8 +58,27 @@ def test_missing_library_error_says_what_to_install(
     package: str, use: Callable[[Path], object], install: str, remove: Remove, tmp_path: Path
 ) -> None:
     remove(package)
-    with pytest.raises(DependencyError, match=re.escape(f"pip install '{install}'")):
+    with pytest.raises(DependencyError, match=re.escape(f'"{sys.executable}" -m pip install "{install}"')):
         use(tmp_path)
+
+
+def test_missing_system_library_error_names_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("libGLESv2.so.2: cannot open shared object file: No such file or directory")
+
+    with zipfile.ZipFile(tmp_path / "face_landmarker.task", "w") as archive:
+        archive.writestr("face_detector.tflite", b"")
+    monkeypatch.setattr(MediaPipeDetector, "_open_box_model", fail)
+    with pytest.raises(DependencyError, match=r"MediaPipe needs a system library .*libGLESv2.* apt-get install libgl1"):
+        MediaPipeDetector(tmp_path / "face_landmarker.task")
+
+
+def test_broken_library_error_says_how_to_repair() -> None:
+    error = cannot_import("OpenCV", "opencv-python", ImportError("compiled for another numpy"))
+    assert str(error) == (
+        "OpenCV is installed, but does not work (compiled for another numpy). To repair it, "
+        f'run "{sys.executable}" -m pip install --force-reinstall --no-deps "opencv-python" and try again.'
+    )
 
 
 def test_ddim_runs_without_diffusers(remove: Remove) -> None:

@@ -55,6 +55,11 @@ def test_oom_logs_every_halving(caplog: pytest.LogCaptureFixture) -> None:
         RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
+        RuntimeError("Native API failed. Native API returns: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)"),
         RuntimeError("Could not allocate tensor with 1 bytes. There is not enough GPU video memory available!"),
         MemoryError(),
     ],
@@ -63,7 +68,7 @@ def test_oom_logs_every_halving(caplog: pytest.LogCaptureFixture) -> None:
 def test_oom_of_every_backend_is_recognized(error: Exception) -> None:
     assert is_out_of_memory(error)
     with pytest.raises(
-        OutOfMemoryError, match=r"^Out of memory in the VAE, even at batch size 1\. Close other programs"
+        OutOfMemoryError, match=r"^Out of memory in the VAE, even at batch size 1( \(.*\))?\. Close other programs"
     ):
         BatchLimit(2, "the VAE").run(Device(0, error), 2)
 
@@ -87,7 +92,8 @@ def test_oom_message_is_worded_once() -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         BatchLimit(1, "the VAE").run(Device(0), 1)
     assert str(out_of_memory_error(caught.value)) == str(caught.value)
-    assert str(caught.value).endswith("precision fp8. (CUDA out of memory)")
+    assert "even at batch size 1 (CUDA out of memory). Close other programs" in str(caught.value)
     assert str(out_of_memory_error(MemoryError())) == (
-        "Out of memory. Close other programs, or choose version 1.5 or precision fp8."
+        "Out of memory. Close other programs that use the GPU. "
+        "If that is not enough, choose version 1.5, or precision fp8 in Load Model."
     )

@@ -36,6 +36,16 @@ def test_tensor_buffer_returns_what_was_appended(storage: str, tmp_path: Path) -
     assert torch.equal(tensor[[34, 0]], torch.cat(windows).half()[[34, 0]])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensor_buffer_keeps_the_dtype_that_is_asked_for(storage: str, tmp_path: Path, dtype: torch.dtype) -> None:
+    windows = window_latents()
+    buffer = TensorBuffer("rows", 40, tmp_path, dtype)
+    for latents in windows:
+        buffer.append(latents)
+    assert torch.equal(buffer.tensor(), torch.cat(windows).to(dtype))
+    assert buffer.tensor().dtype == dtype
+
+
 def test_tensor_buffer_two_clips_are_separate(storage: str, tmp_path: Path) -> None:
     with TensorBuffer("rows", 40, tmp_path) as first, TensorBuffer("rows", 40, tmp_path) as second:
         for a, b in zip(window_latents(1), window_latents(2), strict=True):
@@ -87,7 +97,7 @@ def test_tensor_buffer_small_data_needs_no_folder(tmp_path: Path) -> None:
 
 def test_tensor_buffer_names_folder_it_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_buffer, "MEMORY_BYTES", 0)
-    with pytest.raises(StorageError, match="nowhere: cannot store the latents of 90000 frames"):
+    with pytest.raises(StorageError, match="nowhere cannot store the latents of 90000 frames"):
         TensorBuffer("the latents of 90000 frames", 90_000, tmp_path / "nowhere").append(window_latents()[0])
 
 

@@ -28,7 +28,7 @@ from latentsync.weights import random_init
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample, make_sample
 from tests.support import graphs
-from tests.support.comfyui_server import PACKS
+from tests.support.comfyui_server import PACKS, RESOLUTION
 from tests.support.synthetic_models import write_models
 
 PROMPTS, WARM = 200, 10
@@ -38,7 +38,7 @@ HOUR_FRAMES, SIDE = 90_000, 64
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    write_models(tmp_path / "base" / "models")
+    write_models(tmp_path / "base" / "models", resolution=RESOLUTION)
     return tmp_path / "base"
 
 

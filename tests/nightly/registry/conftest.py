@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.comfyui import REPOSITORY, fetched_program
+from scripts.comfyui import REPOSITORY, installed_program
 from scripts.compat import make_environment
 from tests.support.registry import COMFY_CLI, UserEnvironment, of_package, run, uv
 
@@ -55,4 +55,4 @@ def unpacked(archive: Path) -> Path:
 def user_environment(tmp_path: Path) -> UserEnvironment:
     """A new environment with torch and ComfyUI's requirements. uv links the packages from its cache."""
     uv("--version")
-    return UserEnvironment(make_environment(tmp_path / "venv", [fetched_program() / "requirements.txt"]))
+    return UserEnvironment(make_environment(tmp_path / "venv", [installed_program() / "requirements.txt"]))

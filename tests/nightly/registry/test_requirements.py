@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.comfyui import REPOSITORY, fetched_program
+from scripts.comfyui import REPOSITORY, installed_program
 from tests.support.registry import UserEnvironment, uv
 
 
@@ -12,7 +12,7 @@ from tests.support.registry import UserEnvironment, uv
 def test_requirements_change_no_installed_package(user_environment: UserEnvironment) -> None:
     before = user_environment.packages()
     added = user_environment.install(REPOSITORY / "requirements.txt")
-    print(f"{fetched_program().name}: {len(before)} packages; added {added}")
+    print(f"{installed_program().name}: {len(before)} packages; added {added}")
     after = user_environment.packages()
     assert {name: after.get(name) for name in before} == before
     uv("pip", "check", "--python", user_environment.python)

@@ -33,7 +33,7 @@ def test_faces_without_faces_draws_nothing_and_says_so(tmp_path: Path, capsys: p
     output = tmp_path / "faces.png"
     assert command(*empty_clip(tmp_path), output) == 0
     told = capsys.readouterr()
-    assert f"note: nobody was found, so no picture was written to {output}" in told.err
+    assert f"note: no face was found, so no picture was written to {output}" in told.err
     assert told.out == "gray.mp4: 3 frames, 1 shot(s), 0 face(s)\n"
     assert not output.exists()
 
@@ -66,7 +66,7 @@ def test_faces_full_disk_keeps_older_picture(
     monkeypatch.setattr(Path, "replace", full)
     assert command(sample.video, sample.landmarks, output) == 1
     told = capsys.readouterr()
-    assert f"latentsync: {output}: cannot be written (No space left on device)" in told.err
+    assert f"latentsync: {output} cannot be written (No space left on device)" in told.err
     assert "5 frames, 1 shot(s), 1 face(s)" in told.out, "what was found is not lost"
     assert output.read_bytes() == b"older"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.png", "sample"]

@@ -91,7 +91,7 @@ def test_compositor_new_blend_mode_is_one_registry_row(clip: Clip, monkeypatch: 
         def prepare(self, faces: list[torch.Tensor], *_: object) -> list[torch.Tensor]:
             return [-face for face in faces]
 
-    with pytest.raises(UsageError, match=r"paste_mode.*one of mouth, full crop"):
+    with pytest.raises(UsageError, match=r'"paste_mode" cannot be inverted. Choose one of mouth, full crop.'):
         BlendSettings("inverted")
     monkeypatch.setitem(BLENDERS, "inverted", Inverted)
     settings = [BlendSettings(mode, color_match=False) for mode in ("mouth", "inverted")]
@@ -131,7 +131,7 @@ def test_compositor_names_speakers_that_do_not_fit(clip: Clip) -> None:
     [
         ((1, 512, 500), '"protect_mask" is 500 x 512, but the video is 960 x 360. .* each of the 6 frames'),
         ((2, 360, 960), '"protect_mask" has 2 masks, but the video has 6 frames'),
-        ((360, 960), '"protect_mask" must be masks x height x width, but has 2 dimensions'),
+        ((360, 960), '"protect_mask" is not a batch of masks'),
     ],
 )
 def test_protect_mask_of_other_size_is_refused(clip: Clip, shape: tuple[int, ...], message: str) -> None:
@@ -159,7 +159,7 @@ def test_compositor_nan_face_names_its_frame_and_cause(clip: Clip) -> None:
 
 
 def test_lip_track_with_wrong_number_of_crops_is_refused(clip: Clip) -> None:
-    with pytest.raises(UsageError, match="5 face crops were taken out"):
+    with pytest.raises(UsageError, match="but Crops Out made 5 RGB crops"):
         replace(speaker(clip, 0), crops=torch.zeros(2, 8, 8, 3))
 
 

@@ -39,5 +39,5 @@ def test_detectors_registry_opens_mediapipe_by_default(shared: Path) -> None:
 
 
 def test_detectors_registry_refuses_unknown_name() -> None:
-    with pytest.raises(UsageError, match="detector must be one of mediapipe"):
+    with pytest.raises(UsageError, match=r'"detector" cannot be .*Choose one of mediapipe'):
         open_detector(lambda file: Path(file.name), 0.5, "none")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from latentsync.cli import run
+from latentsync.output.run_record import NODE_NAMES
 from tests.support.node_schemas import inputs
 
 NODES = (
@@ -80,6 +81,10 @@ def test_names_nodes_and_command_line_share_options(
         if "options" in settings[name]:
             options = set(settings[name]["options"]) - (PRECISIONS_OF_COMFYUI if name == "precision" else set())
             assert options == set(flags[name].choices or ()), name
+
+
+def test_names_the_record_shares_them(settings: dict[str, dict[str, Any]]) -> None:
+    assert {name for name, _ in NODE_NAMES.values()} <= settings.keys()
 
 
 def test_names_every_tooltip_is_short(nodes: dict[str, Any]) -> None:

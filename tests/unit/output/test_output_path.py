@@ -155,7 +155,7 @@ def test_reserve_path_reports_a_read_only_folder(tmp_path: Path, monkeypatch: py
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    with pytest.raises(MediaError, match=r"out.mp4: cannot be written \(Permission denied\)"):
+    with pytest.raises(MediaError, match=r"out.mp4 cannot be written \(Permission denied\)"):
         reserve_path([tmp_path / "out.mp4"]).__enter__()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from scripts import compat
 from scripts.compat import Trial
-from scripts.fetch_comfyui import FetchError
+from scripts.download_comfyui import DownloadError
 from tests.support.paths import REPOSITORY
 
 GOOD = Trial("0.18.2", loaded=True, nodes=len(compat.NODES), ran=True, seconds=12.34)
@@ -37,10 +37,10 @@ def test_compat_line_says_how_far_the_pack_came() -> None:
 
 
 def test_unavailable_comfyui_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fetch(version: str, into: Path) -> Path:
-        raise FetchError(f"{version} is nowhere, not even in {into.name}")
+    def download(version: str, into: Path) -> Path:
+        raise DownloadError(f"{version} is nowhere, not even in {into.name}")
 
-    monkeypatch.setattr(compat, "fetch", fetch)
+    monkeypatch.setattr(compat, "download", download)
     monkeypatch.setattr(compat, "FOLDER", tmp_path)
     assert list(compat.trials(["0.1.0"])) == [Trial("0.1.0", failure="0.1.0 is nowhere, not even in 0.1.0")]
 

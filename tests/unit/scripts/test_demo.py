@@ -27,7 +27,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_demo_without_weights_uses_untrained_ones(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
     said = capsys.readouterr().out
-    assert "4 model files are missing" in said
+    assert "Model files are missing (4)" in said
     assert "untrained weights" in said
 
 
@@ -35,7 +35,7 @@ def test_demo_says_why_weights_are_not_used(models: Path, capsys: pytest.Capture
     write_models(models)
     (models / VAE.path).write_bytes(b"cut")
     assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
-    assert "sd-vae-ft-mse.safetensors: this file cannot be read as weights" in capsys.readouterr().out
+    assert "sd-vae-ft-mse.safetensors cannot be read as weights" in capsys.readouterr().out
 
 
 def test_demo_requested_weights_are_used_or_it_fails(models: Path) -> None:
@@ -55,4 +55,4 @@ def test_demo_names_file_of_unknown_version(
     monkeypatch.setattr(sys, "argv", ["demo"])
     assert demo.main() == 1
     unet = (models / MODELS["1.5"].unet.path).with_suffix(".safetensors")
-    assert capsys.readouterr().err.startswith(f"The demo failed: {unet}: this is not an official file")
+    assert capsys.readouterr().err.startswith(f"The demo failed: {unet} is not an official file")

@@ -100,7 +100,7 @@ def test_video_file_takes_indices_one_at_a_time(clip: Path) -> None:
 
 @pytest.mark.parametrize("index", [-1, 60])
 def test_video_file_names_index_out_of_range(clip: Path, index: int) -> None:
-    with pytest.raises(UsageError, match=rf"clip.mp4 has no frame {index}. It has 60"):
+    with pytest.raises(UsageError, match=rf"clip.mp4 has no frame {index}. Use a frame from 0 to 59"):
         list(VideoFile(clip).read([index]))
 
 

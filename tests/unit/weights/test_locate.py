@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -112,7 +113,7 @@ def test_locate_finds_files_of_other_packs(tmp_path: Path, published: Published,
     files = locate.locate(folders)
     assert (files.spec.version, files.unet, files.whisper, files.vae) == (version, unet, whisper, vae)
     other = "1.6" if version == "1.5" else "1.5"
-    with pytest.raises(WeightsError, match=r"1 model file is|2 model files are missing"):
+    with pytest.raises(WeightsError, match=r"Model files are missing \([12]\)"):
         locate.locate(folders, other)
 
 
@@ -187,11 +188,12 @@ def test_missing_files_lists_all_in_one_error(tmp_path: Path, published: Publish
     with pytest.raises(WeightsError) as raised:
         located(tmp_path, "1.6")
     text = str(raised.value)
-    assert text.startswith("4 model files are missing.")
+    assert text.startswith("Model files are missing (4):")
     for file in (published.models["1.6"].unet, published.whisper, published.vae, published.landmarker):
         path = tmp_path / file.path
         assert f"{path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}" in text
-    assert f'Run `python -m latentsync download 1.6 --models "{tmp_path}"`, or put the files there yourself.' in text
+    command = f'"{sys.executable}" -m latentsync download 1.6 --models "{tmp_path}"'
+    assert f"Run {command}, or put the files there yourself." in text
 
 
 def test_missing_files_names_the_switch_in_comfyui(tmp_path: Path, published: Published) -> None:
@@ -238,23 +240,25 @@ WRONG: dict[str, Wrong] = {
     "1.5 weights as 1.6": Wrong(
         lambda models: put(models / UNET_15, CONTENTS["1.5"]),
         "1.6",
-        r"latentsync_unet.pt: this file holds the weights of 1.5, not of 1.6. Set version to 1.5 or auto",
+        'latentsync_unet.pt has the weights of version 1.5, not of 1.6. Set "version" to 1.5 or auto',
     ),
     "1.6 weights as 1.5": Wrong(
-        lambda models: put(models / UNET_16, CONTENTS["1.6"]), "1.5", "holds the weights of 1.6, not of 1.5"
+        lambda models: put(models / UNET_16, CONTENTS["1.6"]), "1.5", "has the weights of version 1.6, not of 1.5"
     ),
     "1.5 weights in the folder of 1.6": Wrong(
-        lambda models: put(models / UNET_16, CONTENTS["1.5"]) and None, "1.6", "holds the weights of 1.5, not of 1.6"
+        lambda models: put(models / UNET_16, CONTENTS["1.5"]) and None,
+        "1.6",
+        "has the weights of version 1.5, not of 1.6",
     ),
     "converted 1.5 weights as 1.6": Wrong(
         lambda models: put_safetensors(models / "mine.safetensors", {metadata.VERSION: "1.5"}),
         "1.6",
-        "mine.safetensors: this file holds the weights of 1.5, not of 1.6",
+        "mine.safetensors has the weights of version 1.5, not of 1.6",
     ),
     "an unknown file without a version": Wrong(
         lambda models: put_safetensors(models / "tuned.safetensors", {}),
         None,
-        'tuned.safetensors: this is not an official file, so its version is unknown.*Set "version" to 1.5 or 1.6',
+        'tuned.safetensors is not an official file, so its version is unknown. Set "version" to 1.5 or 1.6',
         UsageError,
     ),
     "an unknown version": Wrong(
@@ -266,7 +270,7 @@ WRONG: dict[str, Wrong] = {
     "an incomplete UNet": Wrong(
         lambda models: put(models / UNET_15, CONTENTS["1.5"][:-1]) and None,
         None,
-        r"its version is unknown. It has 139 bytes, the official files have 140 \(1.5\) and 150 \(1.6\).*incomplete",
+        r"its version is unknown.*incomplete: it has 139 bytes, and official files have 140 \(1.5\) and 150 \(1.6\)",
         UsageError,
     ),
     "an incomplete safetensors UNet": Wrong(
@@ -277,13 +281,13 @@ WRONG: dict[str, Wrong] = {
     "an incomplete Whisper": Wrong(
         lambda models: changed(models, TINY, CONTENTS["whisper"][:-1]),
         None,
-        "tiny.pt: this file cannot be read as weights",
+        "tiny.pt cannot be read as weights",
     ),
     "another VAE": Wrong(
         lambda models: changed(models, SD_VAE, b"") or (put_safetensors(models / SD_VAE, {}) and None),
         None,
-        r"unexpected file: expected sd-vae-ft-mse.safetensors \(15 bytes\), found \d+ bytes. "
-        "Move it away, then download .*, or connect your own VAE to the vae input of Load Model",
+        r"is not the published sd-vae-ft-mse.safetensors. It has [\d,]+ bytes instead of 15. "
+        'Move it to another folder and download .*, or connect your own VAE to the "vae" input of Load Model',
     ),
 }
 
@@ -298,7 +302,7 @@ def test_locate_refuses_wrong_files(models: Path, wrong: Wrong) -> None:
 def test_locate_refuses_another_whisper(models: Path) -> None:
     put_unet(models, "1.5")
     torch.save({"dims": {}, "model_state_dict": {"weight": torch.zeros(1)}}, models / TINY)
-    with pytest.raises(WeightsError, match=r"tiny.pt: unexpected file: expected tiny.pt \(11 bytes\), found"):
+    with pytest.raises(WeightsError, match=r"tiny.pt is not the published tiny.pt. It has [\d,]+ bytes instead of 11"):
         located(models)
 
 
@@ -312,11 +316,11 @@ def test_require_finds_and_checks_the_landmarker(models: Path, published: Publis
     path = models / published.landmarker.path
     assert locate.require(published.landmarker, folders) == path
     path.write_bytes(b"half")
-    with pytest.raises(WeightsError, match="unexpected file"):
+    with pytest.raises(WeightsError, match="is not the published face_landmarker"):
         locate.require(published.landmarker, folders)
     path.unlink()
     put_unet(models, "1.5")
-    with pytest.raises(WeightsError, match=r"1 model file is missing(?s:.*)download 1.5 --models"):
+    with pytest.raises(WeightsError, match=r"Model files are missing \(1\)(?s:.*)latentsync download 1.5 --models"):
         locate.require(published.landmarker, folders)
 
 
@@ -327,7 +331,7 @@ def test_verify_compares_hashes_with_progress(models: Path, published: Published
         run(locate.verify(file, path))
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         assert located(models).spec.version == "1.5", "loading checks the size"
-        with pytest.raises(WeightsError, match=r"checksum mismatch for .*: expected \w{64}, got \w{64}. .* damaged"):
+        with pytest.raises(WeightsError, match=r"is damaged. Its SHA-256 is \w{64}, not \w{64}"):
             run(locate.verify(file, path))
 
 
@@ -341,3 +345,16 @@ def test_locate_accepts_untrained_weights(tmp_path: Path) -> None:
     assert located(tmp_path).spec.version == "1.6"
     with pytest.raises(WeightsError, match=r"latentsync_unet.pt"):
         located(tmp_path, "1.5")
+
+
+def test_locate_takes_the_resolution_of_the_metadata(models: Path) -> None:
+    header = {metadata.VERSION: "1.5", metadata.RESOLUTION: "384"}
+    assert locate.identify_unet(put_safetensors(models / "tuned.safetensors", header)).resolution == 384
+
+
+@pytest.mark.parametrize("resolution", ["100", "0", "4096", "-64", "wide", ""])
+def test_locate_refuses_an_impossible_resolution(models: Path, resolution: str) -> None:
+    header = {metadata.VERSION: "1.5", metadata.RESOLUTION: resolution}
+    path = put_safetensors(models / "tuned.safetensors", header)
+    with pytest.raises(WeightsError, match=r"tuned.safetensors: .* multiple of 64, from 64 to 2048"):
+        locate.identify_unet(path)
