@@ -168,6 +168,7 @@ class LipSyncPipeline:
         audio_settings: AudioSettings | None = None,
         blend: BlendSettings | None = None,
         protect: np.ndarray | None = None,
+        speed: str = "balanced",
         progress: ShowProgress | bool = False,
         **sampling: Any,  # noqa: ANN401 - the fields of SamplerSettings
     ) -> LipSyncResult:
@@ -184,6 +185,7 @@ class LipSyncPipeline:
             length: length of the result, see `video.timeline.build_timeline`.
             audio_settings: what happens in silence, and how speech is detected.
             blend, protect: see `LipSyncResult`.
+            speed: a preset of the sampler: exact, balanced or fast, see `SamplerSettings.at_speed`.
             progress: True draws bars on stderr, see `progress.ShowProgress`.
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
 
@@ -191,7 +193,7 @@ class LipSyncPipeline:
             LatentSyncError: an input is unusable, no face is in the video, or memory ran out. The message says what
                 to do.
         """
-        settings = _sampler_settings(sampling)
+        settings = _sampler_settings(sampling).at_speed(speed)
         source = open_video(video)
         waveform = audio if isinstance(audio, Waveform) else read_audio(audio)
         features, _ = self.encode_audio(
