@@ -130,7 +130,8 @@ class LipSyncPipeline:
         return cls(
             unet=loader.load_unet(files.unet, dtype=dtype).to(device),
             whisper=loader.load_whisper(files.whisper).to(device),
-            vae=loader.load_vae(vae).to(device, dtype),
+            # on MPS, nearest neighbors of the VAE's upsampling are black outside float32
+            vae=loader.load_vae(vae).to(device, torch.float32 if device.type == "mps" else dtype),
             spec=files.spec,
             device=device,
             dtype=dtype,

@@ -96,10 +96,11 @@ def prepare(base: Path) -> None:
     make_sample(base / "input", SECONDS)
 
 
-def reference(base: Path) -> None:
-    """Run on the CPU in each way, and keep the results in files."""
+def reference(base: Path, names: list[str]) -> None:
+    """Run on the CPU in some ways, and keep the results in files."""
     comfyui = PretendComfyUI(base, ("--cpu", FLOAT32))
-    for name, precision in REFERENCES.items():
+    for name in names:
+        precision = REFERENCES[name]
         comfyui.clips_at_once(1 if name == "apart" else 2)
         np.savez(base / f"{name}.npz", **comfyui.results(video_graph(f"cpu/{name}", precision=precision)))
 
@@ -161,6 +162,37 @@ def out_of_memory(comfyui: PretendComfyUI, graph: graphs.Graph, allocation: int)
     return "smaller" if comfyui.device.failed_at else "nothing failed"
 
 
+def stops(base: Path, kind: str, count: int) -> list[str]:
+    """What is wrong after runs that are stopped at some of the allocations of a whole run."""
+    comfyui = PretendComfyUI(base, (FLOAT32,))
+    device = comfyui.device
+    assert device is not None
+    graph = video_graph(kind, precision="fp32")
+    with device.counting():
+        expected = comfyui.results(graph)
+        allocations = device.allocations
+    faults: list[str] = []
+    for number in range(1, count + 1):
+        comfyui.unload()
+        gc.collect()
+        at = allocations * number // (count + 1)
+        if device.used_bytes:
+            faults.append(f"{at}: {device.used_bytes} bytes are left")
+        if kind == "oom":
+            end = out_of_memory(comfyui, graph, at)
+            faults += [f"{at}: {end}"] if end not in ("sentence", "smaller") else []
+        else:
+            with device.counting(call_at={at: comfyui.mm.interrupt_current_processing}):
+                try:
+                    comfyui.run(graph)
+                    faults.append(f"{at}: was not cancelled")
+                except RuntimeError as error:
+                    faults += [f"{at}: {error}"] if "execution_interrupted" not in str(error) else []
+    comfyui.unload()
+    again = comfyui.results(graph)
+    return faults + [f"other {key} afterwards" for key in expected if not np.array_equal(expected[key], again[key])]
+
+
 def plant(base: Path) -> str:
     """The line that is named when the conditioning stays on the CPU."""
     comfyui = PretendComfyUI(base, (FLOAT32,))
@@ -196,7 +228,7 @@ def table(reports: list[Report]) -> str:
 
 def reports(base: Path, modes: list[str]) -> list[Report]:
     prepare(base)
-    child(base, "--child", "reference")
+    child(base, "--child", "reference", *sorted({MODES[mode].equals for mode in modes} - {""}))
     return [Report(**json.loads(child(base, "--child", mode))) for mode in modes]
 
 
@@ -206,10 +238,13 @@ def main() -> int:
     parser.add_argument("--plant", action="store_true", help="leave the conditioning on the CPU")
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--stops", type=int, default=10, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child == "reference":
-        reference(args.base)
+        reference(args.base, args.modes)
         print("done")
+    elif args.child in ("oom", "cancel"):
+        print(json.dumps(stops(args.base, args.child, args.stops)))
     elif args.child == "plant":
         print(plant(args.base))
     elif args.child:

@@ -87,6 +87,10 @@ class PretendComfyUI:
         nodes.NODE_CLASS_MAPPINGS["Latents"] = Latents
         models = pack_module(".latentsync.weights.catalog").MODELS
         models["1.5"] = replace(models["1.5"], resolution=RESOLUTION)
+        loader = pack_module(".nodes.model_loader")
+        loader.attention = loader.attention_pytorch  # also on a CPU, for the same order of sums
+        pack_module(".nodes.model_handle").VAE_IMAGES = 1  # likewise: a CPU takes one at a time
+        _align_weights()
         self.mm = model_management
         self.loads: list[str] = []
         self.encoded_images = 0
@@ -147,6 +151,18 @@ class PretendComfyUI:
 def pack_module(name: str) -> Any:
     """A module of the pack, under the name that ComfyUI gave it."""
     return sys.modules[str(REPOSITORY).replace(".", "_x_") + name]
+
+
+def _align_weights() -> None:
+    """Weights mapped from a file may lie at odd addresses, where the CPU's kernels sum in another order."""
+    loader = pack_module(".latentsync.weights.loader")
+    read = loader.read
+
+    def aligned(path: Path) -> Any:
+        checkpoint = read(path)
+        return replace(checkpoint, tensors={key: tensor.clone() for key, tensor in checkpoint.tensors.items()})
+
+    loader.read = aligned
 
 
 def conditioning_left_on_the_cpu() -> None:

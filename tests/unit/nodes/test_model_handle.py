@@ -6,15 +6,17 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from latentsync.cli.device import chosen_dtype
 from latentsync.oom import BatchLimit
 from latentsync.weights import random_init
 from latentsync.weights.catalog import VAE
+from latentsync.weights.locate import folders_in
 from tests.support.synthetic_models import write_models
 
 
@@ -169,3 +171,62 @@ def test_model_handle_passes_other_errors_on(pack: ModuleType) -> None:
 
     with pytest.raises(ValueError, match="mat1 and mat2"):
         list(pack.progress.with_progress(work(), "lips", 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "major"),
+    [
+        ("NVIDIA GeForce RTX 4090", 8),
+        ("NVIDIA GeForce RTX 2060", 7),
+        ("Tesla V100", 7),
+        ("NVIDIA GeForce GTX 1660 SUPER", 7),
+        ("NVIDIA T1000", 7),
+        ("NVIDIA GeForce GTX 1080", 6),
+        ("NVIDIA GeForce GTX 970", 5),
+    ],
+)
+def test_model_handle_computes_in_the_dtype_of_the_command_line(
+    pack: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, major: int
+) -> None:
+    mm, gigabytes = pack.model_loader.mm, 6
+    properties = SimpleNamespace(name=name, major=major, minor=0, total_memory=gigabytes * GB)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: properties)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: major >= 8)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(mm, "cpu_state", mm.CPUState.GPU)
+    monkeypatch.setattr(mm, "get_total_memory", lambda *_: gigabytes * GB)
+    device = torch.device("cuda", 0)
+    _, computed = pack.model_loader._dtypes("auto", device)
+    assert chosen_dtype("auto", device) == computed
+
+
+def test_model_handle_refuses_fp8_where_the_device_has_none(
+    pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apple's GPUs: torch gives a bare TypeError at the first weight."""
+    loader = pack.model_loader
+    write_models(tmp_path)
+    monkeypatch.setattr(loader, "model_folders", lambda: folders_in(tmp_path))
+    monkeypatch.setattr(loader.mm, "supports_cast", lambda _, dtype: dtype.itemsize > 1)
+    with pytest.raises(
+        Exception, match=r'"precision": .* does not support fp8\. Set "precision" to auto or fp16'
+    ) as caught:
+        loader.load_model("1.5", None, "fp8", download_missing=False, vae=None)
+    assert type(caught.value).__name__ == "UsageError"
+
+
+def test_model_handle_never_uses_sage_attention(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = pack.model_loader
+    assert loader._attention(torch.device("meta")) is loader.optimized_attention
+    monkeypatch.setattr(loader.mm, "sage_attention_enabled", lambda: True)
+    assert loader._attention(torch.device("meta")) is loader.attention_pytorch
+
+
+def test_model_handle_whisper_is_loaded_in_full(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[dict[str, object]] = []
+    monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, **options: named.append(options))
+    patcher = Patcher("meta")
+    patcher.model = torch.nn.Linear(1, 1)
+    list(runtime.ComfyWhisper(patcher).parameters())
+    assert named == [{"force_full_load": True}]
