@@ -12,8 +12,18 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# of CUDA and MPS, PyTorch's CPU allocator, cuBLAS and cuDNN, and DirectML: these errors have no common type
-OOM_PHRASES = ("out of memory", "allocate memory", "alloc_failed", "video memory")
+# these errors have no common type
+OOM_PHRASES = (
+    "out of memory",  # CUDA, MPS
+    "allocate memory",  # PyTorch's CPU allocator
+    "alloc_failed",  # cuBLAS, cuDNN
+    "allocation_failed",  # cuDNN 9
+    "cublas_status_not_initialized",  # no memory for cuBLAS itself
+    "unable to find an engine to execute",  # no memory for any kernel of cuDNN
+    "out_of_device_memory",  # Intel
+    "out_of_resources",  # Intel
+    "video memory",  # DirectML
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -60,7 +70,7 @@ class BatchLimit:
             # retry outside `except`: the traceback keeps the failed attempt's tensors alive
             if batch_size == 1:
                 raise OutOfMemoryError(_message(f" in {self._network}, even at batch size 1", reason))
-            self.max_batch = batch_size // 2
+            self.max_batch = min(self.max_batch, batch_size // 2)
             log.warning(
                 "Out of memory in %s: reducing the batch size from %d to %d", self._network, batch_size, self.max_batch
             )

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from .models.protocols import VAE, AudioEncoder, Denoiser
 from .oom import BatchLimit
 from .output.result import LipSyncResult
 from .progress import ShowProgress, run, run_with_progress, shown
+from .sampling.conditioning import ConditioningStore
 from .sampling.lip_track import LipTrack, Provenance
 from .sampling.sampler import build_lip_track, num_sampling_steps, sample_windows
 from .sampling.settings import SamplerSettings
@@ -53,6 +55,8 @@ from .weights.download import download_files
 from .weights.locate import Folders
 
 log = logging.getLogger(__name__)
+
+ConditioningStores = WeakKeyDictionary[FaceTrack, ConditioningStore]
 
 DEFAULT_MODELS_DIR = Path("~/.cache/latentsync")
 
@@ -68,6 +72,7 @@ class LipSyncPipeline:
     folders: where the weights of face detectors are found.
     batch_limit: how many clips run through the UNet at once. None: one window.
     temp_dir: for latents and features that do not fit into memory. None: the system's temporary folder.
+    stores: encoded face crops of each face track, kept as long as the track, for further runs.
     """
 
     unet: Denoiser
@@ -80,6 +85,7 @@ class LipSyncPipeline:
     folders: Folders | None = None
     batch_limit: BatchLimit | None = None
     temp_dir: Path | None = None
+    stores: ConditioningStores = field(default_factory=WeakKeyDictionary)
 
     @classmethod
     def from_pretrained(
@@ -124,7 +130,8 @@ class LipSyncPipeline:
         return cls(
             unet=loader.load_unet(files.unet, dtype=dtype).to(device),
             whisper=loader.load_whisper(files.whisper).to(device),
-            vae=loader.load_vae(vae).to(device, dtype),
+            # on MPS, nearest neighbors of the VAE's upsampling are black outside float32
+            vae=loader.load_vae(vae).to(device, torch.float32 if device.type == "mps" else dtype),
             spec=files.spec,
             device=device,
             dtype=dtype,
@@ -162,6 +169,7 @@ class LipSyncPipeline:
         audio_settings: AudioSettings | None = None,
         blend: BlendSettings | None = None,
         protect: np.ndarray | None = None,
+        speed: str = "balanced",
         progress: ShowProgress | bool = False,
         **sampling: Any,  # noqa: ANN401 - the fields of SamplerSettings
     ) -> LipSyncResult:
@@ -178,6 +186,7 @@ class LipSyncPipeline:
             length: length of the result, see `video.timeline.build_timeline`.
             audio_settings: what happens in silence, and how speech is detected.
             blend, protect: see `LipSyncResult`.
+            speed: a preset of the sampler: exact, balanced or fast, see `SamplerSettings.at_speed`.
             progress: True draws bars on stderr, see `progress.ShowProgress`.
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
 
@@ -185,7 +194,7 @@ class LipSyncPipeline:
             LatentSyncError: an input is unusable, no face is in the video, or memory ran out. The message says what
                 to do.
         """
-        settings = _sampler_settings(sampling)
+        settings = _sampler_settings(sampling).at_speed(speed)
         source = open_video(video)
         waveform = audio if isinstance(audio, Waveform) else read_audio(audio)
         features, _ = self.encode_audio(
@@ -245,6 +254,8 @@ class LipSyncPipeline:
         settings = settings or SamplerSettings()
         rate = output_rate(face_track.source.rate, fps)
         timeline = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
+        if face_track not in self.stores:
+            self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
         steps = sample_windows(
             self.unet,
             self.vae,
@@ -256,6 +267,7 @@ class LipSyncPipeline:
             device=self.device,
             dtype=self.dtype,
             batch_limit=self.batch_limit,
+            store=self.stores[face_track],
         )
         steps = shown(steps, "lips", num_sampling_steps(face_track, features, timeline, settings), progress)
         lips = build_lip_track(steps, face_track, timeline, features.waveform, self.vae, self.temp_dir)

@@ -1,11 +1,13 @@
-"""Append-only fp16 tensor buffer. Above 256 MB it lives in an anonymous temporary file."""
+"""Append-only tensor buffer. Above 256 MB it lives in an anonymous temporary file."""
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from types import TracebackType
 from typing import IO
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ MEMORY_BYTES = 256 * 2**20  # largest buffer that is kept in RAM
 
 
 class TensorBuffer:
-    """Collects rows of one shape in fp16. Use it as a context manager.
+    """Collects rows of one shape and dtype. Use it as a context manager, or close it with its last reference.
 
     The temporary file has no name on systems that allow it, and is deleted with the last tensor that maps it, even if
     the process is killed. Nothing has to be cleaned up, and two runs never share a file.
@@ -26,12 +28,16 @@ class TensorBuffer:
         contents: names the rows in errors.
         max_rows: capacity.
         folder: for the temporary file. None is the system's temporary folder.
+        dtype: of the rows.
     """
 
-    def __init__(self, contents: str, max_rows: int, folder: Path | None = None) -> None:
+    def __init__(
+        self, contents: str, max_rows: int, folder: Path | None = None, dtype: torch.dtype = torch.float16
+    ) -> None:
         self._contents = contents
         self._max_rows = max_rows
         self._folder = folder
+        self._dtype = dtype
         self._memory: Tensor | None = None
         self._file: IO[bytes] | None = None
         self._row_shape: tuple[int, ...] = ()
@@ -46,15 +52,15 @@ class TensorBuffer:
         Raises:
             StorageError: the folder is full or not writable.
         """
-        rows = rows.to("cpu", torch.float16)
+        rows = rows.to("cpu", self._dtype)
         try:
             if self._num_rows == 0:
                 self._open(rows.shape[1:])
             if self._file is not None:
-                self._file.write(rows.contiguous().numpy().tobytes())
+                self._file.write(rows.contiguous().view(torch.uint8).numpy().tobytes())
                 self._file.flush()
         except OSError as cause:
-            megabytes = self._max_rows * int(np.prod(self._row_shape)) * torch.float16.itemsize / 2**20
+            megabytes = self._max_rows * self._row_bytes / 2**20
             raise StorageError(
                 f"{self._folder or gettempdir()} cannot store {self._contents} ({reason_of(cause)}). "
                 f"Free {megabytes:.0f} MB in this folder, and check that it is writable."
@@ -66,13 +72,13 @@ class TensorBuffer:
         return indices
 
     def tensor(self) -> Tensor:
-        """All rows, fp16 (n, ...). A file is mapped into memory, not read."""
+        """All rows (n, ...). A file is mapped into memory, not read."""
         if self._memory is not None:
             return self._memory[: self._num_rows]
         if self._file is None:
-            return torch.empty(0, dtype=torch.float16)
-        mapped = np.memmap(self._file, np.float16, mode="c", shape=(self._num_rows, *self._row_shape))
-        return torch.from_numpy(np.asarray(mapped))
+            return torch.empty(0, dtype=self._dtype)
+        mapped = np.memmap(self._file, np.uint8, mode="c", shape=(self._num_rows, self._row_bytes))
+        return torch.from_numpy(np.asarray(mapped)).view(self._dtype).unflatten(1, self._row_shape)
 
     def __enter__(self) -> TensorBuffer:
         return self
@@ -85,7 +91,12 @@ class TensorBuffer:
 
     def _open(self, row_shape: torch.Size) -> None:
         self._row_shape = tuple(row_shape)
-        if self._max_rows * row_shape.numel() * torch.float16.itemsize <= MEMORY_BYTES:
-            self._memory = torch.empty(self._max_rows, *row_shape, dtype=torch.float16)
+        if self._max_rows * self._row_bytes <= MEMORY_BYTES:
+            self._memory = torch.empty(self._max_rows, *row_shape, dtype=self._dtype)
         else:
-            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - __exit__ closes it
+            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - __exit__ or the finalizer closes it
+            finalize(self, self._file.close)
+
+    @property
+    def _row_bytes(self) -> int:
+        return prod(self._row_shape) * self._dtype.itemsize

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import comfy.model_management as mm
 import comfy.sd
@@ -13,16 +15,20 @@ import torch
 from comfy.cli_args import args
 
 from ..latentsync.models.constants import LATENT_STRIDE, WINDOW_FRAMES
+from ..latentsync.models.layers import PositionalEncoding
 from ..latentsync.oom import BatchLimit
 from ..latentsync.sampling.sampler import CFG_BATCH
 from ..latentsync.weights.catalog import MODELS, ModelSpec
-from .progress import with_oom_message
+from .progress import is_oom, with_oom_message
 
 if TYPE_CHECKING:
     from ..latentsync.models.protocols import AudioKV
     from ..latentsync.models.unet import UNet
-    from ..latentsync.pipeline import LipSyncPipeline
+    from ..latentsync.pipeline import ConditioningStores, LipSyncPipeline
 
+log = logging.getLogger("latentsync")
+
+VAE_IMAGES = 2  # that a GPU encodes or decodes at once
 CLIP_CHANNELS = (
     8200  # per latent pixel of a clip in VRAM at once: an upper bound of what benchmarks/footprint.py counts
 )
@@ -37,6 +43,7 @@ class LoadedModel:
     vae: ComfyUI's VAE behind the library's interface.
     dtype: in which the UNet computes.
     files: from which the weights were loaded.
+    stores: encoded face crops of each face track, see `LipSyncPipeline`.
     """
 
     spec: ModelSpec
@@ -45,6 +52,7 @@ class LoadedModel:
     vae: ComfyVAE
     dtype: torch.dtype
     files: tuple[Path, ...]
+    stores: ConditioningStores = field(default_factory=WeakKeyDictionary)
 
     @property
     def device(self) -> torch.device:
@@ -56,7 +64,7 @@ class LoadedModel:
         from .model_folders import model_folders, temp_folder
 
         return LipSyncPipeline(
-            unet=ComfyUNet(self, batch_limit or BatchLimit(CFG_BATCH, "the UNet")),
+            unet=ComfyUNet(self, batch_limit or BatchLimit(CFG_BATCH, "the UNet", is_oom)),
             whisper=ComfyWhisper(self.whisper),
             vae=self.vae,
             spec=self.spec,
@@ -66,29 +74,40 @@ class LoadedModel:
             folders=model_folders(),
             batch_limit=batch_limit,
             temp_dir=temp_folder(),
+            stores=self.stores,
         )
 
     def batch_limit(self) -> BatchLimit:
-        """The largest batch of the UNet: as many clips as the free VRAM holds beside the weights.
+        """The largest batch of the UNet, in clips. It is halved whenever memory runs out.
 
-        At most one window with guidance at 512 pixels, or as many pixels of smaller windows, which keeps a GPU busy.
-        On a CPU, one window. With ComfyUI's --deterministic, one clip: the batch size changes the order of sums, and
-        the free VRAM differs from run to run.
+        At most one window with guidance at 512 pixels, or as many pixels of smaller windows, which keeps a GPU busy,
+        and at most what the VRAM holds beside the weights: ComfyUI unloads other models. On a CPU, one window.
+        The free VRAM does not count: the batch size changes the order of sums, and the free VRAM differs from run to
+        run. With ComfyUI's --deterministic, one clip.
         """
         if self.device.type == "cpu":
-            return BatchLimit(CFG_BATCH, "the UNet")
+            return BatchLimit(CFG_BATCH, "the UNet", is_oom)
         if args.deterministic:
-            return BatchLimit(1, "the UNet")
-        self.load(CFG_BATCH)
+            return BatchLimit(1, "the UNet", is_oom)
         enough = max(1, int(CFG_BATCH * (MODELS["1.6"].resolution / self.spec.resolution) ** 2))
-        to_come = self.unet.model_size() - self.unet.loaded_size()
-        available: Any = mm.get_free_memory(self.device)
-        free = available - mm.extra_reserved_memory() - to_come
-        return BatchLimit(min(enough, max(1, int(free // self._clip_bytes))), "the UNet")
+        total: Any = mm.get_total_memory(self.device)
+        fitting = int((total - mm.extra_reserved_memory() - self.unet.model_size()) // self._clip_bytes)
+        if fitting < 1:
+            log.warning(
+                "LatentSync %s in %s may not fit in the %.1f GB of %s: expect it to be slow",
+                self.spec.version,
+                self.dtype,
+                total / 2**30,
+                self.device,
+            )
+        return BatchLimit(min(enough, max(1, fitting)), "the UNet", is_oom)
 
     def load(self, clips: int) -> None:
         """Load the UNet to its device, and free VRAM for the activations of a number of clips."""
-        with_oom_message(lambda: mm.load_models_gpu([self.unet], memory_required=clips * self._clip_bytes))
+        mm.load_models_gpu([self.unet], memory_required=clips * self._clip_bytes)
+        for module in self.unet.model.modules():
+            if isinstance(module, PositionalEncoding):
+                module.to(self.device)  # a partial load leaves modules without weights on the CPU
 
     @property
     def _clip_bytes(self) -> int:
@@ -124,7 +143,8 @@ class ComfyWhisper:
         self._patcher = patcher
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
-        with_oom_message(lambda: mm.load_models_gpu([self._patcher]))
+        # in full: Whisper's own layers cannot take a weight from another device
+        with_oom_message(lambda: mm.load_models_gpu([self._patcher], force_full_load=True))
         return self._patcher.model.parameters()
 
     def __call__(self, mel: torch.Tensor) -> torch.Tensor:
@@ -134,18 +154,48 @@ class ComfyWhisper:
 class ComfyVAE:
     """ComfyUI's VAE as the library's `VAE`.
 
-    It takes one image at a time and checks for a cancel before each. ComfyUI would choose the batch size by the free
-    VRAM, which changes the last digits of the result.
+    All images of a call share one load of the weights and one copy in each direction. It checks for a cancel before
+    each batch. ComfyUI would choose the batch size by the free VRAM, which changes the last digits of the result.
     """
 
     def __init__(self, vae: comfy.sd.VAE) -> None:
-        self.vae = vae
+        self.vae: Any = vae
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        return _one_by_one(self.vae.encode, images.movedim(1, -1).add(1).div(2))
+        images = images.add(1).div(2)
+        made = self._run(self.vae.first_stage_model.encode, self.vae.process_input(images), self.vae.memory_used_encode)
+        return made if made is not None else _one_by_one(self.vae.encode, images.movedim(1, -1))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return _one_by_one(self.vae.decode, latents).movedim(-1, 1).mul(2).sub(1)
+        made = self._run(self.vae.first_stage_model.decode, latents, self.vae.memory_used_decode)
+        images = _one_by_one(self.vae.decode, latents).movedim(-1, 1) if made is None else self.vae.process_output(made)
+        return images.mul(2).sub(1)
+
+    def _run(
+        self,
+        network: Callable[[torch.Tensor], torch.Tensor],
+        inputs: torch.Tensor,
+        memory_used: Callable[[torch.Size, torch.dtype], float],
+    ) -> torch.Tensor | None:
+        """The network's outputs, or None if memory runs out: ComfyUI's own way takes less, down to tiles."""
+        vae = self.vae
+        batch_size = 1 if vae.device.type == "cpu" else VAE_IMAGES
+        try:
+            memory = int(batch_size * memory_used(inputs.shape, vae.vae_dtype))
+            mm.load_models_gpu([vae.patcher], memory_required=memory)
+            outputs: list[torch.Tensor] = []
+            for batch in inputs.to(vae.device, vae.vae_dtype).split(batch_size):
+                mm.throw_exception_if_processing_interrupted()
+                # the last one is filled up: other numbers of images may run in other kernels
+                filled = torch.cat([batch, batch[-1:].expand(batch_size - len(batch), -1, -1, -1)])
+                outputs.append(network(filled)[: len(batch)])
+            return torch.cat(outputs).to(vae.output_device, vae.vae_output_dtype())
+        except (RuntimeError, MemoryError) as error:
+            if not is_oom(error):
+                raise
+        log.warning("Out of memory in the VAE: continuing image by image")
+        mm.soft_empty_cache()
+        return None
 
 
 def _one_by_one(work: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,11 @@ def with_progress(items: Iterator[T], stage: str, total: int) -> Iterator[T]:  #
             yield item
 
 
+def is_oom(error: BaseException) -> bool:
+    """Whether ComfyUI or the library knows an error as out of memory. CUDA must forget it before the next attempt."""
+    return mm.is_oom(error) or is_out_of_memory(error)
+
+
 def with_oom_message(work: Callable[[], T]) -> T:
     """The result of `work`.
 
@@ -47,7 +52,7 @@ def with_oom_message(work: Callable[[], T]) -> T:
     try:
         return work()
     except (OutOfMemoryError, RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not is_oom(error):
             raise
         reason = out_of_memory_error(error)
     # outside `except`: the traceback keeps the failed attempt's tensors alive

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
+BROKEN_FP16 = ("1660", "1650", "1630", "T500", "T550", "T600", "MX550", "MX450", "CMP 30HX", "T2000", "T1000", "T1200")
+
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("device")
@@ -55,7 +57,7 @@ def chosen_device(name: str | None = None) -> torch.device:
 def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype of a precision. `auto` follows ComfyUI's rule for a UNet.
 
-    NVIDIA's GTX 16 series gives NaN in fp16, and GPUs before Volta compute it slowly: they take fp32.
+    NVIDIA's GPUs like the GTX 16 series give NaN in fp16, and GPUs before Volta compute it slowly: they take fp32.
     """
     if precision != "auto":
         return PRECISIONS[precision]
@@ -64,6 +66,8 @@ def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
         backend = torch.get_device_module(device)
         properties: Any = backend.get_device_properties(device) if hasattr(backend, "get_device_properties") else None
         is_slow = torch.version.hip is None and getattr(properties, "major", 9) < 7
-        dtype = torch.float32 if is_slow or "GTX 16" in getattr(properties, "name", "") else torch.float16
+        name: str = getattr(properties, "name", "")
+        is_broken = any(broken in name for broken in BROKEN_FP16)
+        dtype = torch.float32 if is_slow or is_broken else torch.float16
     log.info("Running on %s in %s", device, dtype)
     return dtype

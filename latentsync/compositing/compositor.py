@@ -21,7 +21,8 @@ from .box_blend import to_crop_aspect
 from .color_match import ColorCorrection, ColorMatcher
 from .settings import BLENDERS, BlendSettings
 
-DECODE_FRAMES = 4  # latents that the VAE decodes in one call
+GROUP_FRAMES = 4  # original frames that are held at once
+DECODE_FRAMES = 16  # latents that the VAE decodes in one call, then kept on the CPU: on a GPU each call waits
 FADE_FRAMES = 3  # frames with reduced opacity beside unchanged frames
 
 
@@ -54,8 +55,8 @@ def composite(
     protect_mask = ProtectMask(protect, source)
     pasters = [_FacePaster(lips, settings) for lips in speakers]
     with closing(prefetch(source.read(timeline.source_index))) as originals:
-        for start in range(0, timeline.frame_count, DECODE_FRAMES):
-            frames = dict(enumerate(islice(originals, DECODE_FRAMES), start=start))
+        for start in range(0, timeline.frame_count, GROUP_FRAMES):
+            frames = dict(enumerate(islice(originals, GROUP_FRAMES), start=start))
             prepared = [paster.prepare(frames) for paster in pasters]
             for i, original in frames.items():
                 frame = original
@@ -100,9 +101,15 @@ def decode_crops(lips: LipTrack) -> Iterator[np.ndarray]:
     Yields:
         float32 (height, width, 3) in [0, 1], of `crop_size(lips.resolution)`.
     """
-    for start in range(0, len(lips.latents), DECODE_FRAMES):
-        for face in lips.vae.decode(lips.latents[start : start + DECODE_FRAMES].float() / LATENT_SCALE):
-            yield (to_crop_aspect(face) / 2 + 0.5).clip(0, 1)
+    for face in _decode_faces(lips, np.arange(len(lips.latents))):
+        yield (to_crop_aspect(face) / 2 + 0.5).clip(0, 1)
+
+
+def _decode_faces(lips: LipTrack, latent_index: np.ndarray) -> Iterator[torch.Tensor]:
+    """The new faces of some latents: (3, R, R) in [-1, 1], on the CPU."""
+    for start in range(0, len(latent_index), DECODE_FRAMES):
+        latents = lips.latents[latent_index[start : start + DECODE_FRAMES]]
+        yield from lips.vae.decode(latents.float() / LATENT_SCALE).cpu()
 
 
 def lip_opacity(lips: LipTrack) -> np.ndarray:
@@ -184,6 +191,7 @@ class _FacePaster:
         self._blender = BLENDERS[settings.mode](lips.resolution, settings)
         self._color_matcher = ColorMatcher(lips.resolution) if settings.color_match else None
         self._last_correction: tuple[int, ColorCorrection] | None = None
+        self._decoded_faces = _decode_faces(lips, lips.latent_index[lips.latent_index >= 0])
 
     def prepare(self, frames: dict[int, np.ndarray]) -> dict[int, torch.Tensor]:
         """The faces to paste, by output frame: (3, h, w) in [-1, 1]. Frames without new lips have none."""
@@ -201,13 +209,12 @@ class _FacePaster:
         return self._blender.paste(frame, face, self._matrices[i], opacity * float(self._opacity[i]))
 
     def _decode(self, indices: list[int]) -> list[torch.Tensor]:
-        """The faces of some output frames, from the latents or from the crops that replace them."""
+        """The faces of the next output frames with new lips, from the latents or from the crops that replace them."""
         lips = self._lips
-        latent_index = lips.latent_index[indices]
         if lips.crops is None:
-            faces = list(lips.vae.decode(lips.latents[latent_index].float() / LATENT_SCALE))
+            faces = list(islice(self._decoded_faces, len(indices)))
         else:
-            faces = list(lips.crops[latent_index].movedim(-1, 1).float() * 2 - 1)
+            faces = list(lips.crops[lips.latent_index[indices]].cpu().movedim(-1, 1).float() * 2 - 1)
         for i, face in zip(indices, faces, strict=True):
             if not bool(face.isfinite().all()):
                 remedy = (

@@ -345,7 +345,9 @@ class Upsample(nn.Module):
         self.conv = config.operations.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        # not F.interpolate: on MPS its nearest neighbors are black outside float32
+        pairs = x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+        return self.conv(pairs.flatten(4, 5).flatten(2, 3))
 
 
 class TimeEmbedding(nn.Module):

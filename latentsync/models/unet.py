@@ -146,7 +146,7 @@ class UNet(nn.Module):
         """
         batch = len(x) * (1 + do_cfg)
         num_uncond = batch if audio_kv is None else batch - len(x)
-        time = self.time_embedding(torch.tensor([timestep], device=x.device), x.dtype)
+        time = self.time_embedding(torch.full((1,), timestep, device=x.device), x.dtype)
         context = Context(time, audio_kv, x.shape[2], batch, num_uncond)
         stem = self.conv_in(fold(x))
         if cached_features is None:

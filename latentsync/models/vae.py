@@ -63,9 +63,9 @@ class DiffusersVAE:
         return self
 
     def _run(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        weight = next(self.vae.parameters())
+        inputs = inputs.to(next(self.vae.parameters()))
         return self._batch_limit.run(
-            lambda batch_size: torch.cat([network(batch.to(weight)) for batch in inputs.split(batch_size)]), len(inputs)
+            lambda batch_size: torch.cat([network(batch) for batch in inputs.split(batch_size)]), len(inputs)
         )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.constants import LATENT_CHANNELS, LATENT_SCALE, LATENT_STRIDE
 from ..models.protocols import VAE
+from ..tensor_buffer import TensorBuffer
 
 
 def sample_noise(seed: int, resolution: int) -> Tensor:
@@ -22,19 +26,44 @@ def sample_noise(seed: int, resolution: int) -> Tensor:
 
 @torch.no_grad()
 def prepare_conditioning(crops: Tensor, mask: Tensor, vae: VAE) -> Tensor:
-    """The input channels of a window besides the noise.
+    """The input channels of some frames besides the noise.
 
     Args:
         crops: uint8 (frames, 3, R, R).
         mask: float32 (R, R): 1 keep, 0 regenerate.
-        vae: encodes the masked and the original crops.
+        vae: encodes the masked and the original crop of each frame, one beside the other, in one call.
 
     Returns:
-        (1, 9, frames, R/8, R/8) in the VAE's dtype: mask 1, masked latents 4, reference latents 4, both scaled.
+        (frames, 9, R/8, R/8) in the VAE's dtype: mask 1, masked latents 4, reference latents 4, both scaled.
     """
     pixels = crops.float() / 127.5 - 1
-    masked_latents = vae.encode(pixels * mask.to(pixels)) * LATENT_SCALE
-    reference_latents = vae.encode(pixels) * LATENT_SCALE
-    latent_mask = F.interpolate(mask[None, None], scale_factor=1 / LATENT_STRIDE, mode="nearest").to(reference_latents)
-    channels = [latent_mask.expand(len(crops), -1, -1, -1), masked_latents, reference_latents]
-    return torch.cat(channels, dim=1).transpose(0, 1)[None]
+    images = torch.stack([pixels * mask.to(pixels), pixels], dim=1)
+    latents = (vae.encode(images.flatten(0, 1)) * LATENT_SCALE).unflatten(0, (-1, 2)).flatten(1, 2)
+    latent_mask = F.interpolate(mask[None, None], scale_factor=1 / LATENT_STRIDE, mode="nearest").to(latents)
+    return torch.cat([latent_mask.expand(len(crops), -1, -1, -1), latents], dim=1)
+
+
+class ConditioningStore:
+    """The conditioning of a face track's frames, encoded once: it depends on no seed, audio and sampler.
+
+    Args:
+        num_frames: of the original video.
+        dtype: of the UNet.
+        folder: for a long video's; None is the system's temporary folder.
+    """
+
+    def __init__(self, num_frames: int, dtype: torch.dtype, folder: Path | None = None) -> None:
+        self._buffer = TensorBuffer(f"the latents of {num_frames} face crops", num_frames, folder, dtype)
+        self._rows: dict[int, int] = {}
+
+    def missing(self, frames: Iterable[int]) -> list[int]:
+        """Which of the original video's frames are not stored, each once, in order."""
+        return [frame for frame in dict.fromkeys(frames) if frame not in self._rows]
+
+    def add(self, frames: Sequence[int], conditioning: Tensor) -> None:
+        """Stores the result of `prepare_conditioning` for some frames."""
+        self._rows.update(zip(frames, self._buffer.append(conditioning), strict=True))
+
+    def window(self, frames: Sequence[int]) -> Tensor:
+        """The conditioning of stored frames in the order of the UNet's input: (9, frames, R/8, R/8), on the CPU."""
+        return self._buffer.tensor()[[self._rows[frame] for frame in frames]].transpose(0, 1)

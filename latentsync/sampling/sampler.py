@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import groupby, islice, pairwise
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,19 +18,21 @@ from ..audio.waveform import Waveform
 from ..errors import FaceError, WeightsError
 from ..faces import alignment
 from ..faces.face_track import FaceTrack
+from ..models.constants import WINDOW_FRAMES
 from ..models.protocols import VAE, Denoiser
 from ..oom import BatchLimit
 from ..prefetch import prefetch
 from ..tensor_buffer import TensorBuffer
 from ..video.timeline import Timeline
-from .conditioning import prepare_conditioning, sample_noise
+from .conditioning import ConditioningStore, prepare_conditioning, sample_noise
 from .denoise import denoise
 from .lip_track import LipTrack
 from .settings import SamplerSettings
-from .windows import crossfade, num_shared, plan_windows
+from .windows import crossfade, plan_windows
 
 log = logging.getLogger(__name__)
 
+PREFETCH_CROPS = 2 * WINDOW_FRAMES  # read while the windows before them are sampled; 25 MB at 512 pixels
 CFG_BATCH = 2  # batch size of one window with guidance: without audio and with it
 
 
@@ -55,6 +57,7 @@ def sample_windows(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
     batch_limit: BatchLimit | None = None,
+    store: ConditioningStore | None = None,
 ) -> Iterator[StepOutput]:
     """Regenerate the mouths of a clip, one batch of windows after another.
 
@@ -63,6 +66,7 @@ def sample_windows(
         device: of the UNet. Sampling runs there. None: torch's default device.
         dtype: of the UNet. The latents stay float32.
         batch_limit: largest batch of the UNet, where a window with guidance counts as 2. The default is one window.
+        store: of the same face track, resolution and VAE. Frames that it holds are neither read nor encoded again.
 
     Yields:
         every step of every window, see `num_sampling_steps`. Windows are independent of one another.
@@ -72,23 +76,40 @@ def sample_windows(
     """
     batch_limit = batch_limit or BatchLimit(CFG_BATCH, "the UNet")
     device = torch.get_default_device() if device is None else torch.device(device)
+    store = store or ConditioningStore(face_track.source.frame_count, dtype)
     noise = sample_noise(settings.seed, resolution).to(device)
     mask = torch.from_numpy(alignment.keep_mask(resolution))
     windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
+    passes = CFG_BATCH if settings.guidance_scale > 1 else 1
     log.info("Sampling %d windows of %d output frames at %d px", len(windows), timeline.frame_count, resolution)
-    with closing(prefetch(_read_crops(face_track, windows, timeline, resolution))) as crops:
-        for batch in _batches(windows, settings, batch_limit):
-            conditioning = torch.cat([prepare_conditioning(c, mask, vae) for c in islice(crops, len(batch))])
-            audio = torch.stack(
-                [
-                    frame_windows(audio_features.hidden_states, window, timeline.rate, audio_features.start)
-                    for window in batch
-                ]
-            )
-            conditioning, audio = conditioning.to(device, dtype), audio.to(device, dtype)
-            for step, latents in enumerate(denoise(unet, noise, conditioning, audio, settings, batch_limit), start=1):
-                for window, window_latents in zip(batch, latents.split(1), strict=True):
-                    yield StepOutput(window, step, settings.num_inference_steps, window_latents)
+
+    def source_frames(window: range) -> Sequence[int]:
+        return timeline.source_index[window.start : window.stop]
+
+    def first_step(batch_size: int) -> tuple[list[range], Iterator[Tensor]]:
+        """Begins a batch of the next windows: at its first step, everything that it needs is in memory."""
+        batch = pending[: max(batch_size // passes, 1)]
+        conditioning = torch.stack([store.window(source_frames(window)) for window in batch])
+        hidden_states, start = audio_features.hidden_states, audio_features.start
+        audio = torch.stack([frame_windows(hidden_states, window, timeline.rate, start) for window in batch])
+        conditioning, audio = conditioning.to(device, dtype), audio.to(device, dtype)
+        steps = denoise(unet, noise, conditioning, audio, settings, batch_limit)
+        return batch, chain([next(steps)], steps)
+
+    missing = store.missing(chain.from_iterable(map(source_frames, windows)))
+    with closing(prefetch(_read_crops(face_track, missing, resolution), PREFETCH_CROPS)) as crops:
+        for _, group in groupby(windows, key=len):
+            pending = list(group)
+            while pending:
+                for window in pending[: max(batch_limit.max_batch // passes, 1)]:
+                    if new := store.missing(source_frames(window)):
+                        new_crops = torch.from_numpy(np.stack(list(islice(crops, len(new)))))
+                        store.add(new, prepare_conditioning(new_crops, mask, vae))
+                batch, steps = batch_limit.run(first_step, passes * len(pending))
+                pending = pending[len(batch) :]
+                for step, latents in enumerate(steps, start=1):
+                    for window, window_latents in zip(batch, latents.split(1), strict=True):
+                        yield StepOutput(window, step, settings.num_inference_steps, window_latents)
 
 
 def num_sampling_steps(
@@ -99,28 +120,11 @@ def num_sampling_steps(
     return len(windows) * settings.num_inference_steps
 
 
-def _batches(windows: Sequence[range], settings: SamplerSettings, batch_limit: BatchLimit) -> Iterator[list[range]]:
-    """Consecutive windows of one length, as many together as the limit allows when their turn comes, at least one."""
-    passes = CFG_BATCH if settings.guidance_scale > 1 else 1
-    for _, group in groupby(windows, key=len):
-        while batch := list(islice(group, max(batch_limit.max_batch // passes, 1))):
-            yield batch
-
-
-def _read_crops(
-    face_track: FaceTrack, windows: Sequence[range], timeline: Timeline, resolution: int
-) -> Iterator[Tensor]:
-    """The face crops of each window: uint8 (frames, 3, R, R). Frames that windows share are read once."""
+def _read_crops(face_track: FaceTrack, frames: Sequence[int], resolution: int) -> Iterator[np.ndarray]:
+    """The face crops of some frames of the original video: uint8 (3, R, R)."""
     matrices = alignment.track_matrices(face_track, resolution)
-    overlaps = [num_shared(*pair) for pair in pairwise([range(0), *windows])]
-    new_frames = [window[overlap:] for window, overlap in zip(windows, overlaps, strict=True)]
-    indices = [timeline.source_index[i] for new in new_frames for i in new]
-    frames = zip(indices, face_track.source.read(indices), strict=True)
-    crops: list[np.ndarray] = []
-    for new, overlap in zip(new_frames, overlaps, strict=True):
-        new_crops = [alignment.crop(frame, matrices[i], resolution) for i, frame in islice(frames, len(new))]
-        crops = crops[len(crops) - overlap :] + new_crops
-        yield torch.from_numpy(np.stack(crops))
+    for i, frame in zip(frames, face_track.source.read(frames), strict=True):
+        yield alignment.crop(frame, matrices[i], resolution)
 
 
 def build_lip_track(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 from ..errors import UsageError, check_choice
 from .schedulers import SCHEDULERS
@@ -63,6 +65,15 @@ class SamplerSettings:
                 f'and "cfg_end_percent" {self.guidance_end}. Widen the range, use more steps, or set "cfg" to 1.'
             )
 
+    def at_speed(self, speed: str) -> SamplerSettings:
+        """The settings of a key of `SPEEDS`. A setting that differs from its default stays."""
+        check_choice("speed", speed, tuple(SPEEDS))
+        defaults = SamplerSettings()
+        unchanged = {
+            name: value for name, value in SPEEDS[speed].items() if getattr(self, name) == getattr(defaults, name)
+        }
+        return replace(self, **unchanged)
+
     @property
     def cfg_steps(self) -> range:
         """The steps with classifier-free guidance, from 0: those whose middle is in the range."""
@@ -73,3 +84,11 @@ class SamplerSettings:
             for fraction in (self.guidance_start, self.guidance_end)
         )
         return range(start, stop)
+
+
+SPEEDS: Mapping[str, Mapping[str, Any]] = {
+    "exact": {"cache_interval": 1},
+    "balanced": {},  # the defaults: those of the official tools
+    "fast": {"scheduler": "dpmpp_2m", "num_inference_steps": 10, "guidance_end": 0.3},
+}
+"""Settings of each preset. To add one, add a row."""

@@ -18,6 +18,7 @@ from ..models.protocols import Operations
 from ..models.unet import UNet, UNetConfig
 from ..models.vae import DiffusersVAE, autoencoder, diffusers_names
 from ..models.whisper import TINY, WhisperEncoder
+from .fp8 import FP8, KEPT, scaled_operations, to_fp8
 from .metadata import unreadable
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -62,7 +63,7 @@ def load_unet(
     Args:
         source: the file, or its content.
         ops: namespace of the layers with weights, see `UNet`.
-        dtype: of the weights. None keeps that of the file.
+        dtype: of the weights. None keeps that of the file. fp8 weights are scaled, see `weights.fp8`.
         attention: see `UNet`.
         norm_dtype: of norms, biases and positional tables. None takes `dtype`.
 
@@ -72,8 +73,9 @@ def load_unet(
     checkpoint = as_checkpoint(source)
     with error_prefix(checkpoint.path):
         config = UNetConfig.from_shapes(checkpoint.shapes)
+    layers = scaled_operations(ops) if dtype == FP8 else ops
     return build(
-        lambda: UNet(config, ops, attention),
+        lambda: UNet(config, layers, attention),
         checkpoint.tensors,
         name=checkpoint.path,
         dtype=dtype,
@@ -161,8 +163,11 @@ def build(
     state: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         is_matrix = tensor.ndim in (2, 4)  # linear layers and convolutions. Positional tables have 3 dimensions
-        target = dtype if is_matrix else norm_dtype or dtype
-        state[key] = tensor.to(target) if target is not None and tensor.is_floating_point() else tensor
+        target = norm_dtype or dtype if not is_matrix or (dtype == FP8 and key.startswith(KEPT)) else dtype
+        if target == FP8:
+            state[key] = to_fp8(tensor)
+        else:
+            state[key] = tensor.to(target) if target is not None and tensor.is_floating_point() else tensor
     module.load_state_dict(state, strict=True, assign=True)
     unset = [key for key, tensor in module.state_dict().items() if tensor.is_meta]
     if unset:

@@ -36,6 +36,16 @@ def test_tensor_buffer_returns_what_was_appended(storage: str, tmp_path: Path) -
     assert torch.equal(tensor[[34, 0]], torch.cat(windows).half()[[34, 0]])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensor_buffer_keeps_the_dtype_that_is_asked_for(storage: str, tmp_path: Path, dtype: torch.dtype) -> None:
+    windows = window_latents()
+    buffer = TensorBuffer("rows", 40, tmp_path, dtype)
+    for latents in windows:
+        buffer.append(latents)
+    assert torch.equal(buffer.tensor(), torch.cat(windows).to(dtype))
+    assert buffer.tensor().dtype == dtype
+
+
 def test_tensor_buffer_two_clips_are_separate(storage: str, tmp_path: Path) -> None:
     with TensorBuffer("rows", 40, tmp_path) as first, TensorBuffer("rows", 40, tmp_path) as second:
         for a, b in zip(window_latents(1), window_latents(2), strict=True):

@@ -34,7 +34,7 @@ def test_conditioning_is_mask_masked_reference() -> None:
     crops = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8))
     keep = torch.zeros(16, 16)
     keep[:8] = 1
-    conditioning = prepare_conditioning(crops, keep, AveragingVAE())
+    conditioning = prepare_conditioning(crops, keep, AveragingVAE()).transpose(0, 1)[None]
     assert conditioning.shape == (1, 9, 2, 2, 2)
     mask, masked, reference = conditioning[0].split([1, 4, 4])
     assert mask.tolist() == [[[[1, 1], [0, 0]]] * 2]

@@ -111,6 +111,20 @@ def test_denoise_cfg_runs_in_its_part_of_the_steps(start: float, end: float, bat
     assert unet.batches == batches
 
 
+@pytest.mark.parametrize(
+    ("speed", "full", "shallow"), [("exact", 40, 0), ("balanced", 14, 26), ("fast", 5, 8)], ids=str
+)
+def test_denoise_speed_runs_as_many_passes_as_documented(speed: str, full: int, shallow: int) -> None:
+    """`fast` has at most 40 % of the work of `balanced`: a shallow pass takes a twelfth of a full one, or less."""
+    unet, _ = run(SamplerSettings().at_speed(speed))
+    passes = [
+        sum(b for b, is_full in zip(unet.batches, unet.full_passes, strict=True) if is_full == kind)
+        for kind in (True, False)
+    ]
+    assert passes == [full, shallow]
+    assert speed != "fast" or full + shallow / 12 <= 0.4 * (14 + 26 / 12)
+
+
 def test_denoise_step_outside_cfg_part_has_no_cfg() -> None:
     _, guided = run(SamplerSettings(num_inference_steps=4, cache_interval=1, guidance_scale=2.0, guidance_start=0.5))
     _, unguided = run(SamplerSettings(num_inference_steps=4, cache_interval=1, guidance_scale=1.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from latentsync.errors import FaceError, WeightsError
 from latentsync.faces.face_track import FaceTrack
 from latentsync.models.protocols import AudioKV
 from latentsync.oom import BatchLimit
-from latentsync.sampling.conditioning import sample_noise
+from latentsync.sampling.conditioning import ConditioningStore, sample_noise
 from latentsync.sampling.lip_track import LipTrack, Provenance
 from latentsync.sampling.sampler import StepOutput, build_lip_track, num_sampling_steps, sample_windows
 from latentsync.sampling.settings import SamplerSettings
@@ -135,6 +136,73 @@ def test_sampler_reads_shared_frames_once(clip: Clip) -> None:
     counting_clip = CountingClip(clip.frames)
     sample(counting_clip, overlap=12, steps=1)
     assert counting_clip.read_frames == list(range(COUNT))
+
+
+class CountingVAE:
+    """Counts the images that it encodes. Latents are noise, drawn anew each time."""
+
+    def __init__(self) -> None:
+        self.encoded: list[int] = []
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.encoded.append(len(images))
+        return torch.randn(len(images), 4, *(side // 8 for side in images.shape[2:]))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class ConditioningUNet(RecordingUNet):
+    """Records the conditioning of each window, and runs out of memory for the audio of more than `max_windows`."""
+
+    def __init__(self, max_windows: int = 9) -> None:
+        super().__init__()
+        self.max_windows = max_windows
+        self.conditioning: list[Tensor] = []
+
+    def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
+        if len(audio) > self.max_windows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return super().precompute_audio_kv(audio)
+
+    def __call__(self, x: Tensor, *given: Any, **named: Any) -> tuple[Tensor, Tensor]:
+        self.conditioning += x[:, 4:].unbind()
+        return super().__call__(x, *given, **named)
+
+
+def test_sampler_second_run_encodes_nothing(clip: Clip) -> None:
+    """Another seed, other audio, another overlap: the same crops in the same frames."""
+    source, vae, store = CountingClip(clip.frames), CountingVAE(), ConditioningStore(COUNT, torch.float16)
+    unets = [ConditioningUNet(), ConditioningUNet()]
+    for seed, unet in enumerate(unets):
+        settings = SamplerSettings(seed=seed, num_inference_steps=1, guidance_scale=1.0, overlap=4 * seed)
+        list(sample_windows(unet, vae, track(source), AUDIO, TIMELINE, settings, RESOLUTION, store=store))
+        assert vae.encoded == [32, 20, 28], "the masked and the whole crop of each frame, in one call a window"
+        assert source.read_frames == list(range(COUNT))
+    first, second = (unet.conditioning for unet in unets)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[0][:, 12:], second[1][:, :4])
+    assert torch.equal(first[1], second[1][:, 4:])
+
+
+def test_sampler_encodes_a_repeated_frame_once(clip: Clip) -> None:
+    vae, unet = CountingVAE(), ConditioningUNet()
+    there_and_back = Timeline(Fraction(25), (*range(8), *reversed(range(8))))
+    settings = SamplerSettings(num_inference_steps=1, guidance_scale=1.0)
+    list(sample_windows(unet, vae, track(clip), AUDIO, there_and_back, settings, RESOLUTION))
+    assert vae.encoded == [16]
+    assert torch.equal(unet.conditioning[0][:, 8:], unet.conditioning[0][:, :8].flip(1))
+
+
+def test_sampler_halves_the_windows_when_audio_does_not_fit(clip: Clip) -> None:
+    unet, limit = ConditioningUNet(max_windows=2), BatchLimit(4, "the UNet")
+    settings = SamplerSettings(num_inference_steps=2, guidance_scale=1.0)
+    whole = Timeline(Fraction(25), tuple(range(26)) * 4)
+    steps = list(
+        sample_windows(unet, CountingVAE(), track(clip), AUDIO, whole, settings, RESOLUTION, batch_limit=limit)
+    )
+    assert limit.max_batch == 2
+    assert [step.window.start for step in steps if step.step == 2] == list(range(0, 104, 16))
 
 
 def test_sampler_windows_are_independent(clip: Clip, overlapping_steps: list[StepOutput]) -> None:

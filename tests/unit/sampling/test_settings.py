@@ -32,3 +32,12 @@ def test_settings_overlap_out_of_range_is_refused(overlap: int) -> None:
 def test_settings_unknown_scheduler_lists_all() -> None:
     with pytest.raises(UsageError, match=r"sampler_name.*one of ddim, dpmpp_2m, euler, uni_pc"):
         SamplerSettings(scheduler="lcm")
+
+
+def test_settings_speed_is_overridden_by_explicit_settings() -> None:
+    fast = SamplerSettings(seed=7, num_inference_steps=12).at_speed("fast")
+    assert (fast.seed, fast.num_inference_steps, fast.scheduler, fast.guidance_end) == (7, 12, "dpmpp_2m", 0.3)
+    assert SamplerSettings(cache_interval=2).at_speed("exact").cache_interval == 2
+    assert SamplerSettings().at_speed("balanced") == SamplerSettings()
+    with pytest.raises(UsageError, match=r'"speed"'):
+        SamplerSettings().at_speed("faster")

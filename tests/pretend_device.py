@@ -1,0 +1,267 @@
+"""ComfyUI's modes on the pretend device: copies, waits and loads of each, and whether results equal the CPU's.
+
+Usage: python -m tests.pretend_device [MODE ...] [--plant]
+
+Prints a table and exits with 0. With --plant the conditioning stays on the CPU: it exits with 1 and names the line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.sample_clip import make_sample
+from tests.support import graphs
+from tests.support.paths import REPOSITORY
+from tests.support.pretend_comfyui import PretendComfyUI, conditioning_left_on_the_cpu, video_graph
+from tests.support.synthetic_models import write_models
+
+SECONDS = 0.8  # of audio
+WINDOWS = 2  # of 16 frames
+MAX_WAITS = 8  # a window, with everything on the device
+MAX_VAE_LOADS = 2  # a window
+STEP_FILES = ("sampling/denoise", "sampling/schedulers", "models/unet", "models/layers")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to start ComfyUI, and the results of the CPU that it must equal.
+
+    Its VAE and its UNet compute in float32, except in "half", which is compared with nothing.
+    """
+
+    arguments: tuple[str, ...] = ()
+    precision: str = "fp32"
+    equals: str = "fp32"
+    memory_bytes: float = float("inf")
+
+
+MODES = {
+    "default": Mode(),
+    "lowvram": Mode(("--lowvram",)),
+    "novram": Mode(("--novram",)),
+    "highvram": Mode(("--highvram",)),
+    "gpu-only": Mode(("--gpu-only",)),
+    "cpu-vae": Mode(("--cpu-vae",)),
+    "fp8": Mode(("--force-fp32",), "fp8", "fp8"),
+    "deterministic": Mode(("--deterministic",), equals="apart"),
+    "sage": Mode(("--use-sage-attention",)),
+    "half": Mode(("--bf16-vae",), "auto", ""),
+}
+FLOAT32 = "--fp32-vae"
+REFERENCES = {"fp32": "fp32", "fp8": "fp8", "apart": "fp32"}
+"""Precision of each result of the CPU. "apart" computes both passes of guidance one after the other."""
+
+
+@dataclass
+class Report:
+    """What one mode did, for the table. Counts are of one window, without the loading of weights."""
+
+    mode: str
+    vae_loads: float
+    h2d: float
+    d2h: float
+    waits: float
+    step_waits: int
+    second_take_encodes: int
+    equal: bool | None
+    oom: str
+    left_bytes: int
+
+    def faults(self) -> list[str]:
+        checks = {
+            "the VAE is loaded too often": self.vae_loads > MAX_VAE_LOADS,
+            "too many waits": self.waits > MAX_WAITS,
+            "a step waits": self.step_waits > 0,
+            "a second take encodes crops": self.second_take_encodes > 0,
+            "differs from the CPU": self.equal is False,
+            "out of memory ends badly": self.oom not in ("sentence", "smaller"),
+            "memory is left": self.left_bytes > 0,
+        }
+        return [fault for fault, found in checks.items() if found]
+
+
+def prepare(base: Path) -> None:
+    """Models, a sample clip and the CPU's results, in a base directory of ComfyUI."""
+    write_models(base / "models")
+    make_sample(base / "input", SECONDS)
+
+
+def reference(base: Path, names: list[str]) -> None:
+    """Run on the CPU in some ways, and keep the results in files."""
+    comfyui = PretendComfyUI(base, ("--cpu", FLOAT32))
+    for name in names:
+        precision = REFERENCES[name]
+        comfyui.clips_at_once(1 if name == "apart" else 2)
+        np.savez(base / f"{name}.npz", **comfyui.results(video_graph(f"cpu/{name}", precision=precision)))
+
+
+def run_mode(name: str, base: Path) -> Report:
+    mode = MODES[name]
+    vae = () if "half" in name or "--cpu-vae" in mode.arguments else (FLOAT32,)
+    comfyui = PretendComfyUI(base, (*vae, *mode.arguments))
+    device = comfyui.device
+    assert device is not None
+    first = video_graph(f"{name}/first", precision=mode.precision)
+    with device.counting():
+        results = comfyui.results(first)
+        counts, vae_loads = device.counts.copy(), comfyui.loads.count("AutoencoderKL")
+    ours = {
+        kind: sum(
+            count
+            for (counted, site), count in counts.items()
+            if counted == kind and site.startswith(("latentsync/", "nodes/")) and "audio/features" not in site
+        )
+        for kind in ("H2D", "D2H", "wait")
+    }
+    steps = sum(
+        count for (kind, site), count in counts.items() if kind == "wait" and any(file in site for file in STEP_FILES)
+    )
+    equal = None
+    if mode.equals:
+        expected = np.load(base / f"{mode.equals}.npz")
+        equal = all(np.array_equal(results[key], expected[key]) for key in expected)
+    comfyui.encoded_images = 0
+    with device.counting():
+        comfyui.run(graphs.changed(first, "LatentSyncSampler", seed=2))
+        encodes, allocations = comfyui.encoded_images, device.allocations
+    oom = out_of_memory(comfyui, graphs.changed(first, "LatentSyncSampler", seed=3), allocations // 2)
+    comfyui.unload()
+    gc.collect()
+    return Report(
+        name,
+        vae_loads / WINDOWS,
+        ours["H2D"] / WINDOWS,
+        ours["D2H"] / WINDOWS,
+        ours["wait"] / WINDOWS,
+        steps,
+        encodes,
+        equal,
+        oom,
+        device.used_bytes,
+    )
+
+
+def out_of_memory(comfyui: PretendComfyUI, graph: graphs.Graph, allocation: int) -> str:
+    """How a run ends in which one allocation fails."""
+    assert comfyui.device is not None
+    with comfyui.device.counting(oom_at=frozenset({allocation})):
+        try:
+            comfyui.run(graph)
+        except RuntimeError as error:
+            return "sentence" if "Out of memory" in str(error) else f"error: {error}"
+    return "smaller" if comfyui.device.failed_at else "nothing failed"
+
+
+def stops(base: Path, kind: str, count: int) -> list[str]:
+    """What is wrong after runs that are stopped at some of the allocations of a whole run."""
+    comfyui = PretendComfyUI(base, (FLOAT32,))
+    device = comfyui.device
+    assert device is not None
+    graph = video_graph(kind, precision="fp32")
+    with device.counting():
+        expected = comfyui.results(graph)
+        allocations = device.allocations
+    faults: list[str] = []
+    for number in range(1, count + 1):
+        comfyui.unload()
+        gc.collect()
+        at = allocations * number // (count + 1)
+        if device.used_bytes:
+            faults.append(f"{at}: {device.used_bytes} bytes are left")
+        if kind == "oom":
+            end = out_of_memory(comfyui, graph, at)
+            faults += [f"{at}: {end}"] if end not in ("sentence", "smaller") else []
+        else:
+            with device.counting(call_at={at: comfyui.mm.interrupt_current_processing}):
+                try:
+                    comfyui.run(graph)
+                    faults.append(f"{at}: was not cancelled")
+                except RuntimeError as error:
+                    faults += [f"{at}: {error}"] if "execution_interrupted" not in str(error) else []
+    comfyui.unload()
+    again = comfyui.results(graph)
+    return faults + [f"other {key} afterwards" for key in expected if not np.array_equal(expected[key], again[key])]
+
+
+def plant(base: Path) -> str:
+    """The line that is named when the conditioning stays on the CPU."""
+    comfyui = PretendComfyUI(base, (FLOAT32,))
+    assert comfyui.device is not None
+    with comfyui.device.counting():
+        conditioning_left_on_the_cpu()
+        try:
+            comfyui.run(video_graph("planted", precision="fp32"))
+        except RuntimeError as error:
+            return f"{comfyui.device.failed_at}: {error}"
+    return ""
+
+
+def child(base: Path, *arguments: str) -> str:
+    """The last line of this command in a process of its own: ComfyUI reads its options once."""
+    command = [sys.executable, "-m", "tests.pretend_device", "--base", str(base), *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def table(reports: list[Report]) -> str:
+    names = ["mode", "VAE loads", "H2D", "D2H", "waits", "in steps", "second take", "equal", "OOM", "left", "faults"]
+    rows = [names]
+    for report in reports:
+        values: list[Any] = list(asdict(report).values())
+        rows.append([*(f"{value:g}" if isinstance(value, float) else str(value) for value in values)])
+        rows[-1].append("; ".join(report.faults()) or "none")
+    widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def reports(base: Path, modes: list[str]) -> list[Report]:
+    prepare(base)
+    child(base, "--child", "reference", *sorted({MODES[mode].equals for mode in modes} - {""}))
+    return [Report(**json.loads(child(base, "--child", mode))) for mode in modes]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modes", nargs="*", metavar="MODE", help=f"default: {', '.join(MODES)}")
+    parser.add_argument("--plant", action="store_true", help="leave the conditioning on the CPU")
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--stops", type=int, default=10, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child == "reference":
+        reference(args.base, args.modes)
+        print("done")
+    elif args.child in ("oom", "cancel"):
+        print(json.dumps(stops(args.base, args.child, args.stops)))
+    elif args.child == "plant":
+        print(plant(args.base))
+    elif args.child:
+        print(json.dumps(asdict(run_mode(args.child, args.base))))
+    else:
+        with tempfile.TemporaryDirectory(prefix="pretend device ") as folder:
+            base = args.base or Path(folder)
+            if args.plant:
+                prepare(base)
+                found = child(base, "--child", "plant")
+                print(found or "the planted fault was not found")
+                return 1
+            made = reports(base, args.modes or list(MODES))
+            print(table(made))
+            return int(any(report.faults() for report in made))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
