@@ -2,7 +2,7 @@
 
 Usage: python -m tests.pretend_device [MODE ...] [--plant]
 
-Prints a table and exits with 0. With --plant the conditioning stays on the CPU: it exits with 1 and names the line.
+Prints a table and exits with 0. With --plant a tensor stays on the CPU: it exits with 1 and names the line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from scripts.sample_clip import make_sample
 from tests.support import graphs
 from tests.support.paths import REPOSITORY
-from tests.support.pretend_comfyui import PretendComfyUI, conditioning_left_on_the_cpu, video_graph
+from tests.support.pretend_comfyui import PretendComfyUI, leave_a_tensor_on_the_cpu, video_graph
 from tests.support.synthetic_models import write_models
 
 SECONDS = 0.8  # of audio
@@ -194,11 +194,11 @@ def stops(base: Path, kind: str, count: int) -> list[str]:
 
 
 def plant(base: Path) -> str:
-    """The line that is named when the conditioning stays on the CPU."""
+    """The line that is named when a tensor stays on the CPU."""
     comfyui = PretendComfyUI(base, (FLOAT32,))
     assert comfyui.device is not None
     with comfyui.device.counting():
-        conditioning_left_on_the_cpu()
+        leave_a_tensor_on_the_cpu()
         try:
             comfyui.run(video_graph("planted", precision="fp32"))
         except RuntimeError as error:
@@ -235,7 +235,7 @@ def reports(base: Path, modes: list[str]) -> list[Report]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modes", nargs="*", metavar="MODE", help=f"default: {', '.join(MODES)}")
-    parser.add_argument("--plant", action="store_true", help="leave the conditioning on the CPU")
+    parser.add_argument("--plant", action="store_true", help="leave a tensor on the CPU")
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--stops", type=int, default=10, help=argparse.SUPPRESS)
