@@ -53,6 +53,7 @@ nightly: venv ## kills, floods, browser, registry, every ComfyUI, fuzzing: hours
 
 compat: venv ## try every ComfyUI that is supported, each in an environment of its own (ARGS="0.20.1" to choose)
 	$(BIN)/python -m scripts.compat $(ARGS)
+	$(BIN)/python -m scripts.compat_media
 
 fuzz: venv ## ten minutes of coverage-guided fuzzing of what we parse (x86 Linux)
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements-fuzz.txt

@@ -36,6 +36,7 @@ class Laps:
     def __init__(self, once: VideoFile, laps: int) -> None:
         self.once, self.laps = once, laps
         self.name, self.rate, self.height, self.width = once.name, once.rate, once.height, once.width
+        self.pixel_aspect = once.pixel_aspect
         self.frame_count = once.frame_count * laps
         self.duration_seconds = once.duration_seconds * laps
 

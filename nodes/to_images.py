@@ -63,12 +63,13 @@ class LatentSyncToImages(io.ComfyNode):
         import torch
 
         result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, protect_mask)
-        timeline, source, alpha = result.timeline, result.source, result.alpha
-        images = torch.empty(timeline.frame_count, source.height, source.width, 3 if alpha is None else 4)
+        timeline, source = result.timeline, result.source
+        images = torch.empty(timeline.frame_count, source.height, source.width, 4 if source.has_alpha else 3)
         mask = torch.empty(timeline.frame_count, source.height, source.width)
         for i, (frame, original) in enumerate(result.composite(progress=with_progress)):
             images[i, ..., :3] = conversions.image(frame)
-            if alpha is not None:
-                images[i, ..., 3] = alpha[timeline.source_index[i]]
             mask[i] = torch.from_numpy((frame != original).any(axis=-1))
+        if source.has_alpha:
+            for i, channel in enumerate(result.alpha()):
+                images[i, ..., 3] = torch.from_numpy(channel)
         return io.NodeOutput(images, mask, conversions.audio(result.waveform), float(timeline.rate))

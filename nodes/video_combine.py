@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from ..latentsync.errors import UsageError
 from ..latentsync.output.formats import available_formats, format_named
 from . import conversions
 from .blend_inputs import check_paste_mode, lip_sync_result, lips_input, paste_inputs, protect_mask_input
+from .filename_prefix import expand_tokens
 from .io_types import CATEGORY
 from .progress import with_progress
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from ..latentsync.output.run_record import TensorInfo
     from ..latentsync.sampling.lip_track import LipTrack
     from ..latentsync.video.frame_source import FrameSource
+
+log = logging.getLogger("latentsync")
 
 MAX_COUNTERS = 100  # tried from the first free one, as other runs may take some at the same time
 
@@ -137,7 +142,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
             check_samples(waveform, "the audio of the video")
         result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, protect_mask, waveform)
         video_format = format_named(format)
-        paths, subfolder = _candidate_paths(filename_prefix, video_format.suffix, result.source)
+        prefix = expand_tokens(filename_prefix, cls.hidden.prompt, datetime.now())
+        paths, subfolder = _candidate_paths(prefix, video_format.suffix, result.source)
         record = RunRecord(consent=consent)
         cancelled = (mm.InterruptProcessingException,)
         with (
@@ -149,6 +155,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
             result.save(
                 path, format=video_format, crf=crf, tags=cls._graph_tags(), record=record, progress=with_progress
             )
+        for note in record.notes:
+            log.warning("%s", note)
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(VideoFromFile(str(path)), (Path(subfolder) / path.name).as_posix(), ui=shown)
 

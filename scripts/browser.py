@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-WIDTH_PX, HEIGHT_PX = 1720, 1080
+WIDTH_PX, HEIGHT_PX = 1600, 900
 READY = "window.app?.graph && window.app.extensionManager && document.querySelector('[data-testid=side-toolbar]')"
 START_MS = 120_000
 LOAD_MS = 30_000
@@ -61,19 +60,10 @@ SET_WIDGET = """([type, name, value]) => {
     }
 }"""
 SELECT = "([type]) => app.canvas.selectNode(app.graph.nodes.find(node => node.type === type))"
-FIT = """([margin]) => {
-    const boxes = [...app.graph.groups, ...app.graph.nodes].map(item => item.boundingRect);
-    const left = Math.min(...boxes.map(box => box[0])), top = Math.min(...boxes.map(box => box[1]));
-    const right = Math.max(...boxes.map(box => box[0] + box[2]));
-    const bottom = Math.max(...boxes.map(box => box[1] + box[3]));
-    const place = document.querySelector('#graph-canvas').getBoundingClientRect();
-    const wide = place.width - 2 * margin, high = place.height - 2 * margin;
-    const scale = Math.min(wide / (right - left), high / (bottom - top));
-    app.canvas.ds.scale = scale;
-    app.canvas.ds.offset = [margin / scale - left, margin / scale - top];
-    app.canvas.setDirty(true, true);
-    return [margin, margin, scale * (right - left), scale * (bottom - top)];
-}"""
+FIT = """() => new Promise(done => {
+    app.canvas.fitViewToSelectionAnimated({duration: 1});
+    requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done)));
+})"""
 
 
 @dataclass(frozen=True)
@@ -202,13 +192,12 @@ class ComfyPage:
         panel.wait_for(timeout=LOAD_MS)
         return panel
 
-    def fit(self, margin_px: float = 80) -> dict[str, float]:
-        """Bring the whole graph into view. Returns its x, y, width and height on the page in pixels."""
-        x, y, width, height = self.page.evaluate(FIT, [margin_px])
-        return {"x": x, "y": y, "width": width, "height": height}
+    def fit(self) -> None:
+        """Bring the whole graph into view, as ComfyUI's "fit view" does."""
+        self.page.evaluate(FIT)
 
-    def picture(self, path: Path, clip: dict[str, Any] | None = None) -> Path:
-        """Save a screenshot of the page, or of a part of it, as PNG."""
+    def picture(self, path: Path) -> Path:
+        """Save a screenshot of the page as PNG."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=path, clip=clip)
+        self.page.screenshot(path=path)
         return path

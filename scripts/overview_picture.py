@@ -20,7 +20,7 @@ from latentsync.faces.alignment import crop_size, keep_mask, track_matrices
 from latentsync.faces.warp import warp_to_crop, warp_to_frame
 from latentsync.weights.locate import folders_in
 from scripts.comfyui import REPOSITORY
-from scripts.sample_clip import SAMPLE_RATE, camera_path, face_landmarks, speech, write_video
+from scripts.sample_clip import camera_path, face_landmarks, speech, write_video
 
 SIZE = (1400, 690)
 PANEL = (330, 440)
@@ -32,6 +32,7 @@ RESOLUTION = 512
 JPEG_QUALITY = 86
 
 FloatArray = npt.NDArray[np.float32]
+Color = tuple[int, int, int]
 
 
 def main() -> None:
@@ -51,8 +52,9 @@ def draw_overview() -> Image.Image:
     add_panel(picture, MIDDLE_X, "The face, upright", tinted(crop, redrawn))
     add_panel(picture, RIGHT_X, "The same video, new lips", edged(frame, in_frame))
     sound = speech(2.0)
-    draw_wave(draw, LEFT_X, sound, "Your recording")
-    draw_wave(draw, RIGHT_X, sound, "Your recording")
+    for x in (LEFT_X, RIGHT_X):
+        draw_wave(draw, (x, WAVE_Y, x + PANEL[0], WAVE_Y + WAVE_HEIGHT), sound)
+        text(draw, (x + PANEL[0] / 2, WAVE_Y + WAVE_HEIGHT + 6), "Your recording", INK, 24, "ma")
     text(draw, (MIDDLE_X + PANEL[0] / 2, TOP_Y + PANEL[1] + 20), "Only the blue area is new:", INK, 24, "ma")
     text(draw, (MIDDLE_X + PANEL[0] / 2, TOP_Y + PANEL[1] + 52), "LatentSync draws lips", INK, 24, "ma")
     text(draw, (MIDDLE_X + PANEL[0] / 2, TOP_Y + PANEL[1] + 84), "that match the recording.", INK, 24, "ma")
@@ -87,17 +89,17 @@ def outlined_box(frame: npt.NDArray[np.uint8], box: FloatArray) -> Image.Image:
     return image
 
 
-def tinted(image: FloatArray, weight: FloatArray) -> Image.Image:
+def tinted(image: FloatArray, weight: FloatArray, color: Color = ACCENT) -> Image.Image:
     opacity = TINT * weight[..., None]
-    return Image.fromarray(np.uint8((image * (1 - opacity) + np.array(ACCENT) * opacity).clip(0, 255)))
+    return Image.fromarray(np.uint8((image * (1 - opacity) + np.array(color) * opacity).clip(0, 255)))
 
 
-def edged(frame: npt.NDArray[np.uint8], weight: FloatArray) -> Image.Image:
+def edged(frame: npt.NDArray[np.uint8], weight: FloatArray, color: Color = ACCENT) -> Image.Image:
     """The frame with the edge of the area as a line."""
     inside = weight > 0.5
     shifts = [np.roll(inside, (y, x), (0, 1)) for y in (-2, 0, 2) for x in (-2, 0, 2)]
     edge = np.logical_or.reduce(shifts) & ~np.logical_and.reduce(shifts)
-    return tinted(frame.astype(np.float32), edge.astype(np.float32) / TINT)
+    return tinted(frame.astype(np.float32), edge.astype(np.float32) / TINT, color)
 
 
 def add_panel(picture: Image.Image, x: int, title: str, image: Image.Image) -> None:
@@ -107,15 +109,18 @@ def add_panel(picture: Image.Image, x: int, title: str, image: Image.Image) -> N
     text(draw, (x + PANEL[0] / 2, TOP_Y - 48), title, INK, 30, "ma")
 
 
-def draw_wave(draw: ImageDraw.ImageDraw, x: int, sound: npt.NDArray[np.float64], title: str) -> None:
-    """The peaks of a recording as bars."""
-    count = PANEL[0] // 6
-    peaks = [np.abs(part).max() for part in np.array_split(sound[: 2 * SAMPLE_RATE], count)]
-    middle = WAVE_Y + WAVE_HEIGHT / 2
-    for i, peak in enumerate(peaks):
-        half = max(2, peak * WAVE_HEIGHT / 2)
-        draw.rounded_rectangle((x + 6 * i, middle - half, x + 6 * i + 3, middle + half), 2, fill=ACCENT)
-    text(draw, (x + PANEL[0] / 2, WAVE_Y + WAVE_HEIGHT + 6), title, INK, 24, "ma")
+def draw_wave(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[float, float, float, float],
+    sound: npt.NDArray[np.float64],
+    fill: Color = ACCENT,
+) -> None:
+    """The peaks of a recording as bars; `box` is left, top, right, bottom."""
+    left, top, right, bottom = box
+    middle = (top + bottom) / 2
+    for i, part in enumerate(np.array_split(sound, int((right - left) // 6))):
+        half = max(2, np.abs(part).max() * (bottom - top) / 2)
+        draw.rounded_rectangle((left + 6 * i, middle - half, left + 6 * i + 3, middle + half), 2, fill=fill)
 
 
 def arrow(draw: ImageDraw.ImageDraw, start: float, stop: float, y: float) -> None:
@@ -123,9 +128,7 @@ def arrow(draw: ImageDraw.ImageDraw, start: float, stop: float, y: float) -> Non
     draw.polygon([(stop, y), (stop - 22, y - 13), (stop - 22, y + 13)], fill=GRAY)
 
 
-def text(
-    draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, fill: tuple[int, int, int], size: int, anchor: str
-) -> None:
+def text(draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, fill: Color, size: int, anchor: str) -> None:
     draw.text(at, words, fill=fill, font=ImageFont.load_default(size), anchor=anchor)
 
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
@@ -28,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C interrupt the processes that tests start: a shell tells its background jobs to ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    hypothesis.settings.register_profile("no deadline", deadline=None)  # a loaded machine is no failure
+    hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

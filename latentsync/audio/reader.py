@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from ..errors import AudioError
-from ..video.container import decode_packets, first_decodable, media_errors, open_container, source_name
-from .waveform import Waveform
+from ..errors import AudioError, MediaError
+from ..video.container import media_errors, open_container, picture_streams, preferred_stream, source_name
+from ..video.frame_index import index_frames
+from .waveform import Waveform, resample
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -27,50 +31,152 @@ UNSUPPORTED_FORMATS = ("s64", "s64p")  # sample formats that PyAV cannot convert
 MIN_GAP_SECONDS = Fraction(1, 20)  # between timestamps; a longer gap means that audio was lost
 
 
-def read_audio(source: str | Path | BytesIO) -> Waveform:
+class _Block(NamedTuple):
+    """Decoded samples: float32 (channels, samples), at `rate` Hz."""
+
+    samples: np.ndarray
+    rate: int
+
+
+def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Waveform:
     """Read the whole audio of a recording or a video.
 
+    The audio of a video begins with its first frame: silence fills in where it starts later, and what sounds before
+    is left out.
+
+    Args:
+        track: number of the audio track, from 1. None takes the track that players take.
+
     Raises:
-        AudioError: the file does not exist, has no audio, or cannot be decoded.
+        AudioError: the file does not exist, has no such audio, or cannot be decoded.
     """
     name = source_name(source)
     content = source.getvalue() if isinstance(source, BytesIO) else Path(source)
-    with media_errors(name, AudioError, "audio"), open_container(content) as container:
-        streams = container.streams.audio
-        if not streams:
-            raise AudioError(f"{name} has no audio. Choose a recording, or a video with sound.")
-        stream = first_decodable(streams)
-        if stream is None:
+    with media_errors(name, AudioError, "audio"):
+        picture_start = _picture_start(content, name)
+        with open_container(content) as container:
+            stream = _choose_stream(container.streams.audio, track, name)
+            warnings = list(_track_warnings(container.streams.audio, stream, name))
+            start, blocks = _decode(container, stream, name)
+    if not blocks:
+        raise AudioError(f"{name} has an empty audio stream. Export the recording again.")
+    rates, channels = {block.rate for block in blocks}, {len(block.samples) for block in blocks}
+    if len(channels - {1}) > 1:
+        raise AudioError(
+            f"{name} changes its number of audio channels midway ({' and '.join(map(str, sorted(channels)))}). "
+            "Export it as stereo."
+        )
+    if len(rates) > 1:
+        hertz = " and ".join(f"{rate:,}" for rate in sorted(rates))
+        warnings.append(f"{name} changes its sample rate midway ({hertz} Hz). It is resampled to {max(rates):,} Hz.")
+    if len(channels) > 1:
+        warnings.append(f"{name} changes from mono to {max(channels)} channels midway. Mono plays on all of them.")
+    samples = _join(blocks, max(channels), max(rates))
+    if start is not None and picture_start is not None:
+        delay_seconds = start - picture_start
+        if -delay_seconds * max(rates) >= samples.shape[1]:
             raise AudioError(
-                f"{name} has audio that cannot be decoded. The file is incomplete, or FFmpeg does not support its "
-                "codec. Export it as WAV."
+                f"The sound of {name} ends before its first frame appears. To use it, export the sound alone as WAV."
             )
-        log.debug("%s: reading audio stream %d of %d", name, streams.index(stream) + 1, len(streams))
-        blocks = list(_decode(container, stream, name))
-        if not blocks:
-            raise AudioError(f"{name} has an empty audio stream. Export the recording again.")
-        if len({len(block) for block in blocks}) > 1:
-            raise AudioError(f"{name} changes its number of audio channels midway. Export it as stereo.")
-        return Waveform(torch.from_numpy(np.concatenate(blocks, axis=1)), stream.rate)
+        samples = F.pad(samples, (round(delay_seconds * max(rates)), 0))
+        log.info("%s: the sound begins %.0f ms after the picture", name, delay_seconds * 1000)
+        if delay_seconds < -MIN_GAP_SECONDS:
+            warnings.append(
+                f"The sound of {name} begins {-float(delay_seconds):.2f} s before its first frame. That part is left "
+                "out. To keep it, export the sound alone as WAV."
+            )
+    return Waveform(samples, max(rates), tuple(warnings))
 
 
-def _decode(container: InputContainer, stream: AudioStream, name: str) -> Iterator[np.ndarray]:
-    """Blocks of float32 (channels, samples), with silence in place of lost audio."""
-    start, count = None, 0
-    for frame in decode_packets(container, stream):
-        if frame.format.name in UNSUPPORTED_FORMATS:
-            raise AudioError(f"{name} has 64-bit integer samples, which are not supported. Export it with 24 bits.")
-        samples = _to_float32(frame)
-        if frame.pts is not None and frame.time_base is not None:
-            position = frame.pts * frame.time_base * frame.sample_rate
-            start = position - count if start is None else start
-            missing = round(position - start) - count
-            if missing > MIN_GAP_SECONDS * frame.sample_rate:
-                log.info("%s: %d samples are missing at sample %d", name, missing, count)
-                yield np.zeros((len(samples), missing), np.float32)
-                count += missing
-        yield samples
-        count += samples.shape[1]
+def _picture_start(content: Path | bytes, name: str) -> Fraction | None:
+    """When the first frame of a video appears, in seconds on the clock of the file. None without a readable video."""
+    with open_container(content) as container:
+        stream = preferred_stream(picture_streams(container))
+        if stream is None:
+            return None
+        try:
+            index = index_frames(container, stream, name)
+        except MediaError as error:
+            log.info("%s: the sound is read without its pictures (%s)", name, error)
+            return None
+        return index.pts[0] * index.time_base
+
+
+def _choose_stream(streams: Sequence[AudioStream], track: int | None, name: str) -> AudioStream:
+    if not streams:
+        raise AudioError(f"{name} has no audio. Choose a recording, or a video with sound.")
+    if track is not None and not 1 <= track <= len(streams):
+        raise AudioError(f"{name} has no audio track {track}. {_track_list(streams)}")
+    stream = preferred_stream(streams if track is None else [streams[track - 1]])
+    if stream is None:
+        raise AudioError(
+            f"{name} has audio that cannot be decoded. The file is incomplete, or FFmpeg does not support its "
+            "codec. Export it as WAV."
+        )
+    log.debug("%s: reading audio stream %d of %d", name, streams.index(stream) + 1, len(streams))
+    return stream
+
+
+def _track_warnings(streams: Sequence[AudioStream], stream: AudioStream, name: str) -> Iterator[str]:
+    if len(streams) > 1:
+        used = streams.index(stream) + 1
+        yield f"{name}: audio track {used} of {len(streams)} is used. {_track_list(streams)}"
+
+
+def _track_list(streams: Sequence[AudioStream]) -> str:
+    """The audio tracks of a file, and how to choose one."""
+    tracks = ", ".join(f"{number} ({_describe(stream)})" for number, stream in enumerate(streams, start=1))
+    return f"Its audio tracks are {tracks}. Choose one with --audio-track."
+
+
+def _describe(stream: AudioStream) -> str:
+    from av.stream import Disposition
+
+    parts = [stream.metadata.get("title"), stream.metadata.get("language")]
+    if getattr(stream, "codec_context", None) is None:
+        parts.append("not decodable")
+    else:
+        parts += [stream.codec_context.name, stream.codec_context.layout.name]
+    if stream.disposition & Disposition.default:
+        parts.append("default")
+    return ", ".join(part for part in parts if part)
+
+
+def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[Fraction | None, list[_Block]]:
+    """When the audio begins, in seconds on the clock of the file, and all of it, with silence for lost audio."""
+    from av.error import InvalidDataError
+
+    start, seconds = None, Fraction(0)
+    blocks: list[_Block] = []
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            continue
+        for frame in frames:
+            if frame.format.name in UNSUPPORTED_FORMATS:
+                raise AudioError(f"{name} has 64-bit integer samples, which are not supported. Export it with 24 bits.")
+            samples = _to_float32(frame)
+            if frame.pts is not None and frame.time_base is not None:
+                position = frame.pts * frame.time_base
+                start = position - seconds if start is None else start
+                missing = round((position - start - seconds) * frame.sample_rate)
+                if missing > MIN_GAP_SECONDS * frame.sample_rate:
+                    log.info("%s: %d samples are missing at %.3f s", name, missing, seconds)
+                    blocks.append(_Block(np.zeros((len(samples), missing), np.float32), frame.sample_rate))
+                    seconds += Fraction(missing, frame.sample_rate)
+            blocks.append(_Block(samples, frame.sample_rate))
+            seconds += Fraction(samples.shape[1], frame.sample_rate)
+    return start, blocks
+
+
+def _join(blocks: Sequence[_Block], channels: int, rate: int) -> Tensor:
+    """All blocks at one rate and number of channels: float32 (channels, samples)."""
+    parts: list[Tensor] = []
+    for (part_rate, _), group in groupby(blocks, key=lambda block: (block.rate, len(block.samples))):
+        part = Waveform(torch.from_numpy(np.concatenate([block.samples for block in group], axis=1)), part_rate)
+        parts.append(resample(part, rate).samples.expand(channels, -1))
+    return torch.cat(parts, dim=1)
 
 
 def _to_float32(frame: AudioFrame) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from math import isfinite
@@ -30,10 +30,12 @@ class Waveform:
 
     samples: float32 (channels, samples), nominally in [-1, 1].
     rate: samples per second.
+    warnings: sentences for the user about the file that it comes from.
     """
 
     samples: Tensor
     rate: int
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[0] < 1:
@@ -48,7 +50,7 @@ class Waveform:
     def pad_or_trim(self, seconds: Fraction) -> Waveform:
         """Cut the waveform, or pad it with silence, to the whole number of samples nearest to `seconds`."""
         missing = round(seconds * self.rate) - self.samples.shape[1]
-        return Waveform(F.pad(self.samples, (0, missing)), self.rate)
+        return replace(self, samples=F.pad(self.samples, (0, missing)))
 
     def fit_to(self, frames: int, rate: Fraction) -> Waveform:
         """Cut or pad the waveform to `frames` video frames at `rate` fps. Return it unchanged if it already fits."""
@@ -94,7 +96,14 @@ def check_not_silent(waveform: Waveform, name: str) -> None:
     """Raise AudioError if a waveform is silent from its start to its end."""
     low, high = waveform.samples.aminmax()
     if float(high - low) < MIN_PEAK_TO_PEAK:
-        raise AudioError(f'"{name}" is silent for all of its {float(waveform.duration_seconds):.1f} s. {REMEDY}')
+        raise AudioError(
+            " ".join(
+                [
+                    f'"{name}" is silent for all of its {float(waveform.duration_seconds):.1f} s. {REMEDY}',
+                    *waveform.warnings,
+                ]
+            )
+        )
 
 
 def resample(waveform: Waveform, rate: int) -> Waveform:
@@ -103,7 +112,8 @@ def resample(waveform: Waveform, rate: int) -> Waveform:
         return waveform
     count = round(waveform.duration_seconds * rate)
     channels = [channel.split(BLOCK_SAMPLES) for channel in waveform.samples.cpu().float()]
-    return Waveform(torch.stack([resample_blocks(blocks, waveform.rate, rate, count) for blocks in channels]), rate)
+    samples = torch.stack([resample_blocks(blocks, waveform.rate, rate, count) for blocks in channels])
+    return replace(waveform, samples=samples, rate=rate)
 
 
 def resample_blocks(blocks: Iterable[Tensor], rate: int, new_rate: int, num_samples: int) -> Tensor:
@@ -165,7 +175,8 @@ def mix(waveforms: Sequence[Waveform]) -> Waveform:
     total = torch.zeros(counts[-1], max(voice.shape[1] for voice in voices))
     for voice in voices:
         total[:, : voice.shape[1]] += voice
-    return Waveform(total / max(float(total.abs().max()), 1.0), rate)
+    warnings = tuple(warning for waveform in different for warning in waveform.warnings)
+    return Waveform(total / max(float(total.abs().max()), 1.0), rate, warnings)
 
 
 def _is_same(waveform: Waveform, other: Waveform) -> bool:

@@ -7,13 +7,14 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from ctypes import CDLL
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import LatentSyncError, python_command
+from ..errors import LatentSyncError, cannot_import, python_command
 from ..progress import run_with_progress
 from ..weights import locate
 from ..weights.catalog import MODELS, WeightFile
@@ -26,7 +27,7 @@ LIBRARIES = {
     "torch": "torch>=2.6",
     "numpy": "numpy",
     "cv2": "opencv-python",
-    "av": "av>=14",
+    "av": "av>=16",
     "mediapipe": "mediapipe>=0.10.30",
     "whisper": "openai-whisper>=20240930",
     "diffusers": "diffusers>=0.32",
@@ -34,6 +35,8 @@ LIBRARIES = {
     "huggingface_hub": "huggingface_hub>=0.27",
 }
 """Module -> its package for pip."""
+SYSTEM_LIBRARIES = {"mediapipe": ("libEGL.so.1", "libGLESv2.so.2")}
+"""Module -> Linux libraries that it loads only when it detects faces."""
 
 
 UNETS = tuple(spec.unet for spec in MODELS.values())
@@ -148,10 +151,19 @@ def examine(models: Path, version: Version | None) -> Report:
 
 
 def _library(name: str) -> Library:
+    from packaging.requirements import Requirement
+
     try:
-        return Library(name, str(resolve_name(name).__version__))
+        version = str(resolve_name(name).__version__)
+        for library in SYSTEM_LIBRARIES.get(name, ()) if sys.platform == "linux" else ():
+            CDLL(library)
+    except OSError as error:
+        return Library(name, None, str(cannot_import(name, LIBRARIES[name], ImportError(str(error)))))
     except Exception as error:  # broken installs raise anything: RuntimeError (numpy), TypeError (protobuf), ...
         return Library(name, None, f"{name} cannot be imported ({error}). Install it again.")
+    if not Requirement(LIBRARIES[name]).specifier.contains(version, prereleases=True):
+        return Library(name, version, f"{name} {version} is too old. {LIBRARIES[name]} is needed.")
+    return Library(name, version)
 
 
 def _device() -> tuple[str | None, int | None, str | None]:

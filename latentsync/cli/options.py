@@ -96,6 +96,12 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
     """How the recording drives the lips."""
     defaults, group = AudioSettings(), parser.add_argument_group("speech")
     group.add_argument(
+        "--audio-track",
+        type=int,
+        metavar="N",
+        help="audio track of AUDIO, from 1; default: as players choose",
+    )
+    group.add_argument(
         "--vocals", type=Path, metavar="FILE", help="the voice alone: drives the lips, while the result has AUDIO"
     )
     group.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,9 +59,8 @@ def run(args: argparse.Namespace) -> None:
     """Lip-sync a video and write it. With --save-record, also write how the run went, even if it failed."""
     from ..audio.reader import read_audio
     from ..output.output_path import reserve_path
-    from ..output.result import LipSyncResult
+    from ..output.result import LipSyncResult, check_output
     from ..output.run_record import Recorder, RunRecord, digest_file
-    from ..output.video_writer import check_audio_codec
     from ..video.video_file import VideoFile
 
     inputs = {
@@ -77,8 +76,8 @@ def run(args: argparse.Namespace) -> None:
         options.check_record_path(args.output.with_suffix(".json"), [args.video, *inputs.values()])
     record = RunRecord(consent=args.consent, seed=args.seed)
     with reserve_path([args.output]), Recorder(args.output, record) if args.save_record else nullcontext():
-        source, audio = VideoFile(args.video), read_audio(args.audio)
-        check_audio_codec(audio, format.audio)
+        source, audio = VideoFile(args.video), read_audio(args.audio, args.audio_track)
+        check_output(args.output, source, audio, format, crf=args.crf)
         protect = None if args.protect_mask is None else read_mask(args.protect_mask, source)
         select = faces.read_selection(args)
         pipeline = load_pipeline(args)
@@ -86,14 +85,22 @@ def run(args: argparse.Namespace) -> None:
             audio, args.vocals, offset_ms=args.offset_ms, settings=options.audio_settings(args), progress=True
         )
         track = select(faces.search(source, args)).track
+        noted = set(_print_notes([*audio.warnings, *source.warnings()], set()))  # what is known before the long work
         lips = pipeline.sample(track, features, sampler, fps=args.output_fps, length=args.length_mode, progress=True)
         result = LipSyncResult((lips,), blend, protect)
         if args.save_record:
             record.add_inputs(result.speakers, [digest_file(role, path) for role, path in inputs.items() if path])
         result.save(args.output, format=format, crf=args.crf, record=record, progress=True)
-    for warning in source.warnings():
-        sys.stderr.write(f"note: {warning}\n")
+    _print_notes(result.warnings(format), noted)
     sys.stdout.write(f"{args.output}: {result.frame_count} frames, {result.synced_frame_count} of them with new lips\n")
+
+
+def _print_notes(warnings: Iterable[str], known: set[str]) -> list[str]:
+    """Print the warnings that are not known yet, and return them."""
+    notes = [warning for warning in dict.fromkeys(warnings) if warning not in known]
+    for note in notes:
+        sys.stderr.write(f"note: {note}\n")
+    return notes
 
 
 def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:

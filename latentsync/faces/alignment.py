@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import FaceError
 from ..video.color import max_value
 from .face_track import has_points
-from .warp import crop_bounds, is_empty, offset_matrix, resize_lanczos, warp_to_crop
+from .warp import crop_bounds, is_empty, offset_matrix, resize_lanczos, to_stored_pixels, warp_to_crop
 
 if TYPE_CHECKING:
     from .face_track import FaceTrack, Smoothing
@@ -71,9 +71,10 @@ def affine_matrices(
 
 
 def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
-    """`affine_matrices` of a track: float64 (source frames, 2, 3). Errors name its source."""
+    """`affine_matrices` of a track, for frames as stored: float64 (source frames, 2, 3). Errors name its source."""
     try:
-        return affine_matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
+        matrices = affine_matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
+        return to_stored_pixels(matrices, track.source)
     except FaceError as error:
         raise FaceError(f"{track.source.name}: {error}") from error
 

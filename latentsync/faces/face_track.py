@@ -26,7 +26,8 @@ class FaceTrack:
     """The face of one person in every frame of a source. It holds no pixels: they are read again when needed.
 
     source: the frames that show the face.
-    points: float64 (frames, 3, 2), pixels: left eyebrow, right eyebrow and nose; NaN in frames without the face.
+    points: float64 (frames, 3, 2), square pixels, see `warp.square_pixels`: left eyebrow, right eyebrow and nose; NaN
+        in frames without the face.
     cuts: the first frame of every shot but the first.
     smoothing: "zero-lag" if the points are smooth already, "official" if `alignment` applies LatentSync's filter.
     params: the settings that gave this track, for the run record.

@@ -15,6 +15,7 @@ from ..errors import FaceError, UsageError
 from .appearance import appearance, set_distance
 from .detection import FaceDetector, detect_in_image
 from .shots import detect_cuts
+from .warp import display_width
 
 if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
@@ -35,8 +36,8 @@ class Identity:
 
     number: from 1, its place in `Identities.members`.
     frames: int64 (n,), increasing: the source frames that show the face.
-    points: float64 (n, 3, 2), pixels: left eyebrow, right eyebrow and nose in each of them.
-    boxes: float64 (n, 4), pixels: x0, y0, x1, y1.
+    points: float64 (n, 3, 2), square pixels: left eyebrow, right eyebrow and nose in each of them.
+    boxes: float64 (n, 4), square pixels: x0, y0, x1, y1.
     scores: float64 (n,), 0 to 1: confidence of the detector.
     yaws: float64 (n,), degrees, positive when the head turns to the right side of the image.
     appearances: float32 (k, 12, 16, 3), from k of the frames.
@@ -208,7 +209,7 @@ def sort_identities(
     Args:
         reference: appearance of a face, see `reference_appearance`. Sorts by similarity to it instead of `by`.
     """
-    center = np.array([identities.source.width, identities.source.height]) / 2
+    center = np.array([display_width(identities.source), identities.source.height]) / 2
 
     def distance(identity: Identity, reference: np.ndarray) -> float:
         # At the brightness of the identity: two images of one person differ in light.

@@ -14,6 +14,7 @@ from typing_extensions import override
 from ..errors import FaceError, reason_of
 from .detection import DetectionHints, FaceDetection, FaceDetector, largest_first
 from .mediapipe_detector import check_mesh, face_from_mesh
+from .warp import display_width
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,8 +69,10 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
             f"The face landmarks have {len(frames)} frames of {width:g} x {height:g} pixels, which is not valid. "
             "Detect the landmarks on the frames of the video."
         )
-    scale_x, scale_y = source.width / width, source.height / height
-    if abs(scale_x / scale_y - 1) > ASPECT_TOLERANCE:
+    scale_x, scale_y = display_width(source) / width, source.height / height
+    # of frames with the source's own pixels, or with square ones
+    aspects = source.width * height / (source.height * width), scale_x / scale_y
+    if min(abs(aspect - 1) for aspect in aspects) > ASPECT_TOLERANCE:
         raise FaceError(
             f"The face landmarks were detected on frames of {width:g} x {height:g} pixels, but {source.name} is "
             f"{source.width} x {source.height}, with another aspect ratio. Detect them on the frames of this video."

@@ -9,7 +9,7 @@ import numpy as np
 
 from .alignment import affine_matrices, crop
 from .face_track import runs, within_yaw_limit
-from .warp import opencv
+from .warp import opencv, square_pixels
 
 if TYPE_CHECKING:
     from .face_track import FaceTrack, TrackSettings
@@ -85,7 +85,8 @@ def identity_crops(identities: Identities, side_px: int) -> Iterator[np.ndarray]
             if best[i] == frame_index:
                 points = identity.points[identity.frames == frame_index]
                 matrix = affine_matrices(points, side_px, (), "zero-lag")[0]
-                crops[i] = np.ascontiguousarray(crop(frame, matrix, side_px).transpose(1, 2, 0))
+                square = square_pixels(frame, identities.source)
+                crops[i] = np.ascontiguousarray(crop(square, matrix, side_px).transpose(1, 2, 0))
                 _draw_number(crops[i], identity.number)
     yield from (crops[i] for i in range(len(members)))
 

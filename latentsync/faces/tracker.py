@@ -16,6 +16,7 @@ from ..prefetch import prefetch
 from .appearance import appearance, appearance_distance
 from .detection import Box, BoxDetection, DetectionHints, FaceDetection, FaceDetector, box_area, largest_first
 from .shots import CUT_LEVELS, difference, thumbnail
+from .warp import square_pixels
 
 if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
@@ -97,8 +98,9 @@ def track_faces(source: FrameSource, detector: FaceDetector) -> Generator[FrameR
 def _read(
     source: FrameSource, detector: FaceDetector
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Sequence[BoxDetection]]]:
-    """Each frame with its thumbnail and the boxes of the detector's first pass."""
-    for frame in source.read(range(source.frame_count)):
+    """Each frame with square pixels, its thumbnail and the boxes of the detector's first pass."""
+    for stored in source.read(range(source.frame_count)):
+        frame = square_pixels(stored, source)
         yield frame, thumbnail(frame), detector.detect_boxes(frame)
 
 

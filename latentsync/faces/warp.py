@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import FaceError, cannot_import
+
+if TYPE_CHECKING:
+    from ..video.frame_source import FrameSource
 
 PixelBox = tuple[slice, slice]
 """Rows and columns."""
@@ -104,6 +108,25 @@ def resize_lanczos(pixels: np.ndarray, side: int) -> np.ndarray:
     """Resize uint8 (h, w) or (h, w, 3) to `side` x `side` pixels with Lanczos-4."""
     cv2 = opencv()
     return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_LANCZOS4)
+
+
+def display_width(source: FrameSource) -> int:
+    """Width of the frames of a source, in pixels as wide as they are high."""
+    return round(source.width * source.pixel_aspect)
+
+
+def square_pixels(frame: np.ndarray, source: FrameSource) -> np.ndarray:
+    """Stretch a frame of a source so that its pixels are square: (H, display_width, 3)."""
+    if display_width(source) == source.width:
+        return frame
+    return opencv().resize(frame, (display_width(source), source.height), interpolation=opencv().INTER_LINEAR)
+
+
+def to_stored_pixels(matrices: np.ndarray, source: FrameSource) -> np.ndarray:
+    """Let matrices (n, 2, 3) that take square pixels take the pixels of the frames."""
+    scale = display_width(source) / source.width
+    shift = (scale - 1) / 2  # pixel centers are at whole numbers
+    return matrices @ np.array([[scale, 0, shift], [0, 1, 0], [0, 0, 1]])
 
 
 def opencv() -> ModuleType:

@@ -9,6 +9,7 @@ from ..errors import UsageError
 CHANNEL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 """Number of audio channels -> FFmpeg's name of their layout."""
 
+ALPHA_FORMATS = "Choose mov prores 4444, webm vp9 or mkv ffv1 lossless to keep it."
 FALLBACK_SAMPLE_RATE = 48_000  # Hz, where the codec does not support the waveform's rate
 
 
@@ -92,7 +93,7 @@ class Format:
             UsageError: the format cannot hold them.
         """
         if alpha and not self.alpha_pix_fmt:
-            raise UsageError(f"{self.name} cannot hold alpha. Choose mov prores 4444, webm vp9 or mkv ffv1 lossless.")
+            raise UsageError(f"{self.name} cannot hold alpha. {ALPHA_FORMATS}")
         if alpha:
             return (self.high_depth_alpha_pix_fmt if high_depth else "") or self.alpha_pix_fmt
         if high_depth and self.high_depth_pix_fmt:

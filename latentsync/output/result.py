@@ -6,21 +6,23 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
+from shutil import disk_usage
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..audio.waveform import Waveform, mix
 from ..compositing.compositor import Composite, composite, shared_timeline
 from ..compositing.settings import BlendSettings
+from ..errors import StorageError
 from ..progress import ShowProgress, shown
 from ..sampling.lip_track import LipTrack
 from ..video.color import to_float32
-from ..video.frame_source import FrameSource, ImageBatch
-from ..video.timeline import Timeline
-from .formats import Format, format_for_suffix, format_named
+from ..video.frame_source import FrameSource
+from ..video.timeline import MODEL_RATE, Timeline
+from .formats import ALPHA_FORMATS, Format, format_for_suffix, format_named
 from .run_record import tags as record_tags
 from .video_writer import VideoWriter
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from .run_record import RunRecord
 
 log = logging.getLogger(__name__)
+
+CRF_BYTES_PER_PIXEL = 0.003  # of a still picture; motion takes ten times that
+LOSSLESS_BYTES_PER_PIXEL = 0.1  # likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +54,9 @@ class LipSyncResult:
     def source(self) -> FrameSource:
         return self.speakers[0].face_track.source
 
-    @property
-    def alpha(self) -> torch.Tensor | None:
-        """(source frames, H, W) in [0, 1], where the source has an alpha channel."""
-        return self.source.alpha if isinstance(self.source, ImageBatch) else None
+    def alpha(self) -> Iterator[np.ndarray]:
+        """The alpha of each output frame: float32 (H, W) in [0, 1]. Only where the source has an alpha channel."""
+        return self.source.read_alpha(self.timeline.source_index)
 
     @property
     def timeline(self) -> Timeline:
@@ -123,7 +127,8 @@ class LipSyncResult:
         if record is not None:
             record.describe(self.speakers, self.blend)
             record.settings |= {"format": format.name, "crf": crf}
-        alpha = self.alpha if format.alpha_pix_fmt else None
+        keeps_alpha = self.source.has_alpha and bool(format.alpha_pix_fmt)
+        alpha: Iterator[np.ndarray | None] = self.alpha() if keeps_alpha else repeat(None, self.frame_count)
         log.info("Writing %s as %s: %d frames at %s fps", path, format.name, self.frame_count, self.fps)
         writer = VideoWriter(
             path,
@@ -135,20 +140,55 @@ class LipSyncResult:
             waveform=self.waveform,
             tags={**(tags or {}), **({} if record is None else record_tags(record))},
             color=self.source.color,
+            pixel_aspect=self.source.pixel_aspect,
         )
         with writer:
-            for frame, index in zip(self.frames(progress=progress), self.timeline.source_index, strict=True):
-                if alpha is None:
-                    writer.write(frame)
-                else:
-                    channel = alpha[index].to("cpu").float().numpy()[..., None]
-                    writer.write(np.concatenate([to_float32(frame), channel], axis=-1))
+            for frame, channel in zip(self.frames(progress=progress), alpha, strict=True):
+                writer.write(frame if channel is None else np.dstack([to_float32(frame), channel]))
         if record is not None:
-            record.notes.extend(self.source.warnings())
+            record.notes.extend(self.warnings(format))
         return path
+
+    def warnings(self, format: Format) -> Iterator[str]:
+        """Sentences for the user about the video and its sound. Damage is only found while reading the video."""
+        yield from self.source.warnings()
+        for waveform in dict.fromkeys([self.audio or None, *(lips.waveform for lips in self.speakers)]):
+            yield from () if waveform is None else waveform.warnings
+        if self.source.has_alpha and not format.alpha_pix_fmt:
+            yield (
+                f"{self.source.name} has alpha, but {format.name} cannot hold it. The result is opaque. {ALPHA_FORMATS}"
+            )
 
     def __repr__(self) -> str:
         return f"LipSyncResult({self.synced_frame_count} of {self.frame_count} frames synced, {self.source.name})"
+
+
+def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Format, *, crf: int = 18) -> None:
+    """Encode the first frame beside `path`, and discard it: what cannot be written is known before the long work.
+
+    Raises:
+        UsageError: the format cannot hold frames of this size.
+        AudioError: the audio codec does not support the number of channels, or the waveform is empty.
+        StorageError: the folder has too little space.
+        MediaError: the file cannot be written.
+    """
+    bytes_per_pixel = CRF_BYTES_PER_PIXEL if format.has_crf else LOSSLESS_BYTES_PER_PIXEL
+    frames = float(waveform.duration_seconds * min(source.rate, MODEL_RATE))
+    needed = int(frames * source.width * source.height * bytes_per_pixel)
+    free = disk_usage(path.absolute().parent).free
+    if free < needed:
+        raise StorageError(
+            f"{path.absolute().parent} has {free / 1e6:,.0f} MB of free space, but a video of this length needs at "
+            f"least {needed / 1e6:,.0f} MB. Free some space, or choose another output."
+        )
+    (frame,) = source.read([0])
+    if source.has_alpha and format.alpha_pix_fmt:
+        frame = np.dstack([to_float32(frame), *source.read_alpha([0])])
+    writer = VideoWriter(
+        path, rate=source.rate, height=source.height, width=source.width, format=format, crf=crf, waveform=waveform
+    )
+    with writer.discarding():
+        writer.write(frame)
 
 
 def _format_of(path: Path, format: str | Format | None) -> Format:

@@ -21,7 +21,8 @@ from ..audio.waveform import Waveform
 from ..errors import AudioError, MediaError, UsageError, cannot_write
 from ..fileio import temp_path
 from ..video.color import BT709, MATRICES, ColorSpace, to_uint8
-from ..video.container import reformat
+from ..video.container import check_pyav
+from ..video.pixel_converter import PixelConverter
 from .formats import CHANNEL_LAYOUTS, H264, AudioCodec, Format
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 RGB_MATRIX = 0  # ITU-T H.273: the pixels are RGB
 MAX_FRAMES_IN_ORDER = 2  # so few frames are never reordered, and x265 gives them random decoding times
+SQUARE_MUXERS = ("webm", "matroska")  # PyAV cannot write their pixel aspect, so their frames are scaled
 AUDIO_CHUNK_SAMPLES = 1024  # that the audio encoder takes at once
 
 
@@ -55,6 +57,8 @@ class VideoWriter:
         waveform: the audio, encoded with its own channels and, if the codec supports it, its own sample rate.
         tags: metadata of the file, under any names.
         color: of the frames.
+        pixel_aspect: width / height of a pixel as displayed. MP4 and MOV store it. Matroska and WebM get frames that
+            are scaled to square pixels.
 
     Raises:
         UsageError: size, rate or crf is out of range.
@@ -74,7 +78,9 @@ class VideoWriter:
         waveform: Waveform | None = None,
         tags: Mapping[str, str] | None = None,
         color: ColorSpace = BT709,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
+        check_pyav()
         if rate <= 0 or height <= 0 or width <= 0 or not 0 <= crf <= 51:
             raise UsageError(
                 f"A video of {width} x {height} at {rate} fps with crf {crf} cannot be written. "
@@ -91,6 +97,7 @@ class VideoWriter:
         self._waveform = waveform
         self._tags = dict(tags or {})
         self._color = color
+        self._pixel_aspect = pixel_aspect
         self._frame_shape: tuple[int, ...] | None = None
         self._temporary = temp_path(path.absolute())  # FFmpeg takes a relative name with a colon for a URL
 
@@ -104,6 +111,15 @@ class VideoWriter:
             self._container.metadata.update(self._tags)
         return self
 
+    @contextmanager
+    def discarding(self) -> Generator[None, None, None]:
+        """Use the writer as a context manager, but leave no file."""
+        try:
+            self.__enter__()
+            yield
+        finally:
+            self._discard()
+
     def write(self, frame: np.ndarray) -> None:
         """Add a frame: RGB (height, width, 3) or RGBA (height, width, 4), uint8, uint16, or float32 in [0, 1].
 
@@ -116,7 +132,7 @@ class VideoWriter:
                 raise MediaError(
                     f"Internal error: {self.path.name} received frames of different sizes. Please report this."
                 )
-            video_frame = to_video_frame(frame, self._pix_fmt, self._color)
+            video_frame = to_video_frame(frame, self._convert)
             video_frame.pts = self.frame_count
             video_frame.time_base = 1 / self._rate
             self._mux(self._video.encode(video_frame))
@@ -128,14 +144,19 @@ class VideoWriter:
         alpha = frame.ndim == 3 and frame.shape[2] == 4
         height, width = self._size
         self._frame_shape = (height, width, 4 if alpha else 3)
-        self._pix_fmt = self._format.pix_fmt_for(height, width, alpha=alpha, high_depth=frame.dtype != np.uint8)
+        pix_fmt = self._format.pix_fmt_for(height, width, alpha=alpha, high_depth=frame.dtype != np.uint8)
+        aspect = self._pixel_aspect
+        if self._format.muxer in SQUARE_MUXERS and aspect != 1:
+            width, aspect = width % 2 + 2 * round((width - width % 2) * aspect / 2), Fraction(1)
+        self._convert = encoder_converter(pix_fmt, self._color, (width, height))
         stream = cast("VideoStream", self._container.add_stream(self._format.encoder, rate=self._rate))
         stream.height, stream.width = height, width
-        stream.pix_fmt = self._pix_fmt
+        stream.pix_fmt = pix_fmt
         stream.options = {**dict(self._format.options), **({"crf": str(self._crf)} if self._format.has_crf else {})}
         stream.bit_rate = 0  # PyAV's default of 1 Mbit/s would limit crf
         context = stream.codec_context
         context.time_base = 1 / self._rate
+        context.sample_aspect_ratio = aspect
         if self._format.tag:
             context.codec_tag = self._format.tag
         is_rgb = stream.format.is_rgb
@@ -150,7 +171,7 @@ class VideoWriter:
             "writing %s: %s as %s, %d x %d at %s fps",
             self.path.name,
             self._format.encoder,
-            self._pix_fmt,
+            pix_fmt,
             width,
             height,
             self._rate,
@@ -216,24 +237,30 @@ def check_audio_codec(waveform: Waveform, codec: AudioCodec) -> None:
         raise AudioError("The audio is empty. Choose another recording.")
 
 
-def to_video_frame(frame: np.ndarray, pix_fmt: str, color: ColorSpace) -> VideoFrame:
+def encoder_converter(pix_fmt: str, color: ColorSpace, size: tuple[int, int] | None = None) -> PixelConverter:
+    """Converts RGB frames to the encoder's pixels. One converter serves all frames of a video."""
+    import av
+
+    is_rgb = av.VideoFormat(pix_fmt).is_rgb
+    options = {} if is_rgb else {"out_color_matrix": MATRICES[color.matrix], "out_range": "limited"}
+    return PixelConverter(pix_fmt, {"flags": "bilinear", **options}, size)
+
+
+def to_video_frame(frame: np.ndarray, convert: PixelConverter) -> VideoFrame:
     """Convert a frame (H, W, 3 or 4) to the encoder's pixels, with more than 8 bits if both sides have them.
 
     The result may share the array's memory, so do not change the array afterwards.
     """
     import av
 
-    target = av.VideoFormat(pix_fmt)
     alpha = frame.shape[2] == 4
-    if frame.dtype == np.uint8 or max(component.bits for component in target.components) <= 8:
+    if frame.dtype == np.uint8 or max(part.bits for part in av.VideoFormat(convert.pix_fmt).components) <= 8:
         rgb = av.VideoFrame.from_numpy_buffer(to_uint8(frame), format="rgba" if alpha else "rgb24")
     else:
         if frame.dtype != np.uint16:
             frame = np.rint(np.clip(frame, 0, 1) * 65535).astype(np.uint16)
         rgb = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgba64le" if alpha else "rgb48le")
-    if target.is_rgb:
-        return reformat(rgb, format=pix_fmt)
-    return reformat(rgb, format=pix_fmt, dst_colorspace=MATRICES[color.matrix], dst_color_range="MPEG")
+    return convert(rgb)
 
 
 class _AudioEncoder:

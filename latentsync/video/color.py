@@ -9,8 +9,11 @@ import numpy as np
 from ..errors import UsageError
 
 UNSPECIFIED = 2  # in ITU-T H.273, for primaries, transfer and matrix alike
-MATRICES = {1: "ITU709", 5: "ITU601", 6: "ITU601", 9: "BT2020"}
-"""Matrix number of ITU-T H.273 -> PyAV's name."""
+MATRICES = {1: "bt709", 5: "bt470", 6: "smpte170m", 9: "bt2020"}
+"""Matrix number of ITU-T H.273 -> name in FFmpeg's scale filter."""
+UNREADABLE_MATRICES = {8: "YCgCo", 10: "BT.2020 constant luminance", 11: "SMPTE 2085", 14: "ICtCp"}
+"""Matrix number of ITU-T H.273 -> name, for those that FFmpeg does not convert to RGB."""
+HD_SIZE = (1280, 720)  # width or height in pixels from which players take BT.709 for a video that names no matrix
 
 
 @dataclass(frozen=True, slots=True)

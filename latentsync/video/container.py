@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from ..errors import LatentSyncError
+from ..errors import DependencyError, LatentSyncError, python_command
 
 if TYPE_CHECKING:
-    from av.audio.frame import AudioFrame
-    from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
     from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 S = TypeVar("S", bound="Stream")
 
+MIN_PYAV = 16
 NO_OTHER_FILE = {"protocol_whitelist": "none"}  # keeps FFmpeg from opening the files that a playlist names
 
 
@@ -32,7 +33,7 @@ def open_container(content: Path | bytes) -> Generator[InputContainer, None, Non
     import av
 
     # before PyAV 19 a metadata tag that is not UTF-8 is an error by default
-    options: dict[str, Any] = {"metadata_errors": "ignore"} if _pyav_version() < 19 else {}
+    options: dict[str, Any] = {"metadata_errors": "ignore"} if check_pyav() < 19 else {}
     with (
         BytesIO(content) if isinstance(content, bytes) else _open_file(content) as file,
         av.open(file, mode="r", options=NO_OTHER_FILE, **options) as container,
@@ -75,43 +76,61 @@ def source_name(source: str | Path | BytesIO) -> str:
     return "The media in memory" if isinstance(source, BytesIO) else Path(source).name or str(source)
 
 
-def first_decodable(streams: Iterable[S]) -> S | None:
-    """The first stream with a codec that FFmpeg supports. Phones add spatial audio that it does not support."""
-    return next((stream for stream in streams if getattr(stream, "codec_context", None) is not None), None)
+def picture_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams of a file without cover pictures."""
+    from av.stream import Disposition
+
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
-@overload
-def decode_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]: ...
+def preferred_stream(streams: Sequence[S]) -> S | None:
+    """The stream that players choose: the first that is flagged as default, else the first.
+
+    Streams with a codec that FFmpeg does not support do not count. Phones add such spatial audio.
+    """
+    from av.stream import Disposition
+
+    decodable = [stream for stream in streams if getattr(stream, "codec_context", None) is not None]
+    default = [stream for stream in decodable if stream.disposition & Disposition.default]
+    return next(iter([*default, *decodable]), None)
 
 
-@overload
-def decode_packets(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]: ...
+def decode_packets(
+    packets: Iterable[Packet[VideoStream]], decoder: VideoCodecContext | None = None, *, by_dts: bool = False
+) -> Iterator[VideoFrame]:
+    """Decode packets. Those that cannot be decoded are skipped.
 
-
-def decode_packets(container: InputContainer, stream: VideoStream | AudioStream) -> Iterator[VideoFrame | AudioFrame]:
-    """Decode the frames that follow. Packets that cannot be decoded are skipped."""
+    Args:
+        decoder: used in place of the stream's own.
+        by_dts: give each frame the decoding timestamp of its packet, where the container has no display times.
+    """
     from av.error import InvalidDataError
 
-    for packet in container.demux(stream):
+    for packet in packets:
+        if packet.size == 0 and packet.dts is not None:
+            continue  # it repeats the frame before it (Theora, AVI); the last packet, without a time, asks for the rest
+        if by_dts and packet.dts is not None:
+            packet.pts = packet.dts
         try:
-            frames = packet.decode()
+            frames = packet.decode() if decoder is None else decoder.decode(packet if packet.size else None)
         except InvalidDataError:
             continue
-        yield from cast("list[VideoFrame | AudioFrame]", frames)  # these streams hold no subtitles
+        yield from frames
 
 
-def reformat(frame: VideoFrame, **options: Any) -> VideoFrame:  # noqa: ANN401 - options of PyAV
-    """Call `frame.reformat(**options)` in one thread.
+def check_pyav() -> int:
+    """The major version of PyAV.
 
-    From PyAV 17 on it uses several. swscale writes a little beyond the end of a row, which then overwrites the first
-    pixels of the next thread's part if that one was faster.
+    Raises:
+        DependencyError: it is too old.
     """
-    if _pyav_version() >= 17:
-        options["threads"] = 1
-    return frame.reformat(**options)
-
-
-def _pyav_version() -> int:
     import av
 
-    return int(av.__version__.partition(".")[0])
+    version = int(av.__version__.partition(".")[0])
+    if version < MIN_PYAV:
+        command = python_command(f'pip install "av>={MIN_PYAV}"')
+        raise DependencyError(
+            f"PyAV {av.__version__} is too old. Version {MIN_PYAV} or newer is needed to read and write videos. "
+            f"Run {command} and try again."
+        )
+    return version

@@ -6,8 +6,8 @@ the frames are read.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import chain
 from math import ceil
 from typing import TYPE_CHECKING, Any, cast
@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..errors import MediaError
-from .container import decode_packets, reformat
+from .container import decode_packets
 from .frame_index import FrameIndex
+from .pixel_converter import PixelConverter
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-BT709_MATRIX = 1  # ITU-T H.273
-LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG of FFmpeg
 CACHE_BYTES = 256 * 2**20  # decoded frames that one backward read may hold
+MAX_SIDE_DATA_TYPE = 64  # FFmpeg 8 has 32
 MAX_SEEK_SECONDS = 4  # before the first frame; no container seeks further back
 
 
@@ -46,7 +47,8 @@ class FrameReader:
         self._name = name
         self._damaged = damaged
         self._cache: OrderedDict[int, VideoFrame] = OrderedDict()
-        self._decoded = decode_packets(container, stream)
+        self._decoder = alpha_decoder(stream)
+        self._decoded = self._decode()
         self._last_good: VideoFrame | None = None
         self._next = 0
 
@@ -63,6 +65,9 @@ class FrameReader:
             frame = self._find(position)
         return frame or self._first_good()
 
+    def _decode(self) -> Iterator[VideoFrame]:
+        return decode_packets(self._container.demux(self._stream), self._decoder, by_dts=self._index.by_dts)
+
     def _find(self, i: int) -> VideoFrame | None:
         """The frame at `i`, or the last good one after its keyframe or after the current position."""
         if i in self._cache:
@@ -77,14 +82,14 @@ class FrameReader:
         """The first good frame of all, for frames of a damaged start."""
         self._seek(0)
         for frame in self._decoded:
-            if self._position(frame) is not None:
+            if self._index.position_of(frame.pts) is not None:
                 self._decoded = chain([frame], self._decoded)
                 return frame
         raise MediaError(f"{self._name} has no frame that can be decoded. Export it again.")
 
     def _decode_to(self, i: int, *, keep_all: bool) -> VideoFrame | None:
         for frame in self._decoded:
-            position = self._position(frame)
+            position = self._index.position_of(frame.pts)
             if position is None or position < self._next:
                 continue
             self._replace_missing(position)
@@ -118,48 +123,50 @@ class FrameReader:
 
         Some containers land later than asked (MPEG-TS on any packet, by decoding time), so ask for ever earlier times.
         """
-        wanted, first_keyframe = self._index.pts[keyframe], self._index.pts[self._index.keyframes[0]]
-        earliest = first_keyframe - ceil(MAX_SEEK_SECONDS / self._index.time_base)
+        times = self._index.decoder_pts
+        wanted, first_keyframe = times[keyframe], times[self._index.keyframes[0]]
+        # AVI refuses to seek before the first frame
+        margin = 0 if self._index.by_dts else ceil(MAX_SEEK_SECONDS / self._index.time_base)
+        earliest = first_keyframe - margin
         earlier = 0
         while True:
-            self._container.seek(wanted - earlier, stream=self._stream, backward=True)
-            decoded = decode_packets(self._container, self._stream)
+            target = max(wanted - earlier, earliest)
+            self._container.seek(target, stream=self._stream, backward=True)
+            if self._decoder is not None:
+                self._decoder.flush_buffers()
+            decoded = self._decode()
             first = next(decoded, None)
-            pts = None if first is None else first.pts
-            has_landed = pts is not None and bisect_left(self._index.pts, pts) <= keyframe
-            if has_landed or wanted - earlier < earliest:
+            position = None if first is None else self._index.position_of(first.pts)
+            if (position is not None and position <= keyframe) or target == earliest:
                 break
             earlier = max(2 * earlier, ceil(1 / self._index.time_base))
         self._decoded = chain([] if first is None else [first], decoded)
         self._last_good, self._next = None, keyframe
 
-    def _position(self, frame: VideoFrame) -> int | None:
-        """Position of a decoded frame in the index, or None if it is not in it."""
-        if frame.pts is None:
-            return None
-        position = bisect_left(self._index.pts, frame.pts)
-        return position if self._index.pts[position : position + 1] == [frame.pts] else None
+
+def alpha_decoder(stream: VideoStream) -> VideoCodecContext | None:
+    """libvpx's decoder for VP8 and VP9 with alpha, which FFmpeg's own decoders ignore. None for other streams."""
+    from av.codec import CodecContext
+
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) != "1":
+        return None
+    return cast("VideoCodecContext", CodecContext.create(name, "r"))
 
 
-def to_rgb(frame: VideoFrame, matrix: np.ndarray) -> np.ndarray:
-    """Convert a decoded frame to RGB as it is displayed: (height, width, 3), uint8, or uint16 for more than 8 bits.
-
-    The result is that of PyAV 18. Before it, PyAV took BT.709 for BT.601 unless every part was named.
+def to_rgb(frame: VideoFrame, convert: PixelConverter, matrix: np.ndarray) -> np.ndarray:
+    """A decoded frame as it is displayed: C-contiguous (height, width, components), uint8 or uint16.
 
     Args:
+        convert: to the pixel format and the size that are wanted.
         matrix: `display_matrix` of the stream.
     """
-    pix_fmt = "rgb48le" if is_high_bit_depth(frame) else "rgb24"
-    if (frame.colorspace, frame.color_range) == (BT709_MATRIX, LIMITED_RANGE):
-        frame = reformat(
-            frame,
-            format=pix_fmt,
-            src_colorspace="ITU709",
-            dst_colorspace="ITU601",
-            src_color_range="MPEG",
-            dst_color_range="JPEG",
-        )
-    return np.ascontiguousarray(_apply_display_matrix(reformat(frame, format=pix_fmt).to_ndarray(), matrix))
+    return np.ascontiguousarray(_apply_display_matrix(convert(frame).to_ndarray(), matrix))
+
+
+def has_alpha(frame: VideoFrame) -> bool:
+    """Whether the pixel format of a frame has alpha."""
+    return any(component.is_alpha for component in frame.format.components)
 
 
 def is_high_bit_depth(frame: VideoFrame) -> bool:
@@ -174,25 +181,42 @@ def display_matrix(frame: VideoFrame) -> np.ndarray:
     """
     from av.sidedata.sidedata import Type
 
-    data = cast("Any", frame.side_data).get(Type.DISPLAYMATRIX)  # PyAV's stubs know other keys than PyAV
+    try:
+        side_data = frame.side_data
+    except ValueError:  # PyAV cannot list side data of a type that it does not know, such as EXIF
+        side_data = _drop_unknown_side_data(frame).side_data
+    data = cast("Any", side_data).get(Type.DISPLAYMATRIX)  # PyAV's stubs know other keys than PyAV
     if data is None:
         return np.eye(2)
     return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / 65536
 
 
-def display_size(frame: VideoFrame, matrix: np.ndarray) -> tuple[int, int]:
-    """Height and width in pixels as displayed."""
-    return (frame.width, frame.height) if _swaps_axes(matrix) else (frame.height, frame.width)
+def _drop_unknown_side_data(frame: VideoFrame) -> VideoFrame:
+    from av.filter import Graph
+    from av.sidedata.sidedata import Type
+
+    graph = Graph()
+    size = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}"
+    unknown = range(max(kind.value for kind in Type) + 1, MAX_SIDE_DATA_TYPE)
+    filters = [
+        graph.add("buffer", f"{size}:time_base=1/25"),
+        *(graph.add("sidedata", f"mode=delete:type={number}") for number in unknown),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*filters)
+    graph.configure()
+    filters[0].push(frame)
+    return cast("VideoFrame", filters[-1].pull())
 
 
-def _swaps_axes(matrix: np.ndarray) -> bool:
+def swaps_axes(matrix: np.ndarray) -> bool:
     """Whether a display matrix exchanges height and width. Other angles count as the nearest right angle."""
     return abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(matrix[0, 0]) + abs(matrix[1, 1])
 
 
 def _apply_display_matrix(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Rotate and mirror an image by a display matrix."""
-    if _swaps_axes(matrix):
+    if swaps_axes(matrix):
         image, matrix = image.swapaxes(0, 1), matrix[::-1]
     is_x_rising, is_y_rising = matrix[0, 0] >= 0, matrix[1, 1] >= 0
     return image[:: 1 if is_y_rising else -1, :: 1 if is_x_rising else -1]

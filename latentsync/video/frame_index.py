@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import ceil, floor
 from re import fullmatch
 from typing import TYPE_CHECKING
 
 from ..errors import MediaError
+from .container import decode_packets
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,6 +30,9 @@ class FrameIndex:
     """When each frame of a stream appears.
 
     pts: rising timestamps in units of `time_base`.
+    by_dts: the container stores decoding times only, so the decoder gives each frame that of its packet.
+    decoder_pts: the timestamp that the decoder gives to each frame. It is `pts`, unless it is `by_dts` and frames are
+        reordered.
     end: timestamp at which the last frame ends.
     keyframes: rising positions in `pts` at which decoding can start.
     time_base: seconds.
@@ -36,11 +41,26 @@ class FrameIndex:
     """
 
     pts: list[int]
+    by_dts: bool
+    decoder_pts: list[int]
     end: int
     keyframes: list[int]
     time_base: Fraction
     rate: Fraction
     is_constant: bool
+
+    def position_of(self, decoder_pts: int | None) -> int | None:
+        """Position of a decoded frame, or None if it is not in the index."""
+        if decoder_pts is None:
+            return None
+        if self.decoder_pts is not self.pts:
+            return self._positions.get(decoder_pts)
+        position = bisect_left(self.pts, decoder_pts)
+        return position if self.pts[position : position + 1] == [decoder_pts] else None
+
+    @cached_property
+    def _positions(self) -> dict[int, int]:
+        return {timestamp: position for position, timestamp in enumerate(self.decoder_pts)}
 
     def seconds_between(self, start: int, stop: int) -> Fraction:
         """How long the frames `start` to `stop` (exclusive) are on display."""
@@ -75,12 +95,14 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
     Raises:
         MediaError: the stream has no frames, has frames without timestamps, or is incomplete.
     """
-    if container.format.name == "avi" and _has_reordered_frames(stream):
-        raise MediaError(
-            f"{name} is an AVI file with B-frames, whose display times AVI does not store. Convert it to MP4."
-        )
-    ends, keyframe_pts = _read_timestamps(container, stream, name)
-    pts = sorted(timestamp for timestamp in ends if not keyframe_pts or timestamp >= min(keyframe_pts))
+    by_dts = container.format.name == "avi"
+    if by_dts and stream.codec_context.has_b_frames:
+        decoder_pts, pts, keyframe_pts = _decode_order(container, stream)
+        end = 0
+    else:
+        ends, keyframe_pts = _read_timestamps(container, stream, name, by_dts)
+        pts = sorted(timestamp for timestamp in ends if not keyframe_pts or timestamp >= min(keyframe_pts))
+        decoder_pts, end = pts, ends[pts[-1]] if pts else 0
     if not pts:
         raise MediaError(f"{name} has no video frames. It is incomplete or damaged. Copy or export it again.")
     time_base = stream.time_base or Fraction(1, 1000)
@@ -89,14 +111,19 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
     if not rate:
         spacing = float((pts[-1] - pts[0]) * time_base) / (len(pts) - 1)
         raise MediaError(f"{name} has damaged timestamps: its frames are {spacing:.0f} s apart. Export it again.")
-    end = max(ends[pts[-1]], pts[-1] + round(1 / (rate * time_base)), pts[-1] + 1)
-    keyframes = sorted({bisect_left(pts, timestamp) for timestamp in keyframe_pts if timestamp <= pts[-1]})
-    index = FrameIndex(pts, end, keyframes or [0], time_base, rate, is_constant)
+    end = max(end, pts[-1] + round(1 / (rate * time_base)), pts[-1] + 1)
+    if decoder_pts is pts:
+        keyframes = sorted({bisect_left(pts, timestamp) for timestamp in keyframe_pts if timestamp <= pts[-1]})
+    else:
+        keyframes = [position for position, timestamp in enumerate(decoder_pts) if timestamp in keyframe_pts]
+    index = FrameIndex(pts, by_dts, decoder_pts, end, keyframes or [0], time_base, rate, is_constant)
     _check_complete(container, stream, index, name)
     return index
 
 
-def _read_timestamps(container: InputContainer, stream: VideoStream, name: str) -> tuple[dict[int, int], set[int]]:
+def _read_timestamps(
+    container: InputContainer, stream: VideoStream, name: str, by_dts: bool
+) -> tuple[dict[int, int], set[int]]:
     """Start -> end of each frame, and the start of each keyframe, also of those that an edit list hides."""
     ends: dict[int, int] = {}
     keyframe_pts: set[int] = set()
@@ -105,6 +132,8 @@ def _read_timestamps(container: InputContainer, stream: VideoStream, name: str) 
         if packet.size == 0 or _is_hidden(packet, stream):
             continue
         is_corrupt = packet.is_corrupt
+        if by_dts:
+            packet.pts = packet.dts
         if packet.pts is None and not is_corrupt:
             raise MediaError(f"{name} has frames without timestamps. Convert it to MP4.")
         if packet.pts is None:
@@ -118,8 +147,28 @@ def _read_timestamps(container: InputContainer, stream: VideoStream, name: str) 
     return ends, keyframe_pts
 
 
-def _has_reordered_frames(stream: VideoStream) -> bool:
-    return stream.codec_context.name in ("h264", "hevc") and bool(stream.codec_context.has_b_frames)
+def _decode_order(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int], set[int]]:
+    """Decode the whole stream to learn the display order of its frames.
+
+    Returns:
+        In display order, the decoding time of each frame's packet and its display time; decoding times of keyframes.
+    """
+    keyframe_dts: set[int] = set()
+
+    def packets() -> Iterator[Packet[VideoStream]]:
+        for packet in container.demux(stream):
+            if packet.is_keyframe and packet.dts is not None:
+                keyframe_dts.add(packet.dts)
+            yield packet
+
+    stream.thread_type = "AUTO"
+    order = [frame.pts for frame in decode_packets(packets(), by_dts=True) if frame.pts is not None]
+    rising = sorted(order)
+    rank = {timestamp: position for position, timestamp in enumerate(rising)}
+    # The decoder gives a frame when it has read `delay` packets more. Like FFmpeg, take that packet's time.
+    delay = max((rank[timestamp] - position for position, timestamp in enumerate(order)), default=0)
+    step = rising[-1] - rising[-2] if len(rising) > 1 else 1
+    return order, [*rising[delay:], *(rising[-1] + step * (i + 1) for i in range(delay))], keyframe_dts
 
 
 def _is_hidden(packet: Packet[VideoStream], stream: VideoStream) -> bool:
@@ -129,7 +178,8 @@ def _is_hidden(packet: Packet[VideoStream], stream: VideoStream) -> bool:
 
 def _check_complete(container: InputContainer, stream: VideoStream, index: FrameIndex, name: str) -> None:
     """Raise MediaError for a file that ends before its own index or header says."""
-    needed_bytes = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    entries = getattr(stream, "index_entries", ())  # PyAV 17 and newer
+    needed_bytes = max((entry.pos + entry.size for entry in entries), default=0)
     end_seconds = index.end * index.time_base
     if needed_bytes > container.size or _declared_end_seconds(container, stream) > end_seconds + TAIL_SECONDS:
         raise _incomplete(name, len(index.pts))

@@ -19,6 +19,8 @@ class FrameSource(Protocol):
     name: of the source in messages.
     rate: frames per second; the mean of a variable frame rate.
     height, width: display size in pixels.
+    pixel_aspect: width / height of a pixel as displayed; 1 if pixels are square.
+    has_alpha: whether `read_alpha` has something to give.
     color: color space of the frames.
     identity: equal for two sources with the same pixels, as far as that is known without reading them.
     """
@@ -33,6 +35,10 @@ class FrameSource(Protocol):
     def height(self) -> int: ...
     @property
     def width(self) -> int: ...
+    @property
+    def pixel_aspect(self) -> Fraction: ...
+    @property
+    def has_alpha(self) -> bool: ...
     @property
     def color(self) -> ColorSpace: ...
     @property
@@ -49,6 +55,10 @@ class FrameSource(Protocol):
 
         The dtype is uint8 for a video, uint16 for a video with more than 8 bits, float32 in 0..1 for an image batch.
         """
+        ...
+
+    def read_alpha(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """The alpha of one frame per index: float32 (height, width) in 0..1."""
         ...
 
     def warnings(self) -> Iterator[str]:
@@ -71,6 +81,7 @@ class ImageBatch:
 
     name = "the image batch"
     color = BT709
+    pixel_aspect = Fraction(1)
 
     def __init__(self, images: torch.Tensor, rate: Fraction) -> None:
         if images.ndim != 4 or images.shape[3] not in (3, 4) or 0 in images.shape or not images.is_floating_point():
@@ -89,9 +100,8 @@ class ImageBatch:
         return self.images.data_ptr(), self.images.shape, self.images.stride(), self.rate
 
     @property
-    def alpha(self) -> torch.Tensor | None:
-        """(frames, height, width) in 0..1, or None without an alpha channel."""
-        return self.images[..., 3] if self.images.shape[3] == 4 else None
+    def has_alpha(self) -> bool:
+        return self.images.shape[3] == 4
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -116,6 +126,11 @@ class ImageBatch:
             frame = image.numpy()
             frame.flags.writeable = False  # it may share memory with the user's tensor
             yield frame
+
+    def read_alpha(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """The fourth channel of images."""
+        for i in indices:
+            yield self.images[check_index(i, self), ..., 3].to("cpu", torch.float32).numpy()
 
     def warnings(self) -> Iterator[str]:
         """None."""

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MediaError, UsageError
-from .color import ColorSpace
-from .container import decode_packets, first_decodable, media_errors, open_container, source_name
-from .decoder import FrameReader, display_matrix, display_size, to_rgb
+from .color import HD_SIZE, UNREADABLE_MATRICES, UNSPECIFIED, ColorSpace, to_float32
+from .container import decode_packets, media_errors, open_container, picture_streams, preferred_stream, source_name
+from .decoder import FrameReader, alpha_decoder, display_matrix, has_alpha, is_high_bit_depth, swaps_axes, to_rgb
 from .frame_index import FrameIndex, index_frames
 from .frame_source import check_index, describe
+from .pixel_converter import PixelConverter
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 log = logging.getLogger(__name__)
+
+MIN_ASPECT = Fraction(1, 8)  # of a pixel's width and height
 
 
 class VideoFile:
@@ -52,20 +56,43 @@ class VideoFile:
         with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
             index = index_frames(container, _video_stream(container, self.name), self.name)
         with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
-            frame = next(decode_packets(container, _video_stream(container, self.name)), None)
+            stream = _video_stream(container, self.name)
+            packets = container.demux(stream)
+            frame = next(decode_packets(packets, alpha_decoder(stream), by_dts=index.by_dts), None)
             if frame is None:
-                raise MediaError(
-                    f"{self.name} has {len(index.pts)} frames, but none of them can be decoded. Export it again."
-                )
-            self._matrix = display_matrix(frame)
-            self.height, self.width = display_size(frame, self._matrix)
-            self.color = ColorSpace.from_stream(frame.color_primaries, frame.color_trc, frame.colorspace)
-            self._is_interlaced = frame.interlaced_frame
+                raise _undecodable(container, self.name, len(index.pts))
+            self._set_properties(frame, stream)
         self._index = index
         self._part = _trim_range(index, start_seconds, duration_seconds, self.name)
         self._damaged: set[int] = set()
+        self._resized: dict[int, tuple[int, int]] = {}
         self.rate = index.rate
         log.debug("Opened %r, %s frame rate", self, "constant" if index.is_constant else "variable")
+
+    def _set_properties(self, frame: VideoFrame, stream: VideoStream) -> None:
+        """Size, shape of the pixels, and colors: those of the first frame hold for all."""
+        if frame.colorspace in UNREADABLE_MATRICES:
+            raise MediaError(
+                f"{self.name} has colors of the kind {UNREADABLE_MATRICES[frame.colorspace]}, which cannot be "
+                "converted to RGB. Export it with BT.709 colors."
+            )
+        self._matrix = display_matrix(frame)
+        self._stored_size = frame.width, frame.height
+        self.width, self.height = self._stored_size
+        self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
+        self._has_odd_aspect = not MIN_ASPECT <= self.pixel_aspect <= 1 / MIN_ASPECT
+        if self._has_odd_aspect:
+            self.pixel_aspect = Fraction(1)
+        if swaps_axes(self._matrix):
+            self.width, self.height, self.pixel_aspect = self.height, self.width, 1 / self.pixel_aspect
+        self._is_deep = is_high_bit_depth(frame)
+        self.has_alpha = has_alpha(frame)
+        is_yuv = len(frame.format.components) >= 3 and not frame.format.is_rgb
+        is_hd = self._stored_size[0] >= HD_SIZE[0] or self._stored_size[1] >= HD_SIZE[1]
+        self._is_untagged_hd = is_yuv and is_hd and frame.colorspace == UNSPECIFIED
+        context = stream.codec_context  # frames tell their primaries and transfer only from PyAV 17 on
+        self.color = ColorSpace.from_stream(context.color_primaries, context.color_trc, frame.colorspace)
+        self._is_interlaced = frame.interlaced_frame
 
     @property
     def content(self) -> Path | bytes:
@@ -101,13 +128,26 @@ class VideoFile:
             UsageError: an index is out of range.
             MediaError: the file is damaged, or does not exist any more.
         """
+        return self._read(indices, "rgb48le" if self._is_deep else "rgb24")
+
+    def read_alpha(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """The alpha of frames: float32 (height, width) in 0..1. Only where `has_alpha`. Raises as `read`."""
+        for frame in self._read(indices, "rgba64le" if self._is_deep else "rgba"):
+            yield to_float32(frame[..., 3])
+
+    def _read(self, indices: Iterable[int], pix_fmt: str) -> Iterator[np.ndarray]:
         last: tuple[int, np.ndarray] | None = None
+        options = {"out_range": "full", **({"in_color_matrix": "bt709"} if self._is_untagged_hd else {})}
+        convert = PixelConverter(pix_fmt, options, self._stored_size)
         with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
             stream = _video_stream(container, self.name)
             reader = FrameReader(container, stream, self._index, self.name, self._damaged)
             for i in indices:
                 if last is None or last[0] != i:
-                    last = (i, to_rgb(reader.frame(self._part[check_index(i, self)]), self._matrix))
+                    frame = reader.frame(self._part[check_index(i, self)])
+                    if (frame.width, frame.height) != self._stored_size:
+                        self._resized[i] = frame.width, frame.height
+                    last = (i, to_rgb(frame, convert, self._matrix))
                 yield last[1]
 
     def warnings(self) -> Iterator[str]:
@@ -118,6 +158,20 @@ class VideoFile:
                 f"{self.name}: {len(damaged)} of {self.frame_count} frames are damaged (the first is {damaged[0]}). "
                 "The last good frame replaces those that cannot be decoded."
             )
+        if self._resized:
+            first = min(self._resized)
+            (width, height), (other_width, other_height) = self._stored_size, self._resized[first]
+            yield (
+                f"{self.name} changes its picture size from {width} x {height} to {other_width} x {other_height} at "
+                f"frame {first}. {len(self._resized)} of {self.frame_count} frames are scaled to {width} x {height}."
+            )
+        if self._is_untagged_hd:
+            yield (
+                f"{self.name} does not say which color matrix it uses. It is read as BT.709, as players do with HD "
+                "videos. If its colors look wrong, export it with color tags."
+            )
+        if self._has_odd_aspect:
+            yield f"{self.name} says that its pixels are not square, with an impossible ratio. It is read as square."
         if self._is_interlaced:
             yield f"{self.name} is interlaced. Deinterlace it first for sharper lips."
 
@@ -145,16 +199,20 @@ def _trim_range(index: FrameIndex, start: Fraction, duration: Fraction | None, n
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
     """The first video stream that is no cover picture."""
-    from av.stream import Disposition
-
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    streams = picture_streams(container)
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing that can be played"
         raise MediaError(f"{name} has no video, only {kinds}. Choose a video file.")
-    stream = first_decodable(streams)
+    stream = preferred_stream(streams)
     if stream is None:
         raise MediaError(
             f"{name} has a video stream that cannot be decoded. The file is incomplete, or FFmpeg does not support its "
             "codec. Export it as H.264."
         )
     return stream
+
+
+def _undecodable(container: InputContainer, name: str, frames: int) -> MediaError:
+    if container.format.name.startswith("webp"):
+        return MediaError(f"{name} is an animated WebP, which FFmpeg cannot decode. Convert it to MP4 or GIF.")
+    return MediaError(f"{name} has {frames} frames, but none of them can be decoded. Export it again.")

@@ -80,4 +80,4 @@ def test_audio_embed_without_audio_says_what_to_connect(comfyui: ComfyUI, graph:
     with pytest.raises(ExecutionFailedError) as caught:
         comfyui.run(graphs.changed(graph, "LatentSyncAudioEmbed", audio=["parts", 1]))
     assert caught.value.node_type == "LatentSyncAudioEmbed"
-    assert "connect the AUDIO of Load Audio" in caught.value.exception_message
+    assert "Connect the AUDIO of Load Audio" in caught.value.exception_message

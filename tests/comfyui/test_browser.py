@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -27,7 +28,7 @@ FACE_PREP = "LatentSyncFacePrep"
 
 
 def test_browser_opens_a_template(comfyui: ComfyUI, sample: Sample) -> None:
-    """Without the official weights the page marks Load Model alone, and offers the download."""
+    """No node is marked without the official weights: Load Model looks for them in the run."""
     with opened(comfyui.url) as page:
         cards = page.templates(PACK)
         names = sorted(path.stem for path in graphs.WORKFLOWS.glob("*.json"))
@@ -36,6 +37,20 @@ def test_browser_opens_a_template(comfyui: ComfyUI, sample: Sample) -> None:
         assert sorted(each.removeprefix("template-workflow-") for each in ids) == names
         page.page.keyboard.press("Escape")
         page.open_template(PACK, "lipsync_video")
+        assert not [node.type for node in page.nodes() if node.red], page.error()
+        page.fit()
+        page.picture(ARTIFACTS / "opened.png")
+
+
+def test_browser_offers_weights_that_a_graph_names(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
+    """The page marks Load Model alone, and offers the download."""
+    graph = json.loads((graphs.WORKFLOWS / "lipsync_video.json").read_text(encoding="utf-8"))
+    (loader,) = (node for node in graph["nodes"] if node["type"] == "LatentSyncLoadModel")
+    loader["widgets_values"][3] = "1.5/latentsync_unet.pt"
+    file = tmp_path / "named.json"
+    file.write_text(json.dumps(graph), encoding="utf-8")
+    with opened(comfyui.url) as page:
+        page.open_graph(file)
         missing = page.details().get_by_test_id("error-group-missing-model")
         expect(missing).to_contain_text("1.5/latentsync_unet.pt", timeout=LOAD_MS)
         expect(missing.get_by_test_id("missing-model-download")).to_be_enabled(timeout=LOAD_MS)

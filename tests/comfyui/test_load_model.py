@@ -14,6 +14,7 @@ from latentsync.weights.catalog import MODELS
 from scripts.comfyui import ComfyUI, ExecutionFailedError, InvalidPromptError, environment
 from scripts.sample_clip import Sample
 from tests.support import graphs
+from tests.support.comfyui_server import RESOLUTION
 from tests.support.model_files import full_size_vae, loading, put_aside, said
 
 
@@ -34,7 +35,7 @@ def test_load_model_takes_converted_file_for_official_name(comfyui: ComfyUI, sam
     assert sample
     name = "1.5/latentsync_unet.pt"
     assert not (comfyui.models / "latentsync" / name).exists()
-    assert "LoadedModel(1.5, 256 px" in said(comfyui, loading("published name", unet=name))
+    assert f"LoadedModel(1.5, {RESOLUTION} px" in said(comfyui, loading("published name", unet=name))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ print((half - eighth).norm().item(), (half - other).norm().item(), eighth_bytes 
 
 def test_load_model_fp8_is_close_to_fp16(comfyui: ComfyUI) -> None:
     """Through ComfyUI's casting layers, on the CPU in float32."""
-    assert "LoadedModel(1.5, 256 px, torch.float32 on cpu)" in said(comfyui, loading("fp8", precision="fp8"))
+    assert f"LoadedModel(1.5, {RESOLUTION} px, torch.float32 on cpu)" in said(comfyui, loading("fp8", precision="fp8"))
     command = [sys.executable, "-c", COMPARE, str(comfyui.program), str(graphs.REPOSITORY)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     error, distance, share = map(float, done.stdout.split()[-3:])

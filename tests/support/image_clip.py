@@ -22,6 +22,8 @@ class Clip:
     name: str = "clip"
     rate: Fraction = Fraction(25)
     color: ColorSpace = BT709
+    pixel_aspect: Fraction = Fraction(1)
+    has_alpha: bool = False
 
     @property
     def identity(self) -> int:

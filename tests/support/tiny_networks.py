@@ -34,6 +34,8 @@ class Clip:
     name = "the procedural clip"
     rate = MODEL_RATE
     color = BT709
+    pixel_aspect = Fraction(1)
+    has_alpha = False
 
     def __init__(self, case: dict[str, Any]) -> None:
         self.height, self.width, self.scale = case["height"], case["width"], case["scale"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from playwright.sync_api import expect
 
 from scripts.browser import LOAD_MS, ComfyPage, opened, program
 from scripts.comfyui import PACK, ComfyUI
-from scripts.pictures import pickled_unet
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.comfyui_server import SAMPLE_SECONDS
@@ -23,14 +21,6 @@ RUN_SECONDS = 300.0
 FACE_PREP = "LatentSyncFacePrep"
 TEMPLATES = sorted(path.stem for path in graphs.WORKFLOWS.glob("*.json"))
 LOADED = "picture => new Promise(done => picture.complete ? done() : (picture.onload = picture.onerror = done))"
-
-
-@pytest.fixture
-def official_name(comfyui: ComfyUI) -> Iterator[None]:
-    """The file that the templates name, as on a machine with the weights. Its content is untrained."""
-    path = pickled_unet(comfyui.models)
-    yield
-    path.unlink()
 
 
 def open_template(page: ComfyPage, name: str) -> None:
@@ -53,13 +43,12 @@ def test_template_cards_have_thumbnails(comfyui: ComfyUI, sample: Sample) -> Non
 def test_template_opens_without_unknown_nodes(comfyui: ComfyUI, sample: Sample, name: str) -> None:
     with opened(comfyui.url) as page:
         page.open_template(PACK, name)
-        unknown = [node.type for node in page.nodes() if node.red and node.type.startswith("LatentSync")]
-        assert unknown in ([], ["LatentSyncLoadModel"]), "only the missing weights may be marked"
+        assert not [node.type for node in page.nodes() if node.red and node.type.startswith("LatentSync")]
         page.fit()
         page.picture(ARTIFACTS / f"opened_{name}.png")
 
 
-def test_template_runs_and_shows_its_video(comfyui: ComfyUI, sample: Sample, official_name: None, shared: Path) -> None:
+def test_template_runs_and_shows_its_video(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
     with opened(comfyui.url) as page:
         open_template(page, "lipsync_video")
         assert not [node for node in page.nodes() if node.red], page.error()
@@ -76,7 +65,7 @@ def test_template_runs_and_shows_its_video(comfyui: ComfyUI, sample: Sample, off
         page.picture(ARTIFACTS / "finished.png")
 
 
-def test_template_failure_is_reported_in_the_page(comfyui: ComfyUI, sample: Sample, official_name: None) -> None:
+def test_template_failure_is_reported_in_the_page(comfyui: ComfyUI, sample: Sample) -> None:
     with opened(comfyui.url) as page:
         open_template(page, "lipsync_video")
         page.set_widget(FACE_PREP, "face_index", 7)

@@ -35,7 +35,7 @@ CONVERT = """
 import hashlib
 import sys
 from latentsync.output.formats import FORMATS
-from latentsync.output.video_writer import to_video_frame
+from latentsync.output.video_writer import encoder_converter, to_video_frame
 from latentsync.video.color import BT709
 from latentsync.video.video_file import VideoFile
 from tests.support.encoder_pixels import visible_bytes
@@ -45,7 +45,7 @@ for frame in source.read(range(source.frame_count)):
     for format in FORMATS:
         for pixels in (frame, frame.astype("uint16") * 257):
             pix_fmt = format.pix_fmt_for(234, 310, alpha=False, high_depth=pixels is not frame)
-            digest.update(visible_bytes(to_video_frame(pixels, pix_fmt, BT709)))
+            digest.update(visible_bytes(to_video_frame(pixels, encoder_converter(pix_fmt, BT709))))
 print(digest.hexdigest())
 """
 

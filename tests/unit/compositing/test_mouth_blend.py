@@ -136,7 +136,7 @@ def test_mouth_blend_seam_is_softer_than_box() -> None:
 
 @pytest.mark.parametrize("wrong", [{"grow": 0.3}, {"grow": -0.3}, {"feather": -0.1}, {"feather": 0.4}])
 def test_mouth_blend_bad_mask_edges_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="%"):
+    with pytest.raises(UsageError, match="percent"):
         MaskEdge(**wrong)
 
 

@@ -64,7 +64,7 @@ def test_conversions_unknown_trim_is_read_by_comfyui(
         source = convert.frame_source(old_video(VideoFromFile(str(video))).as_trimmed(0.2, 0.4), 12)
     assert type(source).__name__ == "ImageBatch"
     assert levels(source) == list(range(5, 15))
-    assert "does not say which part" in caplog.text
+    assert "does not report which part" in caplog.text
 
 
 def test_conversions_video_of_images_keeps_exact_fps(convert: ModuleType) -> None:
@@ -133,4 +133,4 @@ def test_conversions_half_precision_with_alpha(convert: ModuleType) -> None:
     images = torch.rand(2, 8, 8, 4, dtype=torch.float16)
     source = convert.frame_source(images, 25)
     np.testing.assert_array_equal(next(source.read([1])), images[1, ..., :3].float().numpy())
-    assert torch.equal(source.alpha, images[..., 3])
+    np.testing.assert_array_equal(next(source.read_alpha([1])), images[1, ..., 3].float().numpy())

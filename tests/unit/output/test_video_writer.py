@@ -18,7 +18,7 @@ from latentsync.audio.reader import read_audio
 from latentsync.audio.waveform import Waveform
 from latentsync.errors import AudioError, MediaError, UsageError
 from latentsync.output.formats import FORMATS, H264, Format, available_formats, format_for_suffix, format_named
-from latentsync.output.video_writer import VideoWriter, check_audio_codec, to_video_frame
+from latentsync.output.video_writer import VideoWriter, check_audio_codec, encoder_converter, to_video_frame
 from latentsync.video.color import BT709, ColorSpace, to_uint8
 from latentsync.video.video_file import VideoFile
 from tests.support.encoder_pixels import visible_bytes
@@ -421,5 +421,5 @@ def test_writer_gives_the_encoder_equal_pixels(format: Format, dtype: type) -> N
     """Twenty times, because swscale with several threads corrupts pixels now and then."""
     frame = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (234, 310, 3), dtype)
     pix_fmt = format.pix_fmt_for(234, 310, alpha=False, high_depth=dtype == np.uint16)
-    planes = {visible_bytes(to_video_frame(frame, pix_fmt, BT709)) for _ in range(20)}
+    planes = {visible_bytes(to_video_frame(frame, encoder_converter(pix_fmt, BT709))) for _ in range(20)}
     assert len(planes) == 1

@@ -40,10 +40,10 @@ def test_image_batch_frames_are_read_only(shape: tuple[int, ...], dtype: torch.d
 def test_image_batch_keeps_alpha_and_takes_fp16() -> None:
     images = torch.rand(2, 4, 4, 4).half()
     batch = ImageBatch(images, Fraction(25))
-    assert batch.alpha is not None
-    assert torch.equal(batch.alpha, images[..., 3])
+    assert batch.has_alpha
+    np.testing.assert_array_equal(next(batch.read_alpha([1])), images[1, ..., 3].float().numpy())
     np.testing.assert_array_equal(next(batch.read([1])), images[1, ..., :3].float().numpy())
-    assert ImageBatch(images[..., :3], Fraction(25)).alpha is None
+    assert not ImageBatch(images[..., :3], Fraction(25)).has_alpha
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 3), (0, 4, 4, 3), (1, 4, 4, 1)])
