@@ -19,5 +19,5 @@ def test_pretend_device_default_mode_has_no_faults(tmp_path: Path) -> None:
 def test_pretend_device_names_the_line_of_a_planted_fault(tmp_path: Path) -> None:
     pretend_device.prepare(tmp_path)
     found = pretend_device.child(tmp_path, "--child", "plant")
-    assert found.startswith("latentsync/sampling/denoise.py:")
+    assert found.startswith("latentsync/models/layers.py:")
     assert "at least two devices, npu:0 and cpu" in found

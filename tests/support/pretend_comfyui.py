@@ -165,11 +165,11 @@ def _align_weights() -> None:
     loader.read = aligned
 
 
-def conditioning_left_on_the_cpu() -> None:
-    """Plants a fault: the mask and the crops' latents are not moved to the device."""
-    sampler = pack_module(".latentsync.sampling.sampler")
-    denoise = sampler.denoise
-    sampler.denoise = lambda unet, noise, conditioning, *rest: denoise(unet, noise, conditioning.cpu(), *rest)
+def leave_a_tensor_on_the_cpu() -> None:
+    """Plants a fault: what silence adds to the pixels is not on the device."""
+    attention = pack_module(".latentsync.models.layers").AudioAttention
+    uncond = attention.uncond
+    attention.uncond = lambda self, x: uncond(self, x).cpu()
 
 
 def refusing_sage() -> ModuleType:
