@@ -146,7 +146,7 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SPEEDS),
         default="balanced",
         help="preset of the flags below; a flag that differs from its default overrides it; exact takes 2.5 times as "
-        "long as balanced, fast about a third",
+        "long as balanced; fast takes about a third of the time of balanced",
     )
     group.add_argument(
         "--steps", type=int, default=defaults.num_inference_steps, metavar="COUNT", help="denoising steps"
@@ -177,14 +177,14 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         "--output-fps",
         choices=get_args(FpsMode),
         default="auto",
-        help="frame rate of the result; auto keeps 23 to 31 fps, and else gives 25, the model's rate",
+        help="frame rate of the result; auto keeps 23 to 31 fps and changes others to 25 fps",
     )
     group.add_argument(
         "--deepcache-interval",
         type=int,
         default=defaults.cache_interval,
         metavar="STEPS",
-        help="run the full UNet only every so many steps, 1 to 10; 1 turns it off",
+        help="run the full UNet only every N steps, 1 to 10 (DeepCache); 1 turns DeepCache off",
     )
     group.add_argument(
         "--overlap",
