@@ -78,7 +78,9 @@ class LatentSyncLoadModel(io.ComfyNode):
     def validate_inputs(cls, unet: object) -> bool | str:
         """Accepts official file names that are not on disk yet. ComfyUI's dialog of missing models needs them."""
         known = [None, AUTO, *model_folders.unet_files(), *model_loader.published_names()]
-        return unet in known or f"There is no file {unet} in models/latentsync. Choose another, or auto."
+        return (
+            unet in known or f'"unet" is {unet}, but models/latentsync has no such file. Choose another file, or auto.'
+        )
 
     @classmethod
     @override

@@ -292,7 +292,10 @@ def output_format(options: argparse.Namespace) -> Format:
         return format_for_suffix(options.output.suffix)
     format = format_named(options.format)
     if format.suffix != options.output.suffix.lower():
-        raise UsageError(f"{options.output.name} does not end in {format.suffix}, as {format.name} needs. Rename it.")
+        raise UsageError(
+            f"{options.output.name} has the wrong extension. {format.name} needs a name that ends in {format.suffix}. "
+            "Rename the output file."
+        )
     return format
 
 
@@ -305,7 +308,7 @@ def check_record_path(path: Path, inputs: Sequence[Path | None]) -> None:
         is_record = isinstance(content, dict) and "mark" in content
     if path.exists() and not is_record:
         raise UsageError(
-            f"{path} exists and is not a run record, so it will not be replaced. "
+            f"{path} exists and is not a run record, so LatentSync does not replace it. "
             "Choose another output, or add --no-save-record."
         )
 

@@ -258,7 +258,7 @@ WRONG: dict[str, Wrong] = {
     "an unknown file without a version": Wrong(
         lambda models: put_safetensors(models / "tuned.safetensors", {}),
         None,
-        'tuned.safetensors is not an official file, so its version is unknown. Set "version" to 1.5 or 1.6',
+        'tuned.safetensors is not an official file, so its version is unknown.*Set "version" to 1.5 or 1.6',
         UsageError,
     ),
     "an unknown version": Wrong(
@@ -270,7 +270,7 @@ WRONG: dict[str, Wrong] = {
     "an incomplete UNet": Wrong(
         lambda models: put(models / UNET_15, CONTENTS["1.5"][:-1]) and None,
         None,
-        r"its version is unknown.*incomplete: it has 139 bytes, and official files have 140 \(1.5\) and 150 \(1.6\)",
+        r"its version is unknown.*has 139 bytes, and official files have 140 \(1.5\) and 150 \(1.6\) bytes.*incomplete",
         UsageError,
     ),
     "an incomplete safetensors UNet": Wrong(
