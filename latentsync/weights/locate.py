@@ -184,8 +184,8 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
         official = " and ".join(f"{spec.unet.size_bytes:,} ({spec.version})" for spec in MODELS.values())
         raise UsageError(
             f"{path} is not an official file, so its version is unknown. It has {size:,} bytes, and official files "
-            f'have {official} bytes. Set "version" to {" or ".join(MODELS)}. If this should be an official file, delete '
-            "it and download it again, because it is incomplete."
+            f'have {official} bytes. Set "version" to {" or ".join(MODELS)}. If this should be an official file, '
+            "delete it and download it again, because it is incomplete."
         )
     if version not in (None, known.version):
         raise WeightsError(

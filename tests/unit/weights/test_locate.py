@@ -356,5 +356,5 @@ def test_locate_takes_the_resolution_of_the_metadata(models: Path) -> None:
 def test_locate_refuses_an_impossible_resolution(models: Path, resolution: str) -> None:
     header = {metadata.VERSION: "1.5", metadata.RESOLUTION: resolution}
     path = put_safetensors(models / "tuned.safetensors", header)
-    with pytest.raises(WeightsError, match=r"tuned.safetensors: .* multiple of 64, from 64 to 2048"):
+    with pytest.raises(WeightsError, match=r"tuned.safetensors has metadata .* multiple of 64, from 64 to 2048"):
         locate.identify_unet(path)
