@@ -72,7 +72,10 @@ class BatchLimit:
                 raise OutOfMemoryError(_message(f" in {self._network}, even at batch size 1", reason))
             self.max_batch = min(self.max_batch, batch_size // 2)
             log.warning(
-                "Out of memory in %s: reducing the batch size from %d to %d", self._network, batch_size, self.max_batch
+                "Out of memory in %s. LatentSync reduces the batch size from %d to %d.",
+                self._network,
+                batch_size,
+                self.max_batch,
             )
 
     def __repr__(self) -> str:

@@ -72,7 +72,7 @@ class TensorBuffer:
         return indices
 
     def tensor(self) -> Tensor:
-        """All rows (n, ...). A file is mapped into memory, not read."""
+        """All rows (n, ...). The buffer memory-maps the file instead of loading it into RAM."""
         if self._memory is not None:
             return self._memory[: self._num_rows]
         if self._file is None:

@@ -25,8 +25,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
             node_id="LatentSyncAudioEmbed",
             display_name="LatentSync Audio Embed",
             category=CATEGORY,
-            description="Encodes the speech for the Sampler, and plots where it detects speech. By default the result "
-            "is as long as the audio.",
+            description="Encodes the speech for the Sampler. The plot shows where the node detects speech. By "
+            "default, the result is as long as the audio.",
             search_aliases=[
                 "lip sync audio",
                 "whisper embedding",
@@ -39,27 +39,27 @@ class LatentSyncAudioEmbed(io.ComfyNode):
             ],
             inputs=[
                 Model.Input("model", tooltip="Connect Load Model."),
-                io.Audio.Input("audio", tooltip="Connect the new speech. The result has this audio, unchanged."),
+                io.Audio.Input("audio", tooltip="Connect the new speech. The result contains this audio unchanged."),
                 io.Audio.Input(
                     "vocals",
                     optional=True,
-                    tooltip="Connect the voice alone for songs and noisy recordings. It drives the lips. The result "
-                    "still has 'audio'. Both must start at the same time.",
+                    tooltip="For songs and noisy recordings, connect the voice alone. It drives the lips. The "
+                    "result still contains 'audio'. Both must start at the same time.",
                 ),
                 io.Combo.Input(
                     "silence",
                     options=list(get_args(Silence)),
                     default=defaults.silence,
-                    tooltip="Choose the lips in pauses. model: like all other frames. keep original: original frames "
-                    "(saves time). close mouth: lips for true silence.",
+                    tooltip="Choose the lips in pauses. model treats pauses like speech. keep original keeps the "
+                    "original frames and saves time. close mouth uses lips for silence.",
                 ),
                 io.Int.Input(
                     "offset_ms",
                     default=0,
                     min=-600_000,
                     max=600_000,
-                    tooltip="Move the lips against the audio, in ms. Positive: later. Negative: earlier. Change it "
-                    "where the lips lead or lag.",
+                    tooltip="Set how many ms to move the lips later. Negative values move them earlier. Change it "
+                    "if the lips lead or lag behind the audio.",
                 ),
                 io.Float.Input(
                     "threshold_db",
@@ -68,8 +68,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     max=20.0,
                     step=0.5,
                     advanced=True,
-                    tooltip="Set how far speech must be above the background noise, in dB: the red line in the plot. "
-                    "Raise it if noise counts as speech.",
+                    tooltip="Set how many dB louder than the background noise speech must be. The red line in the "
+                    "plot shows this level. Raise it if noise counts as speech.",
                 ),
                 io.Int.Input(
                     "hold_ms",
@@ -78,16 +78,16 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     max=5000,
                     step=20,
                     advanced=True,
-                    tooltip="Set how long speech continues after its level drops, in ms. Shorter pauses count as "
-                    "speech. Raise it if words are cut off.",
+                    tooltip="Set how many ms speech continues after its level drops. Shorter pauses count as "
+                    "speech. Raise it if the ends of words are cut off.",
                 ),
                 io.Combo.Input(
                     "segments",
                     options=list(get_args(Segments)),
                     default=defaults.segments,
                     advanced=True,
-                    tooltip="Choose how Whisper reads audio longer than 30 s. overlapping: smooth joins. official: "
-                    "separate parts, to compare with the official code.",
+                    tooltip="Choose how Whisper reads audio longer than 30 s. overlapping gives smooth joins. "
+                    "official reads separate parts, like the official code.",
                 ),
             ],
             outputs=[AudioEmbeds.Output(display_name="audio_embeds", tooltip="Connect to Sampler.")],

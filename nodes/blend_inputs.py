@@ -26,7 +26,7 @@ OLD_GRAPH = (
 
 def lips_input() -> io.Autogrow.Input:
     """A socket for each speaker: one more than are connected."""
-    tooltip = "Connect Sampler. For more speakers, connect one Sampler each, all with the same source."
+    tooltip = "Connect Sampler. For more speakers, connect one Sampler for each. All must use the same source video."
     return io.Autogrow.Input(
         "lips",
         template=io.Autogrow.TemplateNames(
@@ -40,8 +40,8 @@ def protect_mask_input() -> io.Input:
     return io.Mask.Input(
         "protect_mask",
         optional=True,
-        tooltip="Connect a mask of pixels to keep, such as a hand or a microphone: one mask, or one for each frame, in "
-        "the size of the video.",
+        tooltip="Connect a mask of pixels to keep, such as a hand. Use one mask, or one for each frame. The masks "
+        "must have the size of the video.",
     )
 
 
@@ -53,8 +53,8 @@ def paste_inputs() -> list[io.Input]:
             options=list(BLENDERS),
             default=blend.mode,
             advanced=True,
-            tooltip="Choose what to replace. mouth: only the mouth area, with a soft edge. full crop: the whole face "
-            "crop, like the official code.",
+            tooltip="Choose what to replace. mouth replaces only the mouth area, with a soft edge. full crop "
+            "replaces the whole face crop, like the official code.",
         ),
         io.Float.Input(
             "mask_feather",
@@ -63,8 +63,8 @@ def paste_inputs() -> list[io.Input]:
             max=30.0,
             step=0.5,
             advanced=True,
-            tooltip="Percent of the face crop's width: the soft edge inside the mouth mask. Raise it if you see the "
-            "edge. Only for paste_mode mouth.",
+            tooltip="Percent of the face crop's width for the soft edge inside the mouth mask. Raise it if you see "
+            "the edge. It works only with paste_mode mouth.",
         ),
         io.Float.Input(
             "mask_expand",
@@ -73,8 +73,8 @@ def paste_inputs() -> list[io.Input]:
             max=20.0,
             step=0.5,
             advanced=True,
-            tooltip="Percent of the face crop's width: widens the mouth mask, or narrows it if negative. Raise it if "
-            "the old mouth shows. Only for paste_mode mouth.",
+            tooltip="Percent of the face crop's width to add to the mouth mask. Raise it if the old mouth shows. "
+            "Negative values narrow the mask. Only for paste_mode mouth.",
         ),
         io.Boolean.Input(
             "color_match",

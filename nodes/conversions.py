@@ -64,7 +64,7 @@ def trim_window(video: VideoInput) -> tuple[float, float]:
 def exact_rate(fps: float) -> Fraction:
     """The frame rate that a float stands for: 29.97002997 is 30000/1001."""
     if not isfinite(fps):
-        raise UsageError(f'"image_fps" cannot be {fps}. Enter a number of frames per second.')
+        raise UsageError(f'"image_fps" cannot be {fps}. Set it to a number above 0.')
     return Fraction(fps).limit_denominator(MAX_RATE_DENOMINATOR)
 
 

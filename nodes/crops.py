@@ -22,8 +22,8 @@ class LatentSyncCropsOut(io.ComfyNode):
             node_id="LatentSyncCropsOut",
             display_name="LatentSync Crops Out",
             category=CATEGORY,
-            description="Gives the generated faces as upright images, for a face restorer or an upscaler. Crops In "
-            "takes them back. Each needs 3 MB of RAM with model 1.6.",
+            description="Outputs the generated faces as upright images, for a face restorer or an upscaler. Crops "
+            "In puts them back. Each image needs 3 MB of RAM with model 1.6.",
             search_aliases=["lip sync crops", "face restore", "face crops"],
             inputs=[Lips.Input("lips", tooltip="Connect Sampler.")],
             outputs=[io.Image.Output(display_name="crops", tooltip="One image for each frame with new lips.")],
@@ -51,12 +51,12 @@ class LatentSyncCropsIn(io.ComfyNode):
             node_id="LatentSyncCropsIn",
             display_name="LatentSync Crops In",
             category=CATEGORY,
-            description="Takes the faces of Crops Out back after a restorer or an upscaler. Their number and order "
-            "must stay the same. They may have any size.",
+            description="Puts the face crops of Crops Out back into the lips, after a face restorer or an upscaler "
+            "changed them. Their number and order must stay the same. They can have any size.",
             search_aliases=["lip sync crops", "face restore", "face crops"],
             inputs=[
-                Lips.Input("lips", tooltip="Connect the output that is connected to Crops Out."),
-                io.Image.Input("crops", tooltip="Connect the restored faces: all of them, in the same order."),
+                Lips.Input("lips", tooltip="Connect the output that you connected to Crops Out."),
+                io.Image.Input("crops", tooltip="Connect all restored faces, in the same order."),
             ],
             outputs=[Lips.Output(display_name="lips", tooltip="Connect to Video Combine or To Images.")],
         )

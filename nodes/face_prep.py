@@ -36,14 +36,14 @@ class LatentSyncFacePrep(io.ComfyNode):
             display_name="LatentSync Face Prep",
             category=CATEGORY,
             description="Detects every face, tracks it through the video, and selects one. Frames without this face "
-            "are copied unchanged. The preview numbers everyone who was found.",
+            "are copied unchanged. The preview shows the number of each person.",
             search_aliases=["lip sync face", "face tracking", "face alignment", "talking avatar"],
             inputs=[
                 io.MultiType.Input(
                     "source",
                     types=[io.Video, io.Image],
-                    tooltip="Connect the video whose lips will change. A VIDEO is read from its file and needs little "
-                    "RAM. An IMAGE batch stays in RAM.",
+                    tooltip="Connect the video whose lips will change. The node reads a VIDEO from its file and "
+                    "needs little RAM. An IMAGE batch stays in RAM.",
                 ),
                 io.Float.Input(
                     "image_fps",
@@ -51,35 +51,35 @@ class LatentSyncFacePrep(io.ComfyNode):
                     min=1.0,
                     max=240.0,
                     step=0.001,
-                    tooltip="Set the frame rate of an IMAGE batch, in fps. A VIDEO has its own frame rate and ignores "
-                    "this.",
+                    tooltip="Set the frame rate of an IMAGE batch, in fps. The node ignores it for a VIDEO, which "
+                    "has its own frame rate.",
                 ),
                 io.Combo.Input(
                     "face",
                     options=list(SELECT_BY),
                     default=SELECT_BY[0],
-                    tooltip="Choose how people are ordered. largest: by face area over the whole clip. Positions are "
-                    "averages over the clip.",
+                    tooltip="Choose the order of the people. largest adds up the face areas of all frames. The "
+                    "other orders use the average position, or the number of frames.",
                 ),
                 io.Int.Input(
                     "face_index",
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Enter the number of the person, as the preview shows it. 1 is the first in the order of "
-                    "'face', or the most similar to 'reference_face'.",
+                    tooltip="Enter the number of the person in the preview. 1 is the first person in the order of "
+                    "'face', or the person most similar to 'reference_face'.",
                 ),
                 io.Image.Input(
                     "reference_face",
                     optional=True,
-                    tooltip="Connect an image of the person to order people by similarity. It compares skin, hair and "
-                    "light. A frame of the same video works best.",
+                    tooltip="Connect an image of the person to order people by similarity. The node compares skin, "
+                    "hair and light. A frame of the same video works best.",
                 ),
                 FaceLandmarks.Input(
                     "face_landmarks",
                     optional=True,
-                    tooltip="Connect face landmarks (478 points of the MediaPipe mesh) to replace detection. Use it "
-                    "for cartoons.",
+                    tooltip="Connect face landmarks (478 points of the MediaPipe mesh) to replace detection. Use "
+                    "them for cartoons.",
                 ),
                 io.Float.Input(
                     "min_confidence",
@@ -88,8 +88,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="Set the lowest detection score. Lower it if faces are missed. Raise it if hands or "
-                    "pictures are detected as faces.",
+                    tooltip="Set the lowest detection score. Lower it if the node misses faces. Raise it if the "
+                    "node detects hands or pictures as faces.",
                 ),
                 io.Int.Input(
                     "max_gap",
@@ -97,8 +97,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                     min=0,
                     max=250,
                     advanced=True,
-                    tooltip="Set the longest gap, in frames, to fill when the face is not detected. Frames in longer "
-                    "gaps are copied unchanged.",
+                    tooltip="Set the longest gap between two detections to fill, in frames. Frames in longer gaps "
+                    "are copied unchanged.",
                 ),
                 io.Float.Input(
                     "max_yaw",
@@ -107,23 +107,24 @@ class LatentSyncFacePrep(io.ComfyNode):
                     max=90.0,
                     step=1.0,
                     advanced=True,
-                    tooltip="Set the largest head turn, in degrees. Frames beyond it count as frames without the face. "
-                    "Lower it if profiles look wrong.",
+                    tooltip="Set the largest head turn, in degrees. Frames with a larger turn count as frames "
+                    "without the face. Lower it if side views look wrong.",
                 ),
                 io.Combo.Input(
                     "smoothing",
                     options=list(get_args(Smoothing)),
                     default=defaults.smoothing,
                     advanced=True,
-                    tooltip="Choose how the face crop is smoothed. zero-lag: least jitter, no delay. official: the "
-                    "filter of the official code, to compare with it.",
+                    tooltip="Choose the smoothing of the face crop. zero-lag has the least jitter and no delay. "
+                    "official uses the filter of the official code, for comparison.",
                 ),
             ],
             outputs=[
                 FaceTracks.Output(display_name="face_track", tooltip="Connect to Sampler."),
-                io.Image.Output(display_name="preview", tooltip="Shows everyone who was found, with numbers."),
+                io.Image.Output(display_name="preview", tooltip="Shows all people, with their numbers."),
                 io.String.Output(
-                    display_name="report", tooltip="Lists the people, their frames, and unchanged frames."
+                    display_name="report",
+                    tooltip="Lists the people, the frames of each person, and the unchanged frames.",
                 ),
             ],
         )

@@ -41,5 +41,5 @@ def expect_type(name: str, value: object, kind: type[T], maker: str) -> T:
         UsageError: the value is of another kind.
     """
     if not isinstance(value, kind):
-        raise UsageError(f'"{name}" is not connected to a fitting output. Connect {maker}.')
+        raise UsageError(f'"{name}" has a value of the wrong type. Connect {maker}.')
     return value

@@ -39,35 +39,35 @@ class LatentSyncLoadModel(io.ComfyNode):
                     "version",
                     options=[AUTO, *sorted(MODELS, key=lambda version: MODELS[version].rank, reverse=True)],
                     default=AUTO,
-                    tooltip="Choose the model. 1.6: 512-pixel faces, sharper. 1.5: 256 pixels, less VRAM and time. "
-                    "auto: the installed one, 1.6 from 10 GB of VRAM.",
+                    tooltip="Choose the model. 1.6 gives sharper faces (512 pixels). 1.5 (256 pixels) needs less "
+                    "VRAM and time. auto prefers an installed one, then 1.6 from 10 GB of VRAM.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=[AUTO, *model_loader.PRECISIONS],
                     default=AUTO,
-                    tooltip="Choose the precision of the UNet. auto follows ComfyUI. Set fp8 to halve the VRAM of the "
-                    "weights (less exact). Set fp32 if you get NaN errors.",
+                    tooltip="Choose the precision of the UNet. auto follows ComfyUI. fp8 halves the VRAM of the "
+                    "weights, but is less exact. Set fp32 if you get NaN errors.",
                 ),
                 io.Boolean.Input(
                     "download_missing",
                     default=False,
-                    tooltip="Download missing model files: up to 5.5 GB from Hugging Face (or HF_ENDPOINT), 4 MB from "
-                    "Google. Every file is verified.",
+                    tooltip="Download missing model files, up to 5.5 GB from Hugging Face (or HF_ENDPOINT) and 4 MB "
+                    "from Google. The node verifies every file.",
                 ),
                 io.Combo.Input(
                     "unet",
                     options=[AUTO, *model_folders.unet_files()],
                     default=AUTO,
                     advanced=True,
-                    tooltip="Choose a UNet file. auto finds the official file of the version. For a fine-tune, also "
-                    "set 'version'.",
+                    tooltip="Choose a UNet file. auto uses the official file of 'version'. For a fine-tuned file, "
+                    "also set 'version'.",
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Connect a VAE to replace sd-vae-ft-mse. It must be for Stable Diffusion 1.x. An SDXL VAE "
-                    "gives wrong colors.",
+                    tooltip="Connect a Stable Diffusion 1.x VAE to replace sd-vae-ft-mse. An SDXL VAE gives wrong "
+                    "colors.",
                 ),
             ],
             outputs=[Model.Output(display_name="model", tooltip="Connect to Audio Embed and Sampler.")],
@@ -76,9 +76,11 @@ class LatentSyncLoadModel(io.ComfyNode):
     @classmethod
     @override
     def validate_inputs(cls, unet: object) -> bool | str:
-        """Lets a published file be named that is not on disk yet: ComfyUI's dialog of missing models needs its name."""
+        """Accepts official file names that are not on disk yet. ComfyUI's dialog of missing models needs them."""
         known = [None, AUTO, *model_folders.unet_files(), *model_loader.published_names()]
-        return unet in known or f"There is no file {unet} in models/latentsync. Choose another, or auto."
+        return (
+            unet in known or f'"unet" is {unet}, but models/latentsync has no such file. Choose another file, or auto.'
+        )
 
     @classmethod
     @override

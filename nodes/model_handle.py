@@ -94,7 +94,7 @@ class LoadedModel:
         fitting = int((total - mm.extra_reserved_memory() - self.unet.model_size()) // self._clip_bytes)
         if fitting < 1:
             log.warning(
-                "LatentSync %s in %s may not fit in the %.1f GB of %s: expect it to be slow",
+                "LatentSync %s in %s may not fit in the %.1f GB of %s. The run may be slow.",
                 self.spec.version,
                 self.dtype,
                 total / 2**30,
@@ -193,7 +193,7 @@ class ComfyVAE:
         except (RuntimeError, MemoryError) as error:
             if not is_oom(error):
                 raise
-        log.warning("Out of memory in the VAE: continuing image by image")
+        log.warning("Out of memory in the VAE. LatentSync continues with one image at a time.")
         mm.soft_empty_cache()
         return None
 

@@ -70,7 +70,9 @@ def load_model(
     stored, computed = _dtypes(precision, device)
     if not mm.supports_cast(device, stored):
         name = mm.get_torch_device_name(device)
-        raise UsageError(f'"precision": {name} does not support {precision}. Set "precision" to auto or fp16.')
+        raise UsageError(
+            f'"precision" is {precision}, but {name} does not support it. Set "precision" to auto or fp16.'
+        )
     checkpoint = loader.read(files.unet)
     if checkpoint.metadata.get(metadata.WEIGHTS) == metadata.SYNTHETIC:
         log.warning(SYNTHETIC_WARNING, files.unet.name)
@@ -117,7 +119,7 @@ def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, 
         return version, Path(path)
     published = published_names().get(unet.replace("\\", "/"))
     if published is None:
-        raise WeightsError(f'There is no file {unet} in models/latentsync. Choose another "unet", or auto.')
+        raise WeightsError(f'"unet" is {unet}, but models/latentsync has no such file. Choose another file, or auto.')
     if version not in (None, published):
         raise UsageError(
             f'{unet} is version {published}, but "version" is {version}. Set "version" to {published}, '

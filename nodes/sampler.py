@@ -28,8 +28,9 @@ class LatentSyncSampler(io.ComfyNode):
             node_id="LatentSyncSampler",
             display_name="LatentSync Sampler",
             category=CATEGORY,
-            description="Generates a new mouth for every frame, to match the speech. If the speech is longer, the "
-            "video plays forwards and backwards. If it is shorter, the video is cut. `length_mode` changes this.",
+            description="Generates a new mouth for every frame to match the speech. If the speech is longer, the "
+            "video plays forwards and backwards. If the speech is shorter, the node cuts the video. `length_mode` "
+            "changes this.",
             search_aliases=[
                 "lip sync",
                 "lipsync sampler",
@@ -55,15 +56,16 @@ class LatentSyncSampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Set the seed of the noise. Change it to get other lips. All frames use the same noise.",
+                    tooltip="Set the seed of the noise. Change it to get different lips. All frames use the same "
+                    "noise.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=defaults.num_inference_steps,
                     min=1,
                     max=100,
-                    tooltip="Set the number of denoising steps. The time grows with it. The official code uses 20. "
-                    "Use 10 with dpmpp_2m and uni_pc.",
+                    tooltip="Set the number of denoising steps. More steps take more time. The official code uses "
+                    "20. Use 10 with dpmpp_2m and uni_pc.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -71,36 +73,36 @@ class LatentSyncSampler(io.ComfyNode):
                     min=1.0,
                     max=3.0,
                     step=0.1,
-                    tooltip="Set the guidance scale: how strongly the mouth follows the speech. Higher moves more and "
-                    "may flicker. 1 turns it off and halves the time.",
+                    tooltip="Set how strongly the mouth follows the speech (guidance scale). Higher values move it "
+                    "more, but may flicker. 1 turns guidance off and halves the time.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
                     options=list(SCHEDULERS),
                     default=defaults.scheduler,
-                    tooltip="Choose the sampling algorithm. ddim matches the official code. dpmpp_2m and uni_pc need "
-                    "about 10 steps, which halves the time.",
+                    tooltip="Choose the sampling algorithm. ddim matches the official code. dpmpp_2m and uni_pc "
+                    "need only about 10 steps. Set steps to 10 to halve the time.",
                 ),
                 io.Combo.Input(
                     "length_mode",
                     options=list(get_args(LengthMode)),
                     default=get_args(LengthMode)[0],
-                    tooltip="Choose the length of the result: as the audio (a shorter video plays on as the brackets "
-                    "say), as the video, or as the shorter of both.",
+                    tooltip="Choose whether the result is as long as the audio, the video or the shorter one. For "
+                    "audio, the brackets say how a shorter video continues.",
                 ),
                 io.Combo.Input(
                     "output_fps",
                     options=list(get_args(FpsMode)),
                     default="auto",
-                    tooltip="Choose the frame rate of the result. auto keeps 23 to 31 fps, and else gives 25, the "
-                    "model's rate. source keeps every rate, and the lips may be worse.",
+                    tooltip="Choose the frame rate of the result. auto keeps 23 to 31 fps and changes others to 25 "
+                    "fps. source keeps the original frame rate, but lips may look worse.",
                 ),
                 io.Combo.Input(
                     "speed",
                     options=list(SPEEDS),
                     default="balanced",
-                    tooltip="Choose a preset: exact takes 2.5 times as long as balanced, fast about a third. Inputs "
-                    "that differ from their defaults override it.",
+                    tooltip="Choose a preset. exact takes 2.5 times as long as balanced. fast takes about a third "
+                    "of the time of balanced. Inputs that you change override it.",
                 ),
                 io.Int.Input(
                     "deepcache_interval",
@@ -108,8 +110,8 @@ class LatentSyncSampler(io.ComfyNode):
                     min=1,
                     max=10,
                     advanced=True,
-                    tooltip="Run the full UNet only every N steps (DeepCache). The official tools use 3. 1 turns it "
-                    "off, which is exact and slower. Higher is faster and less exact.",
+                    tooltip="Run the full UNet only every N steps (DeepCache). The official code uses 3. Set 1 to "
+                    "turn DeepCache off. The result is then exact, but takes longer.",
                 ),
                 io.Int.Input(
                     "overlap",
@@ -117,8 +119,8 @@ class LatentSyncSampler(io.ComfyNode):
                     min=0,
                     max=MAX_OVERLAP,
                     advanced=True,
-                    tooltip="Blend this many frames of neighboring windows. Raise it if the mouth jumps every 16 "
-                    "frames. 4 takes a third longer, 8 twice as long.",
+                    tooltip="Set how many frames neighboring windows share. Raise it if the mouth jumps every 16 "
+                    "frames. 4 takes a third longer than 0. 8 takes twice as long as 0.",
                 ),
                 io.Float.Input(
                     "cfg_start_percent",
@@ -127,8 +129,8 @@ class LatentSyncSampler(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="Start cfg after this share of the steps: 0 at the first, 1 after the last. Steps without "
-                    "cfg take half the time.",
+                    tooltip="Start cfg after this share of the steps. 0 is the start of the first step, and 1 is "
+                    "the end of the last. A step without cfg takes half the time.",
                 ),
                 io.Float.Input(
                     "cfg_end_percent",
@@ -137,8 +139,8 @@ class LatentSyncSampler(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="End cfg after this share of the steps: 0 at the first, 1 after the last. Lower it to save "
-                    "time. Steps without cfg take half the time.",
+                    tooltip="End cfg after this share of the steps. 1 is the end of the last step. Lower it to save "
+                    "time. A step without cfg takes half the time.",
                 ),
             ],
             outputs=[Lips.Output(display_name="lips", tooltip="Connect to Video Combine, To Images or Crops Out.")],

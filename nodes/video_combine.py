@@ -46,8 +46,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
             node_id="LatentSyncVideoCombine",
             display_name="LatentSync Video Combine",
             category=CATEGORY,
-            description="Pastes the new lips into the video and saves it as mp4, webm, mov or mkv, with the audio of "
-            "the speech. It works frame by frame and needs little RAM.",
+            description="Pastes the new lips into the video, adds the speech, and saves the result as mp4, webm, "
+            "mov or mkv. It works frame by frame and needs little RAM.",
             search_aliases=[
                 "lip sync video",
                 "save lip sync",
@@ -63,13 +63,14 @@ class LatentSyncVideoCombine(io.ComfyNode):
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="Connect the audio for the result if it is not the speech, such as the full mix of a song.",
+                    tooltip="Connect other audio for the result, such as the full mix of a song. By default, the "
+                    "result contains the speech.",
                 ),
                 io.String.Input(
                     "filename_prefix",
                     default="video/LatentSync",
-                    tooltip="Enter the file name in ComfyUI's output folder. A counter is added. %year%, %month%, "
-                    "%day%, %hour%, %minute%, %second%, %width%, %height% work.",
+                    tooltip="Enter the file name in ComfyUI's output folder. The node adds a counter. You can use "
+                    "%year%, %month%, %day%, %hour%, %minute%, %second%, %width%, %height%.",
                 ),
                 io.Combo.Input(
                     "format",
@@ -83,22 +84,22 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     default=18,
                     min=0,
                     max=51,
-                    tooltip="Set the quality. Lower is better and gives larger files. 18 looks like the original. "
-                    "ProRes and FFV1 ignore it.",
+                    tooltip="Set the quality. Lower values look better and give larger files. 18 looks like the "
+                    "original. ProRes and FFV1 ignore this.",
                 ),
                 io.String.Input(
                     "consent",
                     default="",
-                    tooltip="Describe what the person in the video agreed to. It goes into the record and the tags of "
-                    "the video. You can leave it empty.",
+                    tooltip="Describe what the person in the video agreed to. The node writes it into the record "
+                    "and the tags of the video. You can leave it empty.",
                 ),
                 *paste_inputs(),
                 io.Boolean.Input(
                     "save_record",
                     default=True,
                     advanced=True,
-                    tooltip="Write NAME.json beside the video: model, settings, seed, file hashes, frame counts. It "
-                    "stays on this computer. Turn it off to keep no record.",
+                    tooltip="Write NAME.json beside the video, with the model, settings, seed, file hashes and "
+                    "frame counts. It stays on this computer. Turn it off to keep no record.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],

@@ -62,9 +62,9 @@ def prepare_driving_audio(
     offset = round(offset_seconds * driving.rate)
     if not -driving.duration_seconds < Fraction(offset, driving.rate) < audio.duration_seconds:
         raise AudioError(
-            f'"offset_ms" is {float(offset_seconds * 1000):g}, which moves all of "{name}" '
-            f"({float(driving.duration_seconds):.1f} s) outside the {float(audio.duration_seconds):.1f} s of the "
-            "video's audio. Use a smaller offset."
+            f'"offset_ms" is {float(offset_seconds * 1000):g} and moves all of "{name}" '
+            f"({float(driving.duration_seconds):.1f} s) outside the audio of the result "
+            f'({float(audio.duration_seconds):.1f} s). Set "offset_ms" closer to 0.'
         )
     count = max(int(audio.duration_seconds * SAMPLE_RATE + Fraction(1, 2)), MIN_SAMPLES)
     log.info("The lips follow %s: %r, resampled to %d Hz mono", name, driving, SAMPLE_RATE)

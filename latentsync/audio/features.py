@@ -89,8 +89,8 @@ class AudioFeatures:
             raise AudioError("Internal error: the audio features have the wrong size. Please report this.")
         if self.is_speech is not None and not self.is_speech.any():
             raise AudioError(
-                'No speech stands out from the background of the recording. Lower "threshold_db", connect the '
-                'voice alone as "vocals", or set "silence" to "model".'
+                'The recording has no speech that is clearly louder than its background. Lower "threshold_db", connect '
+                'the voice alone as "vocals", or set "silence" to "model".'
             )
 
     def speech_frames(self, timeline: Timeline) -> np.ndarray:

@@ -68,22 +68,26 @@ def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Wavefo
         )
     if len(rates) > 1:
         hertz = " and ".join(f"{rate:,}" for rate in sorted(rates))
-        warnings.append(f"{name} changes its sample rate midway ({hertz} Hz). It is resampled to {max(rates):,} Hz.")
+        warnings.append(
+            f"{name} changes its sample rate midway ({hertz} Hz). LatentSync resamples it to {max(rates):,} Hz."
+        )
     if len(channels) > 1:
-        warnings.append(f"{name} changes from mono to {max(channels)} channels midway. Mono plays on all of them.")
+        warnings.append(
+            f"{name} changes from mono to {max(channels)} channels midway. The mono part plays on all channels."
+        )
     samples = _join(blocks, max(channels), max(rates))
     if start is not None and picture_start is not None:
         delay_seconds = start - picture_start
         if -delay_seconds * max(rates) >= samples.shape[1]:
             raise AudioError(
-                f"The sound of {name} ends before its first frame appears. To use it, export the sound alone as WAV."
+                f"The sound of {name} ends before its first frame appears. To use the sound, export it alone as WAV."
             )
         samples = F.pad(samples, (round(delay_seconds * max(rates)), 0))
         log.info("%s: the sound begins %.0f ms after the picture", name, delay_seconds * 1000)
         if delay_seconds < -MIN_GAP_SECONDS:
             warnings.append(
-                f"The sound of {name} begins {-float(delay_seconds):.2f} s before its first frame. That part is left "
-                "out. To keep it, export the sound alone as WAV."
+                f"The sound of {name} begins {-float(delay_seconds):.2f} s before its first frame. LatentSync "
+                "leaves that part out. To keep it, export the sound alone as WAV."
             )
     return Waveform(samples, max(rates), tuple(warnings))
 
@@ -120,7 +124,7 @@ def _choose_stream(streams: Sequence[AudioStream], track: int | None, name: str)
 def _track_warnings(streams: Sequence[AudioStream], stream: AudioStream, name: str) -> Iterator[str]:
     if len(streams) > 1:
         used = streams.index(stream) + 1
-        yield f"{name}: audio track {used} of {len(streams)} is used. {_track_list(streams)}"
+        yield f"{name} has several audio tracks. LatentSync uses track {used} of {len(streams)}. {_track_list(streams)}"
 
 
 def _track_list(streams: Sequence[AudioStream]) -> str:
@@ -155,7 +159,9 @@ def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[
             continue
         for frame in frames:
             if frame.format.name in UNSUPPORTED_FORMATS:
-                raise AudioError(f"{name} has 64-bit integer samples, which are not supported. Export it with 24 bits.")
+                raise AudioError(
+                    f"{name} has 64-bit integer samples, which LatentSync cannot read. Export it with 24 bits."
+                )
             samples = _to_float32(frame)
             if frame.pts is not None and frame.time_base is not None:
                 position = frame.pts * frame.time_base

@@ -39,9 +39,11 @@ class Waveform:
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[0] < 1:
-            raise AudioError("A waveform has the wrong dimensions. Use (channels, samples), with at least one channel.")
+            raise AudioError(
+                "The waveform has the wrong dimensions. Provide channels and samples, with at least one channel."
+            )
         if self.rate <= 0:
-            raise AudioError(f"A sample rate cannot be {self.rate} Hz. Use a positive number.")
+            raise AudioError(f"The sample rate of a waveform cannot be {self.rate} Hz. Set it to a number above 0.")
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -72,11 +74,11 @@ def check_samples(waveform: Waveform, name: str) -> None:
     count = waveform.samples.shape[1]
     if waveform.rate < MIN_RATE:
         raise AudioError(
-            f'"{name}" has only {waveform.rate} samples per second, too few for speech. '
+            f'"{name}" has a sample rate of {waveform.rate} Hz, too low for speech. '
             f"The header of the file may be damaged. {REMEDY}"
         )
     if waveform.duration_seconds < MIN_SECONDS:
-        raise AudioError(f'"{name}" has only {count} samples, less than 10 ms. {REMEDY}')
+        raise AudioError(f'"{name}" is shorter than 10 ms ({count} samples). {REMEDY}')
     low, high = (float(extreme) for extreme in waveform.samples.aminmax())
     if not (isfinite(low) and isfinite(high)):
         is_wrong = ~waveform.samples.isfinite().all(dim=0)
@@ -87,7 +89,7 @@ def check_samples(waveform: Waveform, name: str) -> None:
         )
     if max(-low, high) > MAX_PEAK:
         raise AudioError(
-            f'"{name}" reaches {max(-low, high):g}, but full scale is 1. Its samples are integers. '
+            f'The audio "{name}" has a peak of {max(-low, high):g}, but full scale is 1. Its samples are integers. '
             "Divide them by full scale (32768 for 16 bits)."
         )
 
@@ -167,7 +169,7 @@ def mix(waveforms: Sequence[Waveform]) -> Waveform:
     counts = sorted({waveform.samples.shape[0] for waveform in different})
     if len(set(counts) - {1}) > 1:
         raise AudioError(
-            f"Recordings with {' and '.join(map(str, counts))} channels cannot be mixed. "
+            f"The recordings of the speakers have {' and '.join(map(str, counts))} channels, and cannot be mixed. "
             "Convert them to stereo or mono."
         )
     rate = max(waveform.rate for waveform in different)

@@ -73,7 +73,7 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
 
     settings = options.track_settings(args)
     if args.face_index < 1:
-        raise UsageError(f'"--face-index" cannot be {args.face_index}. Choose a number from 1.')
+        raise UsageError(f'"--face-index" cannot be {args.face_index}. Choose 1 or a higher number.')
     reference = None
     if args.reference_face is not None:
         picture = next(VideoFile(args.reference_face).read([0]))
@@ -103,7 +103,7 @@ def _write_crops(identities: Identities, path: Path) -> None:
     from ..output.output_path import reserve_path
 
     if not identities.members:
-        sys.stderr.write(f"note: no face was found, so no picture was written to {path}\n")
+        sys.stderr.write(f"note: LatentSync found no face, so it wrote no picture to {path}\n")
         return
     picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX)))
     with reserve_path([path]):

@@ -146,7 +146,7 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SPEEDS),
         default="balanced",
         help="preset of the flags below; a flag that differs from its default overrides it; exact takes 2.5 times as "
-        "long as balanced, fast about a third",
+        "long as balanced; fast takes about a third of the time of balanced",
     )
     group.add_argument(
         "--steps", type=int, default=defaults.num_inference_steps, metavar="COUNT", help="denoising steps"
@@ -177,14 +177,14 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         "--output-fps",
         choices=get_args(FpsMode),
         default="auto",
-        help="frame rate of the result; auto keeps 23 to 31 fps, and else gives 25, the model's rate",
+        help="frame rate of the result; auto keeps 23 to 31 fps and changes others to 25 fps",
     )
     group.add_argument(
         "--deepcache-interval",
         type=int,
         default=defaults.cache_interval,
         metavar="STEPS",
-        help="run the full UNet only every so many steps, 1 to 10; 1 turns it off",
+        help="run the full UNet only every N steps, 1 to 10 (DeepCache); 1 turns DeepCache off",
     )
     group.add_argument(
         "--overlap",
@@ -292,7 +292,10 @@ def output_format(options: argparse.Namespace) -> Format:
         return format_for_suffix(options.output.suffix)
     format = format_named(options.format)
     if format.suffix != options.output.suffix.lower():
-        raise UsageError(f"{options.output.name} does not end in {format.suffix}, as {format.name} needs. Rename it.")
+        raise UsageError(
+            f"{options.output.name} has the wrong extension. {format.name} needs a name that ends in {format.suffix}. "
+            "Rename the output file."
+        )
     return format
 
 
@@ -305,7 +308,7 @@ def check_record_path(path: Path, inputs: Sequence[Path | None]) -> None:
         is_record = isinstance(content, dict) and "mark" in content
     if path.exists() and not is_record:
         raise UsageError(
-            f"{path} exists and is not a run record, so it will not be replaced. "
+            f"{path} exists and is not a run record, so LatentSync does not replace it. "
             "Choose another output, or add --no-save-record."
         )
 

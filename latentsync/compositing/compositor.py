@@ -73,7 +73,7 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
         UsageError: there is no speaker, or the speakers differ in video, frame rate or length mode.
     """
     if not speakers:
-        raise UsageError("There are no lips to paste. Connect the lips of at least one speaker.")
+        raise UsageError('"lips" is empty. Connect the lips of at least one speaker.')
     longest = max((lips.timeline for lips in speakers), key=lambda timeline: timeline.frame_count)
     first = speakers[0].face_track.source
     for number, lips in enumerate(speakers, start=1):
@@ -177,7 +177,7 @@ def check_protect_mask(protect: np.ndarray, source: FrameSource) -> None:
             "Use one mask, or one for each frame."
         )
     if not all(np.isfinite(mask).all() for mask in protect):
-        raise UsageError('"protect_mask" contains NaN or Inf. Check the node that made it.')
+        raise UsageError('"protect_mask" contains NaN or infinite values. Check the node that made it.')
 
 
 class _FacePaster:
@@ -194,7 +194,7 @@ class _FacePaster:
         self._decoded_faces = _decode_faces(lips, lips.latent_index[lips.latent_index >= 0])
 
     def prepare(self, frames: dict[int, np.ndarray]) -> dict[int, torch.Tensor]:
-        """The faces to paste, by output frame: (3, h, w) in [-1, 1]. Frames without new lips have none."""
+        """Return the face to paste for each output frame with new lips: (3, h, w) in [-1, 1]."""
         latent_index = self._lips.latent_index
         frames = {i: frame for i, frame in frames.items() if i < len(latent_index) and latent_index[i] >= 0}
         if not frames:
@@ -222,7 +222,7 @@ class _FacePaster:
                     if lips.crops is None
                     else "Check the node that changed the crops."
                 )
-                raise MediaError(f"Output frame {i}: the new face contains NaN or Inf. {remedy}")
+                raise MediaError(f"The new face of output frame {i} contains NaN or infinite values. {remedy}")
         return faces
 
     def _match_color(self, i: int, face: torch.Tensor, frame: np.ndarray) -> torch.Tensor:

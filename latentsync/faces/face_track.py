@@ -48,8 +48,8 @@ class FaceTrack:
             )
         if not self.present.any():
             raise FaceError(
-                f"{self.source.name} has {self.source.frame_count} frames, and no face was found in any of them. "
-                "Use a video with a face that looks towards the camera, or provide face landmarks."
+                f"{self.source.name} has {self.source.frame_count} frames, but LatentSync found no face in any of "
+                "them. Use a video with a face that looks towards the camera, or provide face landmarks."
             )
 
     @property
@@ -83,7 +83,7 @@ class TrackSettings:
         if self.max_gap_frames < 0:
             raise UsageError(f'"max_gap" cannot be {self.max_gap_frames}. Choose 0 frames or more.')
         if not 0 < self.max_yaw_degrees <= 90:
-            raise UsageError(f'"max_yaw" cannot be {self.max_yaw_degrees}. Choose more than 0 degrees, up to 90.')
+            raise UsageError(f'"max_yaw" cannot be {self.max_yaw_degrees}. Choose a value above 0, up to 90 degrees.')
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
 
 
@@ -98,7 +98,7 @@ def build_face_track(identities: Identities, identity: Identity, settings: Track
     frontal = within_yaw_limit(identity, settings)
     if not frontal.any():
         raise FaceError(
-            f"{source.name} shows the selected face in {len(frontal)} frames, but its head is turned by more than "
+            f"{source.name} shows the selected face in {len(frontal)} frames, but the head turns by more than "
             f"{settings.max_yaw_degrees:g} degrees in all of them. Raise max_yaw, or select another face."
         )
     points = np.full((source.frame_count, 3, 2), np.nan)

@@ -184,16 +184,20 @@ def select(
     """
     source, count = identities.source, len(identities.members)
     if by not in SELECT_BY or index < 1:
-        raise UsageError(f'"face" cannot be {by} {index}. Choose one of {", ".join(SELECT_BY)}, and an index from 1.')
+        raise UsageError(
+            f'"face" is {by} and "face_index" is {index}. Set "face" to one of {", ".join(SELECT_BY)}, and '
+            '"face_index" to 1 or higher.'
+        )
     if count == 0:
         raise FaceError(
-            f"{source.name} has {source.frame_count} frames, and no face was found in any of them. Use a video with a "
-            "face of at least 40 pixels that looks towards the camera, lower min_confidence, or provide face landmarks."
+            f"{source.name} has {source.frame_count} frames, but LatentSync found no face in any of them. Use a video "
+            "with a face of at least 40 pixels that looks towards the camera, lower min_confidence, or provide face "
+            "landmarks."
         )
     if index > count:
         raise FaceError(
-            f'"face_index" {index} does not exist in {source.name}. The video has {count} people, numbered from 1. '
-            'Choose a lower face_index. The preview of Face Prep and the command "faces" show all people.'
+            f'"face_index" is {index}, but {source.name} has no person with this number. '
+            f'Choose a number from 1 to {count}. The preview of Face Prep and the command "faces" show all people.'
         )
     return sort_identities(identities, by, reference).members[index - 1]
 
@@ -237,7 +241,7 @@ def reference_appearance(image: np.ndarray, detector: FaceDetector) -> np.ndarra
     faces = detect_in_image(detector, image)
     if not faces:
         raise FaceError(
-            f'"reference_face" is an image of {image.shape[1]} x {image.shape[0]} pixels, and no face was found in it. '
-            "Use an image of the person that looks towards the camera."
+            f'"reference_face" ({image.shape[1]} x {image.shape[0]} pixels) has no face that LatentSync can detect. '
+            "Use an image where the person looks towards the camera."
         )
     return appearance(image, faces[0].points)

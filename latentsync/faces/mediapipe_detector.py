@@ -51,7 +51,7 @@ class MediaPipeDetector(FaceDetector):
 
     def __init__(self, model: Path, min_confidence: float = 0.5) -> None:
         if not 0 < min_confidence <= 1:
-            raise UsageError(f'"min_confidence" cannot be {min_confidence}. Choose more than 0, up to 1.')
+            raise UsageError(f'"min_confidence" cannot be {min_confidence}. Choose a value above 0, up to 1.')
         self._min_confidence = min_confidence
         self._min_tile_score = 1 - TILE_MAX_DOUBT * (1 - min_confidence)
         try:
@@ -71,7 +71,7 @@ class MediaPipeDetector(FaceDetector):
             if isinstance(error, OSError) and error.filename is None:  # of a system library, such as libGLESv2
                 raise cannot_import("MediaPipe", "mediapipe>=0.10.30", error, "provide face landmarks") from error
             raise WeightsError(
-                f"{model} cannot be read as MediaPipe's face landmarker ({reason_of(error)}). Delete it, download "
+                f"{model} is not a valid face landmarker of MediaPipe ({reason_of(error)}). Delete it, download "
                 f"{FACE_LANDMARKER.url} ({FACE_LANDMARKER.size_bytes:,} bytes) to this path, or provide face landmarks."
             ) from error
 

@@ -61,12 +61,12 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
         height, width = (float(side) for side in landmarks["image_size"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FaceError(
-            'The face landmarks need a list "frames" with the faces of each frame, and "image_size", the height and '
-            "width. Use FACE_LANDMARKS of ComfyUI's MediaPipe node."
+            '"face_landmarks" needs the lists "frames" (the faces of each frame) and "image_size" (height and width). '
+            "Use FACE_LANDMARKS of ComfyUI's MediaPipe node."
         ) from error
     if not frames or not (0 < height < inf and 0 < width < inf):
         raise FaceError(
-            f"The face landmarks have {len(frames)} frames of {width:g} x {height:g} pixels, which is not valid. "
+            f'"face_landmarks" has {len(frames)} frames of {width:g} x {height:g} pixels, which is not valid. '
             "Detect the landmarks on the frames of the video."
         )
     scale_x, scale_y = display_width(source) / width, source.height / height
@@ -74,13 +74,13 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
     aspects = source.width * height / (source.height * width), scale_x / scale_y
     if min(abs(aspect - 1) for aspect in aspects) > ASPECT_TOLERANCE:
         raise FaceError(
-            f"The face landmarks were detected on frames of {width:g} x {height:g} pixels, but {source.name} is "
-            f"{source.width} x {source.height}, with another aspect ratio. Detect them on the frames of this video."
+            f'"face_landmarks" is for frames of {width:g} x {height:g} pixels, but {source.name} is {source.width} x '
+            f"{source.height} and has another aspect ratio. Detect the landmarks on the frames of this video."
         )
     if len(frames) not in (1, source.frame_count):
         raise FaceError(
-            f"The face landmarks have {len(frames)} frames, but {source.name} has {source.frame_count}. "
-            "Detect them on the same frames, or use the landmarks of one frame for the whole video."
+            f'"face_landmarks" has {len(frames)} frames, but {source.name} has {source.frame_count}. '
+            "Detect the landmarks on the same frames, or use the landmarks of one frame for the whole video."
         )
     scale = np.array([scale_x, scale_y])
     max_px = MAX_DISTANCE * max(source.height, source.width)
@@ -98,12 +98,12 @@ def _parse_face(entry: Any, scale: np.ndarray, max_px: float, frame: int) -> Fac
         mesh = mesh * scale
         if np.abs(mesh).max() > max_px:
             raise FaceError(
-                f"A face is {np.abs(mesh).max():.3g} pixels away from the corner of the frame. "
+                f"A face has a point {np.abs(mesh).max():.3g} pixels away from the corner of the frame. "
                 "Remove this face, or convert its landmarks to pixels."
             )
         face = face_from_mesh(mesh, float(fields.get("score", 1.0)))
         if (face.points == face.points[0]).all():
-            raise FaceError("A face has its eyebrows and nose on one pixel. Remove this face.")
+            raise FaceError("The eyebrows and the nose of a face are on one pixel. Remove this face.")
     except FaceError as error:
         raise FaceError(f"Face landmarks of frame {frame}: {error}") from error
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # torch raises them for large integers

@@ -68,14 +68,14 @@ class UNetConfig:
             channels = tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4))
         except (KeyError, IndexError) as error:
             raise WeightsError(
-                f"The file is not a LatentSync UNet. Its {len(shapes)} weights do not include those of the first "
+                f"The file is not a LatentSync UNet. It has {len(shapes)} weights, but not those of the first "
                 "layers. Choose a latentsync_unet file of version 1.5 or 1.6."
             ) from error
         config = cls(channels)
         if not all(0 < width <= MAX_CHANNELS and width % config.groups == 0 for width in channels):
             raise WeightsError(
-                f"The file is not a LatentSync UNet. Its blocks have {', '.join(map(str, channels))} channels, which "
-                f"are not all multiples of {config.groups} up to {MAX_CHANNELS}. "
+                f"The file is not a LatentSync UNet. The channels of its blocks "
+                f"({', '.join(map(str, channels))}) are not all multiples of {config.groups} up to {MAX_CHANNELS}. "
                 "Choose a latentsync_unet file of version 1.5 or 1.6."
             )
         return config

@@ -79,13 +79,13 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
         channels = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(BLOCKS))
     except (KeyError, IndexError) as error:
         raise WeightsError(
-            f"The file is not a Stable Diffusion 1.x VAE. Its {len(shapes)} weights do not include those of the "
-            "encoder's blocks. Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
+            f"The file is not a Stable Diffusion 1.x VAE. It has {len(shapes)} weights, but none of the encoder's "
+            "blocks. Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
         ) from error
     if not all(0 < width <= MAX_CHANNELS and width % GROUPS == 0 for width in channels):
         raise WeightsError(
-            f"The file is not a Stable Diffusion 1.x VAE. Its blocks have {', '.join(map(str, channels))} channels, "
-            f"which are not all multiples of {GROUPS} up to {MAX_CHANNELS}. "
+            f"The file is not a Stable Diffusion 1.x VAE. The channels of its blocks "
+            f"({', '.join(map(str, channels))}) are not all multiples of {GROUPS} up to {MAX_CHANNELS}. "
             "Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
         )
     layers = sum(key.startswith("encoder.down_blocks.0.resnets.") and key.endswith(".norm1.weight") for key in shapes)

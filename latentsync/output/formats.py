@@ -205,9 +205,9 @@ def format_for_suffix(suffix: str) -> Format:
     for format in formats:
         if format.suffix == suffix.lower():
             return format
-    name = f'a file name that ends in "{suffix}"' if suffix else "a file name without a suffix"
+    problem = f'ends in "{suffix}", which is not a video format' if suffix else "has no suffix"
     suffixes = ", ".join(dict.fromkeys(format.suffix for format in formats))
-    raise UsageError(f"No video can be written under {name}. Use one of {suffixes}.")
+    raise UsageError(f"The name of the output file {problem}. Use one of {suffixes}.")
 
 
 def _has_encoder(name: str) -> bool:

@@ -44,7 +44,7 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
             if free:
                 yield path
                 return
-    raise MediaError(f"{path}: another run is writing this file. Wait until it ends, or choose another output.")
+    raise MediaError(f"Another run is writing {path}. Wait until it ends, or choose another output.")
 
 
 def _create(path: Path) -> bool:

@@ -311,14 +311,14 @@ def describe_tensor(role: str, name: str, values: torch.Tensor) -> TensorInfo:
 
 
 def software() -> Mapping[str, str]:
-    """Versions of what the run ran on: of the libraries, those that it loaded."""
+    """Return the versions of this package, Python, and the libraries that the run loaded."""
     loaded = {name: sys.modules[name] for name in LIBRARIES if name in sys.modules}
     versions = {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
     return {"latentsync-nodes": __version__, "python": platform.python_version(), **versions}
 
 
 def _without_folders(text: str, known: Path) -> str:
-    """A message with the names of its files alone; `known` folders are found whatever characters they have."""
+    """Remove folder paths from a message, so that only file names remain. `known` may contain any characters."""
     for folder in (known, Path.cwd(), Path.home()):
         text = text.replace(str(folder) + os.sep, "")
     return FOLDERS.sub("", text)

@@ -234,7 +234,7 @@ def check_audio_codec(waveform: Waveform, codec: AudioCodec) -> None:
             "Convert the recording to stereo, or choose another format."
         )
     if samples == 0:
-        raise AudioError("The audio is empty. Choose another recording.")
+        raise AudioError("The audio of the result is empty. Choose another recording.")
 
 
 def encoder_converter(pix_fmt: str, color: ColorSpace, size: tuple[int, int] | None = None) -> PixelConverter:

@@ -85,8 +85,8 @@ class LipTrack:
             raise UsageError("Internal error: the latents of the new mouths have the wrong size. Please report this.")
         if self.latent_index.shape != (self.timeline.frame_count,):
             raise UsageError(
-                f"Internal error: {len(self.latent_index)} indices of latents for {self.timeline.frame_count} output "
-                "frames. Please report this."
+                f"Internal error: there are {len(self.latent_index)} latent indices for {self.timeline.frame_count} "
+                "output frames. Please report this."
             )
         if self.crops is not None and (self.crops.shape[::3] != (len(self.latents), 3) or self.crops.ndim != 4):
             raise UsageError(

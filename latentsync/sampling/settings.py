@@ -56,8 +56,8 @@ class SamplerSettings:
             )
         if not 0.0 <= self.guidance_start < self.guidance_end <= 1.0:
             raise UsageError(
-                f'"cfg_start_percent" cannot be {self.guidance_start} with "cfg_end_percent" {self.guidance_end}. '
-                "Choose two values from 0 to 1, the smaller one for the start."
+                f'"cfg_start_percent" is {self.guidance_start} and "cfg_end_percent" is {self.guidance_end}. '
+                "Choose two values from 0 to 1. The start must be smaller than the end."
             )
         if self.guidance_scale > 1 and not self.cfg_steps:
             raise UsageError(

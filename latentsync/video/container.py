@@ -130,7 +130,7 @@ def check_pyav() -> int:
     if version < MIN_PYAV:
         command = python_command(f'pip install "av>={MIN_PYAV}"')
         raise DependencyError(
-            f"PyAV {av.__version__} is too old. Version {MIN_PYAV} or newer is needed to read and write videos. "
+            f"PyAV {av.__version__} is too old. LatentSync needs version {MIN_PYAV} or newer. "
             f"Run {command} and try again."
         )
     return version

@@ -69,7 +69,7 @@ class FrameReader:
         return decode_packets(self._container.demux(self._stream), self._decoder, by_dts=self._index.by_dts)
 
     def _find(self, i: int) -> VideoFrame | None:
-        """The frame at `i`, or the last good one after its keyframe or after the current position."""
+        """Decode frame `i`. For a damaged frame, return the last good one since its keyframe or this position."""
         if i in self._cache:
             return self._cache[i]
         is_backward = i < self._next

@@ -110,7 +110,7 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
     rate, is_constant = _estimate_rate(pts, time_base, declared)
     if not rate:
         spacing = float((pts[-1] - pts[0]) * time_base) / (len(pts) - 1)
-        raise MediaError(f"{name} has damaged timestamps: its frames are {spacing:.0f} s apart. Export it again.")
+        raise MediaError(f"{name} has damaged timestamps. Its frames are {spacing:.0f} s apart. Export it again.")
     end = max(end, pts[-1] + round(1 / (rate * time_base)), pts[-1] + 1)
     if decoder_pts is pts:
         keyframes = sorted({bisect_left(pts, timestamp) for timestamp in keyframe_pts if timestamp <= pts[-1]})
@@ -196,7 +196,7 @@ def _declared_end_seconds(container: InputContainer, stream: VideoStream) -> Fra
 
 
 def _incomplete(name: str, frames: int) -> MediaError:
-    return MediaError(f"{name} is incomplete: it breaks off after {frames} frames. Copy or export it again.")
+    return MediaError(f"{name} is incomplete. It ends after {frames} frames. Copy or export it again.")
 
 
 def _estimate_rate(pts: Sequence[int], time_base: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:

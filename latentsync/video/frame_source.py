@@ -86,11 +86,11 @@ class ImageBatch:
     def __init__(self, images: torch.Tensor, rate: Fraction) -> None:
         if images.ndim != 4 or images.shape[3] not in (3, 4) or 0 in images.shape or not images.is_floating_point():
             raise MediaError(
-                "The images are not a batch of RGB or RGBA images in floating point. "
-                "Use (frames, height, width, 3 or 4) with at least one frame."
+                '"source" is not a batch of RGB or RGBA images with float values. '
+                "Provide at least one frame with 3 or 4 channels."
             )
         if rate <= 0:
-            raise UsageError(f"A frame rate cannot be {rate}. Use a positive number.")
+            raise UsageError(f'"image_fps" cannot be {rate}. Set it to a number above 0.')
         self.images = images
         self.rate = rate
         self.frame_count, self.height, self.width = images.shape[:3]
@@ -121,7 +121,7 @@ class ImageBatch:
             image = self.images[check_index(i, self), ..., :3].to("cpu", torch.float32).contiguous()
             if not bool(image.isfinite().all()):
                 raise MediaError(
-                    f"Frame {i} of the image batch contains NaN or infinite values. Check the node that made it."
+                    f'Frame {i} of "source" contains NaN or infinite values. Check the node that made the images.'
                 )
             frame = image.numpy()
             frame.flags.writeable = False  # it may share memory with the user's tensor

@@ -37,7 +37,7 @@ class Timeline:
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
-            raise UsageError(f"A frame rate cannot be {self.rate}. Use a positive number.")
+            raise UsageError(f"The frame rate of the output cannot be {self.rate}. Set it to a number above 0.")
         if not self.source_index:
             raise UsageError("The output would have no frames. Use a longer video or recording.")
 

@@ -70,11 +70,11 @@ class VideoFile:
         log.debug("Opened %r, %s frame rate", self, "constant" if index.is_constant else "variable")
 
     def _set_properties(self, frame: VideoFrame, stream: VideoStream) -> None:
-        """Size, shape of the pixels, and colors: those of the first frame hold for all."""
+        """Take the frame size, pixel aspect ratio and colors of all frames from the first frame."""
         if frame.colorspace in UNREADABLE_MATRICES:
             raise MediaError(
-                f"{self.name} has colors of the kind {UNREADABLE_MATRICES[frame.colorspace]}, which cannot be "
-                "converted to RGB. Export it with BT.709 colors."
+                f"{self.name} uses the color matrix {UNREADABLE_MATRICES[frame.colorspace]}, which cannot be converted "
+                "to RGB. Export it with BT.709 colors."
             )
         self._matrix = display_matrix(frame)
         self._stored_size = frame.width, frame.height
@@ -155,23 +155,24 @@ class VideoFile:
         damaged = [i - self._part.start for i in sorted(self._damaged) if i in self._part]
         if damaged:
             yield (
-                f"{self.name}: {len(damaged)} of {self.frame_count} frames are damaged (the first is {damaged[0]}). "
-                "The last good frame replaces those that cannot be decoded."
+                f"{self.name} has {len(damaged)} damaged frames out of {self.frame_count}. The first is frame "
+                f"{damaged[0]}. The last good frame replaces each frame that cannot be decoded."
             )
         if self._resized:
             first = min(self._resized)
             (width, height), (other_width, other_height) = self._stored_size, self._resized[first]
             yield (
                 f"{self.name} changes its picture size from {width} x {height} to {other_width} x {other_height} at "
-                f"frame {first}. {len(self._resized)} of {self.frame_count} frames are scaled to {width} x {height}."
+                f"frame {first}. LatentSync scales {len(self._resized)} of {self.frame_count} frames to {width} x "
+                f"{height}."
             )
         if self._is_untagged_hd:
             yield (
-                f"{self.name} does not say which color matrix it uses. It is read as BT.709, as players do with HD "
-                "videos. If its colors look wrong, export it with color tags."
+                f"{self.name} does not say which color matrix it uses. LatentSync reads it as BT.709, like players do "
+                "with HD videos. If its colors look wrong, export it with color tags."
             )
         if self._has_odd_aspect:
-            yield f"{self.name} says that its pixels are not square, with an impossible ratio. It is read as square."
+            yield f"{self.name} has an impossible pixel aspect ratio. LatentSync reads its pixels as square."
         if self._is_interlaced:
             yield f"{self.name} is interlaced. Deinterlace it first for sharper lips."
 
@@ -182,9 +183,10 @@ class VideoFile:
 def _trim_range(index: FrameIndex, start: Fraction, duration: Fraction | None, name: str) -> range:
     """Frames that appear in [start, start + duration), with a tolerance for rounded timestamps."""
     if start < 0 or (duration is not None and duration <= 0):
-        length = "" if duration is None else f" and {float(duration):g} s"
+        length = "" if duration is None else f" and a length of {float(duration):g} s"
         raise UsageError(
-            f"{name} cannot be trimmed to {float(start):g} s{length}. Use a start of at least 0 and a positive length."
+            f"{name} cannot be trimmed to a start of {float(start):g} s{length}. "
+            "Use a start of at least 0 s and a length above 0 s."
         )
     stop = len(index.pts) if duration is None else index.first_from(start + duration)
     part = range(index.first_from(start), stop)
@@ -201,7 +203,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     """The first video stream that is no cover picture."""
     streams = picture_streams(container)
     if not streams:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing that can be played"
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "other data"
         raise MediaError(f"{name} has no video, only {kinds}. Choose a video file.")
     stream = preferred_stream(streams)
     if stream is None:

@@ -93,7 +93,9 @@ def _cast(checkpoint: Checkpoint, precision: str) -> Task[dict[str, Tensor]]:
         if not bool(torch.isfinite(tensors[key]).all()):
             is_sound = bool(torch.isfinite(tensor).all())
             advice = "Use --precision bf16." if is_sound else "The file is damaged. Download it again."
-            raise WeightsError(f"{checkpoint.path} has NaN or infinite values in {precision}, in {key}. {advice}")
+            raise WeightsError(
+                f"{checkpoint.path} has NaN or infinite values after conversion to {precision} (weight {key}). {advice}"
+            )
         done += tensors[key].nbytes
         yield Progress(f"converting {checkpoint.path.name}", done, total)
     return tensors

@@ -66,7 +66,7 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with claim(path) as is_alone:
             if not is_alone():
-                raise WeightsError(f"{path} is being downloaded by another program. Wait until that download ends.")
+                raise WeightsError(f"Another program is downloading {path}. Wait until that download ends.")
             if path.is_file():
                 return
             folder = partial_folder(path)
@@ -89,7 +89,7 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
     if digest != file.sha256:
         raise WeightsError(
             f"{file.name} from {url_of(file)} has a wrong checksum. Its SHA-256 is {digest}, not {file.sha256}. "
-            f"The download was deleted. {_advice(file)}"
+            f"LatentSync deleted the download. {_advice(file)}"
         )
 
 

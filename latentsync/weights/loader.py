@@ -93,7 +93,7 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
     checkpoint = as_checkpoint(source)
     dims = checkpoint.metadata.get("dims")
     if not isinstance(dims, dict):
-        raise WeightsError(f"{checkpoint.path} is not a Whisper file, because it has no dims. Use OpenAI's tiny.pt.")
+        raise WeightsError(f"{checkpoint.path} is not a Whisper file. It has no model sizes. Use OpenAI's tiny.pt.")
     sizes = cast("dict[str, int]", dims)
     wrong = [f"{name} is not {size}" for name, size in TINY.items() if sizes.get(name) != size]
     if wrong:
@@ -235,7 +235,7 @@ def _read_pickle(path: Path) -> Checkpoint:
     except Exception as error:  # torch raises a dozen types for damaged files
         if "Weights only load failed" in str(error):
             raise WeightsError(
-                f"{path} contains more than weights, or is not a checkpoint. No code in it was run. "
+                f"{path} contains more than weights, or is not a checkpoint. LatentSync ran no code in it. "
                 "Use the official file, or a .safetensors file."
             ) from error
         raise unreadable(path, error) from error
@@ -247,7 +247,7 @@ def _read_pickle(path: Path) -> Checkpoint:
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
     if len(tensors) < len(entries) or not tensors:
         raise WeightsError(
-            f"{path} has {len(entries)} entries, but {len(tensors)} of them are weights. Use the official file."
+            f"{path} has {len(entries)} entries, but only {len(tensors)} of them are weights. Use the official file."
         )
     return Checkpoint(path, tensors, {key: value for key, value in values.items() if wrapper and key != wrapper})
 

@@ -183,9 +183,9 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
             return MODELS[version]
         official = " and ".join(f"{spec.unet.size_bytes:,} ({spec.version})" for spec in MODELS.values())
         raise UsageError(
-            f'{path} is not an official file, so its version is unknown. Set "version" to {" or ".join(MODELS)}. '
-            f"If this should be an official file, it is incomplete: it has {size:,} bytes, and official files have "
-            f"{official}. In that case, delete it and download it again."
+            f"{path} is not an official file, so its version is unknown. It has {size:,} bytes, and official files "
+            f'have {official} bytes. Set "version" to {" or ".join(MODELS)}. If this should be an official file, '
+            "delete it and download it again, because it is incomplete."
         )
     if version not in (None, known.version):
         raise WeightsError(
@@ -195,7 +195,7 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
     resolution = header.get(metadata.RESOLUTION, str(known.resolution))
     if not resolution.isdecimal() or int(resolution) not in RESOLUTIONS:
         raise WeightsError(
-            f"{path}: the metadata give a resolution of {resolution[:20]} pixels. It must be a multiple of "
+            f"{path} has metadata with a resolution of {resolution[:20]} pixels. The resolution must be a multiple of "
             f"{RESOLUTIONS.step}, from {RESOLUTIONS.start} to {RESOLUTIONS[-1]}. Convert the file again."
         )
     return replace(known, resolution=int(resolution))

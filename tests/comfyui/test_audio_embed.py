@@ -70,7 +70,7 @@ def test_audio_embed_refuses_offset_beyond_recording(comfyui: ComfyUI, graph: gr
     with pytest.raises(ExecutionFailedError) as caught:
         comfyui.run(graphs.changed(graph, "LatentSyncAudioEmbed", offset_ms=-500_000))
     assert caught.value.node_type == "LatentSyncAudioEmbed"
-    assert "Use a smaller offset" in caught.value.exception_message
+    assert 'Set "offset_ms" closer to 0' in caught.value.exception_message
 
 
 def test_audio_embed_without_audio_says_what_to_connect(comfyui: ComfyUI, graph: graphs.Graph) -> None:

@@ -102,7 +102,7 @@ def test_errors_name_video_without_face(comfyui: ComfyUI, graph: graphs.Graph, s
     del graph[graphs.node(graph, "LatentSyncFacePrep")]["inputs"]["face_landmarks"]
     error = fails(comfyui, graph)
     assert error.node_type == "LatentSyncFacePrep"
-    assert "gray.mp4 has 5 frames, and no face was found in any of them" in error.exception_message
+    assert "gray.mp4 has 5 frames, but LatentSync found no face in any of them" in error.exception_message
 
 
 def test_errors_name_file_that_is_no_video(comfyui: ComfyUI, graph: graphs.Graph) -> None:

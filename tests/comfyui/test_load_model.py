@@ -53,7 +53,7 @@ def test_load_model_refuses_wrong_version(comfyui: ComfyUI, inputs: dict[str, st
 
 
 def test_load_model_refuses_missing_file_before_run(comfyui: ComfyUI) -> None:
-    with pytest.raises(InvalidPromptError, match=r"There is no file nothing.pt in models/latentsync"):
+    with pytest.raises(InvalidPromptError, match=r'"unet" is nothing.pt, but models/latentsync has no such file'):
         comfyui.queue(loading("no file", unet="nothing.pt"))
 
 

@@ -190,7 +190,7 @@ def test_run_refuses_video_without_face(
     output = tmp_path / "out.mp4"
     video = gray(tmp_path / "gray.mp4")
     assert run(video, good.audio, "-o", output, "--synthetic", "--models", tmp_path) == 1
-    assert "gray.mp4 has 5 frames, and no face was found in any of them" in refusal(capsys)
+    assert "gray.mp4 has 5 frames, but LatentSync found no face in any of them" in refusal(capsys)
     assert not output.exists()
 
 
@@ -244,7 +244,7 @@ def test_run_never_overwrites_other_inputs(
     [
         (["--threshold-db", "50"], 2, '"threshold_db" cannot be 50'),
         (["--hold-ms", "-1"], 2, '"hold_ms" cannot be -1'),
-        (["--offset-ms", "-900000"], 1, "Use a smaller offset"),
+        (["--offset-ms", "-900000"], 1, 'Set "offset_ms" closer to 0'),
         (["--vocals", "nowhere.wav"], 1, "nowhere.wav does not exist"),
         (["--max-yaw", "100"], 2, '"max_yaw" cannot be 100'),
         (["--face-index", "0"], 2, '"--face-index" cannot be 0'),

@@ -59,7 +59,7 @@ def sparse(scene: Scene) -> Path:
 
 
 NO_JSON = r"face.json cannot be read as face landmarks"
-NOT_SHAPED = "The face landmarks need a list"
+NOT_SHAPED = '"face_landmarks" needs the lists'
 
 LANDMARKS = [
     Attack("landmarks of no bytes", of(b""), NO_JSON),
@@ -75,11 +75,11 @@ LANDMARKS = [
     Attack(
         "landmarks whose faces are words", of('{"frames": ["abc"], "image_size": [640, 480]}'), "landmarks of frame 0"
     ),
-    Attack("landmarks of no frames", changed(lambda stored: stored["frames"].clear()), "landmarks have 0 frames"),
+    Attack("landmarks of no frames", changed(lambda stored: stored["frames"].clear()), '"face_landmarks" has 0 frames'),
     Attack(
         "landmarks of another number of frames",
         changed(lambda stored: stored["frames"].pop()),
-        "landmarks have .* frames, but",
+        '"face_landmarks" has .* frames, but',
     ),
     Attack("a picture size of 0", changed(lambda stored: stored.update(image_size=[0, 0])), "0 x 0 pixels"),
     Attack(

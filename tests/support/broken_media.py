@@ -242,7 +242,7 @@ SOUNDS = [
     Attack(
         "recording of 64-bit samples",
         lambda s: s.run(audio=with_header(s, 34, 64)),
-        "sound.wav has 64-bit integer samples, which are not supported. Export it with 24 bits",
+        "sound.wav has 64-bit integer samples, which LatentSync cannot read. Export it with 24 bits",
     ),
     Attack("m4a cut short", lambda s: s.run(audio=m4a_cut(s)), "sound.m4a "),
     Attack("video without sound, as recording", lambda s: s.run(audio=gray(s)), "gray.mp4 has no audio"),
@@ -255,7 +255,7 @@ SOUNDS = [
     ),
     Attack("header of a recording without samples", lambda s: s.run(audio=wav(s, samples=b"")), "sound.wav "),
     Attack("recording of silence", lambda s: s.run(audio=wav(s)), "is silent for all of its"),
-    Attack("recording of 5 ms", lambda s: s.run(audio=wav(s, samples=noise(160))), "less than 10 ms"),
+    Attack("recording of 5 ms", lambda s: s.run(audio=wav(s, samples=noise(160))), "shorter than 10 ms"),
     Attack(
         "recording with a sample that is no number",
         lambda s: s.run(audio=with_nan(s)),
@@ -269,7 +269,7 @@ SOUNDS = [
     Attack(
         "recording of 1 sample per second",
         lambda s: s.run(audio=wav(s, rate=1, samples=noise(32_000))),
-        "1 samples per second",
+        "a sample rate of 1 Hz",
     ),
     Attack(
         "recording of 0 samples per second", lambda s: s.run(audio=wav(s, rate=0, samples=noise(32_000))), "sound.wav "

@@ -47,9 +47,7 @@ VALUES = [
     Attack("a thousand million steps", flag("--steps", 10**9), '"steps" cannot be 1000000000', 2),
     Attack("guidance that is no number", flag("--cfg", NAN), '"cfg" cannot be nan', 2),
     Attack("endless guidance", flag("--cfg", INF), '"cfg" cannot be inf', 2),
-    Attack(
-        "guidance that starts at no number", flag("--cfg-start-percent", NAN), '"cfg_start_percent" cannot be nan', 2
-    ),
+    Attack("guidance that starts at no number", flag("--cfg-start-percent", NAN), '"cfg_start_percent" is nan', 2),
     Attack("a negative seed", flag("--seed", -1), '"seed" cannot be', 2),
     Attack("a seed of 2^64", flag("--seed", 2**64), '"seed" cannot be', 2),
     Attack("a seed of 4,000 digits", flag("--seed", "9" * 4000), '"seed" cannot be', 2),
@@ -59,11 +57,11 @@ VALUES = [
     Attack("a mask grown endlessly", flag("--mask-expand", INF), '"mask_expand" cannot be inf', 2),
     Attack("a threshold that is no number", flag("--threshold-db", NAN), '"threshold_db" cannot be nan', 2),
     Attack("a negative hang time", flag("--hold-ms", -1), '"hold_ms" cannot be', 2),
-    Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), "Use a smaller offset"),
+    Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), 'Set "offset_ms" closer to 0'),
     Attack("a gap of -1 frames", flag("--max-gap", -1), '"max_gap" cannot be -1', 2),
     Attack("a yaw that is no number", flag("--max-yaw", NAN), '"max_yaw" cannot be nan', 2),
     Attack("face 0", flag("--face-index", 0), '"--face-index" cannot be 0', 2),
-    Attack("face 10^30", flag("--face-index", 10**30), "does not exist"),
+    Attack("face 10^30", flag("--face-index", 10**30), "no person with this number"),
 ]
 
 DETECTOR = [
@@ -87,9 +85,12 @@ NAMES = [
         "/proc/out.mp4 cannot be written",
         needs="/proc",
     ),
-    Attack("an output without a suffix", onto(lambda s: s.folder / "out"), "No video can be written", 2),
+    Attack("an output without a suffix", onto(lambda s: s.folder / "out"), "The name of the output file", 2),
     Attack(
-        "an output with a suffix that is no video's", onto(lambda s: s.folder / "out.exe"), "No video can be written", 2
+        "an output with a suffix that is no video's",
+        onto(lambda s: s.folder / "out.exe"),
+        "The name of the output file",
+        2,
     ),
     Attack("an output that is the source", lambda s: s.run(video=mine(s), output=mine(s)), "one of the inputs", 2),
     Attack(
@@ -160,15 +161,15 @@ PICTURES = [
     Misuse(
         "pictures at 0 frames per second",
         lambda _: batch(torch.zeros(1, 8, 8, 3), Fraction(0)),
-        "Use a positive number",
+        "a number above 0",
     ),
     Misuse(
         "pictures at -25 frames per second",
         lambda _: batch(torch.zeros(1, 8, 8, 3), Fraction(-25)),
-        "Use a positive number",
+        "a number above 0",
     ),
-    Misuse("a mask with a value that is no number", lambda _: laid_in(mask(NAN)), "protect_mask.*NaN or Inf"),
-    Misuse("an endless mask", lambda _: laid_in(mask(INF)), "protect_mask.*NaN or Inf"),
+    Misuse("a mask with a value that is no number", lambda _: laid_in(mask(NAN)), "protect_mask.*NaN or infinite"),
+    Misuse("an endless mask", lambda _: laid_in(mask(INF)), "protect_mask.*NaN or infinite"),
     Misuse("a mask of another size", lambda _: laid_in(np.zeros((1, 48, 48), np.float32)), '"protect_mask" is 48 x 48'),
     Misuse("a mask of no pictures", lambda _: laid_in(np.zeros((0, 96, 96), np.float32)), '"protect_mask" has 0 masks'),
     Misuse(
@@ -176,9 +177,9 @@ PICTURES = [
         lambda _: laid_in(np.zeros((1, 96, 96, 3), np.float32)),
         '"protect_mask" is not a batch of masks',
     ),
-    Misuse("faces that are not numbers, out of the VAE", lambda _: laid_in(color=NAN), "contains NaN or Inf"),
+    Misuse("faces that are not numbers, out of the VAE", lambda _: laid_in(color=NAN), "contains NaN or infinite"),
     Misuse("sound of no channels", lambda _: Waveform(torch.zeros(0, 100), 16_000), "at least one channel"),
-    Misuse("sound at a negative rate", lambda _: Waveform(torch.zeros(1, 100), -1), "Use a positive number"),
+    Misuse("sound at a negative rate", lambda _: Waveform(torch.zeros(1, 100), -1), "a number above 0"),
     Misuse("steps that are no number", lambda _: SamplerSettings(num_inference_steps=NAN), '"steps" cannot be nan'),
     Misuse(
         "a scheduler that is code",

@@ -132,7 +132,7 @@ def absurd_pickle(_: Path) -> dict[str, torch.Tensor]:
 
 PROOF = "code-was-run"
 UNREADABLE = r"cannot be read as weights"
-NOT_RUN = r"No code in it was run"
+NOT_RUN = r"LatentSync ran no code in it"
 
 WEIGHTS = [
     Attack("weights of no bytes (.pt)", of("unet.pt", b""), f"unet.pt {UNREADABLE}"),
@@ -162,7 +162,7 @@ WEIGHTS = [
     Attack("code in an old torch's format", saved(Runs, legacy=True), NOT_RUN),
     Attack("code in a bare pickle", pickled(Runs), "unet.pt "),
     Attack("a .pt that holds a list", saved(lambda _: [1, 2]), "has no named weights"),
-    Attack("a .pt that holds words", saved(lambda _: {"a": "b"}), "has 1 entries, but 0 of them are weights"),
+    Attack("a .pt that holds words", saved(lambda _: {"a": "b"}), "has 1 entries, but only 0 of them are weights"),
     Attack("a UNet without its first layer", changed(lambda tensors: tensors.pop("conv_in.weight")), "conv_in.weight"),
     Attack("a UNet with one layer more", changed(lambda tensors: tensors.update(extra=torch.zeros(1))), "extra"),
     Attack(

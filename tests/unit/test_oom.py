@@ -43,8 +43,8 @@ def test_oom_logs_every_halving(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "latentsync.oom"):
         BatchLimit(8, "the UNet").run(Device(2), 8)
     assert caplog.messages == [
-        "Out of memory in the UNet: reducing the batch size from 8 to 4",
-        "Out of memory in the UNet: reducing the batch size from 4 to 2",
+        "Out of memory in the UNet. LatentSync reduces the batch size from 8 to 4.",
+        "Out of memory in the UNet. LatentSync reduces the batch size from 4 to 2.",
     ]
 
 

@@ -100,5 +100,5 @@ def test_driving_audio_takes_vocals_for_silent_audio() -> None:
 
 @pytest.mark.parametrize("offset_ms", [1000, -1000, 60_000])
 def test_driving_audio_offset_beyond_the_audio_is_refused(offset_ms: int) -> None:
-    with pytest.raises(AudioError, match=f'"offset_ms" is {offset_ms}, which moves all of "audio"'):
+    with pytest.raises(AudioError, match=f'"offset_ms" is {offset_ms} and moves all of "audio"'):
         prepare_driving_audio(tone(16_000), offset_seconds=Fraction(offset_ms, 1000))

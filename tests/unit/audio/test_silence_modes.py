@@ -128,7 +128,7 @@ def test_silence_frame_with_any_speech_is_speech(rate: Fraction, expected: list[
 
 def test_silence_without_any_speech_is_an_error() -> None:
     hiss = Waveform(0.1 * tiny_networks.normal(1, 1, 2 * RATE), RATE)
-    with pytest.raises(AudioError, match=r"No speech stands out .* Lower \"threshold_db\""):
+    with pytest.raises(AudioError, match=r"The recording has no speech .* Lower \"threshold_db\""):
         extract(prepare_driving_audio(hiss), AudioSettings(silence="keep original", threshold_db=10.0))
 
 

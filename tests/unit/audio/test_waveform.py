@@ -70,11 +70,11 @@ def damaged(*at: int, value: float = float("nan")) -> Tensor:
 @pytest.mark.parametrize(
     ("samples", "reason"),
     [
-        (torch.zeros(2, 0), "has only 0 samples"),
-        (torch.ones(1, 159), "has only 159 samples, less than 10 ms. Use a recording"),
+        (torch.zeros(2, 0), r"is shorter than 10 ms \(0 samples\)"),
+        (torch.ones(1, 159), r"is shorter than 10 ms \(159 samples\). Use a recording"),
         (damaged(8000, 9000), "contains 2 NaN or infinite samples. The first is at 0.500 s. Export"),
         (damaged(4000, value=float("-inf")), "contains 1 NaN or infinite samples. The first is at 0.250 s"),
-        (damaged(1, value=32767.0), "reaches 32767, but full scale is 1"),
+        (damaged(1, value=32767.0), "has a peak of 32767, but full scale is 1"),
     ],
 )
 def test_waveform_that_is_no_audio_is_refused(samples: Tensor, reason: str) -> None:
@@ -91,7 +91,7 @@ def test_waveform_of_silence_is_refused(samples: Tensor) -> None:
 
 
 def test_waveform_of_low_rate_is_refused() -> None:
-    with pytest.raises(AudioError, match='"audio" has only 100 samples per second, too few'):
+    with pytest.raises(AudioError, match='"audio" has a sample rate of 100 Hz, too low'):
         check_samples(tone(100), "audio")
 
 

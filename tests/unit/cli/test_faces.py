@@ -33,7 +33,7 @@ def test_faces_without_faces_draws_nothing_and_says_so(tmp_path: Path, capsys: p
     output = tmp_path / "faces.png"
     assert command(*empty_clip(tmp_path), output) == 0
     told = capsys.readouterr()
-    assert f"note: no face was found, so no picture was written to {output}" in told.err
+    assert f"note: LatentSync found no face, so it wrote no picture to {output}" in told.err
     assert told.out == "gray.mp4: 3 frames, 1 shot(s), 0 face(s)\n"
     assert not output.exists()
 

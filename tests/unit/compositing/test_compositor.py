@@ -147,14 +147,16 @@ def test_protect_mask_gives_opacity_of_its_frame() -> None:
     np.testing.assert_array_equal(mask.opacity(0), [[0.75]])
     np.testing.assert_array_equal(mask.opacity(1), [[0]])
     np.testing.assert_array_equal(ProtectMask(protect[:1], source).opacity(1), [[0.75]])
-    with pytest.raises(UsageError, match="NaN or Inf"):
+    with pytest.raises(UsageError, match="NaN or infinite"):
         ProtectMask(np.full((1, 1, 1), np.nan), source)
 
 
 def test_compositor_nan_face_names_its_frame_and_cause(clip: Clip) -> None:
     crops = torch.zeros(FRAMES - 1, 8, 8, 3)
     crops[1] = torch.nan
-    with pytest.raises(MediaError, match=r"Output frame 2: .* NaN or Inf. Check the node that changed the crops"):
+    with pytest.raises(
+        MediaError, match=r"output frame 2 contains NaN or infinite. Check the node that changed the crops"
+    ):
         list(composite([replace(speaker(clip, 0), crops=crops)], SETTINGS))
 
 

@@ -105,7 +105,7 @@ def test_detection_names_unreadable_model(tmp_path: Path) -> None:
         MediaPipeDetector(tmp_path / "missing.task")
     broken = tmp_path / "broken.task"
     broken.write_bytes(b"not a model")
-    with pytest.raises(WeightsError, match=r"broken\.task cannot be read as MediaPipe's face landmarker"):
+    with pytest.raises(WeightsError, match=r"broken\.task is not a valid face landmarker of MediaPipe"):
         MediaPipeDetector(broken)
 
 

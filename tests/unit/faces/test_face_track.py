@@ -59,7 +59,7 @@ def test_face_track_head_turned_away_is_a_gap() -> None:
     assert np.flatnonzero(~track.present).tolist() == list(range(10, 20))
     assert build_face_track(people(one), one, TrackSettings(max_yaw_degrees=80)).present.all()
     with pytest.raises(
-        FaceError, match=r"in 2 frames, but its head is turned by more than 60 degrees in all of them.*max_yaw"
+        FaceError, match=r"in 2 frames, but the head turns by more than 60 degrees in all of them.*max_yaw"
     ):
         build_face_track(people(one), person([1, 2], yaw=70))
 
@@ -109,9 +109,11 @@ def test_face_track_sorts_identities(order: str, numbers: list[int]) -> None:
 
 def test_face_track_names_choice_that_is_not_there() -> None:
     alone = people(person([1, 2, 3]))
-    with pytest.raises(FaceError, match=r'"face_index" 2 does not exist in clip\. The video has 1 people'):
+    with pytest.raises(
+        FaceError, match=r'"face_index" is 2, but clip has no person with this number\. Choose a number from 1 to 1'
+    ):
         select(alone, "largest", 2)
-    with pytest.raises(FaceError, match="has 40 frames, and no face was found in any of them"):
+    with pytest.raises(FaceError, match="has 40 frames, but LatentSync found no face in any of them"):
         select(people())
     with pytest.raises(UsageError, match="largest, leftmost"):
         select(alone, "prettiest")

@@ -48,7 +48,7 @@ def test_precomputed_detector_gives_the_faces_of_each_frame() -> None:
 
 
 def test_precomputed_refuses_landmarks_of_other_video() -> None:
-    with pytest.raises(FaceError, match="The face landmarks have 2 frames, but clip has 3"):
+    with pytest.raises(FaceError, match='"face_landmarks" has 2 frames, but clip has 3'):
         from_comfyui(_landmarks([], []), black(3))
     with pytest.raises(FaceError, match="200 x 200"):
         from_comfyui(_landmarks([LARGE], size=(200, 200)), black(1))

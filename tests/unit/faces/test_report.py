@@ -154,7 +154,7 @@ def test_faces_command_refuses_bad_arguments(
 ) -> None:
     assert command(video, shared, tmp_path, "-o", "crops.jpg") == 2
     assert command(video, shared, tmp_path, "--face-index", 3) == 1
-    assert '"face_index" 3 does not exist in' in capsys.readouterr().err
+    assert '"face_index" is 3, but' in capsys.readouterr().err
     assert command(video, shared, tmp_path, "--min-confidence", 0) == 2
 
 

@@ -113,7 +113,7 @@ def test_conversions_missing_audio_says_what_to_connect(convert: ModuleType) -> 
         with pytest.raises(AudioError, match=r"vocals.*onnect the AUDIO|onnect the AUDIO.*'vocals'"):
             convert.waveform("vocals", given)
     for unwired in ("a word", {"waveform": "a word", "sample_rate": 16000}):
-        with pytest.raises(UsageError, match='"vocals" is not connected'):
+        with pytest.raises(UsageError, match='"vocals" has a value of the wrong type'):
             convert.waveform("vocals", unwired)
     with pytest.raises(AudioError, match="one recording"):
         convert.waveform("audio", {"waveform": torch.zeros(2, 1, 100), "sample_rate": 16000})

@@ -390,7 +390,7 @@ def psnr(decoded: np.ndarray, original: np.ndarray) -> float:
 def test_formats_are_found_by_name_and_suffix() -> None:
     assert format_for_suffix(".MP4") is H264
     assert {format_for_suffix(suffix).suffix for suffix in (".webm", ".mov", ".mkv")} == {".webm", ".mov", ".mkv"}
-    with pytest.raises(UsageError, match=r'ends in "\.avi". Use one of \.mp4'):
+    with pytest.raises(UsageError, match=r'ends in "\.avi", which is not a video format. Use one of \.mp4'):
         format_for_suffix(".avi")
     with pytest.raises(UsageError, match=r'"gif" is not available. Choose one of mp4 h264'):
         format_named("gif")

@@ -10,7 +10,7 @@ from latentsync.sampling.settings import MAX_OVERLAP, SamplerSettings
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.1)])
 def test_settings_guidance_range_must_be_valid(start: float, end: float) -> None:
-    with pytest.raises(UsageError, match=r'"cfg_start_percent" cannot be .* with "cfg_end_percent"'):
+    with pytest.raises(UsageError, match=r'"cfg_start_percent" is .* and "cfg_end_percent" is'):
         SamplerSettings(guidance_start=start, guidance_end=end)
 
 

@@ -155,7 +155,7 @@ def test_video_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
     assert shown["up"][:24] + shown["up"][36:] == expected[:24] + expected[36:]
     assert shown["down"] == shown["up"][::-1]
     (warning,) = video.warnings()
-    assert warning.startswith("damaged.mp4: 3 of 60 frames are damaged (the first is 21)")
+    assert warning.startswith("damaged.mp4 has 3 damaged frames out of 60. The first is frame 21.")
 
 
 def test_video_damaged_start_is_reported(tmp_path: Path) -> None:

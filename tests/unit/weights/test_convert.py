@@ -140,7 +140,10 @@ def test_convert_refuses_values_that_overflow(source: Path, tmp_path: Path) -> N
     state["conv_out.bias"] = torch.full_like(state["conv_out.bias"], 1e6)
     large, target = tmp_path / "large.pt", tmp_path / "large.safetensors"
     torch.save({"state_dict": state}, large)
-    with pytest.raises(WeightsError, match=r"NaN or infinite values in fp16, in conv_out.bias. Use --precision bf16"):
+    with pytest.raises(
+        WeightsError,
+        match=r"NaN or infinite values after conversion to fp16 \(weight conv_out.bias\). Use --precision bf16",
+    ):
         run(convert(large, target, "fp16", "1.5"))
     assert not target.exists()
     run(convert(large, target, "bf16", "1.5"))
@@ -151,7 +154,7 @@ def test_convert_refuses_nan(source: Path, tmp_path: Path) -> None:
     state["conv_out.bias"] = torch.full_like(state["conv_out.bias"], float("nan"))
     damaged = tmp_path / "damaged.pt"
     torch.save({"state_dict": state}, damaged)
-    with pytest.raises(WeightsError, match=r"NaN or infinite values in bf16, .* The file is damaged"):
+    with pytest.raises(WeightsError, match=r"NaN or infinite values after conversion to bf16 .* The file is damaged"):
         run(convert(damaged, tmp_path / "out.safetensors", "bf16", "1.5"))
     assert [path.name for path in tmp_path.iterdir()] == ["damaged.pt"]
 
