@@ -95,6 +95,13 @@ class LatentSyncSampler(io.ComfyNode):
                     tooltip="Choose the frame rate of the result. auto keeps 23 to 31 fps, and else gives 25, the "
                     "model's rate. source keeps every rate, and the lips may be worse.",
                 ),
+                io.Combo.Input(
+                    "speed",
+                    options=list(SPEEDS),
+                    default="balanced",
+                    tooltip="Choose a preset: exact takes 2.5 times as long as balanced, fast about a third. Inputs "
+                    "that differ from their defaults override it.",
+                ),
                 io.Int.Input(
                     "deepcache_interval",
                     default=defaults.cache_interval,
@@ -133,14 +140,6 @@ class LatentSyncSampler(io.ComfyNode):
                     tooltip="End cfg after this share of the steps: 0 at the first, 1 after the last. Lower it to save "
                     "time. Steps without cfg take half the time.",
                 ),
-                io.Combo.Input(
-                    "speed",
-                    options=list(SPEEDS),
-                    default="balanced",
-                    optional=True,
-                    tooltip="Choose a preset: exact takes 2.5 times as long as balanced, fast about a third. Inputs "
-                    "that differ from their defaults override it.",
-                ),
             ],
             outputs=[Lips.Output(display_name="lips", tooltip="Connect to Video Combine, To Images or Crops Out.")],
         )
@@ -158,11 +157,11 @@ class LatentSyncSampler(io.ComfyNode):
         sampler_name: str,
         length_mode: LengthMode,
         output_fps: FpsMode,
+        speed: str,
         deepcache_interval: int,
         overlap: int,
         cfg_start_percent: float,
         cfg_end_percent: float,
-        speed: str = "balanced",
     ) -> io.NodeOutput:
         from ..latentsync.audio.features import AudioFeatures
         from ..latentsync.faces.face_track import FaceTrack

@@ -7,14 +7,15 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from ctypes import CDLL
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import LatentSyncError, cannot_import, python_command
+from ..errors import DependencyError, LatentSyncError, python_command
+from ..faces.detectors import open_detector
 from ..progress import run_with_progress
 from ..weights import locate
 from ..weights.catalog import MODELS, WeightFile
@@ -35,8 +36,6 @@ LIBRARIES = {
     "huggingface_hub": "huggingface_hub>=0.27",
 }
 """Module -> its package for pip."""
-SYSTEM_LIBRARIES = {"mediapipe": ("libEGL.so.1", "libGLESv2.so.2")}
-"""Module -> Linux libraries that it loads only when it detects faces."""
 
 
 UNETS = tuple(spec.unet for spec in MODELS.values())
@@ -134,7 +133,7 @@ def doctor(args: argparse.Namespace) -> None:
 def examine(models: Path, version: Version | None) -> Report:
     """Import, find and verify everything that a run needs."""
     folders = locate.folders_in(models)
-    libraries = tuple(_library(name) for name in LIBRARIES)
+    libraries = tuple(_with_detector(_library(name), folders) for name in LIBRARIES)
     device, memory, device_problem = _device() if libraries[0].version else (None, None, None)
     chosen = version or locate.default_version(folders, memory)
     return Report(
@@ -155,15 +154,23 @@ def _library(name: str) -> Library:
 
     try:
         version = str(resolve_name(name).__version__)
-        for library in SYSTEM_LIBRARIES.get(name, ()) if sys.platform == "linux" else ():
-            CDLL(library)
-    except OSError as error:
-        return Library(name, None, str(cannot_import(name, LIBRARIES[name], ImportError(str(error)))))
     except Exception as error:  # broken installs raise anything: RuntimeError (numpy), TypeError (protobuf), ...
         return Library(name, None, f"{name} cannot be imported ({error}). Install it again.")
     if not Requirement(LIBRARIES[name]).specifier.contains(version, prereleases=True):
         return Library(name, version, f"{name} {version} is too old. {LIBRARIES[name]} is needed.")
     return Library(name, version)
+
+
+def _with_detector(library: Library, folders: locate.Folders) -> Library:
+    """Add the problem of MediaPipe if it cannot open its model: it loads system libraries such as libGLESv2 then."""
+    if library.name == "mediapipe" and library.problem is None:
+        try:
+            open_detector(partial(locate.require, folders=folders)).close()
+        except DependencyError as error:
+            return replace(library, problem=str(error))
+        except LatentSyncError:
+            pass  # the model file is missing or wrong, which the list of files says
+    return library
 
 
 def _device() -> tuple[str | None, int | None, str | None]:

@@ -303,6 +303,6 @@ def test_run_ended_by_signal_leaves_nothing(
     process.send_signal(how)
     said += process.stderr.read()
     assert process.wait() == 1, said
-    assert b"latentsync: cancelled" in said
+    assert b"latentsync: Cancelled." in said
     assert b"Traceback" not in said
     assert list(tmp_path.iterdir()) == []

@@ -88,5 +88,5 @@ def test_ddim_runs_without_diffusers(remove: Remove) -> None:
 
 def test_named_versions_equal_requirements() -> None:
     required = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").split()
-    told = {"mediapipe>=0.10.30", "openai-whisper>=20240930", "diffusers>=0.32", "huggingface_hub>=0.27"}
+    told = {"av>=16", "mediapipe>=0.10.30", "openai-whisper>=20240930", "diffusers>=0.32", "huggingface_hub>=0.27"}
     assert set(required) == told

@@ -77,7 +77,7 @@ def test_cancel_in_every_stage_leaves_only_record(scene: Scene, stage: str) -> N
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1]
     assert process.returncode == 1
-    assert b"latentsync: cancelled" in said
+    assert b"latentsync: Cancelled." in said
     assert b"Traceback" not in said
     assert [path.name for path in scene.folder.iterdir()] == ["out.json"]
     assert record_of(scene.folder / "out.json")["outcome"] == "cancelled"

@@ -24,6 +24,6 @@ def test_pretend_device_mode_has_no_faults(reports: dict[str, pretend_device.Rep
 
 @pytest.mark.parametrize("stop", ["oom", "cancel"])
 def test_pretend_device_every_stop_ends_well(tmp_path: Path, stop: str) -> None:
-    """At a hundred allocations: smaller, the sentence, or cancelled. Nothing stays, and the next prompt works."""
+    """Smaller batches, the error, or cancelled: nothing stays on the device, and the next prompt runs."""
     pretend_device.prepare(tmp_path)
     assert pretend_device.child(tmp_path, "--child", stop, "--stops", str(ALLOCATIONS)) == "[]"

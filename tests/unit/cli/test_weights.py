@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
 from latentsync.cli import doctor
 from latentsync.cli.main import main
+from latentsync.errors import cannot_import
 from latentsync.weights import catalog, locate, metadata, random_init
 from latentsync.weights.catalog import WeightFile
 from tests.support.file_server import Served, serving
@@ -190,3 +192,28 @@ def test_convert_needs_the_version_of_unknown_files(tmp_path: Path, capsys: pyte
     assert metadata.read(tmp_path / "tuned.safetensors")[metadata.RESOLUTION] == "512"
     assert main(["convert", str(tmp_path / "none.pt")]) == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_doctor_names_missing_system_library(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MediaPipe imports without the GL libraries, and fails when it opens its model."""
+
+    def without_gl(*_: object) -> None:
+        raise cannot_import(
+            "MediaPipe", "mediapipe>=0.10.30", OSError("libGLESv2.so.2: cannot open shared object file")
+        )
+
+    monkeypatch.setattr(doctor, "open_detector", without_gl)
+    assert main(["doctor", "--models", str(tmp_path), "--json"]) == 1
+    problems = " ".join(json.loads(capsys.readouterr().out)["problems"])
+    assert "libGLESv2.so.2" in problems
+    assert "libgles2" in problems
+
+
+def test_doctor_names_old_library(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(av, "__version__", "15.1.0")
+    assert main(["doctor", "--models", str(tmp_path), "--json"]) == 1
+    assert "av 15.1.0 is too old. av>=16 is needed." in json.loads(capsys.readouterr().out)["problems"]

@@ -35,6 +35,7 @@ NODE_ONLY = {
     "source": "VIDEO on the command line",
 }
 COMMAND_LINE_ONLY = {
+    "audio_track": "AUDIO holds one track",
     "device": "ComfyUI chooses it",
     "models": "ComfyUI's folders",
     "output": "`filename_prefix` on the node",

@@ -37,6 +37,8 @@ def test_old_pyav_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     """Mirrored ones, too. PyAV knows no side data of type EXIF."""
+    if suffix == "png" and av.library_versions["libavcodec"] < (62, 28):
+        pytest.skip("FFmpeg 8.0 reads the EXIF of JPEG only")
     path = tmp_path / f"photo.{suffix}"
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[:24, :32], pixels[24:, :32], pixels[:24, 32:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
