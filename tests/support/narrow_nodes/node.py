@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from comfy_api.latest import ComfyExtension, io
@@ -41,7 +42,9 @@ class Narrow(io.ComfyNode):
                 return replace(pipeline, whisper=FullEncoder()) if stage == "whisper" else pipeline
 
         given = {field.name: getattr(model, field.name) for field in fields(model)}
-        return io.NodeOutput(WithoutRoom(**given | {"vae": Codec(model.vae, stage, holds)}))
+        # with no crops encoded by earlier prompts
+        changed = {"vae": Codec(model.vae, stage, holds), "stores": WeakKeyDictionary()}
+        return io.NodeOutput(WithoutRoom(**given | changed))
 
 
 class Denoiser:
