@@ -25,7 +25,7 @@ import aiohttp
 
 GRAPH = Path(__file__).with_name("lipsync_video.json")
 LENGTHS = {"pingpong": "audio (ping-pong)", "loop": "audio (loop)"}
-"""loop_mode -> the Sampler's `length`: what happens where the audio is longer than the video."""
+"""loop_mode -> the Sampler's `length_mode`: what happens where the audio is longer than the video."""
 
 ALIASES = {"video_url": "video", "audio_url": "audio"}
 SEEDS = 2**32

@@ -32,7 +32,7 @@ def denoise(weights: Weights, noise: Tensor, conditioning: Tensor, audio: Tensor
     Args:
         weights: of the UNet, see `nested`.
         noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
-        conditioning: (1, 9, frames, r, r), see `condition`.
+        conditioning: (1, 9, frames, r, r), see `prepare_conditioning`.
         audio: (1, frames, 50, 384).
         settings: steps and guidance; there is no cache.
     """
@@ -61,20 +61,6 @@ def guided(weights: Weights, x: Tensor, timestep: Tensor, audio: Tensor, setting
     both = torch.cat([torch.zeros_like(audio), audio])
     silent, aware = unet(weights, torch.cat([x] * 2), timestep, both).chunk(2)
     return silent + settings.guidance_scale * (aware - silent)
-
-
-@torch.no_grad()
-def condition(vae: Any, crops: Tensor, keep: Tensor) -> Tensor:
-    """(1, 9, frames, R/8, R/8): the mask, the masked latents, the latents.
-
-    Args:
-        vae: diffusers' AutoencoderKL, of the crops' device and dtype.
-        crops: (frames, 3, R, R) in [-1, 1].
-        keep: (R, R): 1 keep, 0 regenerate.
-    """
-    masked, reference = encode(vae, crops * keep), encode(vae, crops)
-    mask = F.interpolate(keep[None, None], size=reference.shape[-2:]).repeat(len(crops), 1, 1, 1)
-    return torch.cat([mask, masked, reference], dim=1).permute(1, 0, 2, 3)[None]
 
 
 @torch.no_grad()

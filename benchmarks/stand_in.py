@@ -11,11 +11,13 @@ from dataclasses import replace
 from benchmarks.stand_in_nodes.networks import Deaf, PoolingCodec
 from latentsync.cli import main as command_line
 from latentsync.cli import run
+from latentsync.pipeline import LipSyncPipeline
+from latentsync.weights.catalog import MODELS
 
 
 def main(arguments: list[str]) -> int:
-    synthetic = run._synthetic_models
-    run._synthetic_models = lambda: replace(synthetic(), unet=Deaf(), vae=PoolingCodec())
+    untrained = LipSyncPipeline.untrained(resolution=MODELS["1.5"].resolution)
+    run.load_pipeline = lambda _args: replace(untrained, unet=Deaf(), vae=PoolingCodec())
     return command_line.main(arguments)
 
 

@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class BatchLimit:
-    """The largest batch that fits in memory. It is halved whenever memory runs out, and stays halved.
+    """The largest batch that fits in VRAM. Each out-of-memory error halves it permanently.
 
     Args:
         max_batch: the limit at first.
@@ -50,7 +50,7 @@ class BatchLimit:
         self._is_oom = is_oom
 
     def run(self, function: Callable[[int], T], count: int) -> T:
-        """Calls `function(batch_size)` with smaller batches until it fits in memory, and returns its result.
+        """Calls `function(batch_size)` with smaller batches until one fits in VRAM. Returns the result of `function`.
 
         Args:
             function: processes all items, at most `batch_size` of them together.

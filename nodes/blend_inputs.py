@@ -26,7 +26,10 @@ OLD_GRAPH = (
 
 def lips_input() -> io.Autogrow.Input:
     """A socket for each speaker: one more than are connected."""
-    tooltip = "Connect Sampler. For more speakers, connect one Sampler for each. All must use the same source video."
+    tooltip = (
+        "Connect Sampler. For more speakers, connect one Sampler for each. "
+        "All Samplers must use the same original video."
+    )
     return io.Autogrow.Input(
         "lips",
         template=io.Autogrow.TemplateNames(

@@ -42,7 +42,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                 io.MultiType.Input(
                     "source",
                     types=[io.Video, io.Image],
-                    tooltip="Connect the video whose lips will change. The node reads a VIDEO from its file and "
+                    tooltip="Connect the original video. The node reads a VIDEO from its file and "
                     "needs little RAM. An IMAGE batch stays in RAM.",
                 ),
                 io.Float.Input(

@@ -69,8 +69,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="video/LatentSync",
-                    tooltip="Enter the file name in ComfyUI's output folder. The node adds a counter. You can use "
-                    "%year%, %month%, %day%, %hour%, %minute%, %second%, %width%, %height%.",
+                    tooltip="Enter a name in the output folder. The node adds a counter. Use %year%, %month%, %day%, "
+                    "%hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd%.",
                 ),
                 io.Combo.Input(
                     "format",

@@ -176,10 +176,6 @@ class ComfyPage:
         panel.wait_for(timeout=LOAD_MS)
         return panel
 
-    def replace_missing(self) -> None:
-        """Accept the replacements that ComfyUI offers for nodes of missing packs."""
-        self.details().get_by_text("Replace All", exact=True).click(timeout=LOAD_MS)
-
     def wires(self) -> set[tuple[str, str, str, str]]:
         """Each link: class and output of its source node, class and input of its target node."""
         return {tuple(ends) for ends in self.page.evaluate(WIRES)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from comfy_api.latest import ComfyExtension, io
@@ -25,11 +25,10 @@ class StandIn(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any) -> io.NodeOutput:
         class Cheap(type(model)):
-            def denoiser(self, *_: object) -> Any:
-                return Deaf()
+            def pipeline(self, *limit: Any) -> Any:
+                return replace(super().pipeline(*limit), unet=Deaf(), vae=PoolingCodec())
 
-        given = {field.name: getattr(model, field.name) for field in fields(model)}
-        return io.NodeOutput(Cheap(**given | {"codec": PoolingCodec()}))
+        return io.NodeOutput(Cheap(**{field.name: getattr(model, field.name) for field in fields(model)}))
 
 
 class Extension(ComfyExtension):

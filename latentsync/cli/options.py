@@ -99,7 +99,7 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
         "--audio-track",
         type=int,
         metavar="N",
-        help="audio track of AUDIO, from 1; default: as players choose",
+        help="audio track of AUDIO, from 1. The default is the track that players select",
     )
     group.add_argument(
         "--vocals", type=Path, metavar="FILE", help="the voice alone: drives the lips, while the result has AUDIO"
@@ -199,7 +199,7 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
             type=float,
             default=getattr(defaults, f"guidance_{end}"),
             metavar="SHARE",
-            help=f"share of the steps after which cfg {end}s, 0 to 1; steps without it take half the time",
+            help=f"share of the steps after which cfg {end}s, 0 to 1. Steps without cfg take half the time",
         )
 
 

@@ -48,7 +48,7 @@ def affine_matrices(
         FaceError: `points` has another shape, or the three points of a frame are one pixel.
     """
     if points.ndim != 3 or points.shape[1:] != (3, 2):
-        raise FaceError("Internal error: the points of the face have the wrong size. Please report this.")
+        raise FaceError("Internal error: the face landmarks have the wrong dimensions. Please report this.")
     present = has_points(points)
     frames = np.flatnonzero(present)
     filtered = smoothing == "official"

@@ -161,7 +161,7 @@ def _cluster(tracks: Sequence[_Cluster]) -> list[_Cluster]:
 
 
 def _limit_appearances(appearances: list[np.ndarray]) -> list[np.ndarray]:
-    """Above MAX_APPEARANCES, drop one: the later of the two most similar neighbors."""
+    """If there are more than MAX_APPEARANCES, drop the later of the two most similar neighbors."""
     if len(appearances) <= MAX_APPEARANCES:
         return appearances
     steps = [float(np.abs(a - b).mean()) for a, b in pairwise(appearances)]

@@ -111,7 +111,7 @@ def resize_lanczos(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def display_width(source: FrameSource) -> int:
-    """Width of the frames of a source, in pixels as wide as they are high."""
+    """Width of the original frames in square pixels."""
     return round(source.width * source.pixel_aspect)
 
 

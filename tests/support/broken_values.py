@@ -56,7 +56,7 @@ VALUES = [
     Attack("a feather that is no number", flag("--mask-feather", NAN), '"mask_feather" cannot be nan', 2),
     Attack("a mask grown endlessly", flag("--mask-expand", INF), '"mask_expand" cannot be inf', 2),
     Attack("a threshold that is no number", flag("--threshold-db", NAN), '"threshold_db" cannot be nan', 2),
-    Attack("a negative hang time", flag("--hold-ms", -1), '"hold_ms" cannot be', 2),
+    Attack("a negative hold time", flag("--hold-ms", -1), '"hold_ms" cannot be', 2),
     Attack("an offset of 10^18 ms", flag("--offset-ms", 10**18), 'Set "offset_ms" closer to 0'),
     Attack("a gap of -1 frames", flag("--max-gap", -1), '"max_gap" cannot be -1', 2),
     Attack("a yaw that is no number", flag("--max-yaw", NAN), '"max_yaw" cannot be nan', 2),

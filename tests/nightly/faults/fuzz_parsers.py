@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["latentsync", "json"]):
     import torch
 
     from latentsync.audio.reader import read_audio
-    from latentsync.cli.output_options import check_place
+    from latentsync.cli.options import check_output_path
     from latentsync.errors import LatentSyncError
     from latentsync.faces import precomputed
     from latentsync.models.unet import UNetConfig
@@ -97,7 +97,7 @@ def names(data: bytes) -> None:
     _without_folders(text, FOLDER)
     if "\0" not in text:
         format_for_suffix(Path(text).suffix)
-        check_place(FOLDER / text, [FOLDER])
+        check_output_path(FOLDER / text, [FOLDER])
 
 
 def video(data: bytes) -> None:
@@ -138,7 +138,6 @@ def seeds() -> dict[str, list[bytes]]:
         "landmarks-file": [json.dumps({"frames": [[face], []], "image_size": [48, 64]}).encode()],
         "safetensors": [struct.pack("<Q", len(header)) + header + bytes(64), header],
         "pickle": [weights.read_bytes()],
-        "note": [b'{"size": 1, "mtime_ns": 0, "sha256": "ab"}'],
         "video": [clip.read_bytes(), b"YUV4MPEG2 W16 H16 F25:1\nFRAME\n" + bytes(384)],
         "sound": [wav + bytes(64)],
     }

@@ -22,6 +22,7 @@ OURS_ALONE = {
     ".ci",
     "Makefile",
     "requirements-dev.txt",
+    "requirements-fuzz.txt",
     ".gitignore",
     ".comfyignore",
 }
