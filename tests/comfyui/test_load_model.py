@@ -42,7 +42,7 @@ def test_load_model_takes_converted_file_for_official_name(comfyui: ComfyUI, sam
     [
         ({"unet": "1.6/latentsync_unet.pt"}, "huggingface.co/ByteDance/LatentSync-1.6"),
         ({"unet": "1.6/latentsync_unet.pt", "version": "1.5"}, 'is version 1.6, but "version" is 1.5'),
-        ({"unet": "1.5/latentsync_unet.safetensors", "version": "1.6"}, "has the weights of 1.5, not of 1.6"),
+        ({"unet": "1.5/latentsync_unet.safetensors", "version": "1.6"}, "has the weights of version 1.5, not of 1.6"),
     ],
     ids=["not there", "another version's name", "another version's weights"],
 )

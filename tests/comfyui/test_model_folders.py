@@ -74,7 +74,7 @@ def missing(comfyui: ComfyUI, seed: str, **inputs: object) -> str:
 
 def test_model_folders_of_extra_model_paths_are_used(comfyui: ComfyUI) -> None:
     assert not [path for path in comfyui.models.rglob("*") if path.is_file()]
-    assert "LoadedModel(1.5, 256 px" in said(comfyui, loading("elsewhere"))
+    assert f"LoadedModel(1.5, {RESOLUTION} px" in said(comfyui, loading("elsewhere"))
 
 
 def test_model_folders_offer_every_unet_but_not_whisper(comfyui: ComfyUI) -> None:
@@ -97,5 +97,5 @@ def test_model_folders_download_only_missing_files(
     ):
         told = missing(comfyui, "only Whisper", unet=OWN)
         address = WHISPER.url.replace(HUB, served.url)
-        assert f"{address}: the download failed: the server answered 404" in told
+        assert f"could not be downloaded from {address} (the server answered 404)" in told
         assert (served.refused, served.requests) == ({address.removeprefix(served.url)}, [])

@@ -283,7 +283,7 @@ def test_run_refuses_audio_format_cannot_hold(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_run_ended_by_signal_leaves_nothing(
+def test_run_ended_by_signal_leaves_only_the_record(
     good: Sample, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, how: signal.Signals
 ) -> None:
     speech = graphs.write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", (1.52, True))  # 38 frames
@@ -305,4 +305,5 @@ def test_run_ended_by_signal_leaves_nothing(
     assert process.wait() == 1, said
     assert b"latentsync: Cancelled." in said
     assert b"Traceback" not in said
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["outcome"] == "cancelled"

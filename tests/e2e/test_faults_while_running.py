@@ -127,5 +127,8 @@ def test_run_unexpected_error_is_one_sentence(
     monkeypatch.setattr(run, "load_pipeline", refused)
     assert main(scene.run()) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("latentsync: [Errno 13] Permission denied: '/somewhere': check the name, the folder")
+    assert said == (
+        "latentsync: /somewhere cannot be written (Permission denied). "
+        "Check its name, its folder, permissions and free space."
+    )
     assert np.all([not path.name.startswith(".") for path in scene.folder.iterdir()])

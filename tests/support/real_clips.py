@@ -23,7 +23,7 @@ class Quarter:
     def __init__(self, whole: VideoFile) -> None:
         self.whole = whole
         self.name, self.rate, self.frame_count = whole.name, whole.rate, whole.frame_count
-        self.height, self.width = whole.height // 4, whole.width // 4
+        self.height, self.width, self.pixel_aspect = whole.height // 4, whole.width // 4, whole.pixel_aspect
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         for frame in self.whole.read(indices):

@@ -155,7 +155,7 @@ def test_compositor_nan_face_names_its_frame_and_cause(clip: Clip) -> None:
     crops = torch.zeros(FRAMES - 1, 8, 8, 3)
     crops[1] = torch.nan
     with pytest.raises(
-        MediaError, match=r"output frame 2 contains NaN or infinite. Check the node that changed the crops"
+        MediaError, match=r"output frame 2 contains NaN or infinite values. Check the node that changed the crops"
     ):
         list(composite([replace(speaker(clip, 0), crops=crops)], SETTINGS))
 

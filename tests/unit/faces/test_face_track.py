@@ -117,7 +117,7 @@ def test_face_track_names_choice_that_is_not_there() -> None:
         select(people())
     with pytest.raises(UsageError, match="largest, leftmost"):
         select(alone, "prettiest")
-    with pytest.raises(UsageError, match="index from 1"):
+    with pytest.raises(UsageError, match='"face_index" to 1 or higher'):
         select(alone, "largest", 0)
 
 

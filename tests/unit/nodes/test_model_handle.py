@@ -210,7 +210,7 @@ def test_model_handle_refuses_fp8_where_the_device_has_none(
     monkeypatch.setattr(loader, "model_folders", lambda: folders_in(tmp_path))
     monkeypatch.setattr(loader.mm, "supports_cast", lambda _, dtype: dtype.itemsize > 1)
     with pytest.raises(
-        Exception, match=r'"precision": .* does not support fp8\. Set "precision" to auto or fp16'
+        Exception, match=r'"precision" is fp8, but .* does not support it\. Set "precision" to auto or fp16'
     ) as caught:
         loader.load_model("1.5", None, "fp8", download_missing=False, vae=None)
     assert type(caught.value).__name__ == "UsageError"

@@ -404,7 +404,7 @@ def test_audio_codec_check_names_channels_and_remedy() -> None:
     check_audio_codec(tone(2, 48000, 1), H264.audio)
     with pytest.raises(AudioError, match=r"aac supports 1, 2, .* audio channels, not 7\. Convert the recording"):
         check_audio_codec(tone(7, 48000, 1), H264.audio)
-    with pytest.raises(AudioError, match="audio is empty"):
+    with pytest.raises(AudioError, match="audio of the result is empty"):
         check_audio_codec(tone(1, 48000, 0), H264.audio)
 
 

@@ -48,5 +48,5 @@ def test_image_batch_keeps_alpha_and_takes_fp16() -> None:
 
 @pytest.mark.parametrize("shape", [(4, 4, 3), (0, 4, 4, 3), (1, 4, 4, 1)])
 def test_image_batch_refuses_bad_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(MediaError, match="frames, height, width"):
+    with pytest.raises(MediaError, match="at least one frame with 3 or 4 channels"):
         ImageBatch(torch.zeros(shape), Fraction(25))

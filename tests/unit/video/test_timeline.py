@@ -148,7 +148,7 @@ def test_windows_with_overlap_by_hand() -> None:
 
 @pytest.mark.parametrize("rate", [Fraction(0), Fraction(-25)])
 def test_timeline_fps_must_be_positive(rate: Fraction) -> None:
-    with pytest.raises(UsageError, match="positive"):
+    with pytest.raises(UsageError, match="above 0"):
         Timeline(rate, (0,))
 
 
