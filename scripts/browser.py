@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
@@ -17,6 +18,7 @@ WIDTH_PX, HEIGHT_PX = 1600, 900
 READY = "window.app?.graph && window.app.extensionManager && document.querySelector('[data-testid=side-toolbar]')"
 START_MS = 120_000
 LOAD_MS = 30_000
+SELECTIONS = 10
 
 NODES = """() => app.graph.nodes.map(node => ({
     type: node.type,
@@ -181,9 +183,14 @@ class ComfyPage:
         return {tuple(ends) for ends in self.page.evaluate(WIRES)}
 
     def help(self, node_type: str) -> Locator:
-        """Select a node and open its help panel."""
-        self.page.evaluate(SELECT, [node_type])
-        self.page.get_by_test_id("info-button").click()
+        """Select a node and open its help panel. A page that still loads drops the selection: select again."""
+        button = self.page.get_by_test_id("info-button")
+        for _ in range(SELECTIONS):
+            self.page.evaluate(SELECT, [node_type])
+            with suppress(PlaywrightTimeoutError):
+                button.wait_for(timeout=LOAD_MS / SELECTIONS)
+                break
+        button.click()
         panel = self.page.locator(".node-help-content")
         panel.wait_for(timeout=LOAD_MS)
         return panel

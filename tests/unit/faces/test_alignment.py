@@ -80,7 +80,7 @@ def test_alignment_float_frame_gives_same_crop() -> None:
 
 
 def test_alignment_errors_name_the_frame() -> None:
-    with pytest.raises(FaceError, match="Internal error: the points of the face"):
+    with pytest.raises(FaceError, match="Internal error: the face landmarks"):
         affine_matrices(np.zeros((4, 2)), 256)
     with pytest.raises(FaceError, match="Frame 2 shows a face that is too small"):
         affine_matrices(np.concatenate([golden.points(CASE)[:2], np.full((1, 3, 2), 40.0)]), 256)
