@@ -33,6 +33,7 @@ from .audio.waveform import Waveform
 from .compositing.settings import BlendSettings
 from .errors import UsageError
 from .faces import precomputed
+from .faces.detection import DEFAULT_MIN_CONFIDENCE
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
 from .faces.face_track import FaceTrack, TrackSettings, build_face_track
 from .faces.identities import Identities, SelectBy, cluster_tracks, select, sort_identities
@@ -57,8 +58,6 @@ from .weights.locate import Folders
 log = logging.getLogger(__name__)
 
 ConditioningStores = WeakKeyDictionary[FaceTrack, ConditioningStore]
-
-DEFAULT_MODELS_DIR = Path("~/.cache/latentsync")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +115,7 @@ class LipSyncPipeline:
             UsageError: the UNet file is unknown and no version is given.
         """
         device = torch.get_default_device() if device is None else torch.device(device)
-        folders = locate.folders_in(Path(models_dir or DEFAULT_MODELS_DIR).expanduser())
+        folders = locate.folders_in(Path(models_dir or locate.DEFAULT_MODELS_DIR).expanduser())
         unet = None if unet is None else Path(unet)
         memory_bytes = locate.device_memory(device)
         if download:
@@ -292,7 +291,7 @@ def detect_faces(
     folders: Folders,
     *,
     detector: str = DEFAULT_DETECTOR,
-    min_confidence: float = 0.5,
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE,
     landmarks: Mapping[str, Any] | None = None,
     progress: ShowProgress | bool = False,
 ) -> Identities:

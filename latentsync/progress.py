@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from itertools import groupby
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -54,23 +52,18 @@ def run_with_progress(task: Task[T]) -> T:
     """Run a task under progress bars on stderr, one for each file, and return its result."""
     from tqdm import tqdm
 
-    bar: tqdm[NoReturn] | None = None
-    what = ""
+    results: list[T] = []
+
+    def steps() -> Iterator[Progress]:
+        results.append((yield from task))
+
     with closing(task):
-        try:
-            while True:
-                step = next(task)
-                if bar is None or step.what != what:
-                    if bar is not None:
-                        bar.close()
-                    what = step.what
-                    bar = tqdm(desc=what, total=step.total, unit="B", unit_scale=True, delay=BAR_DELAY_SECONDS)
-                bar.update(step.done - bar.n)
-        except StopIteration as end:
-            return end.value
-        finally:
-            if bar is not None:
-                bar.close()
+        for what, group in groupby(steps(), key=lambda step: step.what):
+            with tqdm(desc=what, unit="B", unit_scale=True, delay=BAR_DELAY_SECONDS) as bar:
+                for step in group:
+                    bar.total = step.total
+                    bar.update(step.done - bar.n)
+    return results[0]
 
 
 def shown(items: Iterator[T], stage: str, total: int, progress: ShowProgress | bool) -> Iterator[T]:

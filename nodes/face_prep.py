@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
+from ..latentsync.faces.detection import DEFAULT_MIN_CONFIDENCE
 from ..latentsync.faces.face_track import Smoothing, TrackSettings
 from ..latentsync.faces.identities import SELECT_BY, SelectBy
 from . import conversions
@@ -83,7 +84,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "min_confidence",
-                    default=0.5,
+                    default=DEFAULT_MIN_CONFIDENCE,
                     min=0.05,
                     max=1.0,
                     step=0.05,

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("latentsync")
 
 VAE_IMAGES = 2  # that a GPU encodes or decodes at once
-CLIP_CHANNELS = (
-    8200  # per latent pixel of a clip in VRAM at once: an upper bound of what benchmarks/footprint.py counts
-)
+# channels per latent pixel of a clip in VRAM at once: an upper bound of what benchmarks/footprint.py counts
+CLIP_CHANNELS = 8200
 
 
 @dataclass(frozen=True, eq=False)

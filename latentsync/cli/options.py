@@ -14,15 +14,16 @@ from typing_extensions import override
 from ..audio.features import AudioSettings, Segments, Silence
 from ..compositing.settings import BLENDERS, BlendSettings, MaskEdge
 from ..errors import UsageError
+from ..faces.detection import DEFAULT_MIN_CONFIDENCE
 from ..faces.face_track import Smoothing, TrackSettings
 from ..faces.identities import SELECT_BY
 from ..output.formats import FORMATS, Format, format_for_suffix, format_named
 from ..sampling.schedulers import SCHEDULERS
 from ..sampling.settings import SPEEDS, SamplerSettings
 from ..video.timeline import FpsMode, LengthMode
+from ..weights.locate import DEFAULT_MODELS_DIR
 
 BESIDE_PACK = Path(__file__).resolve().parents[2] / "models"  # in a checkout without ComfyUI
-CACHE = Path("~/.cache/latentsync")
 
 
 class HelpText(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -41,7 +42,7 @@ def add_models_folder(parser: argparse.ArgumentParser) -> None:
         "--models",
         type=Path,
         metavar="FOLDER",
-        default=BESIDE_PACK if BESIDE_PACK.is_dir() else CACHE.expanduser(),
+        default=BESIDE_PACK if BESIDE_PACK.is_dir() else DEFAULT_MODELS_DIR.expanduser(),
         help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
     )
 
@@ -64,7 +65,11 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         "--face-landmarks", type=Path, metavar="JSON", help="ComfyUI's FACE_LANDMARKS, in place of a detector"
     )
     group.add_argument(
-        "--min-confidence", type=float, default=0.5, metavar="SCORE", help="lowest detection score, 0.05 to 1"
+        "--min-confidence",
+        type=float,
+        default=DEFAULT_MIN_CONFIDENCE,
+        metavar="SCORE",
+        help="lowest detection score, 0.05 to 1",
     )
     group.add_argument(
         "--max-gap",

@@ -60,9 +60,8 @@ def composite(
             prepared = [paster.prepare(frames) for paster in pasters]
             for i, original in frames.items():
                 frame = original
-                for paster, faces in zip(pasters, prepared, strict=True):
-                    if i in faces:
-                        frame = paster.paste(frame, faces[i], i, protect_mask.opacity(timeline.source_index[i]))
+                for paster, face in [(p, faces[i]) for p, faces in zip(pasters, prepared, strict=True) if i in faces]:
+                    frame = paster.paste(frame, face, i, protect_mask.opacity(timeline.source_index[i]))
                 yield Composite(frame, original)
 
 

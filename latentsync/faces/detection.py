@@ -16,6 +16,7 @@ Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 """x, y in pixels of the frame."""
 
+DEFAULT_MIN_CONFIDENCE = 0.5
 SAME_FACE_IOU = 0.4  # two boxes of one frame with at least this intersection over union show the same face
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import check_choice
 from ..weights.catalog import FACE_LANDMARKER, WeightFile
-from .detection import FaceDetector
+from .detection import DEFAULT_MIN_CONFIDENCE, FaceDetector
 from .mediapipe_detector import MediaPipeDetector
 
 Locate = Callable[[WeightFile], Path]
@@ -21,7 +21,9 @@ DETECTORS: dict[str, Callable[[Locate, float], FaceDetector]] = {
 DEFAULT_DETECTOR = "mediapipe"
 
 
-def open_detector(locate: Locate, min_confidence: float = 0.5, name: str = DEFAULT_DETECTOR) -> FaceDetector:
+def open_detector(
+    locate: Locate, min_confidence: float = DEFAULT_MIN_CONFIDENCE, name: str = DEFAULT_DETECTOR
+) -> FaceDetector:
     """Open a face detector. Close it, or use it as a context manager.
 
     Args:

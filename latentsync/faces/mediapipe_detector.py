@@ -16,7 +16,16 @@ from typing_extensions import override
 from ..errors import FaceError, UsageError, WeightsError, cannot_import, reason_of
 from ..video.color import to_uint8
 from ..weights.catalog import FACE_LANDMARKER
-from .detection import SAME_FACE_IOU, BoxDetection, DetectionHints, FaceDetection, FaceDetector, iou, same_center
+from .detection import (
+    DEFAULT_MIN_CONFIDENCE,
+    SAME_FACE_IOU,
+    BoxDetection,
+    DetectionHints,
+    FaceDetection,
+    FaceDetector,
+    iou,
+    same_center,
+)
 from .warp import opencv
 
 BOX_MODEL = "face_detector.tflite"  # in face_landmarker.task, which is a zip archive
@@ -49,7 +58,7 @@ class MediaPipeDetector(FaceDetector):
         WeightsError: the model file is missing or unreadable.
     """
 
-    def __init__(self, model: Path, min_confidence: float = 0.5) -> None:
+    def __init__(self, model: Path, min_confidence: float = DEFAULT_MIN_CONFIDENCE) -> None:
         if not 0 < min_confidence <= 1:
             raise UsageError(f'"min_confidence" cannot be {min_confidence}. Choose a value above 0, up to 1.')
         self._min_confidence = min_confidence

@@ -70,7 +70,7 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
             "Detect the landmarks on the frames of the video."
         )
     scale_x, scale_y = display_width(source) / width, source.height / height
-    # of frames with the source's own pixels, or with square ones
+    # of frames as they are stored, or with square pixels
     aspects = source.width * height / (source.height * width), scale_x / scale_y
     if min(abs(aspect - 1) for aspect in aspects) > ASPECT_TOLERANCE:
         raise FaceError(

@@ -152,8 +152,8 @@ class LipSyncResult:
     def warnings(self, format: Format) -> Iterator[str]:
         """Sentences for the user about the video and its sound. Damage is only found while reading the video."""
         yield from self.source.warnings()
-        for waveform in dict.fromkeys([self.audio or None, *(lips.waveform for lips in self.speakers)]):
-            yield from () if waveform is None else waveform.warnings
+        waveforms = [lips.waveform for lips in self.speakers] + ([self.audio] if self.audio else [])
+        yield from dict.fromkeys(warning for waveform in waveforms for warning in waveform.warnings)
         if self.source.has_alpha and not format.alpha_pix_fmt:
             yield (
                 f"{self.source.name} has alpha, but {format.name} cannot hold it. The result is opaque. {ALPHA_FORMATS}"
@@ -185,7 +185,15 @@ def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Fo
     if source.has_alpha and format.alpha_pix_fmt:
         frame = np.dstack([to_float32(frame), *source.read_alpha([0])])
     writer = VideoWriter(
-        path, rate=source.rate, height=source.height, width=source.width, format=format, crf=crf, waveform=waveform
+        path,
+        rate=source.rate,
+        height=source.height,
+        width=source.width,
+        format=format,
+        crf=crf,
+        waveform=waveform,
+        color=source.color,
+        pixel_aspect=source.pixel_aspect,
     )
     with writer.discarding():
         writer.write(frame)

@@ -28,7 +28,8 @@ import torch
 
 from .. import __version__
 from ..errors import MediaError, cannot_write
-from ..fileio import atomic_write
+from ..fileio import atomic_write, sha256_file
+from ..progress import run
 from ..video.frame_source import FrameSource, ImageBatch
 from ..video.video_file import VideoFile
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 RECORD_VERSION = 1
 ROUTE = "local"
 MARK = "AI-modified"
-BLOCK_BYTES = 1 << 22
 
 
 FOLDERS = re.compile(r"""(?<![\w.])([A-Za-z]:)?[/\\](?=\S)([^\s/\\'"]+[/\\])*""")
@@ -275,11 +275,8 @@ def digest_file(role: str, path: Path) -> FileDigest:
     Raises:
         MediaError: it cannot be read.
     """
-    digest = hashlib.sha256()
-    with _reading(path), path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-        return FileDigest(role, path.name, path.stat().st_size, digest.hexdigest())
+    with _reading(path):
+        return FileDigest(role, path.name, path.stat().st_size, run(sha256_file(path)))
 
 
 def describe_source(source: FrameSource) -> FileDigest | TensorInfo:

@@ -86,6 +86,11 @@ def sample_windows(
     def source_frames(window: range) -> Sequence[int]:
         return timeline.source_index[window.start : window.stop]
 
+    def encode(frames: Sequence[int], crops: Iterator[np.ndarray]) -> None:
+        if frames:
+            new_crops = torch.from_numpy(np.stack(list(islice(crops, len(frames)))))
+            store.add(frames, prepare_conditioning(new_crops, mask, vae))
+
     def first_step(batch_size: int) -> tuple[list[range], Iterator[Tensor]]:
         """Begins a batch of the next windows: at its first step, everything that it needs is in memory."""
         batch = pending[: max(batch_size // passes, 1)]
@@ -102,14 +107,12 @@ def sample_windows(
             pending = list(group)
             while pending:
                 for window in pending[: max(batch_limit.max_batch // passes, 1)]:
-                    if new := store.missing(source_frames(window)):
-                        new_crops = torch.from_numpy(np.stack(list(islice(crops, len(new)))))
-                        store.add(new, prepare_conditioning(new_crops, mask, vae))
+                    encode(store.missing(source_frames(window)), crops)
                 batch, steps = batch_limit.run(first_step, passes * len(pending))
                 pending = pending[len(batch) :]
                 for step, latents in enumerate(steps, start=1):
-                    for window, window_latents in zip(batch, latents.split(1), strict=True):
-                        yield StepOutput(window, step, settings.num_inference_steps, window_latents)
+                    of_windows = zip(batch, latents.split(1), strict=True)
+                    yield from (StepOutput(w, step, settings.num_inference_steps, x) for w, x in of_windows)
 
 
 def num_sampling_steps(

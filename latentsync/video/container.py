@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from ..errors import DependencyError, LatentSyncError, python_command
+from ..errors import DependencyError, LatentSyncError, python_command, reason_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -64,10 +64,9 @@ def media_errors(name: str, error: type[LatentSyncError], kind: str) -> Generato
     except IsADirectoryError as cause:
         raise error(f"{name} is a folder. Choose a file.") from cause
     except (FFmpegError, OSError) as cause:
-        reason = getattr(cause, "strerror", None) or str(cause)
         raise error(
-            f"{name} cannot be opened as {kind} ({reason}). It may be damaged or incomplete. Check that it plays, then "
-            "export it again."
+            f"{name} cannot be opened as {kind} ({reason_of(cause)}). It may be damaged or incomplete. "
+            "Check that it plays, then export it again."
         ) from cause
 
 

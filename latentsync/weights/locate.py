@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("latentsync")
 
 KINDS = ("latentsync", "vae")
+DEFAULT_MODELS_DIR = Path("~/.cache/latentsync")
 RESOLUTIONS = range(64, 2049, 64)  # that the UNet can process: the VAE divides by 8, three levels of the UNet by 8
 
 

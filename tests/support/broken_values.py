@@ -177,7 +177,7 @@ PICTURES = [
         lambda _: laid_in(np.zeros((1, 96, 96, 3), np.float32)),
         '"protect_mask" is not a batch of masks',
     ),
-    Misuse("faces that are not numbers, out of the VAE", lambda _: laid_in(color=NAN), "contains NaN or infinite"),
+    Misuse("NaN in the faces of the VAE", lambda _: laid_in(color=NAN), "contains NaN or infinite"),
     Misuse("sound of no channels", lambda _: Waveform(torch.zeros(0, 100), 16_000), "at least one channel"),
     Misuse("sound at a negative rate", lambda _: Waveform(torch.zeros(1, 100), -1), "a number above 0"),
     Misuse("steps that are no number", lambda _: SamplerSettings(num_inference_steps=NAN), '"steps" cannot be nan'),

@@ -192,9 +192,9 @@ def _sound_problems(path: Path, picture_start: Fraction) -> Iterator[str]:
     waveform = read_audio(path)
     samples = waveform.samples.mean(dim=0).numpy()
     start = ffmpeg.times(path, "a:0")[0] - picture_start
-    heard = ffmpeg.sound(path, waveform.rate, 1)[0]
+    ffmpeg_samples = ffmpeg.sound(path, waveform.rate, 1)[0]
     shift = round(start * waveform.rate)
-    expected = np.concatenate([np.zeros(max(shift, 0), np.float32), heard[max(-shift, 0) :]])
+    expected = np.concatenate([np.zeros(max(shift, 0), np.float32), ffmpeg_samples[max(-shift, 0) :]])
     if abs(len(samples) - len(expected)) > waveform.rate // 20:
         yield f"{len(samples)} samples, not {len(expected)}"
         return

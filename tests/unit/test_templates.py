@@ -1,4 +1,4 @@
-"""The templates' graphs are readable: no wire behind a node, no overlaps, and titles large enough to read.
+"""The templates' graphs are readable: no link behind a node, no overlaps, and titles large enough to read.
 
 The geometry follows ComfyUI's canvas (LiteGraph): slots, splines between them, and "fit view".
 """
@@ -21,12 +21,12 @@ TEMPLATES = sorted((REPOSITORY / "workflows").glob("*.json"))
 TITLE_PX, SLOT_PX, WIDGET_PX = 30, 20, 24
 SLOT_INSET_PX = 10
 SPLINE = 0.25
-"""Distance of a control point, as a share of the length of the wire."""
+"""Distance of a control point, as a share of the length of the link."""
 MAX_CONTROL_PX = 20
 """Largest distance of the control points at a reroute: the default of a setting of ComfyUI."""
 SAMPLES = 200
 CLEARANCE_PX = 6
-"""A wire that comes closer to a node is hard to follow."""
+"""A link that comes closer to a node is hard to follow."""
 GROUP_TITLE_PX = 34
 GROUP_CHARACTER_PX = 12
 GROUP_PADDING_PX = 40
@@ -106,7 +106,7 @@ def output_position(node: Graph, index: int) -> Point:
     return x + width + 1 - SLOT_INSET_PX, y + (index + 0.7) * SLOT_PX
 
 
-def wires(graph: Graph) -> list[tuple[Graph, Graph, Path2D]]:
+def links(graph: Graph) -> list[tuple[Graph, Graph, Path2D]]:
     """Of each link: the node that it leaves, the node that it enters, and points (n, 2) along it."""
     nodes = {node["id"]: node for node in graph["nodes"]}
     reroutes = {reroute["id"]: reroute for reroute in graph["extra"].get("reroutes", [])}
@@ -119,14 +119,14 @@ def wires(graph: Graph) -> list[tuple[Graph, Graph, Path2D]]:
             between.insert(0, tuple(reroutes[reroute]["pos"]))
             reroute = reroutes[reroute].get("parentId")
         ends = output_position(nodes[source], source_slot), input_position(nodes[target], target_slot)
-        found.append((nodes[source], nodes[target], wire([ends[0], *between, ends[1]])))
+        found.append((nodes[source], nodes[target], spline([ends[0], *between, ends[1]])))
     return found
 
 
-def wire(points: list[Point]) -> Path2D:
+def spline(points: list[Point]) -> Path2D:
     """Points along the splines through a link's ends and reroutes.
 
-    A wire leaves and enters a node horizontally. At a reroute it has the mean direction of the lines on both sides.
+    A link leaves and enters a node horizontally. At a reroute it has the mean direction of the lines on both sides.
     """
     headings = [math.atan2(after[1] - before[1], after[0] - before[0]) for before, after in pairwise(points)]
     turns = [0.0, *(mean_angle(before, after) for before, after in pairwise(headings)), 0.0]
@@ -149,11 +149,11 @@ def mean_angle(first: float, second: float) -> float:
 
 
 @each_template
-def test_template_wires_pass_no_other_node(path: Path) -> None:
+def test_template_links_pass_no_other_node(path: Path) -> None:
     graph = load(path)
     hidden = [
         f"{name(source)} -> {name(target)} behind {name(node)}"
-        for source, target, points in wires(graph)
+        for source, target, points in links(graph)
         for node in graph["nodes"]
         if node["id"] not in (source["id"], target["id"]) and node_box(node).meets(points, CLEARANCE_PX)
     ]
@@ -161,29 +161,29 @@ def test_template_wires_pass_no_other_node(path: Path) -> None:
 
 
 @each_template
-def test_template_wires_do_not_run_behind_their_own_nodes(path: Path) -> None:
+def test_template_links_do_not_run_behind_their_own_nodes(path: Path) -> None:
     """The dots are 10 pixels inside the nodes."""
     hidden = [
         f"{name(source)} -> {name(target)}"
-        for source, target, points in wires(load(path))
+        for source, target, points in links(load(path))
         if any(node_box(node).meets(points[inside(node, points)], 0) for node in (source, target))
     ]
     assert hidden == []
 
 
 def inside(node: Graph, points: Path2D) -> npt.NDArray[np.bool_]:
-    """The points that are no end of a wire at its dot."""
+    """The points that are no end of a link at its dot."""
     box = node_box(node)
     x = points[:, 0]
     return (box.left + SLOT_INSET_PX + 1 < x) & (x < box.right - SLOT_INSET_PX - 1)
 
 
 @each_template
-def test_template_wires_pass_no_group_title(path: Path) -> None:
+def test_template_links_pass_no_group_title(path: Path) -> None:
     graph = load(path)
     crossed = [
         f"{name(source)} -> {name(target)} over {name(group)}"
-        for source, target, points in wires(graph)
+        for source, target, points in links(graph)
         for group in graph["groups"]
         if title_box(group).meets(points, 0)
     ]
