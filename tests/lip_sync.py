@@ -19,8 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from latentsync import LipSyncPipeline, Waveform
 from latentsync.faces.face_track import FaceTrack
 from tests.support.paths import SHARED
@@ -29,6 +27,7 @@ from tests.support.talking import MouthMeter, Sync, astronaut, level, mono, shif
 MIN_CORRELATION = 0.6
 SECONDS = 2.4
 NTSC = Fraction(30000, 1001)
+LANDMARKER = SHARED / "models" / "face_landmarker.task"
 
 
 @dataclass
@@ -36,22 +35,21 @@ class Stage:
     """The model, the meter and the clips, made once."""
 
     folder: Path
+    meter: MouthMeter
     tracks: dict[Fraction, FaceTrack] = field(default_factory=dict)
 
     @cached_property
     def pipeline(self) -> LipSyncPipeline:
         return LipSyncPipeline.miniature()
 
-    @cached_property
-    def meter(self) -> MouthMeter:
-        return MouthMeter(SHARED / "models" / "face_landmarker.task")
-
     def track(self, rate: Fraction = Fraction(25)) -> FaceTrack:
         if rate not in self.tracks:
             self.tracks[rate] = astronaut(self.folder, 40, rate)
         return self.tracks[rate]
 
-    def follow(self, sound: Waveform, *, rate: Fraction = Fraction(25), heard: Waveform | None = None, **settings: Any) -> Sync:
+    def follow(
+        self, sound: Waveform, *, rate: Fraction = Fraction(25), heard: Waveform | None = None, **settings: Any
+    ) -> Sync:
         """Lip-sync the astronaut to a sound, and compare the lips with it, or with the sound that the model hears."""
         frames, fps = talk(self.pipeline, self.track(rate), sound, **settings)
         driving = heard or sound
@@ -103,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     missed = 0
     with ExitStack() as stack:
-        stage = Stage(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stage = Stage(folder, stack.enter_context(MouthMeter(LANDMARKER)))
         if options.shift:
             stack.enter_context(shifted_windows(options.shift))
         for name in options.cases:

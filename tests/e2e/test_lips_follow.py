@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentsync import VideoFile
-from latentsync.audio.features import AudioSettings
+from latentsync import VideoFile, select_face
 from latentsync.cli.main import main
-from latentsync.faces import alignment
 from latentsync.output.result import LipSyncResult
 from latentsync.weights import miniature
 from scripts.comfyui import ComfyUI
-from scripts.sample_clip import make_sample, write_audio
+from scripts.sample_clip import make_sample
 from tests.lip_sync import CASES, MIN_CORRELATION, SECONDS, Stage, passes
 from tests.support import graphs
 from tests.support.comfyui_server import PACKS
-from tests.support.talking import QUICK, level, mono, shifted_windows, sync, talk, voice
+from tests.support.talking import QUICK, MouthMeter, level, mono, shifted_windows, side_by_side, sync, talk, voice
 
-LIPS_PX = 12  # of the crop's rows, around the middle of the mouth
+EXACT = {"num_inference_steps": 20, "cache_interval": 1}
+MAX_FAST_ERROR = 0.05  # of the opening, in distances of the eyes. A wide open mouth has about 0.2
 
 
 @pytest.fixture(scope="module")
-def stage(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def stage(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The model, the meter and the clips. Needs MediaPipe's model."""
-    return Stage(tmp_path_factory.mktemp("talking"))
+    with MouthMeter(shared / "models" / "face_landmarker.task") as meter:
+        yield Stage(tmp_path_factory.mktemp("talking"), meter)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -73,3 +73,44 @@ def assert_follows(stage: Stage, output: Path) -> None:
     openings = stage.meter.openings(video.read(range(video.frame_count)))
     seen = sync(openings, level(mono(sound), sound.rate, video.frame_count, Fraction(video.rate)))
     assert seen.lag == 0 and seen.correlation > MIN_CORRELATION, seen
+
+
+def test_silence_closes_the_mouth(stage: Stage) -> None:
+    sound = voice(1.0).pad_or_trim(Fraction(2))
+    frames, _ = talk(stage.pipeline, stage.track(), sound)
+    openings = stage.meter.openings(frames)
+    assert openings[30:].max() < 0.35 * openings[:25].max(), openings.round(2)
+
+
+def test_guidance_opens_the_mouth_more(stage: Stage) -> None:
+    widest = [
+        np.quantile(stage.meter.openings(talk(stage.pipeline, stage.track(), voice(1.3), guidance_scale=scale)[0]), 0.9)
+        for scale in (1.0, 1.5, 3.0)
+    ]
+    assert widest == sorted(widest), widest
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"cache_interval": 3}, {"scheduler": "dpmpp_2m", "num_inference_steps": 10}],
+    ids=["deepcache", "dpmpp"],
+)
+def test_faster_settings_stay_close(stage: Stage, settings: dict[str, object]) -> None:
+    exact = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(1.3), **EXACT)[0])
+    fast = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(1.3), **(EXACT | settings))[0])
+    assert np.abs(exact - fast).max() < MAX_FAST_ERROR, (exact.round(2), fast.round(2))
+
+
+def test_two_speakers_follow_their_own_voices(stage: Stage, tmp_path: Path) -> None:
+    track, first, second = stage.track(), voice(2.0), voice(1.3, lead=0.7)
+    pair = side_by_side(track, tmp_path)
+    tracks = [select_face(pair, "leftmost", index).track for index in (1, 2)]
+    results = [
+        stage.pipeline(t.source, sound, face=t, **QUICK) for t, sound in zip(tracks, (first, second), strict=True)
+    ]
+    both = list(LipSyncResult(tuple(speaker for result in results for speaker in result.speakers)).frames())
+    half = both[0].shape[1] // 2
+    for side, sound in ((slice(None, half), first), (slice(half, None), second)):
+        openings = stage.meter.openings(frame[:, side] for frame in both)
+        seen = sync(openings, level(mono(sound), sound.rate, len(both), Fraction(25)))
+        assert seen.lag == 0 and seen.correlation > MIN_CORRELATION, (side, seen)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from latentsync import LipSyncPipeline, VideoFile, Waveform, detect_faces, select_face
+from latentsync import ImageBatch, LipSyncPipeline, VideoFile, Waveform, detect_faces, select_face
 from latentsync.faces.face_track import FaceTrack
+from latentsync.faces.identities import Identities
 from latentsync.sampling import sampler
 from latentsync.weights.locate import folders_in
 from scripts.sample_clip import FRAME_RATE, camera_path, face_landmarks, speech, write_video
@@ -38,19 +38,18 @@ class Sync(NamedTuple):
     lag: int
 
 
-class MouthMeter:
-    """MediaPipe's face mesh. Needs its model, and closes it."""
+class MouthMeter(AbstractContextManager["MouthMeter"]):
+    """MediaPipe's face mesh of one face."""
 
     def __init__(self, model: Path) -> None:
-        self._model = model
-
-    @cached_property
-    def _landmarker(self) -> Any:
         import mediapipe as mp
 
         vision = mp.tasks.vision
-        base = mp.tasks.BaseOptions(model_asset_buffer=self._model.read_bytes())
-        return vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(base_options=base))
+        base = mp.tasks.BaseOptions(model_asset_buffer=model.read_bytes())
+        self._landmarker = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(base_options=base))
+
+    def __exit__(self, *error: object) -> None:
+        self._landmarker.close()
 
     def opening(self, frame: np.ndarray) -> float:
         """The distance of the inner lips of a frame's one face, in distances of the eyes."""
@@ -81,7 +80,10 @@ def sync(opening: np.ndarray, levels: np.ndarray) -> Sync:
     """Compare the opening of each frame with the sound's level."""
 
     def correlation(lag: int) -> float:
-        late, early = opening[max(lag, 0) : len(opening) + min(lag, 0)], levels[max(-lag, 0) : len(levels) - max(lag, 0)]
+        late, early = (
+            opening[max(lag, 0) : len(opening) + min(lag, 0)],
+            levels[max(-lag, 0) : len(levels) - max(lag, 0)],
+        )
         return float(np.corrcoef(late, early)[0, 1])
 
     return Sync(correlation(0), max(range(-MAX_LAG, MAX_LAG + 1), key=correlation))
@@ -105,7 +107,26 @@ def astronaut(folder: Path, frames: int = 50, rate: Fraction = Fraction(FRAME_RA
     return select_face(people).track
 
 
-def talk(pipeline: LipSyncPipeline, track: FaceTrack, sound: Waveform, **settings: Any) -> tuple[list[np.ndarray], Fraction]:
+def side_by_side(track: FaceTrack, folder: Path) -> Identities:
+    """Two copies of a face track's video beside each other, and their two people."""
+    frames = [np.hstack([frame, frame]) for frame in track.source.read(range(track.source.frame_count))]
+    source = ImageBatch(torch.from_numpy(np.stack(frames)).float() / 255, Fraction(FRAME_RATE))
+    landmarks = face_landmarks(camera_path(len(frames)))
+    faces = [[entry, moved_right(entry, track.source.width)] for (entry,) in landmarks["frames"]]
+    return detect_faces(
+        source, folders_in(folder), landmarks={"image_size": [source.height, source.width], "frames": faces}
+    )
+
+
+def moved_right(entry: dict[str, Any], pixels: int) -> dict[str, Any]:
+    left, top, right, bottom = entry["bbox_xyxy"]
+    points = [[x + pixels, y] for x, y in entry["landmarks_xy"]]
+    return {**entry, "bbox_xyxy": [left + pixels, top, right + pixels, bottom], "landmarks_xy": points}
+
+
+def talk(
+    pipeline: LipSyncPipeline, track: FaceTrack, sound: Waveform, **settings: Any
+) -> tuple[list[np.ndarray], Fraction]:
     """The frames of the astronaut speaking, and their rate."""
     result = pipeline(track.source, sound, face=track, **(QUICK | settings))
     return list(result.frames()), result.fps
