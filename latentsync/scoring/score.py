@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MIN_CONFIDENCE = 3.0  # LatentSync's own filter of training data keeps clips from here
 TYPICAL_CONFIDENCE = (6, 9)  # of real speech in front of a camera
 IN_SYNC_FRAMES = 1  # a frame of 40 ms is the resolution
+MAX_STRETCHES = 5  # in one sentence
 HINT = (
     "Compare it with the original video's own score and with other takes. It does not measure the quality of the "
     "picture."
@@ -48,6 +49,21 @@ class Score:
     stable_sync: StableSyncScore | None = None
 
     @property
+    def confidence(self) -> float:
+        """Sync-C of SyncNet, see `SyncScore`. NaN if it was not measured."""
+        return np.nan if self.sync is None else self.sync.confidence
+
+    @property
+    def distance(self) -> float:
+        """Sync-D of SyncNet. NaN if it was not measured."""
+        return np.nan if self.sync is None else self.sync.distance
+
+    @property
+    def offset_frames(self) -> int:
+        """By how many frames of 40 ms the sound leads the lips. 0 if it was not measured."""
+        return 0 if self.sync is None else self.sync.offset_frames
+
+    @property
     def verdict(self) -> str:
         """The numbers in words: a few sentences."""
         return " ".join(self.sentences())
@@ -68,6 +84,8 @@ class Score:
                 yield f"The confidence is in or above the range of typical real speech ({low} to {high})."
             if sync.confidence >= MIN_CONFIDENCE:
                 yield offset_sentence(sync.offset_ms)
+                if sync.weak_ranges:
+                    yield f"Weaker or in a pause at {weak_stretches(sync)}."
             yield HINT
         if self.stable_sync is not None:
             yield (
@@ -112,6 +130,13 @@ class Score:
             },
             "verdict": self.verdict,
         }
+
+
+def weak_stretches(sync: SyncScore) -> str:
+    """The first weak stretches in seconds."""
+    stretches = [f"{run.start / 25:.1f}-{run.stop / 25:.1f} s" for run in sync.weak_ranges]
+    more = f" and {len(stretches) - MAX_STRETCHES} more" if len(stretches) > MAX_STRETCHES else ""
+    return ", ".join(stretches[:MAX_STRETCHES]) + more
 
 
 def offset_sentence(offset_ms: int) -> str:
