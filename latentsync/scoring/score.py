@@ -206,7 +206,7 @@ def score_frames(
     """
     source, samples, index = track.source, mono_samples(waveform), np.asarray(source_index)
     if track.boxes is None:
-        raise UsageError("The face track has no boxes, which scoring needs. Make it with select_face.")
+        raise UsageError("The face has no boxes, which scoring needs. Select it with select_face.")
     count = num_windows(len(index), len(samples))
     if count < 1:
         raise ScoreError(
