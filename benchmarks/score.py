@@ -76,7 +76,7 @@ def stand_in(source: VideoFile) -> FaceTrack:
     """A face that stays in the middle."""
     x, y, count = source.width / 2, source.height / 2, source.frame_count
     points = np.tile(np.array([[x - 9, y - 9], [x + 9, y - 9], [x, y + 6]]), (count, 1, 1))
-    boxes = np.tile(np.array([x, y, x, y]) + [-20, -20, 20, 25], (count, 1))
+    boxes = np.tile(np.array([x - 20, y - 20, x + 20, y + 25]), (count, 1))
     return FaceTrack(source, points, boxes=boxes, mouth_openings=np.zeros(count))
 
 
