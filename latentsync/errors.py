@@ -45,6 +45,10 @@ class FaceError(LatentSyncError):
     """No usable face was found, or face landmarks do not fit the video."""
 
 
+class ScoreError(LatentSyncError):
+    """A video cannot be scored, or its score is below the limit."""
+
+
 def cannot_import(library: str, package: str, cause: ImportError | OSError, instead: str = "") -> DependencyError:
     """The error of a library that cannot be imported, to be raised from `cause`.
 

@@ -16,9 +16,10 @@ import numpy as np
 from ..audio.waveform import Waveform, mix
 from ..compositing.compositor import Composite, composite, shared_timeline
 from ..compositing.settings import BlendSettings
-from ..errors import StorageError
+from ..errors import StorageError, UsageError
 from ..progress import ShowProgress, shown
 from ..sampling.lip_track import LipTrack
+from ..scoring.score import Score, score_frames
 from ..video.color import to_float32
 from ..video.frame_source import FrameSource
 from ..video.timeline import MODEL_RATE, Timeline
@@ -27,6 +28,7 @@ from .run_record import tags as record_tags
 from .video_writer import VideoWriter
 
 if TYPE_CHECKING:
+    from ..models.syncnet import SyncNet
     from .run_record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -148,6 +150,33 @@ class LipSyncResult:
         if record is not None:
             record.notes.extend(self.warnings(format))
         return path
+
+    def score(self, syncnet: SyncNet, *, speaker: int = 1, progress: ShowProgress | bool = False) -> Score:
+        """Score how well the new lips of one speaker fit their recording, before encoding.
+
+        The face is where it is in the original video, so nothing is detected again, and `Score.lip_leak` is None.
+
+        Args:
+            syncnet: from `LipSyncPipeline.load_syncnet`.
+            speaker: number of the speaker, from 1.
+            progress: see `progress.ShowProgress`.
+
+        Raises:
+            UsageError: there is no such speaker.
+            ScoreError: the video is too short.
+        """
+        if not 1 <= speaker <= len(self.speakers):
+            raise UsageError(f'"speaker" cannot be {speaker}. Choose a number from 1 to {len(self.speakers)}.')
+        lips = self.speakers[speaker - 1]
+        step, frame_count = lips.timeline.rate / MODEL_RATE, lips.timeline.frame_count
+        output_index = [int(i * step) for i in range(int(frame_count / step))]
+
+        def read(count: int) -> Iterator[np.ndarray]:
+            for frame, repeats in zip(self.frames(), np.bincount(output_index[:count]).tolist(), strict=False):
+                yield from repeat(frame, repeats)
+
+        source_index = [lips.timeline.source_index[i] for i in output_index]
+        return score_frames(lips.face_track, source_index, read, lips.waveform, syncnet=syncnet, progress=progress)
 
     def warnings(self, format: Format) -> Iterator[str]:
         """Sentences for the user about the video and its sound. Damage is only found while reading the video."""

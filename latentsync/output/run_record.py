@@ -108,12 +108,33 @@ class FrameCounts:
     untouched: int
 
 
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The score of the result of one seed.
+
+    confidence, distance: of SyncNet, see `scoring.sync.SyncScore`.
+    offset_ms: by how much the sound leads the lips.
+    """
+
+    seed: int
+    confidence: float
+    distance: float
+    offset_ms: int
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}: sync confidence {self.confidence:.2f}, distance {self.distance:.2f}, "
+            f"offset {self.offset_ms} ms"
+        )
+
+
 @dataclass(kw_only=True)
 class RunRecord:
     """What is known of a run so far; it is completed while the run goes on and written when it ends.
 
     settings: by the names, and in the units, of the nodes' inputs.
     seconds: by stage.
+    takes: scores of the results among which the best was chosen. Empty without scoring.
     notes: retries, warnings on the source, and the like.
     """
 
@@ -128,6 +149,7 @@ class RunRecord:
     frames: FrameCounts | None = None
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     consent: str = ""
+    takes: list[Take] = field(default_factory=list[Take])
     notes: list[str] = field(default_factory=list[str])
 
     def describe(self, speakers: Sequence[LipTrack], settings: BlendSettings) -> None:
