@@ -14,10 +14,10 @@ from io import TextIOWrapper
 
 from .. import __version__
 from ..errors import LatentSyncError, StorageError, UsageError, reason_of
-from . import convert, doctor, download, faces, run
+from . import bench, convert, doctor, download, faces, run
 from .options import HelpText
 
-COMMANDS = (run, faces, download, convert, doctor)
+COMMANDS = (run, faces, download, convert, doctor, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
