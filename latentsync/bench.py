@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from .models.constants import (
     LATENT_STRIDE,
     WINDOW_FRAMES,
 )
-from .models.protocols import VAE
+from .models.protocols import VAE, Operations
 from .models.unet import UNet, UNetConfig
 from .models.vae import autoencoder_of
 from .oom import BatchLimit, is_out_of_memory
@@ -197,7 +197,7 @@ def computing_dtype(stored: torch.dtype) -> torch.dtype:
 
 def unet_in(state: dict[str, Tensor], stored: torch.dtype, dtype: torch.dtype) -> UNet:
     """A UNet whose weights are stored in one dtype, fp8 included, and which computes in another."""
-    operations = CastingOperations if stored == FP8 else nn
+    operations = cast("Operations", CastingOperations if stored == FP8 else nn)
     return loader.load_unet(loader.Checkpoint(Path("synthetic UNet"), state), operations, stored, norm_dtype=dtype)
 
 
@@ -221,13 +221,13 @@ def measure(pipeline: LipSyncPipeline, case: Case, *, tiny: bool = False) -> Row
         free_memory(pipeline.device)
         backend.reset_peak_memory_stats(pipeline.device)
     seconds = timed_stages(pipeline, case.frames, settings)
+    encode, sample, decode = (stage / float(case.frames / MODEL_RATE) for stage in seconds)
     allocated, reserved = (
         (backend.max_memory_allocated(pipeline.device), backend.max_memory_reserved(pipeline.device))
         if reports_memory
         else (None, None)
     )
-    video_seconds = float(case.frames / MODEL_RATE)
-    return Row(case, *(stage / video_seconds for stage in seconds), allocated, reserved, note)
+    return Row(case, encode, sample, decode, allocated, reserved, note)
 
 
 def timed_stages(pipeline: LipSyncPipeline, frames: int, settings: SamplerSettings) -> tuple[float, float, float]:
