@@ -14,10 +14,10 @@ from io import TextIOWrapper
 
 from .. import __version__
 from ..errors import LatentSyncError, StorageError, UsageError, reason_of
-from . import convert, doctor, download, faces, run, score
+from . import bench, convert, doctor, download, faces, run, score
 from .options import HelpText
 
-COMMANDS = (run, faces, score, download, convert, doctor)
+COMMANDS = (run, faces, score, download, convert, doctor, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,6 +25,8 @@ from latentsync.compositing.compositor import composite
 from latentsync.compositing.settings import BlendSettings
 from latentsync.faces.alignment import affine_matrices, crop, keep_mask
 from latentsync.faces.face_track import FaceTrack
+from latentsync.models.protocols import VAE
+from latentsync.models.unet import UNet
 from latentsync.oom import BatchLimit
 from latentsync.sampling import conditioning
 from latentsync.sampling import denoise as denoising
@@ -93,31 +95,43 @@ def mask(arrays: Arrays) -> list[Measured]:
 
 def forward(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-4: float32 sums in another order, over a few hundred layers."""
+    return [Measured("max", worst(predicted_noise(case, unet(case["layout"])), arrays[case["name"]]), 1e-4)]
+
+
+@torch.no_grad()
+def predicted_noise(
+    case: Case, network: UNet, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The result of one pass of a network on a device, as float32 on the CPU."""
     batch, frames, size = case["batch"], case["frames"], case["size"]
-    x = normal(case["x_seed"], batch, 13, frames, size, size)
-    heard = normal(case["audio_seed"], batch, frames, 50, 384)
-    with torch.no_grad():
-        network = unet(case["layout"])
-        noise, _ = network(x, case["t"], network.precompute_audio_kv(heard))
-    return [Measured("max", worst(noise, arrays[case["name"]]), 1e-4)]
+    x = normal(case["x_seed"], batch, 13, frames, size, size).to(device, dtype)
+    audio = normal(case["audio_seed"], batch, frames, 50, 384).to(device, dtype)
+    noise, _ = network(x, case["t"], network.precompute_audio_kv(audio))
+    return noise.float().cpu()
 
 
 def denoise(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-3, relative: the steps amplify the differences of one pass."""
+    return [Measured("relative", relative(sampled_latents(case, unet(case["layout"])), arrays[case["name"]]), 1e-3)]
+
+
+def sampled_latents(
+    case: Case, network: UNet, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The latents after the last step of a network on a device, as float32 on the CPU."""
     frames, size = case["frames"], case["size"]
     settings = SamplerSettings(
         num_inference_steps=case["steps"], guidance_scale=case["guidance"], cache_interval=case["cache_interval"]
     )
     *_, latents = denoising.denoise(
-        unet(case["layout"]),
-        normal(case["noise_seed"], 1, 4, 1, size, size),
-        normal(case["cond_seed"], 1, 9, frames, size, size),
-        normal(case["audio_seed"], 1, frames, 50, 384),
+        network,
+        normal(case["noise_seed"], 1, 4, 1, size, size).to(device),
+        normal(case["cond_seed"], 1, 9, frames, size, size).to(device, dtype),
+        normal(case["audio_seed"], 1, frames, 50, 384).to(device, dtype),
         settings,
         BatchLimit(2, "the UNet"),
     )
-    expected = arrays[case["name"]]
-    return [Measured("relative", relative(latents, expected), 1e-3)]
+    return latents.float().cpu()
 
 
 def sound(case: Case, arrays: Arrays) -> list[Measured]:
@@ -208,7 +222,13 @@ KINDS: dict[str, Callable[[Case, Arrays], list[Measured]]] = {
 }
 
 
-def clip_frames(case: Case) -> Iterator[np.ndarray]:
+def clip_frames(
+    case: Case,
+    network: UNet | None = None,
+    codec: VAE | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[np.ndarray]:
     """The output frames of a pipeline case, in order, by the same pipeline that users run.
 
     Upstream's loop over the audio runs two frames past its end. We never make those, but the recorded frames of the
@@ -226,8 +246,11 @@ def clip_frames(case: Case) -> Iterator[np.ndarray]:
         cache_interval=case["cache_interval"],
     )
     resolution = case["resolution"]
-    steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, resolution)
-    lips = product.build_lip_track(steps, track, timeline, features.waveform, vae())
+    network, codec = network or unet("unet_tiny"), codec or vae()
+    steps = product.sample_windows(
+        network, codec, track, features, timeline, settings, resolution, device=device, dtype=dtype
+    )
+    lips = product.build_lip_track(steps, track, timeline, features.waveform, codec)
     return (made.frame for made in composite([lips], BlendSettings("full crop", color_match=False)))
 
 
