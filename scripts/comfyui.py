@@ -19,7 +19,7 @@ from typing import Any
 import requests
 import websocket
 
-from scripts.comfyui_events import ComfyUIError, Event, EventLog
+from scripts.comfyui_events import ComfyUIError, Event, EventLog, binary_event
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACK = "latentsync-nodes"
@@ -194,9 +194,13 @@ class ComfyUI:
         answer = self.get("/object_info" if node_class is None else f"/object_info/{node_class}")
         return answer.json()
 
-    def queue(self, graph: Graph) -> str:
-        """Queue a graph in API format, and return its prompt id. Raises InvalidPromptError if it is refused."""
-        content = json.dumps({"prompt": graph, "client_id": self.client_id})  # NaN, too, which requests would not send
+    def queue(self, graph: Graph, **extra_data: object) -> str:
+        """Queue a graph in API format, and return its prompt id. Raises InvalidPromptError if it is refused.
+
+        extra_data: as the page sends it, such as preview_method.
+        """
+        prompt = {"prompt": graph, "client_id": self.client_id, "extra_data": extra_data}
+        content = json.dumps(prompt)  # NaN, too, which requests would not send
         answer = self._http.post(
             f"{self.url}/prompt", content, headers={"Content-Type": "application/json"}, timeout=60
         )
@@ -297,6 +301,8 @@ class ComfyUI:
                 if isinstance(message, str) and message:
                     content = json.loads(message)
                     self.events.append(Event(content["type"], content.get("data") or {}, time.monotonic()))
+                elif isinstance(message, bytes) and message:
+                    self.events.append(binary_event(message))
                 elif not message:
                     break
         except (OSError, websocket.WebSocketException):

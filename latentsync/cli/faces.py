@@ -15,7 +15,7 @@ from ..weights.locate import folders_in, require
 from . import options
 
 if TYPE_CHECKING:
-    from ..faces.identities import Identities
+    from ..faces.identities import Identities, Identity
     from ..faces.report import Selection
     from ..video.frame_source import FrameSource
 
@@ -31,7 +31,11 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("video", type=Path, metavar="VIDEO", help="the video to search")
     parser.add_argument("--json", action="store_true", help="print JSON; its frame ranges are half-open")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="also write a numbered crop of every face to this PNG"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write a numbered crop of every face to this PNG; the selected one has a frame",
     )
     options.add_models_folder(parser)
     options.add_face_options(parser)
@@ -56,7 +60,7 @@ def faces(args: argparse.Namespace) -> None:
     else:
         sys.stdout.write(report.report_text(identities, selection) + "\n")
     if args.output is not None:
-        _write_crops(identities, args.output)
+        _write_crops(identities, None if selection is None else selection.identity, args.output)
 
 
 def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection]:
@@ -97,7 +101,7 @@ def search(source: FrameSource, args: argparse.Namespace) -> Identities:
     )
 
 
-def _write_crops(identities: Identities, path: Path) -> None:
+def _write_crops(identities: Identities, chosen: Identity | None, path: Path) -> None:
     from ..faces import report
     from ..fileio import atomic_write
     from ..output.output_path import reserve_path
@@ -105,7 +109,7 @@ def _write_crops(identities: Identities, path: Path) -> None:
     if not identities.members:
         sys.stderr.write(f"note: LatentSync found no face, so it wrote no picture to {path}\n")
         return
-    picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX)))
+    picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX, chosen)))
     with reserve_path([path]):
         try:
             atomic_write(path, picture)

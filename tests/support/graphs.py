@@ -61,9 +61,9 @@ def with_landmarks(graph: Graph, file: str) -> Graph:
     return graph
 
 
-def needed(graph: Graph) -> Graph:
-    """The nodes that Video Combine depends on, and Video Combine itself."""
-    waiting, kept = nodes(graph, "LatentSyncVideoCombine"), {}
+def needed(graph: Graph, class_type: str = "LatentSyncVideoCombine") -> Graph:
+    """The nodes of a class, and the nodes that they depend on."""
+    waiting, kept = nodes(graph, class_type), {}
     while waiting:
         key = waiting.pop()
         kept[key] = graph[key]
