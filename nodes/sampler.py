@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from comfy_api.latest import io
@@ -11,6 +12,7 @@ from ..latentsync.sampling.schedulers import SCHEDULERS
 from ..latentsync.sampling.settings import MAX_OVERLAP, SPEEDS, SamplerSettings
 from ..latentsync.video.timeline import FpsMode, LengthMode
 from .io_types import CATEGORY, AudioEmbeds, FaceTracks, Lips, Model, expect_type
+from .live_preview import LivePreview
 from .model_handle import LoadedModel
 from .progress import with_progress
 
@@ -183,6 +185,11 @@ class LatentSyncSampler(io.ComfyNode):
         ).at_speed(speed)
         pipeline = model.pipeline(model.batch_limit())
         lips = pipeline.sample(
-            face_track, audio_embeds, settings, fps=output_fps, length=length_mode, progress=with_progress
+            face_track,
+            audio_embeds,
+            settings,
+            fps=output_fps,
+            length=length_mode,
+            progress=partial(with_progress, preview=LivePreview(model.vae)),
         )
         return io.NodeOutput(lips)
