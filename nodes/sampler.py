@@ -106,6 +106,15 @@ class LatentSyncSampler(io.ComfyNode):
                     tooltip="Choose a preset. exact takes 2.5 times as long as balanced. fast takes about a third "
                     "of the time of balanced. Inputs that you change override it.",
                 ),
+                io.Float.Input(
+                    "preview_seconds",
+                    default=defaults.preview_seconds,
+                    min=0.0,
+                    max=36_000.0,
+                    step=0.5,
+                    tooltip="Make only the first seconds of the result, for a trial run. 0 makes all. Face Prep still "
+                    "reads the whole video, but only once.",
+                ),
                 io.Int.Input(
                     "deepcache_interval",
                     default=defaults.cache_interval,
@@ -162,6 +171,7 @@ class LatentSyncSampler(io.ComfyNode):
         length_mode: LengthMode,
         output_fps: FpsMode,
         speed: str,
+        preview_seconds: float,
         deepcache_interval: int,
         overlap: int,
         cfg_start_percent: float,
@@ -182,6 +192,7 @@ class LatentSyncSampler(io.ComfyNode):
             overlap=overlap,
             guidance_start=cfg_start_percent,
             guidance_end=cfg_end_percent,
+            preview_seconds=preview_seconds,
         ).at_speed(speed)
         pipeline = model.pipeline(model.batch_limit())
         lips = pipeline.sample(

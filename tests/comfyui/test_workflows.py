@@ -123,6 +123,19 @@ def test_workflow_new_seed_reruns_only_sampler(comfyui: ComfyUI, sample: Sample)
     assert ran == {graphs.node(graph, "LatentSyncSampler"), graphs.node(graph, "LatentSyncVideoCombine")}
 
 
+def test_workflow_trial_run_ends_early(comfyui: ComfyUI, sample: Sample) -> None:
+    """Sampling needs one window instead of two, and the sound ends with the picture."""
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncSampler", seed=78, preview_seconds=0.4)
+    prompt_id = comfyui.queue(graph)
+    made = graphs.probe(graphs.the_video(comfyui.outputs(comfyui.wait(prompt_id))))
+    assert made.frames == 10
+    assert made.audio_seconds == pytest.approx(0.4, abs=AAC_FRAME_SECONDS)
+    states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
+    sampler = graphs.node(graph, "LatentSyncSampler")
+    assert max(state[sampler]["max"] for state in states if sampler in state) == 2, "steps of one window"
+
+
 def test_workflow_reports_progress(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     prompt_id = comfyui.queue(graphs.changed(graph, "LatentSyncSampler", seed=77, steps=2))
