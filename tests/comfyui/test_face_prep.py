@@ -55,7 +55,8 @@ def test_face_prep_runs_alone(comfyui: ComfyUI, sample: Sample) -> None:
     border = np.asarray(Image.open(image).convert("RGB"))[-4:, 40:-4]
     assert np.abs(border.astype(int) - CHOSEN_RGB).max() <= 1
     text = comfyui.events.wait_for(lambda event: event.type == "text", start=start)
-    assert text.data == {"node": graphs.node(graph, FACE_PREP), "text": shown["text"][0]}
+    summary = f"Person 1 of 1, in {SOURCE_FRAMES} of {SOURCE_FRAMES} frames"
+    assert text.data == {"node": graphs.node(graph, FACE_PREP), "text": f"{summary}\n{shown['text'][0]}"}
 
 
 def test_previews_come_back_after_a_reload(comfyui: ComfyUI, sample: Sample) -> None:
