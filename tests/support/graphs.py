@@ -23,9 +23,25 @@ API_WORKFLOWS = REPOSITORY / "api"
 Graph = dict[str, dict[str, Any]]
 
 
-def load(name: str) -> Graph:
-    """An example workflow in API format."""
+SAMPLE_FILES = {
+    "LoadVideo": {"file": "latentsync_sample.mp4"},
+    "LoadAudio": {"audio": "latentsync_sample.wav"},
+    "LoadImage": {"image": "example.png"},
+}
+"""Node class -> its input, and a file for it. The workflows leave it empty: a user chooses one."""
+
+
+def saved(name: str) -> Graph:
+    """An example workflow in API format, as it is shipped."""
     return json.loads((API_WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load(name: str) -> Graph:
+    """An example workflow in API format, with the files of the sample clip."""
+    graph = saved(name)
+    for node in graph.values():
+        node["inputs"].update(SAMPLE_FILES.get(node["class_type"], {}))
+    return graph
 
 
 def quick(name: str) -> Graph:

@@ -25,6 +25,9 @@ LOADED = "picture => new Promise(done => picture.complete ? done() : (picture.on
 
 def open_template(page: ComfyPage, name: str) -> None:
     page.open_template(PACK, name)
+    for node_type, inputs in graphs.SAMPLE_FILES.items():
+        for widget, file in inputs.items():
+            page.set_widget(node_type, widget, file)
     page.set_widget("LatentSyncLoadModel", "version", "1.5")
     page.set_widget("LatentSyncSampler", "steps", 2)
 
