@@ -41,6 +41,7 @@ class LatentSyncSampler(io.ComfyNode):
                 "dubbing",
                 "audio driven",
                 "wav2lip",
+                "musetalk",
                 "deepcache",
                 "guidance scale",
                 "latentsyncwrapper",
