@@ -44,9 +44,8 @@ class InvalidPromptError(ComfyUIError):
             for node_id, report in self.node_errors.items()
             for error in report.get("errors", [])
         ]
-        super().__init__(
-            "\n".join([f"{self.error.get('message')} {self.error.get('details') or ''}".strip(), *details])
-        )
+        message = self.error.get("message") or "ComfyUI refused a part of the graph."
+        super().__init__("\n".join([f"{message} {self.error.get('details') or ''}".strip(), *details]))
 
 
 class ExecutionFailedError(ComfyUIError):
@@ -195,7 +194,7 @@ class ComfyUI:
         return answer.json()
 
     def queue(self, graph: Graph, **extra_data: object) -> str:
-        """Queue a graph in API format, and return its prompt id. Raises InvalidPromptError if it is refused.
+        """Queue a graph in API format, and return its prompt id. Raises InvalidPromptError if a part is refused.
 
         extra_data: as the page sends it, such as preview_method.
         """
@@ -207,7 +206,11 @@ class ComfyUI:
         if answer.status_code == requests.codes.bad_request:
             raise InvalidPromptError(answer.json())
         answer.raise_for_status()
-        return answer.json()["prompt_id"]
+        told = answer.json()
+        if told["node_errors"]:  # ComfyUI runs the other output nodes
+            self._http.post(f"{self.url}/queue", json={"delete": [told["prompt_id"]]}, timeout=60).raise_for_status()
+            raise InvalidPromptError(told)
+        return told["prompt_id"]
 
     def wait(self, prompt_id: str, timeout_seconds: float = 300.0) -> dict[str, Any]:
         """Wait for a prompt's end and return its history entry.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError, cannot_write
 from ..weights.locate import folders_in, require
 from . import options
+from .console import native_logs_hidden
 
 if TYPE_CHECKING:
     from ..faces.identities import Identities, Identity
@@ -82,7 +83,7 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
     if args.reference_face is not None:
         picture = next(VideoFile(args.reference_face).read([0]))
         locate = partial(require, folders=folders_in(args.models))
-        with open_detector(locate, args.min_confidence) as detector:
+        with native_logs_hidden(), open_detector(locate, args.min_confidence) as detector:
             reference = reference_appearance(picture, detector)
     return partial(select_face, face=args.face, index=args.face_index, reference=reference, settings=settings)
 
@@ -92,13 +93,14 @@ def search(source: FrameSource, args: argparse.Namespace) -> Identities:
     from ..faces import precomputed
     from ..pipeline import detect_faces
 
-    return detect_faces(
-        source,
-        folders_in(args.models),
-        min_confidence=args.min_confidence,
-        landmarks=None if args.face_landmarks is None else precomputed.read_json(args.face_landmarks),
-        progress=True,
-    )
+    with native_logs_hidden():
+        return detect_faces(
+            source,
+            folders_in(args.models),
+            min_confidence=args.min_confidence,
+            landmarks=None if args.face_landmarks is None else precomputed.read_json(args.face_landmarks),
+            progress=True,
+        )
 
 
 def _write_crops(identities: Identities, chosen: Identity | None, path: Path) -> None:
