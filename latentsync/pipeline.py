@@ -255,6 +255,7 @@ class LipSyncPipeline:
         settings = settings or SamplerSettings()
         rate = output_rate(face_track.source.rate, fps)
         timeline = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
+        timeline = timeline.first(settings.preview_seconds)
         if face_track not in self.stores:
             self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
         steps = sample_windows(

@@ -154,6 +154,13 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         "long as balanced; fast takes about a third of the time of balanced",
     )
     group.add_argument(
+        "--preview-seconds",
+        type=float,
+        default=defaults.preview_seconds,
+        metavar="SECONDS",
+        help="make only the first seconds of the result, for a trial run; 0 makes all",
+    )
+    group.add_argument(
         "--steps", type=int, default=defaults.num_inference_steps, metavar="COUNT", help="denoising steps"
     )
     group.add_argument(
@@ -218,6 +225,7 @@ def sampler_settings(options: argparse.Namespace) -> SamplerSettings:
         overlap=options.overlap,
         guidance_start=options.cfg_start_percent,
         guidance_end=options.cfg_end_percent,
+        preview_seconds=options.preview_seconds,
     ).at_speed(options.speed)
 
 

@@ -45,7 +45,14 @@ OTHERS_NAMES = {
 }
 """Inputs of other packs, in docs/settings.md."""
 SAMPLERS = {"dpmpp_2m", "uni_pc"}
-OTHER_FLAGS = {"--deterministic", "--disable-metadata", "--lowvram", "--reserve-vram", "--max-upload-size"}
+OTHER_FLAGS = {
+    "--deterministic",
+    "--disable-metadata",
+    "--lowvram",
+    "--max-upload-size",
+    "--preview-method",
+    "--reserve-vram",
+}
 OTHER_FLAGS |= {"--graph", "--stages", "--help"}
 """Flags of ComfyUI, of the API client and of the benchmarks."""
 
