@@ -47,6 +47,22 @@ def add_models_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Which cluster does the work."""
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="a Ray cluster that does the work: HOST:PORT of its head, or local for this machine; needs Ray",
+    )
+    group.add_argument(
+        "--cpus-per-worker",
+        type=int,
+        metavar="COUNT",
+        help="CPUs of a worker of the cluster; default: a worker for each GPU, or for each CPU if there is no GPU",
+    )
+
+
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """Whose face is used, and how it is tracked."""
     defaults, group = TrackSettings(), parser.add_argument_group("face")
