@@ -100,7 +100,7 @@ def _run_and_report(rows: Sequence[Row], pool: Pool, ledger: Ledger, retries: in
         for row in run_jobs(rows, pool, ledger.is_finished, retries):
             ended = sum(other.state not in ("waiting", "running") for other in rows)
             left = seconds_left(rows, monotonic() - began)
-            time_left = "" if left is None else f", about {_duration(left)} left"
+            time_left = "" if not left else f", about {_duration(left)} left"
             detail = f" ({row.reason})" if row.reason else ""
             sys.stderr.write(f"{ended} of {len(rows)} jobs{time_left}. {row.job.name}: {row.state}{detail}\n")
     finally:

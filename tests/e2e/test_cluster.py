@@ -29,6 +29,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # at Ray's 15, workers starve on a busy machine
     ray_cluster = pytest.importorskip("ray.cluster_utils", reason="needs Ray")
     started_ = ray_cluster.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     started_.workers = [started_.add_node(num_cpus=1) for _ in range(2)]
