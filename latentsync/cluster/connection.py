@@ -48,6 +48,7 @@ def connect(address: str) -> Generator[None, None, None]:
         else:
             ray.init(address, **quiet)
     except Exception as error:  # Ray raises many kinds
+        ray.shutdown()  # it may be connected in part
         reason = " ".join(str(error).split())
         if "ersion mismatch" in reason:
             raise DependencyError(

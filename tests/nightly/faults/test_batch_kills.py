@@ -40,7 +40,7 @@ def test_batch_killed_three_times_makes_each_output_once(tmp_path: Path, devices
     before: dict[str, int] = {}
     for _ in range(KILLS):
         begun = b": done" if devices else b"lips:"
-        kill_after(started(jobs, out, *devices), chance.randint(1, 4 if devices else 40), begun)
+        kill_after(started(jobs, out, *devices), chance.randint(1, 4 if devices else 80), begun)
         after = finished_in(out)
         assert after.items() >= before.items(), f"made again, seed {seed}"
         before = after
