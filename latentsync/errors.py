@@ -37,6 +37,10 @@ class StorageError(LatentSyncError):
     """A folder is full or not writable."""
 
 
+class OutputInUseError(MediaError):
+    """Another run is writing the same output."""
+
+
 class AudioError(LatentSyncError):
     """A recording cannot be read, or has no usable speech."""
 

@@ -88,7 +88,7 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
     return partial(select_face, face=args.face, index=args.face_index, reference=reference, settings=settings)
 
 
-def search(source: FrameSource, args: argparse.Namespace) -> Identities:
+def search(source: FrameSource, args: argparse.Namespace, progress: bool = True) -> Identities:
     """Everybody in a source, by detection or by landmarks from a file."""
     from ..faces import precomputed
     from ..pipeline import detect_faces
@@ -99,7 +99,7 @@ def search(source: FrameSource, args: argparse.Namespace) -> Identities:
             folders_in(args.models),
             min_confidence=args.min_confidence,
             landmarks=None if args.face_landmarks is None else precomputed.read_json(args.face_landmarks),
-            progress=True,
+            progress=progress,
         )
 
 

@@ -201,15 +201,7 @@ def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Fo
         StorageError: the folder has too little space.
         MediaError: the file cannot be written.
     """
-    bytes_per_pixel = CRF_BYTES_PER_PIXEL if format.has_crf else LOSSLESS_BYTES_PER_PIXEL
-    frames = float(waveform.duration_seconds * min(source.rate, MODEL_RATE))
-    needed = int(frames * source.width * source.height * bytes_per_pixel)
-    free = disk_usage(path.absolute().parent).free
-    if free < needed:
-        raise StorageError(
-            f"{path.absolute().parent} has {free / 1e6:,.0f} MB of free space, but a video of this length needs at "
-            f"least {needed / 1e6:,.0f} MB. Free some space, or choose another output."
-        )
+    check_free_space(path.absolute().parent, least_bytes(source, waveform, format))
     (frame,) = source.read([0])
     if source.has_alpha and format.alpha_pix_fmt:
         frame = np.dstack([to_float32(frame), *source.read_alpha([0])])
@@ -226,6 +218,23 @@ def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Fo
     )
     with writer.discarding():
         writer.write(frame)
+
+
+def least_bytes(source: FrameSource, waveform: Waveform, format: Format) -> int:
+    """A size that the finished video will hardly be below."""
+    bytes_per_pixel = CRF_BYTES_PER_PIXEL if format.has_crf else LOSSLESS_BYTES_PER_PIXEL
+    frames = float(waveform.duration_seconds * min(source.rate, MODEL_RATE))
+    return int(frames * source.width * source.height * bytes_per_pixel)
+
+
+def check_free_space(folder: Path, needed: int) -> None:
+    """Raises StorageError if a folder has fewer than `needed` bytes of free space."""
+    free = disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{folder} has {free / 1e6:,.0f} MB of free space, but output of this length needs at "
+            f"least {needed / 1e6:,.0f} MB. Free some space, or choose another output."
+        )
 
 
 def _format_of(path: Path, format: str | Format | None) -> Format:
