@@ -28,7 +28,7 @@ FUZZ_SECONDS ?= 67
 PACKAGE ?= dist/latentsync-nodes.zip
 PACKED_WITHOUT = $(shell sed -E 's|^/?(.*)$$|":(exclude)\1"|' .comfyignore)
 
-.PHONY: help venv demo serve check test nightly compat fuzz lint docs package miniature clean
+.PHONY: help venv demo serve check test nightly compat fuzz gpu lint docs package miniature clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ fuzz: venv ## ten minutes of coverage-guided fuzzing of what we parse (x86 Linux
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements-fuzz.txt
 	for target in $(FUZZED); do $(BIN)/python -m tests.nightly.faults.fuzz_parsers $$target -max_total_time=$(FUZZ_SECONDS) \
 		-timeout=20 -rss_limit_mb=4096 -print_final_stats=1 || exit 1; done
+
+gpu: venv ## measure the GPU: accuracy, speed and VRAM, in ten minutes (ARGS="--minutes 30" for more)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 lint: venv ## ruff, pyright and the import contracts
 	$(BIN)/ruff check .

@@ -113,10 +113,12 @@ class Client:
         body = {"prompt": graph, "client_id": self.id}
         async with self.session.post(f"{self.server}/prompt", json=body) as answer:
             told = await answer.json()
-        if "prompt_id" in told:
-            return told["prompt_id"]
         reports = (error for node in told.get("node_errors", {}).values() for error in node["errors"])
         details = [f"{error['message']}: {error['details']}" for error in reports]
+        if "prompt_id" in told and not details:
+            return told["prompt_id"]
+        if "prompt_id" in told:  # Face Prep, which can run alone, was queued without the rest
+            await self.cancel(told["prompt_id"])
         raise ApiError("; ".join(details) or str(told.get("error", told)))
 
     async def cancel(self, prompt_id: str) -> None:

@@ -1,7 +1,7 @@
-"""What each choice of speed changes in the mouth, against 20 exact DDIM steps, and how many passes it takes.
+"""The change of the mouth by each speed setting, against 20 DDIM steps without DeepCache, and its number of passes.
 
-The networks are tiny and untrained, the crops 128 pixels wide, so that it takes minutes: the passes are those of any
-network, but the PSNR is that of noise taken away by a random one. It tells how far two choices are apart, not how
+The networks are tiny and untrained, and the crops are 128 pixels wide, so that it takes minutes. The number of passes
+is that of any network. The PSNR is that of an untrained one: it shows the distance of two settings, and not how good
 either looks.
 
 Usage: python -m benchmarks.choices VIDEO SOUND --model face_landmarker.task [--frames 48]
@@ -50,7 +50,7 @@ CHOICES = {
     "cfg_end_percent 0.5": SamplerSettings(cache_interval=1, guidance_end=0.5),
     "another seed": SamplerSettings(seed=EXACT.seed + 1, cache_interval=1),
 }
-"""What is compared; another seed, for how far apart two mouths of equal right are."""
+"""The settings to compare. Another seed shows the distance of two equally valid mouths."""
 
 
 class Counted:
@@ -58,18 +58,24 @@ class Counted:
 
     def __init__(self, unet: protocols.Denoiser) -> None:
         self._unet = unet
-        self.whole = self.shallow = 0
+        self.full = self.shallow = 0
 
     def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
         return self._unet.precompute_audio_kv(audio)
 
     def __call__(
-        self, x: Tensor, timestep: float, heard: AudioKV | None, deep: Tensor | None = None, *, do_cfg: bool = False
+        self,
+        x: Tensor,
+        timestep: float,
+        audio_kv: AudioKV | None,
+        cached_features: Tensor | None = None,
+        *,
+        do_cfg: bool = False,
     ) -> tuple[Tensor, Tensor]:
         clips = len(x) * (1 + do_cfg)
-        self.whole += clips if deep is None else 0
-        self.shallow += clips if deep is not None else 0
-        return self._unet(x, timestep, heard, deep, do_cfg=do_cfg)
+        self.full += clips if cached_features is None else 0
+        self.shallow += clips if cached_features is not None else 0
+        return self._unet(x, timestep, audio_kv, cached_features, do_cfg=do_cfg)
 
 
 class Clip(NamedTuple):
@@ -86,13 +92,13 @@ def main() -> None:
     windows = len(plan_windows(*clip))
     sys.stdout.write(f"{options.video.name}, {clip.timeline.frame_count} frames, tiny untrained networks\n\n")
     sys.stdout.write(
-        "| choice | whole passes a window | shallow passes a window | PSNR of the mouth |\n|---|---|---|---|\n"
+        "| setting | full passes per window | shallow passes per window | PSNR of the mouth |\n|---|---|---|---|\n"
     )
     exact, unet = _mouths(clip, EXACT)
-    sys.stdout.write(f"| 20 exact DDIM steps | {unet.whole / windows:g} | 0 | |\n")
+    sys.stdout.write(f"| 20 steps of ddim | {unet.full / windows:g} | 0 | |\n")
     for name, settings in CHOICES.items():
         made, unet = _mouths(clip, settings)
-        counts = f"{unet.whole / windows:g} | {unet.shallow / windows:g}"
+        counts = f"{unet.full / windows:g} | {unet.shallow / windows:g}"
         sys.stdout.write(f"| {name} | {counts} | {_psnr(made, exact):.1f} dB |\n")
         sys.stdout.flush()
 

@@ -31,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from latentsync.bench import FULL_VAE_CHANNELS
 from latentsync.models import vae as codecs
 from latentsync.models.constants import (
     AUDIO_POSITIONS,
@@ -51,12 +52,11 @@ from latentsync.weights import random_init
 
 GB = 1e9
 DTYPE = torch.float16
-VAE_CHANNELS = (128, 256, 512, 512)
 SIDES = {"1.6": 64, "1.5": 32}  # of the latents
 WAYS = {"default": (CFG_BATCH, codecs.SLICE_IMAGES), "low memory": (1, 1)}  # clips in the UNet, images in the VAE
 LIMITS_GB = {("1.6", "default"): 6.0, ("1.5", "default"): 3.6, ("1.6", "low memory"): 4.5}
 SHOWN = 8  # kinds of tensors that are named of a peak
-SETTINGS = SamplerSettings(num_inference_steps=3, cache_interval=2)  # the first step and the third are whole
+SETTINGS = SamplerSettings(num_inference_steps=3, cache_interval=2)  # the first step and the third are full
 
 
 class Held(NamedTuple):
@@ -74,7 +74,7 @@ class Peak:
     where: str = ""
     held: tuple[Held, ...] = ()
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         count: Counter[str] = Counter()
         for size, maker in self.held:
             count[maker] += size
@@ -156,13 +156,17 @@ class Networks(NamedTuple):
     whisper: nn.Module
 
     @classmethod
-    def made(cls, *, tiny: bool) -> Networks:
+    def on_meta(cls, *, tiny: bool) -> Networks:
         with torch.device("meta"):
             unet = UNet(random_init.UNET_CONFIG if tiny else UNetConfig())
-            vae = autoencoder_of(random_init.VAE_CHANNELS, layers=1) if tiny else autoencoder_of(VAE_CHANNELS, layers=2)
+            vae = (
+                autoencoder_of(random_init.VAE_CHANNELS, layers=1)
+                if tiny
+                else autoencoder_of(FULL_VAE_CHANNELS, layers=2)
+            )
         # not made on the meta device, where its tables take torch seconds
         whisper = WhisperEncoder(random_init.WHISPER_DIMS).to("meta")
-        return cls(unet.to("meta", DTYPE).eval(), vae.to(dtype=DTYPE).eval(), whisper)
+        return cls(unet.to("meta", DTYPE).eval(), nn.Module.to(vae, dtype=DTYPE).eval(), whisper)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -171,15 +175,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=WINDOW_FRAMES, help="of a window")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"), help="also written here")
     options = parser.parse_args(arguments)
-    networks = Networks.made(tiny=options.tiny)
+    networks = Networks.on_meta(tiny=options.tiny)
     weights = {name: of_weights(network) for name, network in networks._asdict().items()}
     weights["unet, fp8"] = of_weights(networks.unet, fp8=True)
     phases = {version: of_phases(networks, side, options.frames) for version, side in SIDES.items()}
     rows = [row for version in SIDES for row in totals(version, weights, phases[version])]
-    told = {version: {name: peak.told() for name, peak in peaks.items()} for version, peaks in phases.items()}
-    made = {"weights_bytes": weights, "totals": rows, "phases": told}
-    options.json.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{tables(weights, rows, told)}\n")
+    activations = {version: {name: peak.to_json() for name, peak in peaks.items()} for version, peaks in phases.items()}
+    report = {"weights_bytes": weights, "totals": rows, "phases": activations}
+    options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{tables(weights, rows, activations)}\n")
 
 
 def of_weights(network: nn.Module, *, fp8: bool = False) -> int:
@@ -209,12 +213,12 @@ def of_steps(unet: UNet, side: int, frames: int, clips: int) -> list[tuple[str, 
         conditioning = empty(1, 2 * LATENT_CHANNELS + 1, frames, side, side, dtype=DTYPE)
         audio = empty(1, frames, AUDIO_POSITIONS * AUDIO_STATES, AUDIO_WIDTH, dtype=DTYPE)
         steps = denoise(unet, noise, conditioning, audio, SETTINGS, BatchLimit(clips, "the UNet"))
-        whole = live.over(lambda: next(steps))
+        full = live.over(lambda: next(steps))
         between = Peak(live.size, "between steps", tuple(live.held.values()))
         shallow = live.over(lambda: next(steps))
         again = live.over(lambda: next(steps))
     return [
-        ("whole step", max(whole, again, key=lambda peak: peak.size)),
+        ("full step", max(full, again, key=lambda peak: peak.size)),
         ("shallow step", shallow),
         ("between steps", between),
     ]
@@ -237,7 +241,7 @@ def totals(version: str, weights: dict[str, int], peaks: dict[str, Peak]) -> lis
     rows: list[dict[str, Any]] = []
     for precision, unet in (("fp16", weights["unet"]), ("fp8", weights["unet, fp8"])):
         for way, (clips, images) in WAYS.items():
-            steps = peaks[f"whole step, {clips} at once"].size
+            steps = peaks[f"full step, {clips} at once"].size
             codec = max(peaks[f"VAE {name}, {images} at once"].size for name in ("encode", "decode"))
             resident = (unet + weights["vae"] + weights["whisper"] + max(steps, codec)) / GB
             active = max(unet + steps, weights["vae"] + codec) / GB
@@ -250,18 +254,18 @@ def totals(version: str, weights: dict[str, int], peaks: dict[str, Peak]) -> lis
     return rows
 
 
-def tables(weights: dict[str, int], rows: list[dict[str, Any]], told: dict[str, dict[str, Any]]) -> str:
+def tables(weights: dict[str, int], rows: list[dict[str, Any]], activations: dict[str, dict[str, Any]]) -> str:
     """Markdown: weights, peaks of activations, sums."""
     lines = ["Counted on tensors, not measured on a device; GB are 10^9 bytes.", "", "| weights | GB |", "|---|---|"]
     lines += [f"| {name} | {size / GB:.3f} |" for name, size in weights.items()]
     lines += [
         "",
-        "| activations, GB | " + " | ".join(told) + " | peak of the first in |",
-        "|---|" + "---|" * (len(told) + 1),
+        "| activations, GB | " + " | ".join(activations) + " | peak of the first in |",
+        "|---|" + "---|" * (len(activations) + 1),
     ]
-    first, *_ = told.values()
+    first, *_ = activations.values()
     for phase, peak in first.items():
-        cells = [f"{peaks[phase]['GB']:.3f}" for peaks in told.values()]
+        cells = [f"{peaks[phase]['GB']:.3f}" for peaks in activations.values()]
         lines.append(f"| {phase} | {' | '.join(cells)} | {peak['in']} |")
     lines += [
         "",

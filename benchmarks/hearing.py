@@ -1,10 +1,10 @@
-"""Listening, measured: the seams between Whisper's segments, the gate at pauses, and hours of sound.
+"""Measure the audio features: seams between Whisper's segments, voice activity in pauses, and hours of audio.
 
 Usage: python -m benchmarks.hearing seams SOUND.wav      (a 5-minute clip of it, shifted by 7 s)
        python -m benchmarks.hearing pauses SOUND.wav ... (pauses of 0.2, 0.5 and 2 s over noise)
-       python -m benchmarks.hearing hours 10             (speech-like sound; Linux: memory is read from /proc)
+       python -m benchmarks.hearing hours 10             (speech-like audio; Linux: memory is read from /proc)
 
-Whisper's weights are untrained: seams come of the segments, whatever the weights are.
+Whisper's weights are untrained. Seams depend on the segments, and hardly on the weights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CLIP_SECONDS, SHIFT_SECONDS, SEGMENT_SECONDS = 300, 7, 30
 NEAR_CUT_SECONDS = 1  # on either side of where one segment gives way to the next
 PAUSES_SECONDS = (0.2, 0.5, 2.0)
 NOISES_DB = (30, 20, 10)  # below the voice
-LOUD = 0.1  # of the recording's loudest 10 ms: what must be heard
+LOUD = 0.1  # of the recording's loudest 10 ms: what must count as speech
 TICK = 160  # samples: 10 ms
 
 
@@ -57,11 +57,11 @@ def main() -> None:
 
 
 def seams(options: argparse.Namespace) -> None:
-    """How far a shift moves each state, near the cuts and in the middle; and the steps between neighbours."""
+    """How much a shift changes each hidden state, near the cuts and in the middle; and the steps between neighbors."""
     once = mono(options.sounds[0])
     samples = once.repeat(CLIP_SECONDS * SAMPLE_RATE // len(once) + 1)[: CLIP_SECONDS * SAMPLE_RATE]
     print(
-        "| segments | moved by the shift: mid-segment | near a cut | step between neighbours: mid-segment | at a cut |"
+        "| segments | change by the shift: mid-segment | near a cut | step between neighbors: mid-segment | at a cut |"
     )
     print("|---|---|---|---|---|")
     for segments in get_args(Segments):
@@ -99,10 +99,12 @@ def at_cuts(steps: np.ndarray) -> np.ndarray:
 
 
 def pauses(options: argparse.Namespace) -> None:
-    """Of a pause put into the middle, how much is gated; and how much of the word after it is cut."""
+    """How much of an inserted pause counts as silence, and how much of the word after it is lost."""
     defaults = AudioSettings()
-    print(f"threshold {defaults.threshold_db} dB, hang {defaults.hangover_s} s\n")
-    print("| recording | pause, s | noise, dB below | of it gated, % | owed, % | speech open, % | word start cut, ms |")
+    print(f"threshold {defaults.threshold_db} dB, hold {defaults.hangover_s} s\n")
+    print(
+        "| recording | pause, s | noise, -dB | silence found, % | expected, % | speech found, % | word start lost, ms |"
+    )
     print("|---|---|---|---|---|---|---|")
     for path in options.sounds:
         for seconds in PAUSES_SECONDS:
@@ -150,15 +152,15 @@ def mono(path: Path) -> Tensor:
 
 
 def hours(options: argparse.Namespace) -> None:
-    """Listen to so many hours; anonymous memory, so that the states' own file does not count."""
+    """Encode this many hours. Anonymous memory: the file of the hidden states does not count."""
     minute = torch.from_numpy(procedural.speech(60.0))
     waveform = Waveform(minute.repeat(round(60 * options.hours))[None], SAMPLE_RATE)
     driving_audio, settings = prepare_driving_audio(waveform), AudioSettings()
     total, encoder = num_feature_steps(driving_audio, settings), random_init.whisper()
     at_first, began = resident_bytes("RssAnon"), monotonic()
-    print("| heard | seconds | memory beyond the recording, MB |\n|---|---|---|")
+    print("| done | seconds | memory beyond the recording, MB |\n|---|---|---|")
 
-    def told() -> object:
+    def steps() -> object:
         for number, step in enumerate(extract_features(driving_audio, encoder, settings), start=1):
             yield step
             if number % max(total // 10, 1) == 0:
@@ -166,11 +168,11 @@ def hours(options: argparse.Namespace) -> None:
                 print(f"| {number / total:.0%} of the steps | {monotonic() - began:.0f} | {grown:.0f} |", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        features, _ = collect_features(told(), driving_audio, settings, Path(folder))
+        features, _ = collect_features(steps(), driving_audio, settings, Path(folder))
     took = monotonic() - began
     lasts = float(waveform.duration_seconds)
     print(
-        f"\n{len(features.hidden_states)} positions; {took:.0f} s for {lasts:.0f} s of sound: "
+        f"\n{len(features.hidden_states)} positions; {took:.0f} s for {lasts:.0f} s of audio: "
         f"{lasts / took:.1f} x real time"
     )
 

@@ -17,9 +17,9 @@ Work = Callable[[], Any]
 
 
 class Taken(NamedTuple):
-    """What a piece of work gave, its seconds, and the bytes it held at most."""
+    """The result of a piece of work, its seconds, and its peak memory."""
 
-    made: Any
+    result: Any
     seconds: float
     peak_bytes: int
 
@@ -38,10 +38,10 @@ class Meter:
     def take(self, work: Work) -> Taken:
         self._forget_peak()
         began = time.perf_counter()
-        made = work()
+        result = work()
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
-        return Taken(made, time.perf_counter() - began, max(self._peak() - self._before, 0))
+        return Taken(result, time.perf_counter() - began, max(self._peak() - self._before, 0))
 
     def _forget_peak(self) -> int:
         """Begins to look for the peak anew; returns what is in use now."""
@@ -64,6 +64,6 @@ def in_turn(ways: dict[str, Work], meter: Meter, rounds: int) -> dict[str, list[
     taken: dict[str, list[Taken]] = {name: [] for name in ways}
     for done in range(rounds):
         for name, work in ways.items():
-            taken[name].append(meter.take(work)._replace(made=None))
+            taken[name].append(meter.take(work)._replace(result=None))
             sys.stderr.write(f"round {done + 1} of {rounds}, {name}: {taken[name][-1].seconds:.2f} s\n")
     return taken

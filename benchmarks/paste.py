@@ -1,11 +1,11 @@
-"""How long laying a face into a 1080 x 1920 frame takes, on the processor alone.
+"""How long it takes to paste a face into a frame of 1080 x 1920 pixels, on the CPU.
 
-Usage: python -m benchmarks.paste [FRAMES]
+Usage: python -m benchmarks.paste [--frames 50]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
@@ -23,7 +23,10 @@ FACE_SHARE = 0.6  # of the frame's width: a close talking head
 WARM_UP_FRAMES = 5
 
 
-def main(frames: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=50, help="to paste into, after a warm-up")
+    frames = parser.parse_args().frames
     frame = np.random.default_rng(0).integers(0, 256, (HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
     print(f"median of {frames} frames of {WIDTH_PX} x {HEIGHT_PX}, {torch.get_num_threads()} threads; the face moves")
     print("crop | mouth, ms | box, ms | copy of the frame, ms")
@@ -63,4 +66,4 @@ def matrix_at(resolution: int, i: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
+    main()

@@ -27,14 +27,14 @@ LATENT_SCALE = 0.18215
 
 @torch.no_grad()
 def denoise(weights: Weights, noise: Tensor, conditioning: Tensor, audio: Tensor, settings: SamplerSettings) -> Tensor:
-    """The latents (1, 4, frames, r, r) of one window after all steps, each of them whole.
+    """The latents (1, 4, frames, r, r) of one window after all steps.
 
     Args:
         weights: of the UNet, see `nested`.
         noise: (1, 4, 1, r, r), the same for every frame; its dtype is that of the latents.
         conditioning: (1, 9, frames, r, r), see `prepare_conditioning`.
         audio: (1, frames, 50, 384).
-        settings: steps and guidance; there is no cache.
+        settings: steps, guidance and the interval of DeepCache, which the official tools use (branch 0).
     """
     from diffusers import DDIMScheduler
 
@@ -48,19 +48,25 @@ def denoise(weights: Weights, noise: Tensor, conditioning: Tensor, audio: Tensor
     )
     scheduler.set_timesteps(settings.num_inference_steps)
     latents = noise.repeat(1, 1, conditioning.shape[2], 1, 1)
-    for timestep in scheduler.timesteps:
-        predicted = guided(weights, torch.cat([latents.to(audio), conditioning], dim=1), timestep, audio, settings)
+    features = None
+    for step, timestep in enumerate(scheduler.timesteps):
+        features = None if step % settings.cache_interval == 0 else features
+        x = torch.cat([latents.to(audio), conditioning], dim=1)
+        predicted, features = guided(weights, x, timestep, audio, settings, features)
         latents = scheduler.step(predicted.to(latents), timestep, latents).prev_sample
     return latents
 
 
-def guided(weights: Weights, x: Tensor, timestep: Tensor, audio: Tensor, settings: SamplerSettings) -> Tensor:
-    """The noise (1, 4, frames, r, r), without and with the audio in one batch."""
+def guided(
+    weights: Weights, x: Tensor, timestep: Tensor, audio: Tensor, settings: SamplerSettings, features: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The noise (1, 4, frames, r, r), without and with the audio in one batch, and the features for DeepCache."""
     if settings.guidance_scale == 1:
-        return unet(weights, x, timestep, audio)
+        return unet(weights, x, timestep, audio, features)
     both = torch.cat([torch.zeros_like(audio), audio])
-    silent, aware = unet(weights, torch.cat([x] * 2), timestep, both).chunk(2)
-    return silent + settings.guidance_scale * (aware - silent)
+    noise, features = unet(weights, torch.cat([x] * 2), timestep, both, features)
+    silent, aware = noise.chunk(2)
+    return silent + settings.guidance_scale * (aware - silent), features
 
 
 @torch.no_grad()
@@ -87,11 +93,26 @@ def nested(state: Mapping[str, Tensor]) -> Weights:
     return root
 
 
-def unet(weights: Weights, x: Tensor, timestep: Tensor, audio: Tensor) -> Tensor:
-    """The noise (b, 4, f, h, w) in x (b, 13, f, h, w), given the audio (b, f, 50, 384)."""
+def unet(
+    weights: Weights, x: Tensor, timestep: Tensor, audio: Tensor, features: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The noise (b, 4, f, h, w) in x (b, 13, f, h, w), given the audio (b, f, 50, 384), and what the last layer took.
+
+    Args:
+        features: from an earlier pass. With it only the first convolution and the last layer run.
+    """
     time, audio = embedded(weights["time_embedding"], timestep, x), audio.flatten(0, 1)
-    hidden = conv(weights["conv_in"], x)
-    skips = [hidden]
+    skips = [conv(weights["conv_in"], x)]
+    if features is None:
+        features = trunk(weights, skips, time, audio)
+    *_, last = weights["up_blocks"].values()
+    hidden = layer(last, len(last["resnets"]) - 1, torch.cat([features, skips[0]], dim=1), time, audio)
+    return conv(weights["conv_out"], F.silu(group_norm(weights["conv_norm_out"], hidden, RESNET_EPS))), features
+
+
+def trunk(weights: Weights, skips: list[Tensor], time: Tensor, audio: Tensor) -> Tensor:
+    """Everything between the first convolution, whose result is in `skips`, and the last layer."""
+    hidden = skips[0]
     for block in weights["down_blocks"].values():
         for index in range(len(block["resnets"])):
             hidden = layer(block, index, hidden, time, audio)
@@ -102,10 +123,11 @@ def unet(weights: Weights, x: Tensor, timestep: Tensor, audio: Tensor) -> Tensor
     hidden = middle(weights["mid_block"], hidden, time, audio)
     for block in weights["up_blocks"].values():
         for index in range(len(block["resnets"])):
-            hidden = layer(block, index, torch.cat([hidden, skips.pop()], dim=1), time, audio)
+            if len(skips) > 1:  # the last layer takes the first skip
+                hidden = layer(block, index, torch.cat([hidden, skips.pop()], dim=1), time, audio)
         for upsampler in children(block, "upsamplers"):
             hidden = conv(upsampler["conv"], F.interpolate(hidden, scale_factor=(1.0, 2.0, 2.0), mode="nearest"))
-    return conv(weights["conv_out"], F.silu(group_norm(weights["conv_norm_out"], hidden, RESNET_EPS)))
+    return hidden
 
 
 def children(node: Weights, name: str) -> list[Weights]:

@@ -1,9 +1,9 @@
-"""What everything but the networks costs, against decoding the same clip once and encoding it once.
+"""The time of every stage but the networks, against decoding the same clip once and encoding it once.
 
-One process does both, in turn, `--rounds` times: a stage's share is then of the same machine at the same moment. The
-networks are stand-ins that cost next to nothing; the face is given (`--landmarks`, one frame's serves for all).
+One process does both in turn, `--rounds` times, so that both run under the same load. The networks are stand-ins that
+need almost no time. The face comes from `--face-landmarks`: the landmarks of one frame serve for all.
 
-Usage: python -m benchmarks.stages VIDEO SOUND.wav --landmarks FACE.json [--frames 150] [--rounds 3]
+Usage: python -m benchmarks.stages VIDEO SOUND.wav --face-landmarks FACE.json [--frames 150] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
         loop_video(options.video, folder / "video.mp4", seconds)
         loop_sound(options.sound, folder / "sound.wav", seconds)
         for _ in range(options.rounds):
-            bare, stages = _bare(folder), _product(folder, options.landmarks)
+            bare, stages = _bare(folder), _product(folder, options.face_landmarks)
             rounds.append({"bare decode and encode": bare, **stages})
     sys.stdout.write("| stage | s (median) | of the bare pass |\n|---|---|---|\n")
     for stage in rounds[0]:
@@ -132,7 +132,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("sound", type=Path, help="16-bit WAV")
-    parser.add_argument("--landmarks", type=Path, required=True)
+    parser.add_argument("--face-landmarks", type=Path, required=True, metavar="JSON", help="FACE_LANDMARKS")
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .errors import LatentSyncError as LatentSyncError
     from .errors import MediaError as MediaError
     from .errors import OutOfMemoryError as OutOfMemoryError
+    from .errors import ScoreError as ScoreError
     from .errors import StorageError as StorageError
     from .errors import UsageError as UsageError
     from .errors import WeightsError as WeightsError
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from .output.result import LipSyncResult as LipSyncResult
     from .pipeline import LipSyncPipeline as LipSyncPipeline
     from .pipeline import detect_faces as detect_faces
+    from .pipeline import load_syncnet as load_syncnet
+    from .pipeline import score_video as score_video
     from .pipeline import select_face as select_face
     from .sampling.lip_track import LipTrack as LipTrack
     from .sampling.settings import SamplerSettings as SamplerSettings
+    from .scoring.score import Score as Score
     from .video.frame_source import FrameSource as FrameSource
     from .video.frame_source import ImageBatch as ImageBatch
     from .video.video_file import VideoFile as VideoFile
@@ -50,6 +54,7 @@ _MODULES = {
         "LatentSyncError",
         "MediaError",
         "OutOfMemoryError",
+        "ScoreError",
         "StorageError",
         "UsageError",
         "WeightsError",
@@ -57,9 +62,10 @@ _MODULES = {
     "faces.face_track": ("FaceTrack", "TrackSettings"),
     "faces.identities": ("Identities",),
     "output.result": ("LipSyncResult",),
-    "pipeline": ("LipSyncPipeline", "detect_faces", "select_face"),
+    "pipeline": ("LipSyncPipeline", "detect_faces", "load_syncnet", "score_video", "select_face"),
     "sampling.lip_track": ("LipTrack",),
     "sampling.settings": ("SamplerSettings",),
+    "scoring.score": ("Score",),
     "video.frame_source": ("FrameSource", "ImageBatch"),
     "video.video_file": ("VideoFile",),
 }

@@ -37,12 +37,20 @@ class StorageError(LatentSyncError):
     """A folder is full or not writable."""
 
 
+class OutputInUseError(MediaError):
+    """Another run is writing the same output."""
+
+
 class AudioError(LatentSyncError):
     """A recording cannot be read, or has no usable speech."""
 
 
 class FaceError(LatentSyncError):
     """No usable face was found, or face landmarks do not fit the video."""
+
+
+class ScoreError(LatentSyncError):
+    """A video cannot be scored, or its score is below the limit."""
 
 
 def cannot_import(library: str, package: str, cause: ImportError | OSError, instead: str = "") -> DependencyError:

@@ -13,8 +13,9 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from uuid import uuid4
@@ -95,10 +96,15 @@ def claim(path: Path) -> Generator[Callable[[], bool], None, None]:
 
 def remove_stale_files(folder: Path) -> None:
     """Delete the temporary files of killed processes, and the empty files under the names that they had reserved."""
+    machine, is_running = _machine(), cache(_is_running)  # a batch has one claim for each of its workers
     for path in list(folder.glob(".latentsync-*")):
         owner = TEMP_NAME.fullmatch(path.name)
         with suppress(OSError):  # other processes delete the same files, and some belong to other users
-            if owner is None or _is_running(path, owner):
+            if owner is None or (
+                is_running(int(owner[2]), int(owner[3]))
+                if owner[1] == machine
+                else time.time() - path.stat().st_mtime < FOREIGN_AGE_SECONDS
+            ):
                 continue
             reserved = folder / _claimed_name(path).name
             if owner[4] == "claim" and reserved.is_file() and reserved.stat().st_size == 0:
@@ -114,17 +120,24 @@ def _claimed_name(marker: Path) -> Path:
         return Path()
 
 
-def _temp_prefix() -> str:
+def owner_prefix() -> str:
+    """The beginning of the names of all temporary files of this process."""
     started = round(_psutil().Process().create_time())
-    return f".latentsync-{_machine()}-{os.getpid()}-{started}-{uuid4().hex[:12]}"
+    return f".latentsync-{_machine()}-{os.getpid()}-{started}-"
 
 
-def _is_running(path: Path, owner: re.Match[str]) -> bool:
-    """Whether the process that owns a temporary file still runs, or may still run."""
+def owned_files(folders: Iterable[Path], prefix: str) -> list[Path]:
+    """The temporary files of the process with this `owner_prefix`, which can be one of another machine."""
+    return [path for folder in folders for path in folder.glob(f"{prefix}*")]
+
+
+def _temp_prefix() -> str:
+    return owner_prefix() + uuid4().hex[:12]
+
+
+def _is_running(pid: int, started: int) -> bool:
+    """Whether a process of this machine still runs, or may still run."""
     psutil = _psutil()
-    machine, pid, started = owner[1], int(owner[2]), int(owner[3])
-    if machine != _machine():
-        return time.time() - path.stat().st_mtime < FOREIGN_AGE_SECONDS
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - started) < START_TOLERANCE_SECONDS

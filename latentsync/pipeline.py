@@ -40,6 +40,7 @@ from .faces.identities import Identities, SelectBy, cluster_tracks, select, sort
 from .faces.report import Selection
 from .faces.tracker import track_faces
 from .models.protocols import VAE, AudioEncoder, Denoiser
+from .models.syncnet import SyncNet
 from .oom import BatchLimit
 from .output.result import LipSyncResult
 from .progress import ShowProgress, run, run_with_progress, shown
@@ -47,11 +48,12 @@ from .sampling.conditioning import ConditioningStore
 from .sampling.lip_track import LipTrack, Provenance
 from .sampling.sampler import build_lip_track, num_sampling_steps, sample_windows
 from .sampling.settings import SamplerSettings
+from .scoring.score import Score, score_track
 from .video.frame_source import FrameSource
 from .video.timeline import FpsMode, LengthMode, build_timeline, output_rate
 from .video.video_file import VideoFile
 from .weights import loader, locate, miniature, random_init
-from .weights.catalog import MODELS, ModelSpec, Version
+from .weights.catalog import MODELS, SYNCNET, ModelSpec, Version
 from .weights.download import download_files
 from .weights.locate import Folders
 
@@ -272,6 +274,7 @@ class LipSyncPipeline:
         settings = settings or SamplerSettings()
         rate = output_rate(face_track.source.rate, fps)
         timeline = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
+        timeline = timeline.first(settings.preview_seconds)
         if face_track not in self.stores:
             self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
         steps = sample_windows(
@@ -295,6 +298,15 @@ class LipSyncPipeline:
             self.spec.version, self.files, face_track, features, settings, asked, seconds
         )
         return replace(lips, provenance=provenance)
+
+    def load_syncnet(self, *, download: bool = False, progress: bool = False) -> SyncNet:
+        """`load_syncnet` from this pipeline's models folder, on its device, for `LipSyncResult.score`."""
+        if self.folders is None:
+            raise UsageError(
+                "This pipeline has no models folder, so it cannot find the weights of SyncNet. "
+                "Create it with LipSyncPipeline.from_pretrained, or call latentsync.load_syncnet."
+            )
+        return load_syncnet(self.folders, device=self.device, download=download, progress=progress)
 
     def __repr__(self) -> str:
         return f"LipSyncPipeline({self.spec.version}, {self.spec.resolution} px, {self.dtype} on {self.device})"
@@ -358,6 +370,70 @@ def select_face(
     track = build_face_track(identities, identity, settings)
     track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})
     return Selection(sort_identities(identities, face, reference), identity, track, settings)
+
+
+def load_syncnet(
+    folders: Folders,
+    *,
+    device: str | torch.device | None = None,
+    download: bool = False,
+    progress: bool = False,
+) -> SyncNet:
+    """Load SyncNet v2, which scores how well lips and sound fit together. Its weights are for research use (CC-BY).
+
+    Args:
+        folders: where its weights are found, see `weights.locate.folders_in`.
+        device: where it runs. None takes torch's default device.
+        download: download the file first if it is missing, 55 MB from the University of Oxford.
+        progress: show the download on stderr.
+
+    Raises:
+        WeightsError: the file is missing or wrong, or the download failed.
+    """
+    if download and not locate.exists(SYNCNET, folders):
+        (run_with_progress if progress else run)(download_files([SYNCNET], folders))
+    device = torch.get_default_device() if device is None else torch.device(device)
+    return loader.load_syncnet(locate.require(SYNCNET, folders)).to(device)
+
+
+def score_video(
+    video: str | Path | FrameSource,
+    audio: str | Path | Waveform | None = None,
+    *,
+    models_dir: str | Path | None = None,
+    face: SelectBy | FaceTrack = "largest",
+    face_index: int = 1,
+    device: str | torch.device | None = None,
+    download: bool = False,
+    progress: ShowProgress | bool = False,
+) -> Score:
+    """Score how well the lips of a person in a video fit its sound, or another one.
+
+    Without the weights of SyncNet, it only measures how often the mouth is open in silence (`Score.lip_leak`).
+
+    Args:
+        video: a video file, or any frame source.
+        audio: the sound: a file or a waveform that starts with the first frame. None takes that of the video file.
+        models_dir: a models folder laid out as ComfyUI's. Default: ~/.cache/latentsync.
+        face, face_index: as in the call of `LipSyncPipeline`.
+        device: where SyncNet runs. None takes torch's default device.
+        download: download the weights of SyncNet (research use, CC-BY) and of the face detector if they are missing.
+        progress: see `progress.ShowProgress`.
+
+    Raises:
+        LatentSyncError: there is no face or no sound, or the video is too short. The message says what to do.
+    """
+    if audio is None and not isinstance(video, (str, Path)):
+        raise UsageError('This video has no sound of its own. Set "audio" to a recording.')
+    waveform = audio if isinstance(audio, Waveform) else read_audio(video if audio is None else audio)  # pyright: ignore[reportArgumentType] - checked above
+    folders = locate.folders_in(Path(models_dir or locate.DEFAULT_MODELS_DIR).expanduser())
+    if download:
+        missing = [file for file in (SYNCNET, locate.FACE_LANDMARKER) if not locate.exists(file, folders)]
+        run(download_files(missing, folders))
+    syncnet = load_syncnet(folders, device=device) if locate.exists(SYNCNET, folders) else None
+    if not isinstance(face, FaceTrack):
+        face = select_face(detect_faces(video, folders, progress=progress), face, face_index).track
+    return score_track(face, waveform, syncnet=syncnet, progress=progress)
 
 
 def _sampler_settings(fields: Mapping[str, Any]) -> SamplerSettings:

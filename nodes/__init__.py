@@ -9,6 +9,7 @@ from .face_prep import LatentSyncFacePrep
 from .load_model import LatentSyncLoadModel
 from .model_folders import register_model_folders
 from .sampler import LatentSyncSampler
+from .score import LatentSyncScore
 from .to_images import LatentSyncToImages
 from .video_combine import LatentSyncVideoCombine
 
@@ -31,4 +32,5 @@ class LatentSyncExtension(ComfyExtension):
             LatentSyncToImages,
             LatentSyncCropsOut,
             LatentSyncCropsIn,
+            LatentSyncScore,
         ]

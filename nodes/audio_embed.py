@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from ..latentsync.audio.features import AudioSettings, Segments, Silence
 from . import conversions
-from .io_types import CATEGORY, AudioEmbeds, Model, expect_type
+from .io_types import CATEGORY, KEEPS_PREVIEW, AudioEmbeds, Model, expect_type
 from .model_handle import LoadedModel
 from .progress import with_progress
 
@@ -37,6 +37,7 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                 "audio driven",
                 "\u914d\u97f3",
             ],
+            **KEEPS_PREVIEW,
             inputs=[
                 Model.Input("model", tooltip="Connect Load Model."),
                 io.Audio.Input("audio", tooltip="Connect the new speech. The result contains this audio unchanged."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import torch
 from comfy_api.input import VideoInput
 from comfy_api.input_impl import VideoFromFile
 
+from ..latentsync.audio.reader import read_audio
 from ..latentsync.audio.waveform import Waveform
 from ..latentsync.errors import AudioError, UsageError
 from ..latentsync.video.color import to_float32
@@ -42,6 +44,16 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
         return ImageBatch(components.images, Fraction(components.frame_rate))
     start, duration = map(_exact_seconds, trim_window(source))
     return VideoFile(source.get_stream_source(), start_seconds=start, duration_seconds=duration or None)
+
+
+def video_sound(video: VideoInput) -> Waveform:
+    """The sound of a VIDEO. It starts with the first frame that the VIDEO shows."""
+    if why_not_streamed(video) is not None:
+        return waveform("video", video.get_components().audio)
+    whole = read_audio(video.get_stream_source())
+    start, duration = map(_exact_seconds, trim_window(video))
+    samples = whole.samples[:, round(start * whole.rate) :]
+    return replace(whole, samples=samples[:, : round(duration * whole.rate)] if duration else samples)
 
 
 def why_not_streamed(video: VideoInput) -> str | None:

@@ -15,9 +15,9 @@ from ..latentsync.faces.face_track import Smoothing, TrackSettings
 from ..latentsync.faces.identities import SELECT_BY, SelectBy
 from . import conversions
 from .detection_cache import Found, content_key, shared_cache
-from .io_types import CATEGORY, FaceLandmarks, FaceTracks, expect_type
+from .io_types import CATEGORY, KEEPS_PREVIEW, FaceLandmarks, FaceTracks, expect_type
 from .model_folders import model_folders
-from .progress import with_progress
+from .progress import show_text, with_progress
 
 if TYPE_CHECKING:
     from comfy_api.input import VideoInput
@@ -37,7 +37,10 @@ class LatentSyncFacePrep(io.ComfyNode):
             display_name="LatentSync Face Prep",
             category=CATEGORY,
             description="Detects every face, tracks it through the video, and selects one. Frames without this face "
-            "are copied unchanged. The preview shows the number of each person.",
+            "are copied unchanged. The preview numbers the people and frames the selected one. Run this node alone "
+            "to see it.",
+            is_output_node=True,
+            **KEEPS_PREVIEW,
             search_aliases=["lip sync face", "face tracking", "face alignment", "talking avatar"],
             inputs=[
                 io.MultiType.Input(
@@ -122,7 +125,10 @@ class LatentSyncFacePrep(io.ComfyNode):
             ],
             outputs=[
                 FaceTracks.Output(display_name="face_track", tooltip="Connect to Sampler."),
-                io.Image.Output(display_name="preview", tooltip="Shows all people, with their numbers."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="Shows all people, with their numbers. The selected one has a frame.",
+                ),
                 io.String.Output(
                     display_name="report",
                     tooltip="Lists the people, the frames of each person, and the unchanged frames.",
@@ -174,7 +180,11 @@ class LatentSyncFacePrep(io.ComfyNode):
                 reference = reference_appearance(reference_face[0, ..., :3].float().cpu().numpy(), detector)
         selection = select_face(people, face, face_index, reference=reference, settings=settings)
         people = selection.identities
-        preview = torch.stack([conversions.image(crop) for crop in report.identity_crops(people, PREVIEW_PX)])
+        crops = report.identity_crops(people, PREVIEW_PX, selection.identity)
+        preview = torch.stack([conversions.image(crop) for crop in crops])
         text = "\n".join([report.report_text(people, selection), *warnings])
+        chosen, frames_with_face = selection.identity.number, int(selection.track.present.sum())
+        summary = f"Person {chosen} of {len(people.members)}, in {frames_with_face} of {frames.frame_count} frames"
+        show_text(f"{summary}\n{text}")  # the node shows two lines, and scrolls
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
         return io.NodeOutput(selection.track, preview, text, ui=shown)

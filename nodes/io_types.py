@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
 from ..latentsync.errors import UsageError
 
 CATEGORY = "LatentSync"
+
+# ComfyUI 0.19 and newer sends the preview of a cached node again, for example after the page was reloaded
+KEEPS_PREVIEW: dict[str, Any] = dict.fromkeys(
+    {"has_intermediate_output"} & {field.name for field in fields(io.Schema)}, True
+)
 
 
 Model = io.Custom("LATENTSYNC_MODEL")

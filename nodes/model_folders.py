@@ -35,4 +35,4 @@ def unet_files() -> list[str]:
     """Names of the UNet files in `models/latentsync`, for a combo. Downloads in progress are hidden folders."""
     names = folder_paths.get_filename_list("latentsync")
     visible = [name for name in names if not any(part.startswith(".") for part in PurePath(name).parts)]
-    return [name for name in visible if PurePath(name).parts[0] != "whisper"]
+    return [name for name in visible if PurePath(name).parts[0] not in ("whisper", "syncnet")]

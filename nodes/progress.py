@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import count
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import comfy.model_management as mm
 import comfy.utils
@@ -14,15 +14,27 @@ from ..latentsync.errors import OutOfMemoryError
 from ..latentsync.oom import is_out_of_memory, out_of_memory_error
 from ..latentsync.progress import Task
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 T = TypeVar("T")
+
+PreviewImage = tuple[str, "Image", int]
+"""An image as ComfyUI's progress bar takes it: format, picture, largest side in pixels."""
 
 END: Any = object()
 
 
-def with_progress(items: Iterator[T], stage: str, total: int) -> Iterator[T]:  # noqa: ARG001 - one stage a node
+def with_progress(
+    items: Iterator[T],
+    stage: str,  # noqa: ARG001 - one stage a node
+    total: int,
+    preview: Callable[[T, int, int], PreviewImage | None] | None = None,
+) -> Iterator[T]:
     """Pass items on, move the node's progress bar, and stop when the user cancels: a `progress.ShowProgress`.
 
     `items` is a generator. It is closed at the end, so that a cancelled run keeps no file open.
+    `preview` makes an image for the node from an item, the number of items so far and `total`.
 
     Raises:
         OutOfMemoryError: see `with_oom_message`.
@@ -34,8 +46,19 @@ def with_progress(items: Iterator[T], stage: str, total: int) -> Iterator[T]:  #
             if item is END:
                 return
             mm.throw_exception_if_processing_interrupted()
-            bar.update_absolute(done, total)
+            bar.update_absolute(done, total, None if preview is None else preview(item, done, total))
             yield item
+
+
+def show_text(text: str) -> None:
+    """Show a text in the node that runs. Does nothing outside a run or without a page, as in a test."""
+    from comfy_execution.progress import get_progress_state
+    from comfy_execution.utils import get_executing_context
+
+    context = get_executing_context()
+    page: Any = None if context is None else get_progress_state().handlers.get("webui")
+    if context is not None and page is not None:
+        page.server_instance.send_progress_text(text, context.node_id, page.server_instance.client_id)
 
 
 def is_oom(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from comfy_api.latest import io
@@ -11,6 +12,7 @@ from ..latentsync.sampling.schedulers import SCHEDULERS
 from ..latentsync.sampling.settings import MAX_OVERLAP, SPEEDS, SamplerSettings
 from ..latentsync.video.timeline import FpsMode, LengthMode
 from .io_types import CATEGORY, AudioEmbeds, FaceTracks, Lips, Model, expect_type
+from .live_preview import LivePreview
 from .model_handle import LoadedModel
 from .progress import with_progress
 
@@ -39,6 +41,7 @@ class LatentSyncSampler(io.ComfyNode):
                 "dubbing",
                 "audio driven",
                 "wav2lip",
+                "musetalk",
                 "deepcache",
                 "guidance scale",
                 "latentsyncwrapper",
@@ -104,6 +107,15 @@ class LatentSyncSampler(io.ComfyNode):
                     tooltip="Choose a preset. exact takes 2.5 times as long as balanced. fast takes about a third "
                     "of the time of balanced. Inputs that you change override it.",
                 ),
+                io.Float.Input(
+                    "preview_seconds",
+                    default=defaults.preview_seconds,
+                    min=0.0,
+                    max=36_000.0,
+                    step=0.5,
+                    tooltip="Make only the first seconds of the result, for a trial run. 0 makes all. Face Prep still "
+                    "reads the whole video, but only once.",
+                ),
                 io.Int.Input(
                     "deepcache_interval",
                     default=defaults.cache_interval,
@@ -160,6 +172,7 @@ class LatentSyncSampler(io.ComfyNode):
         length_mode: LengthMode,
         output_fps: FpsMode,
         speed: str,
+        preview_seconds: float,
         deepcache_interval: int,
         overlap: int,
         cfg_start_percent: float,
@@ -180,9 +193,15 @@ class LatentSyncSampler(io.ComfyNode):
             overlap=overlap,
             guidance_start=cfg_start_percent,
             guidance_end=cfg_end_percent,
+            preview_seconds=preview_seconds,
         ).at_speed(speed)
         pipeline = model.pipeline(model.batch_limit())
         lips = pipeline.sample(
-            face_track, audio_embeds, settings, fps=output_fps, length=length_mode, progress=with_progress
+            face_track,
+            audio_embeds,
+            settings,
+            fps=output_fps,
+            length=length_mode,
+            progress=partial(with_progress, preview=LivePreview(model.vae)),
         )
         return io.NodeOutput(lips)

@@ -19,7 +19,7 @@ from typing import Any
 import requests
 import websocket
 
-from scripts.comfyui_events import ComfyUIError, Event, EventLog
+from scripts.comfyui_events import ComfyUIError, Event, EventLog, binary_event
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACK = "latentsync-nodes"
@@ -44,9 +44,8 @@ class InvalidPromptError(ComfyUIError):
             for node_id, report in self.node_errors.items()
             for error in report.get("errors", [])
         ]
-        super().__init__(
-            "\n".join([f"{self.error.get('message')} {self.error.get('details') or ''}".strip(), *details])
-        )
+        message = self.error.get("message") or "ComfyUI refused a part of the graph."
+        super().__init__("\n".join([f"{message} {self.error.get('details') or ''}".strip(), *details]))
 
 
 class ExecutionFailedError(ComfyUIError):
@@ -194,16 +193,24 @@ class ComfyUI:
         answer = self.get("/object_info" if node_class is None else f"/object_info/{node_class}")
         return answer.json()
 
-    def queue(self, graph: Graph) -> str:
-        """Queue a graph in API format, and return its prompt id. Raises InvalidPromptError if it is refused."""
-        content = json.dumps({"prompt": graph, "client_id": self.client_id})  # NaN, too, which requests would not send
+    def queue(self, graph: Graph, **extra_data: object) -> str:
+        """Queue a graph in API format, and return its prompt id. Raises InvalidPromptError if a part is refused.
+
+        extra_data: as the page sends it, such as preview_method.
+        """
+        prompt = {"prompt": graph, "client_id": self.client_id, "extra_data": extra_data}
+        content = json.dumps(prompt)  # NaN, too, which requests would not send
         answer = self._http.post(
             f"{self.url}/prompt", content, headers={"Content-Type": "application/json"}, timeout=60
         )
         if answer.status_code == requests.codes.bad_request:
             raise InvalidPromptError(answer.json())
         answer.raise_for_status()
-        return answer.json()["prompt_id"]
+        told = answer.json()
+        if told["node_errors"]:  # ComfyUI runs the other output nodes
+            self._http.post(f"{self.url}/queue", json={"delete": [told["prompt_id"]]}, timeout=60).raise_for_status()
+            raise InvalidPromptError(told)
+        return told["prompt_id"]
 
     def wait(self, prompt_id: str, timeout_seconds: float = 300.0) -> dict[str, Any]:
         """Wait for a prompt's end and return its history entry.
@@ -297,6 +304,8 @@ class ComfyUI:
                 if isinstance(message, str) and message:
                     content = json.loads(message)
                     self.events.append(Event(content["type"], content.get("data") or {}, time.monotonic()))
+                elif isinstance(message, bytes) and message:
+                    self.events.append(binary_event(message))
                 elif not message:
                     break
         except (OSError, websocket.WebSocketException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +27,22 @@ class Event:
         return self.data.get("prompt_id")
 
 
+PREVIEW_IMAGE, TEXT = 1, 3
+
+
+def binary_event(message: bytes) -> Event:
+    """A binary message: "preview" with an `image` (a JPEG or PNG file), or "text" with a `node` and its `text`."""
+    kind, length = struct.unpack_from(">II", message)
+    content, now = message[8:], time.monotonic()
+    if kind == TEXT:
+        return Event("text", {"node": content[:length].decode(), "text": content[length:].decode()}, now)
+    if kind == PREVIEW_IMAGE:  # the second number is the file format
+        return Event("preview", {"image": content}, now)
+    return Event(f"binary {kind}", {}, now)
+
+
 class EventLog:
-    """All messages to this client in order, without binary previews."""
+    """All messages to this client in order."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []

@@ -25,6 +25,7 @@ STAGES = {
     "Faces": ("latentsync/faces/",),
     "Model files": ("latentsync/weights/", "latentsync/models/"),
     "Sampling": ("latentsync/sampling/",),
+    "Score": ("latentsync/scoring/",),
     "Output": ("latentsync/compositing/", "latentsync/output/"),
     "Nodes": ("nodes/",),
     "Command line": ("latentsync/cli/",),

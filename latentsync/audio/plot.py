@@ -34,16 +34,16 @@ def plot_speech(speech: VoiceActivity, driving_audio: DrivingAudio) -> Image:
 
     image = Image.new("RGB", (WIDTH_PX, WAVE_PX + SNR_PX + AXIS_PX), BACKGROUND)
     draw = ImageDraw.Draw(image)
-    for x, column in enumerate(_columns(speech.is_speech)):
+    for x, column in enumerate(pixel_columns(speech.is_speech)):
         if column.any():
             draw.line([(x, 0), (x, WAVE_PX + SNR_PX)], fill=SPEECH)
     _draw_wave(draw, driving_audio.samples.numpy())
     _draw_snr(draw, speech)
-    _draw_axis(draw, len(speech.is_speech) / MEL_RATE)
+    draw_time_axis(draw, len(speech.is_speech) / MEL_RATE, WAVE_PX + SNR_PX)
     return image
 
 
-def _columns(values: np.ndarray) -> list[np.ndarray]:
+def pixel_columns(values: np.ndarray) -> list[np.ndarray]:
     """The values behind each pixel column, at least one."""
     edges = np.linspace(0, len(values), WIDTH_PX + 1).astype(int)
     return [values[start : max(stop, start + 1)] for start, stop in pairwise(edges)]
@@ -51,7 +51,7 @@ def _columns(values: np.ndarray) -> list[np.ndarray]:
 
 def _draw_wave(draw: ImageDraw, samples: np.ndarray) -> None:
     scale = (WAVE_PX / 2 - 4) / max(float(samples.max()), -float(samples.min()), 1e-9)
-    for x, column in enumerate(_columns(samples)):
+    for x, column in enumerate(pixel_columns(samples)):
         top, bottom = (WAVE_PX / 2 - float(extreme) * scale for extreme in (column.max(), column.min()))
         draw.line([(x, top), (x, bottom)], fill=WAVE)
 
@@ -60,16 +60,17 @@ def _draw_snr(draw: ImageDraw, speech: VoiceActivity) -> None:
     def y(snr_db: float) -> float:
         return WAVE_PX + SNR_PX - snr_db / MAX_SNR_DB * (SNR_PX - 8)
 
-    draw.line([(x, y(float(column.max()))) for x, column in enumerate(_columns(speech.snr_db))], fill=SNR)
+    draw.line([(x, y(float(column.max()))) for x, column in enumerate(pixel_columns(speech.snr_db))], fill=SNR)
     draw.line([(0, y(speech.threshold_db)), (WIDTH_PX, y(speech.threshold_db))], fill=THRESHOLD)
     draw.text((4, y(speech.threshold_db) - 12), f"{speech.threshold_db:g} dB", fill=THRESHOLD)
     summary = f"speech in {speech.is_speech.mean():.0%} of {len(speech.is_speech) / MEL_RATE:.1f} s"
     draw.text((WIDTH_PX - 4, 2), summary, fill=WAVE, anchor="ra")
 
 
-def _draw_axis(draw: ImageDraw, seconds: float) -> None:
+def draw_time_axis(draw: ImageDraw, seconds: float, y: int) -> None:
+    """Draw a scale of `seconds` over the width of the picture, below `y`. It is AXIS_PX high."""
     spacing = next((tick for tick in TICKS_SECONDS if seconds / tick <= MAX_TICKS), TICKS_SECONDS[-1])
     for tick in np.arange(0, seconds, spacing):
         x = tick / seconds * WIDTH_PX
-        draw.line([(x, WAVE_PX + SNR_PX), (x, WAVE_PX + SNR_PX + 4)], fill=WAVE)
-        draw.text((x + 2, WAVE_PX + SNR_PX + 4), f"{tick:g} s", fill=WAVE)
+        draw.line([(x, y), (x, y + 4)], fill=WAVE)
+        draw.text((x + 2, y + 4), f"{tick:g} s", fill=WAVE)

@@ -17,17 +17,19 @@ PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float
 BROKEN_FP16 = ("1660", "1650", "1630", "T500", "T550", "T600", "MX550", "MX450", "CMP 30HX", "T2000", "T1000", "T1200")
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
+def add_device_options(parser: argparse.ArgumentParser, *, precision: bool = True) -> None:
+    """Where the networks run, and in which precision if that can be chosen."""
     group = parser.add_argument_group("device")
     group.add_argument(
         "--device", metavar="NAME", help="such as cuda:1, mps or cpu; default: the accelerator that torch finds"
     )
-    group.add_argument(
-        "--precision",
-        choices=("auto", *PRECISIONS),
-        default="auto",
-        help="precision of the UNet and the VAE; auto: fp32 on a CPU and where fp16 is unreliable, else fp16",
-    )
+    if precision:
+        group.add_argument(
+            "--precision",
+            choices=("auto", *PRECISIONS),
+            default="auto",
+            help="precision of the UNet and the VAE; auto: fp32 on a CPU and where fp16 is unreliable, else fp16",
+        )
 
 
 def chosen_device(name: str | None = None) -> torch.device:

@@ -8,30 +8,37 @@ from collections.abc import Callable
 
 from ..progress import run_with_progress
 from ..weights import locate
-from ..weights.catalog import MODELS
+from ..weights.catalog import EXTRAS, FACE_LANDMARKER, MODELS
 from . import options
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    parser = add("download", help="download the model files of a version, and verify them")
+    parser = add("download", help="download the model files of a version, or of the command score, and verify them")
     parser.set_defaults(command=download)
-    parser.add_argument("version", choices=sorted(MODELS), help="model version: 1.6 (512 pixels) or 1.5 (256)")
+    parser.add_argument(
+        "version",
+        choices=[*sorted(MODELS), *EXTRAS],
+        help="model version: 1.6 (512 pixels) or 1.5 (256); or syncnet, the network of the command score, whose "
+        "weights are for research use (CC-BY)",
+    )
     options.add_models_folder(parser)
 
 
 def download(options: argparse.Namespace) -> None:
-    """Download the missing files of a version, and verify the others."""
+    """Download the missing files of a version or an extra, and verify the others."""
     from ..weights.download import download_files
 
     folders = locate.folders_in(options.models)
-    files = locate.required_files(options.version)
+    extra = EXTRAS.get(options.version)
+    files = locate.required_files(options.version) if extra is None else (extra, FACE_LANDMARKER)
     paths = locate.find_all(files, folders)
     for file, path in paths.items():
         run_with_progress(locate.verify(file, path))
     run_with_progress(download_files([file for file in files if file not in paths], folders))
-    locate.locate(folders, options.version)
-    locate.require(locate.FACE_LANDMARKER, folders)
+    if extra is None:
+        locate.locate(folders, options.version)
+        locate.require(FACE_LANDMARKER, folders)
     for file in files:
         path = paths.get(file) or locate.destination(file, folders)
         sys.stdout.write(f"{path} ({file.license})\n")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError, cannot_write
 from ..weights.locate import folders_in, require
 from . import options
+from .console import native_logs_hidden
 
 if TYPE_CHECKING:
-    from ..faces.identities import Identities
+    from ..faces.identities import Identities, Identity
     from ..faces.report import Selection
     from ..video.frame_source import FrameSource
 
@@ -31,7 +32,11 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("video", type=Path, metavar="VIDEO", help="the video to search")
     parser.add_argument("--json", action="store_true", help="print JSON; its frame ranges are half-open")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="also write a numbered crop of every face to this PNG"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write a numbered crop of every face to this PNG; the selected one has a frame",
     )
     options.add_models_folder(parser)
     options.add_face_options(parser)
@@ -56,7 +61,7 @@ def faces(args: argparse.Namespace) -> None:
     else:
         sys.stdout.write(report.report_text(identities, selection) + "\n")
     if args.output is not None:
-        _write_crops(identities, args.output)
+        _write_crops(identities, None if selection is None else selection.identity, args.output)
 
 
 def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection]:
@@ -78,26 +83,27 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
     if args.reference_face is not None:
         picture = next(VideoFile(args.reference_face).read([0]))
         locate = partial(require, folders=folders_in(args.models))
-        with open_detector(locate, args.min_confidence) as detector:
+        with native_logs_hidden(), open_detector(locate, args.min_confidence) as detector:
             reference = reference_appearance(picture, detector)
     return partial(select_face, face=args.face, index=args.face_index, reference=reference, settings=settings)
 
 
-def search(source: FrameSource, args: argparse.Namespace) -> Identities:
+def search(source: FrameSource, args: argparse.Namespace, progress: bool = True) -> Identities:
     """Everybody in a source, by detection or by landmarks from a file."""
     from ..faces import precomputed
     from ..pipeline import detect_faces
 
-    return detect_faces(
-        source,
-        folders_in(args.models),
-        min_confidence=args.min_confidence,
-        landmarks=None if args.face_landmarks is None else precomputed.read_json(args.face_landmarks),
-        progress=True,
-    )
+    with native_logs_hidden():
+        return detect_faces(
+            source,
+            folders_in(args.models),
+            min_confidence=args.min_confidence,
+            landmarks=None if args.face_landmarks is None else precomputed.read_json(args.face_landmarks),
+            progress=progress,
+        )
 
 
-def _write_crops(identities: Identities, path: Path) -> None:
+def _write_crops(identities: Identities, chosen: Identity | None, path: Path) -> None:
     from ..faces import report
     from ..fileio import atomic_write
     from ..output.output_path import reserve_path
@@ -105,7 +111,7 @@ def _write_crops(identities: Identities, path: Path) -> None:
     if not identities.members:
         sys.stderr.write(f"note: LatentSync found no face, so it wrote no picture to {path}\n")
         return
-    picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX)))
+    picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX, chosen)))
     with reserve_path([path]):
         try:
             atomic_write(path, picture)

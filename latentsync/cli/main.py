@@ -13,11 +13,12 @@ from functools import partial
 from io import TextIOWrapper
 
 from .. import __version__
-from ..errors import LatentSyncError, StorageError, UsageError, reason_of
-from . import convert, doctor, download, faces, run
+from ..errors import LatentSyncError, UsageError
+from . import batch, bench, convert, doctor, download, faces, run, score
+from .failure import error_of
 from .options import HelpText
 
-COMMANDS = (run, faces, download, convert, doctor)
+COMMANDS = (run, batch, faces, score, download, convert, doctor, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,18 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.command(options)
     except UsageError as error:
         return _fail(error, 2)
-    except LatentSyncError as error:
-        return _fail(error, 1)
-    except (RuntimeError, MemoryError) as error:
-        from ..oom import is_out_of_memory, out_of_memory_error
-
-        if not is_out_of_memory(error):
+    except (LatentSyncError, RuntimeError, MemoryError, OSError) as error:
+        told = error_of(error)
+        if told is None:
             raise
-        return _fail(out_of_memory_error(error), 1)
-    except OSError as error:  # not of an input: the temporary folder is full, or standard output is closed
-        place = error.filename or "A file"
-        advice = "Check its name, its folder, permissions and free space."
-        return _fail(StorageError(f"{place} cannot be written ({reason_of(error)}). {advice}"), 1)
+        return _fail(told, 1)
     except KeyboardInterrupt:
         return _fail("Cancelled.", 1)
     return 0

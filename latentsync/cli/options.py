@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -44,6 +45,22 @@ def add_models_folder(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         default=BESIDE_PACK if BESIDE_PACK.is_dir() else DEFAULT_MODELS_DIR.expanduser(),
         help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
+    )
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Which cluster does the work."""
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="a Ray cluster that does the work: HOST:PORT of its head, or local for this machine; needs Ray",
+    )
+    group.add_argument(
+        "--cpus-per-worker",
+        type=int,
+        metavar="COUNT",
+        help="CPUs of a worker of the cluster; default: a worker for each GPU, or for each CPU if there is no GPU",
     )
 
 
@@ -154,6 +171,13 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         "long as balanced; fast takes about a third of the time of balanced",
     )
     group.add_argument(
+        "--preview-seconds",
+        type=float,
+        default=defaults.preview_seconds,
+        metavar="SECONDS",
+        help="make only the first seconds of the result, for a trial run; 0 makes all",
+    )
+    group.add_argument(
         "--steps", type=int, default=defaults.num_inference_steps, metavar="COUNT", help="denoising steps"
     )
     group.add_argument(
@@ -218,7 +242,20 @@ def sampler_settings(options: argparse.Namespace) -> SamplerSettings:
         overlap=options.overlap,
         guidance_start=options.cfg_start_percent,
         guidance_end=options.cfg_end_percent,
+        preview_seconds=options.preview_seconds,
     ).at_speed(options.speed)
+
+
+def takes(options: argparse.Namespace) -> list[SamplerSettings]:
+    """The settings of each take: its seed is one more than that of the take before it.
+
+    Raises:
+        UsageError: a setting is out of range.
+    """
+    if options.takes < 1:
+        raise UsageError(f'"--takes" cannot be {options.takes}. Choose 1 or a higher number.')
+    first = sampler_settings(options)
+    return [replace(first, seed=first.seed + take) for take in range(options.takes)]
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

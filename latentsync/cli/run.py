@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..errors import ScoreError
 from ..weights.catalog import MODELS
+from ..weights.locate import folders_in
 from . import faces, options
 from .device import add_device_options
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..audio.waveform import Waveform
+    from ..faces.identities import Identities
+    from ..faces.report import Selection
+    from ..models.syncnet import SyncNet
+    from ..output.result import LipSyncResult
+    from ..output.run_record import RunRecord
     from ..pipeline import LipSyncPipeline
+    from ..sampling.settings import SamplerSettings
     from ..video.frame_source import FrameSource
+    from ..video.video_file import VideoFile
 
 AUTO = "auto"
+INPUTS = ("video", "audio", "vocals", "face_landmarks", "reference_face", "protect_mask")
+MODEL_FLAGS = ("version", "unet", "vae", "miniature", "models", "device", "precision")
+NOT_RECORDED = {*INPUTS, "output", "version", "unet", "vae", "models", "device", "save_record", "command"}
+"""Flags that are files, which the record has with their hash or size, or do not change the result."""
 MINIATURE_WARNING = "warning: --miniature uses a small model that was trained on one face, not ByteDance's model."
 EXAMPLE = """example:
   latentsync run talk.mp4 speech.wav -o out.mp4 --steps 20 --cfg 1.5
@@ -37,6 +52,11 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the result: .mp4, .webm, .mov or .mkv"
     )
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of everything but the names of the files."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--version",
@@ -53,46 +73,193 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     options.add_audio_options(parser)
     options.add_sampler_options(parser)
     options.add_output_options(parser)
+    group = parser.add_argument_group("score")
+    group.add_argument(
+        "--takes",
+        type=int,
+        default=1,
+        metavar="COUNT",
+        help="sample with so many seeds, from --seed up, and keep the result with the highest sync confidence; "
+        "needs the weights of SyncNet (latentsync download syncnet)",
+    )
+    group.add_argument(
+        "--min-sync-confidence",
+        type=float,
+        metavar="NUMBER",
+        help="fail and write no video if the sync confidence is lower; real speech is typically 6 to 9",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Lip-sync a video and write it. With --save-record, also write how the run went, even if it failed."""
-    from ..audio.reader import read_audio
     from ..output.output_path import reserve_path
-    from ..output.result import LipSyncResult, check_output
+
+    check_flags(args)
+    with reserve_path([args.output]):
+        summary = make_video(args, Session())
+    sys.stdout.write(f"{args.output}: {summary}\n")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises UsageError for a setting out of range, or an output that cannot be. Opens no input."""
+    options.output_format(args)
+    options.takes(args)
+    options.blend_settings(args)
+    options.audio_settings(args)
+    options.track_settings(args)
+    inputs = [getattr(args, name) for name in INPUTS]
+    options.check_output_path(args.output, inputs)
+    if args.save_record:
+        options.check_record_path(args.output.with_suffix(".json"), inputs)
+
+
+def make_video(args: argparse.Namespace, session: Session) -> str:
+    """Write the video of a run and its record, and return a summary. The output must be reserved."""
+    from ..output.result import LipSyncResult
     from ..output.run_record import Recorder, RunRecord, digest_file
+    from ..pipeline import load_syncnet
+
+    progress, format, takes = session.progress, options.output_format(args), options.takes(args)
+    record = RunRecord(consent=args.consent, seed=args.seed, flags=recorded_flags(args))
+    with Recorder(args.output, record) if args.save_record else nullcontext():
+        opened = open_inputs(args)
+        pipeline = session.pipeline(args)
+        is_scored = args.takes > 1 or args.min_sync_confidence is not None
+        syncnet = load_syncnet(folders_in(args.models), device=pipeline.device) if is_scored else None
+        features, _ = pipeline.encode_audio(
+            opened.audio,
+            args.vocals,
+            offset_ms=args.offset_ms,
+            settings=options.audio_settings(args),
+            progress=progress,
+        )
+        track = opened.select(session.faces(opened.source, args)).track
+        # what is known before the long work
+        noted = set(_print_notes([*opened.audio.warnings, *opened.source.warnings()], set()))
+
+        def take(settings: SamplerSettings) -> LipSyncResult:
+            lips = pipeline.sample(
+                track, features, settings, fps=args.output_fps, length=args.length_mode, progress=progress
+            )
+            return LipSyncResult((lips,), options.blend_settings(args), opened.protect)
+
+        if syncnet is None:
+            result = take(takes[0])
+        else:
+            results = ((settings.seed, take(settings)) for settings in takes)
+            result = best_take(results, syncnet, record, args.min_sync_confidence)
+        if args.save_record:
+            others = [(role, getattr(args, role)) for role in INPUTS[1:]]
+            record.add_inputs(result.speakers, [digest_file(role, path) for role, path in others if path])
+        result.save(args.output, format=format, crf=args.crf, record=record, progress=progress)
+    _print_notes(result.warnings(format), noted)
+    return f"{result.frame_count} frames, {result.synced_frame_count} of them with new lips"
+
+
+class Inputs(NamedTuple):
+    """The opened files of a run. `select` selects the person whom the flags describe."""
+
+    source: VideoFile
+    audio: Waveform
+    protect: np.ndarray | None
+    select: Callable[[Identities], Selection]
+
+
+def open_inputs(args: argparse.Namespace) -> Inputs:
+    """Open the files of a run and check that the output can hold them, before anything takes long.
+
+    Raises:
+        LatentSyncError: a file is missing or damaged, does not fit the others, or the output cannot be written.
+    """
+    from ..audio.reader import read_audio
+    from ..output.result import check_output
     from ..video.video_file import VideoFile
 
-    inputs = {
-        "audio": args.audio,
-        "vocals": args.vocals,
-        "face_landmarks": args.face_landmarks,
-        "reference_face": args.reference_face,
-        "protect_mask": args.protect_mask,
-    }
-    format, sampler, blend = options.output_format(args), options.sampler_settings(args), options.blend_settings(args)
-    options.check_output_path(args.output, [args.video, *inputs.values()])
-    if args.save_record:
-        options.check_record_path(args.output.with_suffix(".json"), [args.video, *inputs.values()])
-    record = RunRecord(consent=args.consent, seed=args.seed)
-    with reserve_path([args.output]), Recorder(args.output, record) if args.save_record else nullcontext():
-        source, audio = VideoFile(args.video), read_audio(args.audio, args.audio_track)
-        check_output(args.output, source, audio, format, crf=args.crf)
-        protect = None if args.protect_mask is None else read_mask(args.protect_mask, source)
-        select = faces.read_selection(args)
-        pipeline = load_pipeline(args)
-        features, _ = pipeline.encode_audio(
-            audio, args.vocals, offset_ms=args.offset_ms, settings=options.audio_settings(args), progress=True
+    source, audio = VideoFile(args.video), read_audio(args.audio, args.audio_track)
+    check_output(args.output, source, audio, options.output_format(args), crf=args.crf)
+    protect = None if args.protect_mask is None else read_mask(args.protect_mask, source)
+    return Inputs(source, audio, protect, faces.read_selection(args))
+
+
+class Session:
+    """What the runs of one process share: the networks, and the faces of the last video.
+
+    The result of a run does not depend on the runs before it: encoded face crops are not shared, because the size of
+    the batches that they are encoded in can change the last digits.
+
+    Args:
+        progress: draw progress bars.
+    """
+
+    def __init__(self, *, progress: bool = True) -> None:
+        self.progress = progress
+        self._pipeline: tuple[Hashable, LipSyncPipeline] | None = None
+        self._faces: tuple[Hashable, Identities] | None = None
+
+    def pipeline(self, args: argparse.Namespace) -> LipSyncPipeline:
+        """The networks that the flags describe. Only the last ones stay loaded."""
+        key = tuple(getattr(args, name) for name in MODEL_FLAGS)
+        if self._pipeline is None or self._pipeline[0] != key:
+            self._pipeline = None  # free the memory first
+            self._pipeline = key, load_pipeline(args)
+        return self._pipeline[1]
+
+    def faces(self, source: FrameSource, args: argparse.Namespace) -> Identities:
+        """Everybody in a video. Raises as `faces.search`."""
+        key = faces_key(args)
+        if self._faces is None or self._faces[0] != key:
+            self._faces = None
+            self._faces = key, faces.search(source, args, self.progress)
+        return self._faces[1]
+
+
+def new_worker() -> Callable[[argparse.Namespace], str]:
+    """A function that makes the videos of jobs, one after the other, and holds what they share."""
+    return partial(make_video, session=Session(progress=False))
+
+
+def faces_key(args: argparse.Namespace) -> Hashable:
+    """Runs with the same key find the same faces."""
+    files = [path for path in (args.video, args.face_landmarks) if path is not None]
+    states = tuple((path.absolute(), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return states, args.min_confidence, args.models
+
+
+def recorded_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a run for its record, without what the record has as files."""
+    return {name: value for name, value in sorted(vars(args).items()) if name not in NOT_RECORDED}
+
+
+def best_take(
+    results: Iterable[tuple[int, LipSyncResult]],
+    syncnet: SyncNet,
+    record: RunRecord,
+    min_confidence: float | None = None,
+) -> LipSyncResult:
+    """The result with the highest sync confidence, of results and their seeds. Prints and records each score.
+
+    Raises:
+        ScoreError: the best confidence is below the limit.
+    """
+    from ..output.run_record import Take
+    from ..scoring.sync import FRAME_MS
+
+    best: tuple[float, LipSyncResult] | None = None
+    for seed, result in results:
+        score = result.score(syncnet, progress=True)
+        take = Take(seed, round(score.confidence, 3), round(score.distance, 3), FRAME_MS * score.offset_frames)
+        record.takes.append(take)
+        doubt = "" if score.sync is None or score.sync.is_trusted else " (too short to trust)"
+        sys.stdout.write(f"{take}{doubt}\n")
+        if best is None or score.confidence > best[0]:
+            best = score.confidence, result
+    if best is None or (min_confidence is not None and best[0] < min_confidence):
+        numbers = ", ".join(f"{take.confidence:.2f} (seed {take.seed})" for take in record.takes)
+        raise ScoreError(
+            f"The sync confidence is below --min-sync-confidence {min_confidence}: {numbers}. No video was written. "
+            "Try other seeds with --takes, or lower the limit."
         )
-        track = select(faces.search(source, args)).track
-        noted = set(_print_notes([*audio.warnings, *source.warnings()], set()))  # what is known before the long work
-        lips = pipeline.sample(track, features, sampler, fps=args.output_fps, length=args.length_mode, progress=True)
-        result = LipSyncResult((lips,), blend, protect)
-        if args.save_record:
-            record.add_inputs(result.speakers, [digest_file(role, path) for role, path in inputs.items() if path])
-        result.save(args.output, format=format, crf=args.crf, record=record, progress=True)
-    _print_notes(result.warnings(format), noted)
-    sys.stdout.write(f"{args.output}: {result.frame_count} frames, {result.synced_frame_count} of them with new lips\n")
+    return best[1]
 
 
 def _print_notes(warnings: Iterable[str], known: set[str]) -> list[str]:

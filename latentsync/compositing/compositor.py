@@ -101,7 +101,12 @@ def decode_crops(lips: LipTrack) -> Iterator[np.ndarray]:
         float32 (height, width, 3) in [0, 1], of `crop_size(lips.resolution)`.
     """
     for face in _decode_faces(lips, np.arange(len(lips.latents))):
-        yield (to_crop_aspect(face) / 2 + 0.5).clip(0, 1)
+        yield upright_crop(face)
+
+
+def upright_crop(face: torch.Tensor) -> np.ndarray:
+    """A face (3, R, R) in [-1, 1] with its true aspect: float32 (height, width, 3) in [0, 1], of `crop_size(R)`."""
+    return (to_crop_aspect(face) / 2 + 0.5).clip(0, 1)
 
 
 def _decode_faces(lips: LipTrack, latent_index: np.ndarray) -> Iterator[torch.Tensor]:

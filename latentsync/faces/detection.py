@@ -30,6 +30,7 @@ class FaceDetection:
     brow_right: center of the eyebrow on the right side of the image.
     nose: center of the nose, between its bridge and its tip.
     yaw: degrees, -90 to 90. Positive when the head turns to the right side of the image.
+    mouth_opening: distance between the inner edges of the lips / width of the mouth. None: unknown.
     """
 
     box: Box
@@ -38,9 +39,10 @@ class FaceDetection:
     brow_right: Point
     nose: Point
     yaw: float
+    mouth_opening: float | None = None
 
     def __post_init__(self) -> None:
-        if not all(np.isfinite(value).all() for value in vars(self).values()):
+        if not all(np.isfinite(value).all() for value in vars(self).values() if value is not None):
             raise FaceError("A face has NaN or infinite values. Remove this face from its frame.")
 
     @property

@@ -31,6 +31,9 @@ class FaceTrack:
     cuts: the first frame of every shot but the first.
     smoothing: "zero-lag" if the points are smooth already, "official" if `alignment` applies LatentSync's filter.
     params: the settings that gave this track, for the run record.
+    boxes: float64 (frames, 4), square pixels: x0, y0, x1, y1 around the face; NaN in frames without the face. Only
+        scoring needs them.
+    mouth_openings: float64 (frames,), see `FaceDetection`; NaN where unknown. Only scoring needs them.
     """
 
     source: FrameSource
@@ -38,6 +41,8 @@ class FaceTrack:
     cuts: tuple[int, ...] = ()
     smoothing: Smoothing = "official"
     params: Mapping[str, object] = field(default_factory=dict[str, object])
+    boxes: np.ndarray | None = None
+    mouth_openings: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_choice("smoothing", self.smoothing, get_args(Smoothing))
@@ -101,8 +106,10 @@ def build_face_track(identities: Identities, identity: Identity, settings: Track
             f"{source.name} shows the selected face in {len(frontal)} frames, but the head turns by more than "
             f"{settings.max_yaw_degrees:g} degrees in all of them. Raise max_yaw, or select another face."
         )
-    points = np.full((source.frame_count, 3, 2), np.nan)
-    points[identity.frames[frontal]] = identity.points[frontal]
+    points = np.full((source.frame_count, 5, 2), np.nan)  # and the two corners of the box
+    points[identity.frames[frontal]] = np.concatenate([identity.points, identity.boxes.reshape(-1, 2, 2)], 1)[frontal]
+    mouth_openings = np.full(source.frame_count, np.nan)
+    mouth_openings[identity.frames] = identity.mouth_openings
     for start, stop in pairwise([0, *identities.cuts, source.frame_count]):
         shot = points[start:stop]
         for gap in runs(~has_points(shot)):
@@ -112,7 +119,10 @@ def build_face_track(identities: Identities, identity: Identity, settings: Track
         if settings.smoothing == "zero-lag":
             for run in runs(has_points(shot)):
                 shot[run.start : run.stop] = smooth(shot[run.start : run.stop])
-    return FaceTrack(source, points, identities.cuts, settings.smoothing, asdict(settings))
+    corners = points[:, 3:].reshape(-1, 4)
+    return FaceTrack(
+        source, points[:, :3], identities.cuts, settings.smoothing, asdict(settings), corners, mouth_openings
+    )
 
 
 def within_yaw_limit(identity: Identity, settings: TrackSettings) -> np.ndarray:
@@ -142,5 +152,5 @@ def runs(flags: np.ndarray) -> Iterator[range]:
 
 
 def has_points(points: np.ndarray) -> np.ndarray:
-    """bool (n,): which frames of points (n, 3, 2) have the face."""
+    """bool (n,): which frames of points (n, k, 2) have the face."""
     return np.isfinite(points.sum(axis=(1, 2)))

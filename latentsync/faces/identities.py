@@ -40,6 +40,7 @@ class Identity:
     boxes: float64 (n, 4), square pixels: x0, y0, x1, y1.
     scores: float64 (n,), 0 to 1: confidence of the detector.
     yaws: float64 (n,), degrees, positive when the head turns to the right side of the image.
+    mouth_openings: float64 (n,), see `FaceDetection`. NaN where unknown.
     appearances: float32 (k, 12, 16, 3), from k of the frames.
     """
 
@@ -49,6 +50,7 @@ class Identity:
     boxes: np.ndarray
     scores: np.ndarray
     yaws: np.ndarray
+    mouth_openings: np.ndarray
     appearances: np.ndarray
 
     @property
@@ -89,7 +91,7 @@ class Identities:
 class _Cluster(NamedTuple):
     """Detections of one identity, from one or more merged tracks.
 
-    rows: float64 (n, 13), by frame: frame, points (6), box (4), score, yaw.
+    rows: float64 (n, 14), by frame: frame, points (6), box (4), score, yaw, mouth opening.
     appearances: float32 (k, 12, 16, 3).
     """
 
@@ -115,7 +117,8 @@ def cluster_tracks(source: FrameSource, results: Iterable[FrameResult]) -> Ident
         for track, face, patch in result.faces:
             if len(rows[track]) % APPEARANCE_EVERY_FRAMES == 0:
                 appearances[track] = _limit_appearances([*appearances[track], patch])
-            rows[track].append(np.array([index, *face.points.ravel(), *face.box, face.score, face.yaw]))
+            mouth_opening = np.nan if face.mouth_opening is None else face.mouth_opening
+            rows[track].append(np.array([index, *face.points.ravel(), *face.box, face.score, face.yaw, mouth_opening]))
     if len(thumbnails) != source.frame_count:
         raise FaceError(
             f"Internal error: {source.name} has {source.frame_count} frames, but {len(thumbnails)} were tracked. "
@@ -133,6 +136,7 @@ def cluster_tracks(source: FrameSource, results: Iterable[FrameResult]) -> Ident
             boxes=cluster.rows[:, 7:11],
             scores=cluster.rows[:, 11],
             yaws=cluster.rows[:, 12],
+            mouth_openings=cluster.rows[:, 13],
             appearances=cluster.appearances,
         )
         for number, cluster in enumerate(clusters, start=1)

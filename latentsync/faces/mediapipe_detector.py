@@ -42,6 +42,7 @@ LEFT_BROW = (71, 63, 105, 66, 107)  # on the left side of the image
 RIGHT_BROW = (336, 296, 334, 293, 301)
 NOSE = (168, 197, 5, 4, 75, 97, 2, 326, 305)
 LEFT_CHEEK, RIGHT_CHEEK, NOSE_TIP = 234, 454, 1  # the cheeks' outermost points, in front of the ears
+LIPS = (13, 14, 61, 291)  # middle of the inner edges of the upper and the lower lip, corners of the mouth
 NOSE_DEPTH = 1.69  # distance of the nose tip from the line between the cheeks / half of that line, fitted to MediaPipe
 
 
@@ -177,7 +178,9 @@ def face_from_mesh(mesh: np.ndarray, score: float = 1.0) -> FaceDetection:
     check_mesh(mesh)
     (x0, y0), (x1, y1) = mesh.min(axis=0).tolist(), mesh.max(axis=0).tolist()
     brow_left, brow_right, nose = (_mean_point(mesh, group) for group in (LEFT_BROW, RIGHT_BROW, NOSE))
-    return FaceDetection((x0, y0, x1, y1), score, brow_left, brow_right, nose, mesh_yaw(mesh))
+    upper, lower, left, right = mesh[list(LIPS)]
+    mouth_opening = float(np.linalg.norm(upper - lower) / max(np.linalg.norm(left - right), 1e-6))
+    return FaceDetection((x0, y0, x1, y1), score, brow_left, brow_right, nose, mesh_yaw(mesh), mouth_opening)
 
 
 def check_mesh(mesh: np.ndarray) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .identities import Identities, Identity
 
 MAX_RANGES = 8  # of frames, in one line of text
+CHOSEN_RGB = (0, 230, 90)  # of the frame around the selected face
 
 
 class Selection(NamedTuple):
@@ -75,8 +76,12 @@ def report_json(identities: Identities, selection: Selection | None = None) -> d
     return report
 
 
-def identity_crops(identities: Identities, side_px: int) -> Iterator[np.ndarray]:
-    """One numbered crop per identity, by number: uint8 (side, side, 3) each, cut out as for the model."""
+def identity_crops(identities: Identities, side_px: int, chosen: Identity | None = None) -> Iterator[np.ndarray]:
+    """One numbered crop per identity, by number: uint8 (side, side, 3) each, cut out as for the model.
+
+    Args:
+        chosen: the identity whose crop gets a green frame.
+    """
     members = identities.members
     best = [best_frame(identity) for identity in members]
     crops: dict[int, np.ndarray] = {}
@@ -87,6 +92,8 @@ def identity_crops(identities: Identities, side_px: int) -> Iterator[np.ndarray]
                 matrix = affine_matrices(points, side_px, (), "zero-lag")[0]
                 square = square_pixels(frame, identities.source)
                 crops[i] = np.ascontiguousarray(crop(square, matrix, side_px).transpose(1, 2, 0))
+                if chosen is not None and identity.number == chosen.number:
+                    _draw_frame(crops[i])
                 _draw_number(crops[i], identity.number)
     yield from (crops[i] for i in range(len(members)))
 
@@ -125,6 +132,13 @@ def _range_list(ranges: list[list[int]]) -> str:
     """Text with the first and last frame of each range, for the first few ranges."""
     texts = [f"{start}-{stop - 1}" if stop - start > 1 else f"{start}" for start, stop in ranges[:MAX_RANGES]]
     return ", ".join(texts) + (f" and {len(ranges) - MAX_RANGES} more" if len(ranges) > MAX_RANGES else "")
+
+
+def _draw_frame(image: np.ndarray) -> None:
+    width = image.shape[0] // 24
+    inside = image[width:-width, width:-width].copy()
+    image[:] = CHOSEN_RGB
+    image[width:-width, width:-width] = inside
 
 
 def _draw_number(image: np.ndarray, number: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..errors import MediaError, cannot_write
+from ..errors import OutputInUseError, cannot_write
 from ..fileio import claim
 from .formats import FORMATS
 
@@ -27,7 +27,8 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
         fresh: skip paths at which a video exists. Otherwise it will be replaced.
 
     Raises:
-        MediaError: the folder cannot be written to, or other runs use all of the paths.
+        MediaError: the folder cannot be written to.
+        OutputInUseError: other runs use all of the paths.
     """
     path = None
     for path in paths:
@@ -44,7 +45,7 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
             if free:
                 yield path
                 return
-    raise MediaError(f"Another run is writing {path}. Wait until it ends, or choose another output.")
+    raise OutputInUseError(f"Another run is writing {path}. Wait until it ends, or choose another output.")
 
 
 def _create(path: Path) -> bool:

@@ -16,9 +16,10 @@ import numpy as np
 from ..audio.waveform import Waveform, mix
 from ..compositing.compositor import Composite, composite, shared_timeline
 from ..compositing.settings import BlendSettings
-from ..errors import StorageError
+from ..errors import StorageError, UsageError
 from ..progress import ShowProgress, shown
 from ..sampling.lip_track import LipTrack
+from ..scoring.score import Score, score_frames
 from ..video.color import to_float32
 from ..video.frame_source import FrameSource
 from ..video.timeline import MODEL_RATE, Timeline
@@ -27,6 +28,7 @@ from .run_record import tags as record_tags
 from .video_writer import VideoWriter
 
 if TYPE_CHECKING:
+    from ..models.syncnet import SyncNet
     from .run_record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -149,6 +151,33 @@ class LipSyncResult:
             record.notes.extend(self.warnings(format))
         return path
 
+    def score(self, syncnet: SyncNet, *, speaker: int = 1, progress: ShowProgress | bool = False) -> Score:
+        """Score how well the new lips of one speaker fit their recording, before encoding.
+
+        The face is where it is in the original video, so nothing is detected again, and `Score.lip_leak` is None.
+
+        Args:
+            syncnet: from `LipSyncPipeline.load_syncnet`.
+            speaker: number of the speaker, from 1.
+            progress: see `progress.ShowProgress`.
+
+        Raises:
+            UsageError: there is no such speaker.
+            ScoreError: the video is too short.
+        """
+        if not 1 <= speaker <= len(self.speakers):
+            raise UsageError(f'"speaker" cannot be {speaker}. Choose a number from 1 to {len(self.speakers)}.')
+        lips = self.speakers[speaker - 1]
+        step, frame_count = lips.timeline.rate / MODEL_RATE, lips.timeline.frame_count
+        output_index = [int(i * step) for i in range(int(frame_count / step))]
+
+        def read(count: int) -> Iterator[np.ndarray]:
+            for frame, repeats in zip(self.frames(), np.bincount(output_index[:count]).tolist(), strict=False):
+                yield from repeat(frame, repeats)
+
+        source_index = [lips.timeline.source_index[i] for i in output_index]
+        return score_frames(lips.face_track, source_index, read, lips.waveform, syncnet=syncnet, progress=progress)
+
     def warnings(self, format: Format) -> Iterator[str]:
         """Sentences for the user about the video and its sound. Damage is only found while reading the video."""
         yield from self.source.warnings()
@@ -172,15 +201,7 @@ def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Fo
         StorageError: the folder has too little space.
         MediaError: the file cannot be written.
     """
-    bytes_per_pixel = CRF_BYTES_PER_PIXEL if format.has_crf else LOSSLESS_BYTES_PER_PIXEL
-    frames = float(waveform.duration_seconds * min(source.rate, MODEL_RATE))
-    needed = int(frames * source.width * source.height * bytes_per_pixel)
-    free = disk_usage(path.absolute().parent).free
-    if free < needed:
-        raise StorageError(
-            f"{path.absolute().parent} has {free / 1e6:,.0f} MB of free space, but a video of this length needs at "
-            f"least {needed / 1e6:,.0f} MB. Free some space, or choose another output."
-        )
+    check_free_space(path.absolute().parent, least_bytes(source, waveform, format))
     (frame,) = source.read([0])
     if source.has_alpha and format.alpha_pix_fmt:
         frame = np.dstack([to_float32(frame), *source.read_alpha([0])])
@@ -197,6 +218,23 @@ def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Fo
     )
     with writer.discarding():
         writer.write(frame)
+
+
+def least_bytes(source: FrameSource, waveform: Waveform, format: Format) -> int:
+    """A size that the finished video will hardly be below."""
+    bytes_per_pixel = CRF_BYTES_PER_PIXEL if format.has_crf else LOSSLESS_BYTES_PER_PIXEL
+    frames = float(waveform.duration_seconds * min(source.rate, MODEL_RATE))
+    return int(frames * source.width * source.height * bytes_per_pixel)
+
+
+def check_free_space(folder: Path, needed: int) -> None:
+    """Raises StorageError if a folder has fewer than `needed` bytes of free space."""
+    free = disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{folder} has {free / 1e6:,.0f} MB of free space, but output of this length needs at "
+            f"least {needed / 1e6:,.0f} MB. Free some space, or choose another output."
+        )
 
 
 def _format_of(path: Path, format: str | Format | None) -> Format:

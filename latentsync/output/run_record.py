@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -108,12 +108,34 @@ class FrameCounts:
     untouched: int
 
 
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The score of the result of one seed.
+
+    confidence, distance: of SyncNet, see `scoring.sync.SyncScore`.
+    offset_ms: by how much the sound leads the lips.
+    """
+
+    seed: int
+    confidence: float
+    distance: float
+    offset_ms: int
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}: sync confidence {self.confidence:.2f}, distance {self.distance:.2f}, "
+            f"offset {self.offset_ms} ms"
+        )
+
+
 @dataclass(kw_only=True)
 class RunRecord:
     """What is known of a run so far; it is completed while the run goes on and written when it ends.
 
     settings: by the names, and in the units, of the nodes' inputs.
+    flags: the settings as the command line was given them; empty for a run in ComfyUI.
     seconds: by stage.
+    takes: scores of the results among which the best was chosen. Empty without scoring.
     notes: retries, warnings on the source, and the like.
     """
 
@@ -124,10 +146,12 @@ class RunRecord:
     inputs: list[FileDigest | TensorInfo] = field(default_factory=list[FileDigest | TensorInfo])
     output: FileDigest | None = None
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    flags: dict[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
     frames: FrameCounts | None = None
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     consent: str = ""
+    takes: list[Take] = field(default_factory=list[Take])
     notes: list[str] = field(default_factory=list[str])
 
     def describe(self, speakers: Sequence[LipTrack], settings: BlendSettings) -> None:
@@ -234,6 +258,35 @@ class Recorder:
             atomic_write(path, json.dumps(self.record.to_json(), indent=2).encode())
         except OSError as error:
             raise cannot_write(path, error) from error
+
+
+def is_finished(
+    output: Path,
+    flags: Mapping[str, Any],
+    model_files: Sequence[FileDigest],
+    inputs: Callable[[], Iterable[FileDigest]],
+) -> bool:
+    """Whether a run with these settings, model files and inputs has written `output`, as the record beside it says.
+
+    Args:
+        inputs: digests the files. It is only called if everything else is equal.
+    """
+    try:
+        record = json.loads(output.with_suffix(".json").read_bytes())
+        written = record["output"]["name"], record["output"]["size_bytes"]
+        return (
+            record["outcome"] == "done"
+            and written == (output.name, output.stat().st_size)
+            and record.get("flags") == flags
+            and _by_role(record["model_files"]) == _by_role(map(asdict, model_files))
+            and _by_role(record["inputs"]) == _by_role(map(asdict, inputs()))
+        )
+    except (OSError, ValueError, TypeError, KeyError):  # there is no record, or another file has its name
+        return False
+
+
+def _by_role(files: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    return sorted((file["role"], file["name"], file["size_bytes"], file["sha256"] or "") for file in files)
 
 
 @contextmanager

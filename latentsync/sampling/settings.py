@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 from ..errors import UsageError, check_choice
@@ -25,6 +25,7 @@ class SamplerSettings:
     overlap: frames that neighboring windows share and cross-fade, 0 to 12.
     guidance_start, guidance_end: range of the steps with guidance, as fractions from 0 to 1. Other steps take half
         the time.
+    preview_seconds: length of a trial run: the result ends there. 0 samples all.
     """
 
     seed: int = 1247
@@ -35,6 +36,7 @@ class SamplerSettings:
     overlap: int = 0
     guidance_start: float = 0.0
     guidance_end: float = 1.0
+    preview_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -58,6 +60,10 @@ class SamplerSettings:
             raise UsageError(
                 f'"cfg_start_percent" is {self.guidance_start} and "cfg_end_percent" is {self.guidance_end}. '
                 "Choose two values from 0 to 1. The start must be smaller than the end."
+            )
+        if self.preview_seconds < 0 or not isfinite(self.preview_seconds):
+            raise UsageError(
+                f'"preview_seconds" cannot be {self.preview_seconds}. Choose 0 (all) or a number of seconds.'
             )
         if self.guidance_scale > 1 and not self.cfg_steps:
             raise UsageError(

@@ -6,7 +6,7 @@ Rates are exact `Fraction`s and positions are integers. Seconds are compared, ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -48,6 +48,12 @@ class Timeline:
     @property
     def duration_seconds(self) -> Fraction:
         return self.frame_count / self.rate
+
+    def first(self, seconds: float) -> Timeline:
+        """The beginning of the timeline, at least one frame. 0 seconds: all of it."""
+        count = min(num_frames(Fraction(seconds), self.rate), self.frame_count) if seconds else self.frame_count
+        sound_frames = None if self.sound_frames is None else min(self.sound_frames, count)
+        return replace(self, source_index=self.source_index[:count], sound_frames=sound_frames)
 
     def __repr__(self) -> str:
         return f"Timeline({self.frame_count} frames at {float(self.rate):g} fps)"

@@ -1,4 +1,4 @@
-"""The two released models: resolution, files, sizes, hashes.
+"""The two released models, and the networks for scoring: resolution, files, sizes, hashes.
 
 Facts of ByteDance's repositories on the Hugging Face hub at the pinned revisions. Both versions have the same
 keys and shapes: only the hash, or metadata that we wrote, can tell them apart.
@@ -51,6 +51,16 @@ class ModelSpec:
     unet: WeightFile
     min_vram_bytes: int
     rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedFile:
+    """A file of weights whose size and hash are not known here. It is never downloaded: nothing could verify it."""
+
+    path: str
+    url: str
+    license: str
+    wrapper_path: str
 
 
 HUB = "https://huggingface.co"
@@ -146,3 +156,25 @@ FACE_LANDMARKER = WeightFile(
     sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
     license="Apache-2.0",
 )
+
+
+SYNCNET = WeightFile(
+    path="latentsync/syncnet/syncnet_v2.model",
+    url="https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
+    size_bytes=54_573_114,
+    sha256="961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+    license="research use, CC-BY",
+    wrapper_path="auxiliary/syncnet_v2.model",
+)
+
+
+STABLE_SYNCNET = UnverifiedFile(
+    path="latentsync/syncnet/stable_syncnet.pt",  # about 1.6 GB
+    url=f"{HUB}/ByteDance/LatentSync-1.6/resolve/main/stable_syncnet.pt",
+    license="OpenRAIL++",
+    wrapper_path="stable_syncnet.pt",
+)
+
+
+EXTRAS: dict[str, WeightFile] = {"syncnet": SYNCNET}
+"""Files that no version needs, by the name under which `download` takes them."""

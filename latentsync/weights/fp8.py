@@ -11,7 +11,8 @@ from types import SimpleNamespace
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
 from ..models.protocols import Operations
 
@@ -45,6 +46,22 @@ def scaled_operations(operations: Operations) -> Operations:
         Linear=Linear, Conv2d=Conv2d, GroupNorm=operations.GroupNorm, LayerNorm=operations.LayerNorm
     )
     return cast("Operations", layers)
+
+
+class CastingOperations:
+    """Layers that cast their weights to the dtype of the input, as ComfyUI's do."""
+
+    GroupNorm, LayerNorm = nn.GroupNorm, nn.LayerNorm
+
+    class Linear(nn.Linear):
+        @override
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.linear(input, self.weight.to(input), self.bias)
+
+    class Conv2d(nn.Conv2d):
+        @override
+        def forward(self, input: Tensor) -> Tensor:
+            return self._conv_forward(input, self.weight.to(input), self.bias)
 
 
 def _unscaled(x: Tensor, weight: Tensor) -> Tensor:

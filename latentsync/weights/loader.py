@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..models.layers import AttentionFn, attention
 from ..models.protocols import Operations
+from ..models.stable_syncnet import StableSyncNet
+from ..models.syncnet import SyncNet
 from ..models.unet import UNet, UNetConfig
 from ..models.vae import DiffusersVAE, autoencoder, diffusers_names
 from ..models.whisper import TINY, WhisperEncoder
@@ -25,7 +27,7 @@ Module = TypeVar("Module", bound=nn.Module)
 Shapes = dict[str, tuple[int, ...]]
 
 SAFETENSORS = ".safetensors"
-PICKLES = (".pt", ".pth", ".ckpt")
+PICKLES = (".pt", ".pth", ".ckpt", ".model")
 WRAPPERS = ("state_dict", "model_state_dict")  # keys under which a pickle may hold its tensors
 SHOWN_KEYS = 3  # of each kind of difference, in an error
 
@@ -117,8 +119,28 @@ def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> Dif
     return DiffusersVAE(vae)
 
 
+def load_syncnet(source: Path | Checkpoint) -> SyncNet:
+    """Load SyncNet v2 in float32.
+
+    Raises:
+        WeightsError: the file cannot be read, or its state dict does not match.
+    """
+    checkpoint = as_checkpoint(source)
+    return build(SyncNet, checkpoint.tensors, name=checkpoint.path, dtype=torch.float32)
+
+
+def load_stable_syncnet(source: Path | Checkpoint) -> StableSyncNet:
+    """Load StableSyncNet in float32.
+
+    Raises:
+        WeightsError: the file cannot be read, or its state dict does not match.
+    """
+    checkpoint = as_checkpoint(source)
+    return build(StableSyncNet, checkpoint.tensors, name=checkpoint.path, dtype=torch.float32)
+
+
 def read(path: Path) -> Checkpoint:
-    """Read a .safetensors, .pt, .pth or .ckpt file on the CPU. No code in the file is run.
+    """Read a .safetensors, .pt, .pth, .ckpt or .model file on the CPU. No code in the file is run.
 
     Raises:
         WeightsError: the file is missing or incomplete, or contains more than tensors and plain values.

@@ -17,7 +17,7 @@ from ..errors import UsageError, WeightsError, python_command
 from ..fileio import sha256_file
 from ..progress import Task
 from . import metadata
-from .catalog import FACE_LANDMARKER, MODELS, VAE, WHISPER, ModelSpec, Version, WeightFile
+from .catalog import EXTRAS, FACE_LANDMARKER, MODELS, STABLE_SYNCNET, VAE, WHISPER, ModelSpec, Version, WeightFile
 
 if TYPE_CHECKING:
     import torch
@@ -145,8 +145,23 @@ def require(file: WeightFile, folders: Folders) -> Path:
     """The path of one file. Raises a WeightsError that says where to get it."""
     path = find(file, folders)
     if path is None:
-        raise missing_files([file], folders, default_version(folders))
+        name = next((name for name, extra in EXTRAS.items() if extra == file), None)
+        raise missing_files([file], folders, name or default_version(folders))
     check_size(file, path)
+    return path
+
+
+def require_stable_syncnet(folders: Folders) -> Path:
+    """The path of StableSyncNet. Raises a WeightsError that says where to get it."""
+    kind, _, name = STABLE_SYNCNET.path.partition("/")
+    paths = [folder / name for folder in folders.kinds[kind]]
+    paths += [folder / STABLE_SYNCNET.wrapper_path for folder in folders.wrappers]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise WeightsError(
+            f"{paths[0]} is missing. LatentSync does not know its checksum, and does not download it. "
+            f"Download {STABLE_SYNCNET.url} (about 1.6 GB, {STABLE_SYNCNET.license}) to this path yourself."
+        )
     return path
 
 
@@ -237,19 +252,26 @@ def check_digest(file: WeightFile, path: Path, digest: str) -> None:
         )
 
 
-def missing_files(files: Sequence[WeightFile], folders: Folders, version: Version) -> WeightsError:
-    """One error that lists every missing file with its folder, size and URL, and says how to download them."""
+def missing_files(files: Sequence[WeightFile], folders: Folders, name: str) -> WeightsError:
+    """One error that lists every missing file with its folder, size and URL, and says how to download them.
+
+    Args:
+        name: what `download` calls the files: a version, or a key of `EXTRAS`.
+    """
     missing = [*files]
-    if FACE_LANDMARKER not in missing and not exists(FACE_LANDMARKER, folders):
+    if name in MODELS and FACE_LANDMARKER not in missing and not exists(FACE_LANDMARKER, folders):
         missing.append(FACE_LANDMARKER)
     files_and_folders = "\n".join(
         f"  {path.name} ({file.size_bytes / 1e6:,.0f} MB) into {path.parent}\n    from {file.url}"
         for file, path in ((file, destination(file, folders)) for file in missing)
     )
-    command = python_command(f'latentsync download {version} --models "{folders.models}"')
-    remedy = "Switch on download_missing in Load Model" if folders.models is None else f"Run {command}"
+    command = python_command(f'latentsync download {name} --models "{folders.models}"')
+    node = "Load Model" if name in MODELS else "Score"
+    remedy = f"Switch on download_missing in {node}" if folders.models is None else f"Run {command}"
+    terms = f" Their license: {EXTRAS[name].license}." if name in EXTRAS else ""
     return WeightsError(
-        f"Model files are missing ({len(missing)}):\n{files_and_folders}\n{remedy}, or put the files there yourself."
+        f"Model files are missing ({len(missing)}):\n{files_and_folders}\n{remedy}, or put the files there "
+        f"yourself.{terms}"
     )
 
 
@@ -271,8 +293,8 @@ def _published_like(path: Path, files: Sequence[WeightFile]) -> WeightFile | Non
 def _is_small(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return metadata.read(path).get(metadata.WEIGHTS) in metadata.SMALL
-    if path.suffix != ".pt":
-        return False
-    from .loader import read
+    from .loader import PICKLES, read
 
+    if path.suffix not in PICKLES:
+        return False
     return read(path).metadata.get(metadata.WEIGHTS) in metadata.SMALL

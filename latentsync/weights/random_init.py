@@ -1,4 +1,4 @@
-"""Tiny untrained networks of the official layout, to run every stage without the real weights."""
+"""Untrained networks of the official layout, to run every stage without the real weights: tiny, or at full size."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.constants import AUDIO_WIDTH
+from ..models.layers import sinusoid_table
 from ..models.unet import UNet, UNetConfig
 from ..models.vae import DiffusersVAE, autoencoder_of
 from ..models.whisper import TINY, WhisperEncoder
@@ -29,6 +30,7 @@ WHISPER_DIMS = {
 }
 METADATA = {metadata.WEIGHTS: metadata.SYNTHETIC}
 TABLES = ("pos_encoder.pe", "encoder.positional_embedding")  # sinusoidal, not random
+NOISE_VALUES = 1_000_003  # a prime: no two rows of a matrix begin at the same value
 
 
 def unet() -> UNet:
@@ -61,6 +63,19 @@ def vae_state() -> dict[str, Tensor]:
     return _random_state(lambda: autoencoder_of(VAE_CHANNELS, layers=1))
 
 
+def repeated_state(factory: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights of the UNet or the VAE at any size, made on the device within seconds: one block of noise, repeated."""
+    noise = torch.randn(NOISE_VALUES, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+
+    def weight(key: str, shape: tuple[int, ...]) -> Tensor:
+        if key.endswith(TABLES):
+            return sinusoid_table(*shape[1:]).to(device, dtype)
+        count = math.prod(shape)
+        return _scaled(key, noise.repeat(-(-count // NOISE_VALUES))[:count].view(shape))
+
+    return {key: weight(key, shape) for key, shape in loader.meta_shapes(factory).items()}
+
+
 def _random_state(factory: Callable[[], nn.Module]) -> dict[str, Tensor]:
     """Random weights for a network, and its own positional tables."""
     tables = {key: tensor for key, tensor in factory().state_dict().items() if key.endswith(TABLES)}
@@ -69,11 +84,15 @@ def _random_state(factory: Callable[[], nn.Module]) -> dict[str, Tensor]:
 
 
 def _random_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The same on every machine: scales near 1, biases near 0, and matrices that preserve variance."""
+    """The same on every machine."""
     seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    if len(shape) > 1:
-        return values / math.sqrt(math.prod(shape[1:]))
+    return _scaled(key, torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def _scaled(key: str, values: Tensor) -> Tensor:
+    """From values of variance 1: scales near 1, biases near 0, and matrices that preserve variance."""
+    if values.ndim > 1:
+        return values / math.sqrt(math.prod(values.shape[1:]))
     return values * 0.02 + (1.0 if key.endswith("weight") else 0.0)
 
 

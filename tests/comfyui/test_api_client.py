@@ -74,12 +74,17 @@ def test_client_runs_a_hosted_route_request(comfyui: ComfyUI, sample: Sample, gr
 def test_client_reports_errors_in_one_sentence(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
     request = tmp_path / "request.json"
     request.write_text(json.dumps({"video": "a.mp4", "audio": "a.wav", "lipsync_strength": 2}), encoding="utf-8")
+    without = graphs.load("lipsync_video")
+    del without[graphs.node(without, "LatentSyncVideoCombine")]["inputs"]["lips.lips_1"]
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(without), encoding="utf-8")
     said = {
         "no video": client(comfyui, "no.mp4", sample.audio, "-o", tmp_path / "out.mp4"),
         "unknown field": client(comfyui, "--request", request, "-o", tmp_path / "out.mp4"),
         "no guidance": client(comfyui, sample.video, sample.audio, "-o", tmp_path / "out.mp4", "--guidance_scale=-1"),
         "no video stream": client(comfyui, sample.audio, sample.audio, "-o", tmp_path / "out.mp4"),
         "two voices": client(comfyui, sample.video, sample.audio, "-o", "out.mp4", "--graph", TWO_VOICES),
+        "no sampler": client(comfyui, sample.video, sample.audio, "-o", "out.mp4", "--graph", broken),
         "nobody there": client(comfyui, sample.video, sample.audio, "-o", "out.mp4", "--server", "http://127.0.0.1:9"),
     }
     assert {name: done.returncode for name, done in said.items()} == dict.fromkeys(said, 1)
@@ -88,6 +93,7 @@ def test_client_reports_errors_in_one_sentence(comfyui: ComfyUI, sample: Sample,
     assert "no other fields than video, audio, guidance_scale, seed, loop_mode" in said["unknown field"].stderr
     assert "the graph has 2 nodes LoadAudio" in said["two voices"].stderr
     assert "cfg" in said["no guidance"].stderr
+    assert "Required input is missing: lips_1" in said["no sampler"].stderr, "Face Prep alone is not run"
     assert "127.0.0.1:9" in said["nobody there"].stderr
 
 

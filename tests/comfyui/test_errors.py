@@ -144,7 +144,7 @@ def test_errors_old_graph_says_what_was_renamed(comfyui: ComfyUI, sample: Sample
         graph = graphs.changed(graph, node, **values)
     with pytest.raises(InvalidPromptError) as caught:
         comfyui.queue(graph)
-    (node_error,) = caught.value.node_errors.values()
+    node_error = caught.value.node_errors[graphs.node(graph, "LatentSyncVideoCombine")]
     details = [error["details"] for error in node_error["errors"]]
     assert {"lips_1", "paste_mode", "mask_feather", "mask_expand"} <= set(details), "missing inputs, by their new names"
     (renamed,) = [text for text in details if "older version" in text]

@@ -27,7 +27,7 @@ THUMBNAIL_BYTES = 60_000  # they travel with every install
 @pytest.mark.parametrize("path", sorted(graphs.WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
 def test_workflow_api_form_matches_saved_graph(comfyui: ComfyUI, path: Path) -> None:
     saved = json.loads(path.read_text(encoding="utf-8"))
-    assert to_api(saved, comfyui.object_info()) == graphs.load(path.stem)
+    assert to_api(saved, comfyui.object_info()) == graphs.saved(path.stem)
 
 
 def test_workflow_video_writes_complete_file(comfyui: ComfyUI, sample: Sample) -> None:
@@ -121,6 +121,19 @@ def test_workflow_new_seed_reruns_only_sampler(comfyui: ComfyUI, sample: Sample)
     comfyui.wait(prompt_id)
     ran = {event.data["node"] for event in comfyui.events.of(prompt_id, "executing") if event.data.get("node")}
     assert ran == {graphs.node(graph, "LatentSyncSampler"), graphs.node(graph, "LatentSyncVideoCombine")}
+
+
+def test_workflow_trial_run_ends_early(comfyui: ComfyUI, sample: Sample) -> None:
+    """Sampling needs one window instead of two, and the sound ends with the picture."""
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LatentSyncSampler", seed=78, preview_seconds=0.4)
+    prompt_id = comfyui.queue(graph)
+    made = graphs.probe(graphs.the_video(comfyui.outputs(comfyui.wait(prompt_id))))
+    assert made.frames == 10
+    assert made.audio_seconds == pytest.approx(0.4, abs=AAC_FRAME_SECONDS)
+    states = [event.data["nodes"] for event in comfyui.events.of(prompt_id, "progress_state")]
+    sampler = graphs.node(graph, "LatentSyncSampler")
+    assert max(state[sampler]["max"] for state in states if sampler in state) == 2, "steps of one window"
 
 
 def test_workflow_reports_progress(comfyui: ComfyUI, sample: Sample) -> None:

@@ -307,3 +307,14 @@ def test_run_ended_by_signal_leaves_only_the_record(
     assert b"Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["outcome"] == "cancelled"
+
+
+def test_faces_shows_no_logs_of_mediapipe(good: Sample, shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "latentsync"
+    folder.mkdir()
+    (folder / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
+    command = [sys.executable, "-m", "latentsync", "faces", str(good.video), "--models", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
+    lines = [line for line in done.stderr.decode().replace("\r", "\n").splitlines() if line]
+    assert lines
+    assert [line for line in lines if not line.startswith("faces:")] == []

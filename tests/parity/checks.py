@@ -25,13 +25,28 @@ from latentsync.compositing.compositor import composite
 from latentsync.compositing.settings import BlendSettings
 from latentsync.faces.alignment import affine_matrices, crop, keep_mask
 from latentsync.faces.face_track import FaceTrack
+from latentsync.models.protocols import VAE
+from latentsync.models.unet import UNet
 from latentsync.oom import BatchLimit
 from latentsync.sampling import conditioning
 from latentsync.sampling import denoise as denoising
 from latentsync.sampling import sampler as product
 from latentsync.sampling.settings import SamplerSettings
+from latentsync.scoring import wav2lip_mel
+from latentsync.scoring.mfcc import mfcc
+from latentsync.scoring.sync import num_windows, score_crops
 from latentsync.video.timeline import Timeline, ping_pong
-from tests.support.tiny_networks import Clip, normal, speech_states, unet, vae, worst
+from tests.support import procedural
+from tests.support.tiny_networks import (
+    Clip,
+    normal,
+    speech_states,
+    stable_syncnet,
+    syncnet,
+    unet,
+    vae,
+    worst,
+)
 
 OVERSHOOT_FRAMES = 2
 
@@ -80,31 +95,43 @@ def mask(arrays: Arrays) -> list[Measured]:
 
 def forward(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-4: float32 sums in another order, over a few hundred layers."""
+    return [Measured("max", worst(predicted_noise(case, unet(case["layout"])), arrays[case["name"]]), 1e-4)]
+
+
+@torch.no_grad()
+def predicted_noise(
+    case: Case, network: UNet, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The result of one pass of a network on a device, as float32 on the CPU."""
     batch, frames, size = case["batch"], case["frames"], case["size"]
-    x = normal(case["x_seed"], batch, 13, frames, size, size)
-    heard = normal(case["audio_seed"], batch, frames, 50, 384)
-    with torch.no_grad():
-        network = unet(case["layout"])
-        noise, _ = network(x, case["t"], network.precompute_audio_kv(heard))
-    return [Measured("max", worst(noise, arrays[case["name"]]), 1e-4)]
+    x = normal(case["x_seed"], batch, 13, frames, size, size).to(device, dtype)
+    audio = normal(case["audio_seed"], batch, frames, 50, 384).to(device, dtype)
+    noise, _ = network(x, case["t"], network.precompute_audio_kv(audio))
+    return noise.float().cpu()
 
 
 def denoise(case: Case, arrays: Arrays) -> list[Measured]:
     """1e-3, relative: the steps amplify the differences of one pass."""
+    return [Measured("relative", relative(sampled_latents(case, unet(case["layout"])), arrays[case["name"]]), 1e-3)]
+
+
+def sampled_latents(
+    case: Case, network: UNet, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The latents after the last step of a network on a device, as float32 on the CPU."""
     frames, size = case["frames"], case["size"]
     settings = SamplerSettings(
         num_inference_steps=case["steps"], guidance_scale=case["guidance"], cache_interval=case["cache_interval"]
     )
     *_, latents = denoising.denoise(
-        unet(case["layout"]),
-        normal(case["noise_seed"], 1, 4, 1, size, size),
-        normal(case["cond_seed"], 1, 9, frames, size, size),
-        normal(case["audio_seed"], 1, frames, 50, 384),
+        network,
+        normal(case["noise_seed"], 1, 4, 1, size, size).to(device),
+        normal(case["cond_seed"], 1, 9, frames, size, size).to(device, dtype),
+        normal(case["audio_seed"], 1, frames, 50, 384).to(device, dtype),
         settings,
         BatchLimit(2, "the UNet"),
     )
-    expected = arrays[case["name"]]
-    return [Measured("relative", worst(latents, expected) / float(np.abs(expected).max()), 1e-3)]
+    return latents.float().cpu()
 
 
 def sound(case: Case, arrays: Arrays) -> list[Measured]:
@@ -140,16 +167,68 @@ def pipeline(case: Case, arrays: Arrays) -> list[Measured]:
     ]
 
 
+def sync(case: Case, arrays: Arrays) -> list[Measured]:
+    """Features 1e-4, relative: float32 sums in another order. Distances 0.05: they are sums over 1024 features."""
+    name, frames, network = case["name"], case["frames"], syncnet(case["salt"])
+    crops = [procedural.frame(case["first_frame"] + i, 224, 224)[..., ::-1] for i in range(frames)]
+    skipped_samples = round(case["skip_seconds"] * SAMPLE_RATE)
+    samples = torch.from_numpy(procedural.speech(frames / 25 + case["skip_seconds"])[skipped_samples:])
+    columns = torch.from_numpy(mfcc(samples.numpy() * 32768))
+    count = num_windows(frames, len(samples))
+    score = score_crops(crops[: count + 4], count, samples, network)
+    with torch.no_grad():
+        video = network.video(torch.from_numpy(np.stack(crops[:8])).permute(0, 3, 1, 2).float())
+        audio = network.audio(torch.stack([columns[:, 4 * i : 4 * i + 20] for i in range(4)]))
+    return [
+        Measured("mfcc", worst(columns, arrays[f"{name}_mfcc"]), 1e-3),
+        Measured("video", relative(video, arrays[f"{name}_video"]), 1e-4),
+        Measured("audio", relative(audio, arrays[f"{name}_audio"]), 1e-4),
+        Measured("distances", float(np.abs(score.distances - arrays[f"{name}_distances"]).max()), 0.05),
+        Measured("offset", abs(score.offset_frames - case["offset"]), 0),
+        Measured("distance", abs(score.distance - case["distance"]), 0.05),
+        Measured("confidence", abs(score.confidence - case["confidence"]), 0.05),
+    ]
+
+
+def mel_of_wav2lip(case: Case, arrays: Arrays) -> list[Measured]:
+    """2e-3: a float32 STFT, on values up to 4."""
+    mel = wav2lip_mel.log_mel(procedural.speech(case["seconds"]))
+    return [Measured("max", float(np.abs(mel - arrays[f"{case['name']}_mel"]).max()), 2e-3)]
+
+
+def stable_sync(case: Case, arrays: Arrays) -> list[Measured]:
+    """1e-5: features of length 1."""
+    name, network = case["name"], stable_syncnet(case["salt"])
+    crops = (0.5 * normal(case["x_seed"], case["batch"], 48, 128, 256)).clamp(-1, 1)
+    mel = (2 * normal(case["mel_seed"], case["batch"], 1, 80, 52)).clamp(-4, 4)
+    with torch.no_grad():
+        visual, audio = network.visual(crops), network.audio(mel[:, 0])
+    return [
+        Measured("cosine", worst((visual * audio).sum(dim=1), arrays[f"{name}_cosine"]), 1e-5),
+        Measured("visual", worst(visual[:, :64], arrays[f"{name}_visual"]), 1e-5),
+        Measured("audio", worst(audio[:, :64], arrays[f"{name}_audio"]), 1e-5),
+    ]
+
+
 KINDS: dict[str, Callable[[Case, Arrays], list[Measured]]] = {
     "forward": forward,
     "denoise": denoise,
     "audio": sound,
     "align": alignment,
     "pipeline": pipeline,
+    "syncnet": sync,
+    "wav2lip_mel": mel_of_wav2lip,
+    "stable_syncnet": stable_sync,
 }
 
 
-def clip_frames(case: Case) -> Iterator[np.ndarray]:
+def clip_frames(
+    case: Case,
+    network: UNet | None = None,
+    codec: VAE | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[np.ndarray]:
     """The output frames of a pipeline case, in order, by the same pipeline that users run.
 
     Upstream's loop over the audio runs two frames past its end. We never make those, but the recorded frames of the
@@ -167,9 +246,16 @@ def clip_frames(case: Case) -> Iterator[np.ndarray]:
         cache_interval=case["cache_interval"],
     )
     resolution = case["resolution"]
-    steps = product.sample_windows(unet("unet_tiny"), vae(), track, features, timeline, settings, resolution)
-    lips = product.build_lip_track(steps, track, timeline, features.waveform, vae())
+    network, codec = network or unet("unet_tiny"), codec or vae()
+    steps = product.sample_windows(
+        network, codec, track, features, timeline, settings, resolution, device=device, dtype=dtype
+    )
+    lips = product.build_lip_track(steps, track, timeline, features.waveform, codec)
     return (made.frame for made in composite([lips], BlendSettings("full crop", color_match=False)))
+
+
+def relative(given: Tensor, expected: np.ndarray) -> float:
+    return worst(given, expected) / float(np.abs(expected).max())
 
 
 def procedural_face(resolution: int) -> Tensor:

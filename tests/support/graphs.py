@@ -23,9 +23,25 @@ API_WORKFLOWS = REPOSITORY / "api"
 Graph = dict[str, dict[str, Any]]
 
 
-def load(name: str) -> Graph:
-    """An example workflow in API format."""
+SAMPLE_FILES = {
+    "LoadVideo": {"file": "latentsync_sample.mp4"},
+    "LoadAudio": {"audio": "latentsync_sample.wav"},
+    "LoadImage": {"image": "example.png"},
+}
+"""Node class -> its input, and a file for it. The workflows leave it empty: a user chooses one."""
+
+
+def saved(name: str) -> Graph:
+    """An example workflow in API format, as it is shipped."""
     return json.loads((API_WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load(name: str) -> Graph:
+    """An example workflow in API format, with the files of the sample clip."""
+    graph = saved(name)
+    for node in graph.values():
+        node["inputs"].update(SAMPLE_FILES.get(node["class_type"], {}))
+    return graph
 
 
 def quick(name: str) -> Graph:
@@ -61,9 +77,9 @@ def with_landmarks(graph: Graph, file: str) -> Graph:
     return graph
 
 
-def needed(graph: Graph) -> Graph:
-    """The nodes that Video Combine depends on, and Video Combine itself."""
-    waiting, kept = nodes(graph, "LatentSyncVideoCombine"), {}
+def needed(graph: Graph, class_type: str = "LatentSyncVideoCombine") -> Graph:
+    """The nodes of a class, and the nodes that they depend on."""
+    waiting, kept = nodes(graph, class_type), {}
     while waiting:
         key = waiting.pop()
         kept[key] = graph[key]

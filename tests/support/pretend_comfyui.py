@@ -33,6 +33,9 @@ class Server:
     def send_sync(self, *_: object) -> None:
         pass
 
+    def send_progress_text(self, *_: object) -> None:
+        pass
+
 
 class Latents:
     """A node that hands out the latents of a lip track."""

@@ -10,8 +10,9 @@ from torch import nn
 
 from latentsync.fileio import atomic_write
 from latentsync.weights import loader, metadata, random_init
-from latentsync.weights.catalog import MODELS, VAE, WHISPER, Version
+from latentsync.weights.catalog import MODELS, SYNCNET, VAE, WHISPER, Version
 from latentsync.weights.random_init import WHISPER_DIMS
+from tests.support.tiny_networks import syncnet_weights
 
 
 def write_models(folder: Path, version: Version = "1.5", resolution: int | None = None) -> None:
@@ -34,6 +35,14 @@ def write_models(folder: Path, version: Version = "1.5", resolution: int | None 
     atomic_write(unet.with_suffix(".safetensors"), lambda path: save_file(random_init.unet_state(), path, header))
     atomic_write(vae, lambda path: save_file(random_init.vae_state(), path, random_init.METADATA))
     atomic_write(whisper, write_whisper)
+
+
+def write_syncnet(folder: Path) -> Path:
+    """Write untrained weights of SyncNet, full size, into a models folder."""
+    path = folder / SYNCNET.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**random_init.METADATA, "state_dict": syncnet_weights("test.")}, path)
+    return path
 
 
 def write_whisper(path: Path) -> None:

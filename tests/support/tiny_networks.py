@@ -15,6 +15,8 @@ from torch import Tensor
 
 from latentsync.audio import features, mel
 from latentsync.models.layers import sinusoid_table
+from latentsync.models.stable_syncnet import StableSyncNet
+from latentsync.models.syncnet import SyncNet
 from latentsync.models.unet import UNet
 from latentsync.models.vae import DiffusersVAE
 from latentsync.models.whisper import WhisperEncoder
@@ -97,6 +99,26 @@ def whisper() -> WhisperEncoder:
     )
     weights[table] = WhisperEncoder(WHISPER_DIMS).state_dict()[table]
     return loader.load_whisper(Checkpoint(Path("whisper_tiny"), weights, {"dims": WHISPER_DIMS}))
+
+
+def syncnet_weights(salt: str) -> dict[str, Tensor]:
+    """Weights of SyncNet v2, full size, with variances that are positive."""
+    shapes = json.loads((GOLDEN / "layout_syncnet_v2.json").read_text(encoding="utf-8"))
+    weights = synthetic_state_dict({key: shape for key, shape in shapes.items() if shape}, salt)
+    counts = {key: torch.tensor(0) for key in shapes if key.endswith("num_batches_tracked")}
+    variances = {key: 1 + tensor.abs() for key, tensor in weights.items() if key.endswith("running_var")}
+    return weights | variances | counts
+
+
+@cache
+def syncnet(salt: str = "syncnet.") -> SyncNet:
+    return loader.load_syncnet(Checkpoint(Path("syncnet"), syncnet_weights(salt)))
+
+
+def stable_syncnet(salt: str) -> StableSyncNet:
+    """Full size: 1.6 GB. Not cached."""
+    weights = synthetic_state_dict(layouts()["stable_syncnet"], salt)
+    return loader.load_stable_syncnet(Checkpoint(Path("stable_syncnet"), weights))
 
 
 def normal(seed: int, *shape: int) -> Tensor:

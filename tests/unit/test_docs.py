@@ -45,7 +45,14 @@ OTHERS_NAMES = {
 }
 """Inputs of other packs, in docs/settings.md."""
 SAMPLERS = {"dpmpp_2m", "uni_pc"}
-OTHER_FLAGS = {"--deterministic", "--disable-metadata", "--lowvram", "--reserve-vram", "--max-upload-size"}
+OTHER_FLAGS = {
+    "--deterministic",
+    "--disable-metadata",
+    "--lowvram",
+    "--max-upload-size",
+    "--preview-method",
+    "--reserve-vram",
+}
 OTHER_FLAGS |= {"--graph", "--stages", "--help"}
 """Flags of ComfyUI, of the API client and of the benchmarks."""
 
@@ -129,7 +136,8 @@ def test_docs_clone_address_stands_in_one_place() -> None:
 
 def test_docs_weights_table_equals_catalog() -> None:
     text = (REPOSITORY / "docs" / "install.md").read_text(encoding="utf-8")
-    files = [*(spec.unet for spec in catalog.MODELS.values()), catalog.WHISPER, catalog.VAE, catalog.FACE_LANDMARKER]
+    files = [spec.unet for spec in catalog.MODELS.values()]
+    files += [catalog.WHISPER, catalog.VAE, catalog.FACE_LANDMARKER, catalog.SYNCNET]
     for file in files:
         size = f"{file.size_bytes / 1e9:.1f} GB" if file.size_bytes > 1e9 else f"{file.size_bytes / 1e6:.0f} MB"
         folder = f"`models/{file.path.removesuffix(file.name)}`"

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from latentsync.weights.catalog import FACE_LANDMARKER, MODELS, VAE, WHISPER
 from tests.support.paths import REPOSITORY
 
 TEMPLATES = sorted((REPOSITORY / "workflows").glob("*.json"))
@@ -38,6 +39,14 @@ SMALLEST_SCALE = 8 / 14
 NOTE_WIDTH_PX = 400
 TITLE_ICONS_PX, TITLE_CHARACTER_PX = 40, 7.0
 """Measured in ComfyUI's page: "Frames (or any node that outputs IMAGE)" needs 313 pixels."""
+
+FILE_NODES = ("LoadVideo", "LoadAudio", "LoadImage")
+APP_INPUTS = {
+    "LoadVideo": ("file",),
+    "LoadAudio": ("audio",),
+    "LatentSyncFacePrep": ("face", "face_index"),
+    "LatentSyncSampler": ("seed",),
+}
 
 Graph = dict[str, Any]
 Point = tuple[float, float]
@@ -256,8 +265,38 @@ def test_template_groups_are_numbered_in_order(path: Path) -> None:
 
 
 @each_template
-def test_template_finds_the_official_weights(path: Path) -> None:
+def test_template_lists_every_file_of_the_model(path: Path) -> None:
     """The models stay listed, so that the page can download one that a user chooses by name."""
-    (loader,) = (node for node in load(path)["nodes"] if node["type"] == "LatentSyncLoadModel")
+    nodes = load(path)["nodes"]
+    (loader,) = (node for node in nodes if node["type"] == "LatentSyncLoadModel")
     assert loader["widgets_values"][3] == "auto"
-    assert [model["directory"] for model in loader["properties"]["models"]] == ["latentsync", "latentsync"]
+    files = [*(spec.unet for spec in MODELS.values()), WHISPER, VAE]
+    assert listed(loader) == {(file.path, file.url, file.sha256) for file in files}
+    for node in nodes:
+        if node["type"] == "LatentSyncFacePrep":
+            assert listed(node) == {(FACE_LANDMARKER.path, FACE_LANDMARKER.url, FACE_LANDMARKER.sha256)}
+
+
+def listed(node: Graph) -> set[tuple[str, str, str]]:
+    models = node["properties"]["models"]
+    return {(f"{model['directory']}/{model['name']}", model["url"], model["hash"]) for model in models}
+
+
+@each_template
+def test_template_opens_without_files_that_do_not_exist(path: Path) -> None:
+    """The page marks a node red whose file is missing, and accepts an empty choice."""
+    chosen = {name(node): node["widgets_values"][0] for node in load(path)["nodes"] if node["type"] in FILE_NODES}
+    assert chosen
+    assert set(chosen.values()) == {""}
+
+
+@pytest.mark.parametrize("stem", ["lipsync_video", "lipsync_song", "lipsync_two_speakers"])
+def test_template_app_form_shows_inputs_and_video(stem: str) -> None:
+    """App mode of ComfyUI's page: files, face and seed of every node that has them, and the finished video."""
+    graph = load(REPOSITORY / "workflows" / f"{stem}.json")
+    app = graph["extra"]["linearData"]
+    nodes = {str(node["id"]): node for node in graph["nodes"]}
+    shown = {(key, widget) for key, widget in app["inputs"]}
+    wanted = {(str(node["id"]), widget) for node in graph["nodes"] for widget in APP_INPUTS.get(node["type"], ())}
+    assert shown == wanted
+    assert [nodes[key]["type"] for key in app["outputs"]] == ["LatentSyncVideoCombine"]

@@ -37,8 +37,9 @@ def main() -> int:
     with (work / "log.txt").open("a", encoding="utf-8") as file:
 
         def log(line: str) -> None:
-            print(line, flush=True)
-            print(line, file=file, flush=True)
+            for stream in (sys.stdout, file):
+                stream.write(f"{line}\n")
+                stream.flush()
 
         def stage(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
             """The tensors of a stage, from its file if an earlier run finished it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from scripts.blueprints import BLUEPRINTS, FOLDER, Blueprint
 from scripts.browser import LOAD_MS, ComfyPage, opened, program
 from scripts.comfyui import PACK, ComfyUI
 from scripts.sample_clip import Sample
@@ -25,6 +27,9 @@ LOADED = "picture => new Promise(done => picture.complete ? done() : (picture.on
 
 def open_template(page: ComfyPage, name: str) -> None:
     page.open_template(PACK, name)
+    for node_type, inputs in graphs.SAMPLE_FILES.items():
+        for widget, file in inputs.items():
+            page.set_widget(node_type, widget, file)
     page.set_widget("LatentSyncLoadModel", "version", "1.5")
     page.set_widget("LatentSyncSampler", "steps", 2)
 
@@ -46,6 +51,33 @@ def test_template_opens_without_unknown_nodes(comfyui: ComfyUI, sample: Sample, 
         assert not [node.type for node in page.nodes() if node.red and node.type.startswith("LatentSync")]
         page.fit()
         page.picture(ARTIFACTS / f"opened_{name}.png")
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda blueprint: blueprint.workflow)
+def test_blueprint_opens_as_one_node(comfyui: ComfyUI, sample: Sample, blueprint: Blueprint) -> None:
+    """The page accepts the definition, shows the widgets, and sends the inner nodes."""
+    with opened(comfyui.url) as page:
+        page.open_graph(FOLDER / f"{blueprint.name}.json")
+        (node,) = page.nodes()
+        assert (node.title, node.red) == (blueprint.name, False)
+        assert node.labels == [*blueprint.sockets, *blueprint.widgets, *blueprint.outputs]
+        assert not page.error()
+        sent = page.page.evaluate("async () => (await app.graphToPrompt()).output")
+        assert len(sent) == 5
+        assert all(part["class_type"].startswith("LatentSync") for part in sent.values())
+        page.fit()
+        page.picture(ARTIFACTS / f"blueprint_{blueprint.workflow}.png")
+
+
+@pytest.mark.parametrize("name", ["lipsync_video", "lipsync_song", "lipsync_two_speakers"])
+def test_template_has_a_form_in_app_mode(comfyui: ComfyUI, sample: Sample, name: str) -> None:
+    form = json.loads((graphs.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["extra"]["linearData"]
+    with opened(comfyui.url) as page:
+        page.open_template(PACK, name)
+        page.page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+        for _, widget in form["inputs"]:
+            expect(page.page.get_by_text(widget, exact=True).first).to_be_visible(timeout=LOAD_MS)
+        page.picture(ARTIFACTS / f"app_{name}.png")
 
 
 def test_template_runs_and_shows_its_video(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:

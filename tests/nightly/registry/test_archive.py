@@ -38,6 +38,7 @@ NEEDED = {
     "web/docs/LatentSyncSampler.md",
     "web/docs/LatentSyncSampler/zh.md",
     "workflows/lipsync_video.json",
+    "subgraphs/Lip Sync (video).json",
 }
 
 

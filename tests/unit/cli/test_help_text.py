@@ -7,7 +7,7 @@ import pytest
 from latentsync.cli.main import main
 
 
-@pytest.mark.parametrize("command", ["run", "faces", "download", "convert", "doctor"])
+@pytest.mark.parametrize("command", ["run", "batch", "faces", "score", "download", "convert", "doctor", "bench"])
 def test_help_names_default_only_where_there_is_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])

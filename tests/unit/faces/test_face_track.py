@@ -19,7 +19,7 @@ def person(frames: list[int], number: int = 1, x: float = 0, side: float = 40, y
     points = FACE + np.array([x, 0]) + at[:, None, None] * np.array([1.0, 0])
     boxes = np.stack([x + at, at * 0, x + at + side, at * 0 + side], axis=1).astype(float)
     appearances = np.zeros((1, 12, 16, 3), np.float32)
-    return Identity(number, at, points, boxes, np.ones(len(at)), np.full(len(at), yaw), appearances)
+    return Identity(number, at, points, boxes, np.ones(len(at)), np.full(len(at), yaw), at * 0.01, appearances)
 
 
 def people(*persons: Identity, cuts: tuple[int, ...] = ()) -> Identities:
@@ -133,3 +133,13 @@ def test_face_track_refuses_settings_out_of_range(settings: dict[str, object], n
 def test_face_track_runs_are_half_open() -> None:
     assert list(runs(np.array([True, False, True, True]))) == [range(1), range(2, 4)]
     assert list(runs(np.zeros(3, bool))) == []
+
+
+def test_face_track_has_boxes_and_mouth_openings() -> None:
+    one = person(without(10, 18))
+    track = build_face_track(people(one), one)
+    assert track.boxes is not None
+    assert track.mouth_openings is not None
+    np.testing.assert_allclose(track.boxes, person(list(range(COUNT))).boxes, atol=1e-9)
+    assert np.isnan(track.mouth_openings[10:18]).all(), "openings are measured, not interpolated"
+    np.testing.assert_allclose(track.mouth_openings[18:], 0.01 * np.arange(18, COUNT))

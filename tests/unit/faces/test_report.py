@@ -94,6 +94,20 @@ def test_report_contact_sheet_numbers_everybody(identities: Identities) -> None:
     assert pixels[0] < pixels[1], "a 1 is thinner than a 2"
 
 
+def test_report_frames_the_chosen_crop_only(identities: Identities) -> None:
+    identities = sort_identities(identities, "rightmost")
+    chosen = identities.members[1]
+    plain = report.identity_crops(identities, 96)
+    framed = report.identity_crops(identities, 96, chosen)
+    changed = [(one != other).any(axis=-1) for one, other in zip(plain, framed, strict=True)]
+    assert [bool(pixels.any()) for pixels in changed] == [False, True]
+    edge = np.ones((96, 96), bool)
+    edge[4:-4, 4:-4] = False
+    edge[:40, :40] = False  # the number
+    assert changed[1][edge].mean() > 0.9
+    assert not changed[1][40:-4, 4:-4].any()
+
+
 def numberless(identities: Identities, identity: Identity) -> np.ndarray:
     """The crop of `report.identity_crops` without its number."""
     best = report.best_frame(identity)

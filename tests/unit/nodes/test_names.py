@@ -37,9 +37,11 @@ NODE_ONLY = {
 COMMAND_LINE_ONLY = {
     "audio_track": "AUDIO holds one track",
     "device": "ComfyUI chooses it",
+    "min_sync_confidence": "a graph compares the output of Score itself",
     "models": "ComfyUI's folders",
     "output": "`filename_prefix` on the node",
-    "synthetic": "to test an installation",
+    "miniature": "to test an installation",
+    "takes": "a take is scored after it is pasted, in later nodes",
     "video": "`source` on the node",
 }
 PRECISIONS_OF_COMFYUI = {"fp8"}  # its operations store weights in one dtype and compute in another

@@ -21,7 +21,14 @@ IDENTIFIERS = {"version", "unet", "precision", "format", "sampler_name"}
 """Inputs whose options are names: of versions, files, number formats, codecs, methods."""
 
 WITHOUT_DEFAULT = {"en": ("required", "optional", "empty"), "zh": ("\u5fc5\u586b", "\u53ef\u9009", "\u7a7a")}
-CHINESE = re.compile(r"[\u4e00-\u9fff]")
+TRANSLATED = {"ja": "shift_jis", "ko": "euc_kr", "zh": "gb2312", "zh-TW": "big5"}
+"""ComfyUI's names of the languages, each with an encoding that lacks most characters of the others."""
+EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]")
+"""Kana, Chinese characters and Hangul."""
+FACTS = re.compile(r"%[a-zA-Z:-]+%|[0-9]+\.[0-9]+|[0-9]{2,}|[a-zA-Z0-9]+(?:_[a-zA-Z0-9]+)+")
+"""Placeholders of file names, numbers of more than one digit, and names with an underscore."""
+
+each_translation = pytest.mark.parametrize("language", TRANSLATED)
 
 
 @pytest.fixture(scope="session")
@@ -29,40 +36,52 @@ def english() -> dict[str, Any]:
     return translations("en")
 
 
-@pytest.fixture(scope="session")
-def chinese() -> dict[str, Any]:
-    return translations("zh")
-
-
 def test_locale_english_equals_node_texts(nodes: dict[str, Any], english: dict[str, Any]) -> None:
     assert english == {name: words(info) for name, info in nodes.items()}
 
 
-def test_locale_chinese_has_every_key(english: dict[str, Any], chinese: dict[str, Any]) -> None:
-    assert dict(leaves(chinese)).keys() == dict(leaves(english)).keys()
+@each_translation
+def test_locale_has_every_key(english: dict[str, Any], language: str) -> None:
+    assert dict(leaves(translations(language))).keys() == dict(leaves(english)).keys()
 
 
-def test_locale_chinese_has_no_english_left(chinese: dict[str, Any]) -> None:
-    for path, text in leaves(chinese):
+@each_translation
+def test_locale_has_no_english_left(language: str) -> None:
+    for path, text in leaves(translations(language)):
         is_sentence = path[-1] in {"tooltip", "description", "display_name"}
-        assert CHINESE.search(text) or not (is_sentence or re.search("[a-z]", text)), (path, text)
+        assert EAST_ASIAN.search(text) or not (is_sentence or re.search("[a-z]", text)), (path, text)
 
 
-def test_locale_has_no_placeholder_characters(english: dict[str, Any], chinese: dict[str, Any]) -> None:
+@each_translation
+def test_locale_uses_characters_of_its_language(language: str) -> None:
+    for _, text in leaves(translations(language)):
+        text.encode(TRANSLATED[language])
+
+
+@each_translation
+def test_locale_keeps_names_and_numbers(english: dict[str, Any], language: str) -> None:
+    """A text that changes in English alone often changes one of these."""
+    translated = dict(leaves(translations(language)))
+    for path, text in leaves(english):
+        if path[-1] in {"tooltip", "description"}:
+            assert set(FACTS.findall(translated[path])) == set(FACTS.findall(text)), path
+
+
+@pytest.mark.parametrize("language", ["en", *TRANSLATED])
+def test_locale_has_no_placeholder_characters(language: str) -> None:
     """vue-i18n takes these for placeholders, links and plurals."""
-    for path, text in [*leaves(english), *leaves(chinese)]:
+    for path, text in leaves(translations(language)):
         assert not set("{}@|") & set(text), (path, text)
 
 
-def test_locale_is_read_by_comfyui(
-    pack: ModuleType, english: dict[str, Any], chinese: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_locale_is_read_by_comfyui(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import folder_paths
     from app.custom_node_manager import CustomNodeManager
 
     (tmp_path / "latentsync-nodes").symlink_to(REPOSITORY, target_is_directory=True)
     monkeypatch.setattr(folder_paths, "get_folder_paths", lambda _: [str(tmp_path)])
-    assert CustomNodeManager().build_translations() == {"en": {"nodeDefs": english}, "zh": {"nodeDefs": chinese}}
+    expected = {language: {"nodeDefs": translations(language)} for language in ("en", *TRANSLATED)}
+    assert CustomNodeManager().build_translations() == expected
 
 
 def test_help_folder_is_the_packs_web_directory() -> None:
@@ -94,7 +113,7 @@ def test_help_lists_every_output(nodes: dict[str, Any], language: str) -> None:
         assert [row[0] for row in table(name, language, 1)] == labels, (name, language)
 
 
-@pytest.mark.parametrize("path", [HELP / "a_node.md", REPOSITORY / "locales" / "zh" / "nodeDefs.json"])
+@pytest.mark.parametrize("path", [HELP / "a_node.md", REPOSITORY / "locales" / "zh-TW" / "nodeDefs.json"])
 def test_archive_keeps_help_and_locales(path: Path) -> None:
     parts = path.relative_to(REPOSITORY).parts
     lines = (REPOSITORY / ".comfyignore").read_text(encoding="utf-8").split()

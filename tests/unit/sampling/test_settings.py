@@ -41,3 +41,9 @@ def test_settings_speed_is_overridden_by_explicit_settings() -> None:
     assert SamplerSettings().at_speed("balanced") == SamplerSettings()
     with pytest.raises(UsageError, match=r'"speed"'):
         SamplerSettings().at_speed("faster")
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_settings_preview_must_be_finite_seconds(seconds: float) -> None:
+    with pytest.raises(UsageError, match='"preview_seconds" cannot be'):
+        SamplerSettings(preview_seconds=seconds)

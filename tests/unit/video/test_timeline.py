@@ -87,6 +87,20 @@ def test_ping_pong_moves_by_one_and_repeats_ends(length: int, start: int) -> Non
         assert abs(a - b) == 1 or (a == b and a in (0, length - 1))
 
 
+@given(lengths, rates, modes, st.floats(0, 5))
+def test_timeline_first_seconds_are_its_beginning(
+    frames: int, rate: Fraction, mode: LengthMode, seconds: float
+) -> None:
+    """A trial run shows what the whole run begins with, and never more."""
+    whole = build_timeline(Clip(50, rate), frames / rate, rate, mode)
+    start = whole.first(seconds)
+    wanted = num_frames(Fraction(seconds), rate) if seconds else whole.frame_count
+    assert start.frame_count == min(wanted, whole.frame_count)
+    assert start.source_index == whole.source_index[: start.frame_count]
+    assert start.sound_frames == min(whole.sound_frames or 0, start.frame_count)
+    assert whole.first(0) == whole
+
+
 def test_ping_pong_by_hand() -> None:
     assert [ping_pong(i, 3) for i in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
 

@@ -6,25 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from latentsync.weights import loader, random_init
-from latentsync.weights.fp8 import FP8, FP8_SCALE, KEPT, scaled_operations, to_fp8
+from latentsync.weights.fp8 import FP8, FP8_SCALE, KEPT, CastingOperations, scaled_operations, to_fp8
 from tests.support.tiny_networks import normal
-
-
-class Casting:
-    """Layers that cast their weights to the dtype of the input, as ComfyUI's do."""
-
-    GroupNorm, LayerNorm = nn.GroupNorm, nn.LayerNorm
-
-    class Linear(nn.Linear):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return nn.functional.linear(x, self.weight.to(x), self.bias)
-
-    class Conv2d(nn.Conv2d):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self._conv_forward(x, self.weight.to(x), self.bias)
 
 
 @pytest.mark.parametrize("fan_in", [320, 2880, 11520, 23040])
@@ -37,7 +22,7 @@ def test_fp8_error_is_the_least_of_three_bits_at_each_size(fan_in: int) -> None:
 
 
 def test_fp8_layers_take_the_scale_out() -> None:
-    linear = scaled_operations(Casting).Linear(64, 8)
+    linear = scaled_operations(CastingOperations).Linear(64, 8)
     x, expected = normal(1, 5, 64), linear.forward(normal(1, 5, 64))
     linear.weight.data = to_fp8(linear.weight.data)
     torch.testing.assert_close(linear(x), expected, rtol=0, atol=0.1)  # 2.6 % of each of 64 products
@@ -49,7 +34,7 @@ def test_fp8_limits_what_does_not_fit() -> None:
 
 def test_fp8_keeps_the_ends_of_the_unet() -> None:
     told = loader.Checkpoint(Path("unet"), dict(random_init.unet().state_dict()))
-    unet = loader.load_unet(told, Casting, FP8, norm_dtype=torch.float32)
+    unet = loader.load_unet(told, CastingOperations, FP8, norm_dtype=torch.float32)
     dtypes = {key: weight.dtype for key, weight in unet.state_dict().items() if weight.ndim in (2, 4)}
     assert all((dtype == torch.float32) == key.startswith(KEPT) for key, dtype in dtypes.items())
     assert {torch.float32, FP8} == set(dtypes.values())

@@ -1,0 +1,41 @@
+"""What reaches the console."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+STDERR = 2
+
+
+@contextmanager
+def native_logs_hidden() -> Generator[None]:
+    """Hide what C++ code writes to stderr. MediaPipe and LiteRT log there, and have no setting that stops it.
+
+    Python's own stderr, with progress bars and errors, stays visible.
+    """
+    original = sys.stderr
+    try:
+        is_console = original.fileno() == STDERR
+    except (OSError, ValueError, AttributeError):
+        is_console = False
+    if not is_console:  # replaced, as in a test: nothing to protect
+        yield
+        return
+    original.flush()
+    kept = os.dup(STDERR)
+    with (
+        os.fdopen(kept, "w", encoding=original.encoding, errors="backslashreplace", buffering=1) as console,
+        Path(os.devnull).open("wb") as nothing,
+    ):
+        os.dup2(nothing.fileno(), STDERR)
+        sys.stderr = console
+        try:
+            yield
+        finally:
+            sys.stderr = original
+            console.flush()
+            os.dup2(kept, STDERR)

@@ -1,0 +1,152 @@
+"""A pool of Ray actors: each holds the networks, on a GPU or on a share of the CPUs of a node."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from ..batch import ErrorOf, Finished, Make, work
+from ..errors import DependencyError
+from ..fileio import owned_files, owner_prefix
+from .connection import load_ray
+
+log = logging.getLogger(__name__)
+
+MAX_STARTS = 3  # of an actor that never becomes ready
+START_SECONDS = 600.0  # for the first worker of all
+END_SECONDS = 10.0  # for a killed actor to be gone
+
+
+class Worker:
+    """The actor. `make` creates what does a task; it holds the networks."""
+
+    def __init__(self, make: Callable[[], Make], error_of: ErrorOf) -> None:
+        self._make = make()
+        self._error_of = error_of
+
+    def ready(self) -> str:
+        """The beginning of the names of its temporary files."""
+        return owner_prefix()
+
+    def work(self, task: Any) -> Finished:  # noqa: ANN401 - of a Job
+        return work(None, task, self._make, self._error_of)
+
+
+@dataclass
+class _Slot:
+    """One place for an actor. `call` is the running one: `ready` at first, then a task.
+
+    prefix: of the actor's temporary files, once it is ready.
+    """
+
+    actor: Any
+    call: Any
+    prefix: str = ""
+    starts: int = 1
+
+
+class Actors:
+    """Workers of a cluster. An actor that dies, with its node or alone, is replaced as soon as there is room.
+
+    Args:
+        make, error_of: see `Worker`. They are functions of modules that every node has.
+        cpus: CPUs of an actor. None: a GPU for each actor, or 1 CPU where the cluster has no GPU.
+        folders: of the outputs. The temporary files of dead actors are deleted there.
+    """
+
+    def __init__(self, make: Callable[[], Make], error_of: ErrorOf, cpus: int | None, folders: Iterable[Path]) -> None:
+        self._ray = load_ray()
+        self._folders = list(folders)
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        gpus = int(sum(node.get("GPU", 0) for node in nodes))
+        if gpus and cpus is None:
+            count, options = gpus, {"num_gpus": 1, "num_cpus": 0}
+        else:
+            count, options = sum(int(node.get("CPU", 0)) // (cpus or 1) for node in nodes), {"num_cpus": cpus or 1}
+        if count == 0:
+            raise DependencyError(
+                f"No node of the cluster has {cpus or 1} free CPUs or a GPU. Start nodes with more, or use fewer CPUs "
+                "for each worker."
+            )
+        log.info("%d workers with %s each", count, options)
+        # Ray restarts neither actors nor their tasks: the batch decides what runs again
+        self._new_actor = lambda: self._ray.remote(Worker).options(max_restarts=0, **options).remote(make, error_of)
+        self._slots = [self._start() for _ in range(count)]
+        self._began: float | None = monotonic()
+
+    def idle(self) -> Sequence[Hashable]:
+        return [i for i, slot in enumerate(self._slots) if slot.call is None]
+
+    def start(self, worker: Hashable, task: Any) -> None:  # noqa: ANN401 - of a Job
+        assert isinstance(worker, int)
+        slot = self._slots[worker]
+        slot.call = slot.actor.work.remote(task)
+
+    def wait(self, seconds: float) -> Iterator[Finished]:
+        calls = {slot.call: i for i, slot in enumerate(self._slots) if slot.call is not None}
+        if not calls:
+            sleep(seconds)
+            return
+        ready, _ = self._ray.wait(list(calls), timeout=seconds)
+        for call in ready:
+            i = calls[call]
+            slot = self._slots[i]
+            try:
+                result = self._ray.get(call)
+            except self._ray.exceptions.RayError as error:
+                if finished := self._replace(i, error):
+                    yield finished
+                continue
+            slot.call = None
+            if isinstance(result, Finished):
+                if result.is_internal:  # a GPU can fail in every later call of the process
+                    self._end(slot)
+                    self._slots[i] = self._start()
+                yield Finished(i, result.text, result.is_done)
+            else:
+                slot.prefix, self._began = result, None
+        if self._began is not None and monotonic() - self._began > START_SECONDS:
+            raise DependencyError(
+                f'No worker of the cluster started in {START_SECONDS:.0f} s. Check with "ray status" that its nodes '
+                "have free GPUs or CPUs."
+            )
+
+    def close(self) -> None:
+        for slot in self._slots:
+            self._ray.kill(slot.actor, no_restart=True)
+        for slot in self._slots:
+            self._end(slot)
+
+    def _start(self, starts: int = 1) -> _Slot:
+        actor = self._new_actor()
+        return _Slot(actor, actor.ready.remote(), starts=starts)
+
+    def _replace(self, i: int, error: Exception) -> Finished | None:
+        """Start another actor in place of a dead one. Returns the end of its task, if it had one."""
+        slot = self._slots[i]
+        reason = str(error).strip().splitlines()[-1]
+        log.info("Worker %d is lost: %s", i, reason)
+        self._end(slot)
+        had_task = bool(slot.prefix)
+        if not had_task and slot.starts == MAX_STARTS:
+            raise DependencyError(
+                f"A worker of the cluster cannot start ({reason}). Install LatentSync with its requirements on every "
+                "node."
+            ) from error
+        self._slots[i] = self._start(1 if had_task else slot.starts + 1)
+        return Finished(i, f"Its worker was lost ({reason}).", is_done=False, lost=True) if had_task else None
+
+    def _end(self, slot: _Slot) -> None:
+        """Kill an actor, wait until it is gone, and delete its temporary files."""
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(slot.actor, no_restart=True)
+            self._ray.get(slot.actor.ready.remote(), timeout=END_SECONDS)
+        if slot.prefix:
+            for path in owned_files(self._folders, slot.prefix):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)

@@ -1,0 +1,228 @@
+"""Score of a video: SyncNet's distance, confidence and offset, LipLeak, and what they mean in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..audio.waveform import Waveform, check_samples
+from ..errors import ScoreError, UsageError
+from ..faces.alignment import track_matrices
+from ..faces.warp import square_pixels
+from ..models.stable_syncnet import StableSyncNet
+from ..models.syncnet import VIDEO_FRAMES, SyncNet
+from ..progress import ShowProgress, shown
+from ..video.timeline import MODEL_RATE, build_timeline
+from .lip_leak import LipLeak, lip_leak
+from .stable_sync import CROP_PX, StableSyncScore, score_stable_sync
+from .sync import TRUSTED_WINDOWS, SyncScore, mono_samples, num_windows, score_sync
+
+if TYPE_CHECKING:
+    from ..faces.face_track import FaceTrack
+
+MIN_CONFIDENCE = 3.0  # LatentSync's own filter of training data keeps clips from here
+TYPICAL_CONFIDENCE = (6, 9)  # of real speech in front of a camera
+IN_SYNC_FRAMES = 1  # a frame of 40 ms is the resolution
+MAX_STRETCHES = 5  # in one sentence
+HINT = (
+    "Compare it with the original video's own score and with other takes. It does not measure the quality of the "
+    "picture."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What was measured of one person's lips in one video.
+
+    name: of the video.
+    sync: None without the weights of SyncNet.
+    lip_leak: None where no detector looked at the mouth.
+    stable_sync: None unless StableSyncNet was asked for.
+    """
+
+    name: str
+    sync: SyncScore | None = None
+    lip_leak: LipLeak | None = None
+    stable_sync: StableSyncScore | None = None
+
+    @property
+    def confidence(self) -> float:
+        """Sync-C of SyncNet, see `SyncScore`. NaN if it was not measured."""
+        return np.nan if self.sync is None else self.sync.confidence
+
+    @property
+    def distance(self) -> float:
+        """Sync-D of SyncNet. NaN if it was not measured."""
+        return np.nan if self.sync is None else self.sync.distance
+
+    @property
+    def offset_frames(self) -> int:
+        """By how many frames of 40 ms the sound leads the lips. 0 if it was not measured."""
+        return 0 if self.sync is None else self.sync.offset_frames
+
+    @property
+    def verdict(self) -> str:
+        """The numbers in words: a few sentences."""
+        return " ".join(self.sentences())
+
+    def sentences(self) -> Iterator[str]:
+        """The sentences of the verdict."""
+        sync, leak = self.sync, self.lip_leak
+        if sync is not None:
+            low, high = TYPICAL_CONFIDENCE
+            yield f"Sync confidence {sync.confidence:.2f}, distance {sync.distance:.2f}."
+            if not sync.is_trusted:
+                yield f"The clip is too short to trust. Use at least {TRUSTED_WINDOWS + VIDEO_FRAMES} frames (3 s)."
+            if sync.confidence < MIN_CONFIDENCE:
+                yield f"Lips and sound do not clearly belong together. Real speech is typically {low} to {high}."
+            elif sync.confidence < low:
+                yield f"The sync is weaker than that of typical real speech ({low} to {high})."
+            else:
+                yield f"The confidence is in or above the range of typical real speech ({low} to {high})."
+            if sync.confidence >= MIN_CONFIDENCE:
+                yield offset_sentence(sync.offset_ms)
+                if sync.weak_ranges:
+                    yield f"Weaker or in a pause at {weak_stretches(sync)}."
+            yield HINT
+        if self.stable_sync is not None:
+            yield (
+                f"StableSyncNet: cosine {self.stable_sync.cosine:.3f}, best {self.stable_sync.best_cosine:.3f} at an "
+                f"offset of {self.stable_sync.offset_ms} ms."
+            )
+        if leak is not None and leak.share is None:
+            yield "The sound has no silent part in which the mouth could be checked."
+        elif leak is not None:
+            yield f"The mouth is open in {leak.share:.0%} of the {leak.silent_frames} frames with silence (LipLeak)."
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers for JSON, and the verdict."""
+        sync, leak, stable = self.sync, self.lip_leak, self.stable_sync
+        return {
+            "video": self.name,
+            "sync": None
+            if sync is None
+            else {
+                "confidence": round(sync.confidence, 4),
+                "distance": round(sync.distance, 4),
+                "offset_frames": sync.offset_frames,
+                "offset_ms": sync.offset_ms,
+                "windows": sync.window_count,
+                "trusted": sync.is_trusted,
+                "distance_by_offset": [round(value, 4) for value in sync.mean_distances.tolist()],
+                "weak_seconds": [[run.start / 25, run.stop / 25] for run in sync.weak_ranges],
+            },
+            "lip_leak": None
+            if leak is None
+            else {
+                "share": None if leak.share is None else round(leak.share, 4),
+                "silent_frames": leak.silent_frames,
+                "open_frames": leak.open_frames,
+            },
+            "stable_sync": None
+            if stable is None
+            else {
+                "cosine": round(stable.cosine, 4),
+                "best_cosine": round(stable.best_cosine, 4),
+                "offset_ms": stable.offset_ms,
+            },
+            "verdict": self.verdict,
+        }
+
+
+def weak_stretches(sync: SyncScore) -> str:
+    """The first weak stretches in seconds."""
+    stretches = [f"{run.start / 25:.1f}-{run.stop / 25:.1f} s" for run in sync.weak_ranges]
+    more = f" and {len(stretches) - MAX_STRETCHES} more" if len(stretches) > MAX_STRETCHES else ""
+    return ", ".join(stretches[:MAX_STRETCHES]) + more
+
+
+def offset_sentence(offset_ms: int) -> str:
+    """Whether the sound leads or lags, and the change of `offset_ms` that mends it."""
+    if abs(offset_ms) <= 40 * IN_SYNC_FRAMES:
+        return f"Lips and sound are in sync within a frame (offset {offset_ms} ms)."
+    way = "leads" if offset_ms > 0 else "lags behind"
+    move = f"Delay the sound by {offset_ms} ms" if offset_ms > 0 else f"Start the sound {-offset_ms} ms earlier"
+    return f"The sound {way} the lips by {abs(offset_ms)} ms. {move}, or add {-offset_ms} to offset_ms and run again."
+
+
+def score_track(
+    track: FaceTrack,
+    waveform: Waveform,
+    *,
+    syncnet: SyncNet | None = None,
+    stable_syncnet: StableSyncNet | None = None,
+    progress: ShowProgress | bool = False,
+) -> Score:
+    """Score one person of a video.
+
+    Args:
+        track: the face, from `select_face`.
+        waveform: the sound. It starts with the first frame.
+        syncnet, stable_syncnet: the networks to measure with. Without one, LipLeak alone is measured.
+        progress: see `progress.ShowProgress`.
+
+    Raises:
+        AudioError: the sound is unusable.
+        ScoreError: the video or its sound is too short.
+    """
+    check_samples(waveform, "audio")
+    source_index = build_timeline(track.source, waveform.duration_seconds, MODEL_RATE, "shortest").source_index
+    score = score_frames(
+        track,
+        source_index,
+        lambda count: track.source.read(source_index[:count]),
+        waveform,
+        syncnet=syncnet,
+        stable_syncnet=stable_syncnet,
+        progress=progress,
+    )
+    if track.mouth_openings is None:
+        return score
+    return replace(score, lip_leak=lip_leak(track.mouth_openings[list(source_index)], mono_samples(waveform)))
+
+
+def score_frames(
+    track: FaceTrack,
+    source_index: Sequence[int],
+    read: Callable[[int], Iterator[np.ndarray]],
+    waveform: Waveform,
+    *,
+    syncnet: SyncNet | None = None,
+    stable_syncnet: StableSyncNet | None = None,
+    progress: ShowProgress | bool = False,
+) -> Score:
+    """Score frames in which a face is where it is in its source: those of the source itself, or of a result.
+
+    Args:
+        source_index: the source frame whose face each frame at 25 fps shows.
+        read: reads that many of the first frames at 25 fps: (H, W, 3), RGB.
+
+    Raises:
+        UsageError: the track has no boxes.
+        ScoreError: there are fewer than six frames with sound.
+    """
+    source, samples, index = track.source, mono_samples(waveform), np.asarray(source_index)
+    if track.boxes is None:
+        raise UsageError("The face has no boxes, which scoring needs. Select it with select_face.")
+    count = num_windows(len(index), len(samples))
+    if count < 1:
+        raise ScoreError(
+            f"{source.name} is too short to score. It has {len(index)} frames at 25 fps and "
+            f"{float(waveform.duration_seconds):.2f} s of sound. Use at least {VIDEO_FRAMES + 1} frames with sound."
+        )
+    score, needed = Score(source.name), count + VIDEO_FRAMES - 1
+
+    def frames() -> Iterator[np.ndarray]:
+        return (square_pixels(frame, source) for frame in read(needed))
+
+    if syncnet is not None:
+        reading = shown(frames(), "sync", needed, progress)
+        score = replace(score, sync=score_sync(reading, track.boxes[index], track.shots[index], samples, syncnet))
+    if stable_syncnet is not None:
+        reading = shown(read(needed), "stable sync", needed, progress)
+        matrices = track_matrices(track, CROP_PX)[index]
+        score = replace(score, stable_sync=score_stable_sync(reading, matrices, samples, stable_syncnet))
+    return score

@@ -1,0 +1,109 @@
+"""Cosine of lips and sound by offset, measured with LatentSync's own StableSyncNet.
+
+No paper reports it, and it was LatentSync's training loss: use it to compare offsets and takes, not programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ScoreError
+from ..faces.alignment import crop
+from ..models.stable_syncnet import MEL_COLUMNS, WINDOW_FRAMES, StableSyncNet
+from .sync import FRAME_MS, FRAME_SAMPLES, MAX_SHIFT
+from .wav2lip_mel import MEL_RATE, log_mel
+
+CROP_PX = 256
+
+
+@dataclass(frozen=True, eq=False)
+class StableSyncScore:
+    """Cosine of lips and sound.
+
+    cosines: float32 (windows, 31): of each window of 16 frames, and the sound from 15 frames earlier to 15 frames
+        later. NaN where the sound would begin before the recording or end after it.
+    """
+
+    cosines: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.cosines[:, MAX_SHIFT]).any():
+            raise ScoreError(
+                "StableSyncNet found no 16 frames in a row with the face and with sound. Use a longer part of the "
+                "video that shows the face."
+            )
+
+    @property
+    def mean_cosines(self) -> np.ndarray:
+        """float64 (31,): mean cosine by offset, from a lead of the sound of 15 frames to a lag of 15. NaN: no sound."""
+        counts = np.isfinite(self.cosines).sum(axis=0)
+        return np.where(counts > 0, np.nansum(self.cosines, axis=0, dtype=np.float64) / np.maximum(counts, 1), np.nan)
+
+    @property
+    def offset_frames(self) -> int:
+        """By how many frames of 40 ms the sound leads the lips. Negative: the sound lags."""
+        return MAX_SHIFT - int(np.nanargmax(self.mean_cosines))
+
+    @property
+    def offset_ms(self) -> int:
+        """The same in milliseconds."""
+        return FRAME_MS * self.offset_frames
+
+    @property
+    def cosine(self) -> float:
+        """Mean cosine of the sound as it is. Higher is better."""
+        return float(self.mean_cosines[MAX_SHIFT])
+
+    @property
+    def best_cosine(self) -> float:
+        """Mean cosine at the best offset."""
+        return float(np.nanmax(self.mean_cosines))
+
+
+@torch.no_grad()
+def score_stable_sync(
+    frames: Iterable[np.ndarray], matrices: np.ndarray, samples: Tensor, network: StableSyncNet
+) -> StableSyncScore:
+    """Compare consecutive windows of 16 frames with the sound around them.
+
+    Args:
+        frames: (H, W, 3), RGB, at 25 fps.
+        matrices: float64 (n, 2, 3): frame to crop at 256 pixels, see `faces.alignment.track_matrices`; NaN without the
+            face. Windows with such a frame are left out.
+        samples: float32 (m,), 16 kHz, -1 to 1.
+
+    Raises:
+        ScoreError: no window shows the face in all frames, or the sound is too short.
+    """
+    device = next(network.parameters()).device
+    rows: list[np.ndarray] = []
+    crops: list[np.ndarray] = []
+    for i, frame in enumerate(frames):
+        if not np.isfinite(matrices[i]).all():
+            crops = []
+            continue
+        lower_half = crop(frame, matrices[i], CROP_PX)[:, CROP_PX // 2 :]
+        crops.append(lower_half)
+        if len(crops) == WINDOW_FRAMES:
+            pixels = torch.from_numpy(np.concatenate(crops)).to(device).float() / 127.5 - 1
+            rows.append(_cosines(network, pixels[None], i + 1 - WINDOW_FRAMES, samples))
+            crops = []
+    return StableSyncScore(np.stack(rows) if rows else np.full((1, 2 * MAX_SHIFT + 1), np.nan, np.float32))
+
+
+def _cosines(network: StableSyncNet, pixels: Tensor, window: int, samples: Tensor) -> np.ndarray:
+    """Cosine of the window that starts at a frame, and each of 31 sounds: float32 (31,)."""
+    starts = [window + shift for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)]
+    known = [s >= 0 and (s + WINDOW_FRAMES) * FRAME_SAMPLES <= len(samples) for s in starts]
+    cosines = np.full(len(starts), np.nan, np.float32)
+    if any(known):
+        columns = [MEL_RATE * start // 25 for start, is_known in zip(starts, known, strict=True) if is_known]
+        mel = torch.from_numpy(log_mel(samples.numpy(), columns[0], columns[-1] + MEL_COLUMNS)).to(pixels.device)
+        inputs = torch.stack([mel[:, c - columns[0] : c - columns[0] + MEL_COLUMNS] for c in columns])
+        cosines[known] = (network.visual(pixels) @ network.audio(inputs).T)[0].cpu().numpy()
+    return cosines

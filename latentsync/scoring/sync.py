@@ -1,0 +1,213 @@
+"""Sync-D, Sync-C and the offset of a talking face, measured with SyncNet v2 as in joonson/syncnet_python.
+
+Frames are read once and in order. Features are compared as they come, so only 31 distances a frame stay in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..audio.waveform import BLOCK_SAMPLES, SAMPLE_RATE, Waveform, resample_blocks
+from ..errors import ScoreError
+from ..faces.face_track import runs
+from ..models.syncnet import AUDIO_COLUMNS, FEATURES, VIDEO_FRAMES, SyncNet
+from ..video.timeline import MODEL_RATE
+from .crops import cut, median_filter, squares
+from .mfcc import mfcc
+
+MAX_SHIFT = 15  # frames: sounds up to 0.6 s earlier and later are compared
+FRAME_MS = 40
+FRAME_SAMPLES = SAMPLE_RATE // MODEL_RATE.numerator
+COLUMNS_PER_FRAME = 4  # MFCC columns
+BATCH_WINDOWS = 20
+DISTANCE_EPS = 1e-6  # added to each difference, as torch.pairwise_distance does
+
+TRUSTED_WINDOWS = 70  # of 75 frames, 3 s: the silence beyond both ends weighs more in shorter clips
+SMOOTHING_FRAMES = 9  # of the median filter over the confidence of each frame
+WEAK_SHARE = 0.5  # of the clip's confidence
+WEAK_FRAMES = 12  # about half a second: shorter stretches are not marked
+
+
+@dataclass(frozen=True, eq=False)
+class SyncScore:
+    """How well lips and sound fit together.
+
+    distances: float32 (windows, 31): distance between the lips of each window of 0.2 s, which starts at one frame at 25
+        fps, and the sound from 15 frames earlier to 15 frames later. NaN in windows without the face.
+    """
+
+    distances: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.distances.ndim != 2 or not np.isfinite(self.distances).all(axis=1).any():
+            raise ScoreError(
+                "SyncNet found no 5 frames in a row with the face and with sound. Use a longer part of the video that "
+                "shows the face."
+            )
+
+    @property
+    def window_count(self) -> int:
+        """Number of windows with the face."""
+        return int(np.isfinite(self.distances[:, 0]).sum())
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the clip is long enough."""
+        return self.window_count >= TRUSTED_WINDOWS
+
+    @property
+    def mean_distances(self) -> np.ndarray:
+        """float64 (31,): mean distance by offset, from a lead of the sound of 15 frames to a lag of 15."""
+        return np.asarray(np.nanmean(self.distances, axis=0, dtype=np.float64))
+
+    @property
+    def offset_frames(self) -> int:
+        """By how many frames of 40 ms the sound leads the lips. Negative: the sound lags."""
+        return MAX_SHIFT - int(np.argmin(self.mean_distances))
+
+    @property
+    def offset_ms(self) -> int:
+        """By how many milliseconds the sound leads the lips. Negative: the sound lags."""
+        return FRAME_MS * self.offset_frames
+
+    @property
+    def distance(self) -> float:
+        """Sync-D (LSE-D): mean distance at the best offset. Lower is better."""
+        return float(self.mean_distances.min())
+
+    @property
+    def confidence(self) -> float:
+        """Sync-C (LSE-C): by how much the best offset is closer than the median of all. Higher is better."""
+        return float(np.median(self.mean_distances)) - self.distance
+
+    @property
+    def confidence_over_time(self) -> np.ndarray:
+        """float64 (windows,): confidence at the clip's offset, median filtered. NaN without the face."""
+        means = self.mean_distances
+        values = np.median(means) - self.distances[:, int(np.argmin(means))].astype(np.float64)
+        for run in runs(np.isfinite(values)):
+            values[run.start : run.stop] = median_filter(values[run.start : run.stop], SMOOTHING_FRAMES)
+        return values
+
+    @property
+    def weak_ranges(self) -> list[range]:
+        """Windows whose confidence stays below half of the clip's for half a second. Pauses are among them."""
+        weak = self.confidence_over_time < WEAK_SHARE * self.confidence
+        return [run for run in runs(weak) if len(run) >= WEAK_FRAMES]
+
+    def __repr__(self) -> str:
+        return (
+            f"SyncScore(confidence {self.confidence:.2f}, distance {self.distance:.2f}, "
+            f"offset {self.offset_frames} frames, {self.window_count} windows)"
+        )
+
+
+def mono_samples(waveform: Waveform) -> Tensor:
+    """The mean of the channels at 16 kHz: float32 (n,), -1 to 1."""
+    blocks = (block.cpu().float().mean(dim=0) for block in waveform.samples.split(BLOCK_SAMPLES, dim=1))
+    return resample_blocks(blocks, waveform.rate, SAMPLE_RATE, int(waveform.duration_seconds * SAMPLE_RATE))
+
+
+def num_windows(num_frames: int, num_samples: int) -> int:
+    """Number of windows of a clip. Like the original, it leaves the last one out."""
+    return max(min(num_frames, num_samples // FRAME_SAMPLES) - VIDEO_FRAMES, 0)
+
+
+def score_sync(
+    frames: Iterable[np.ndarray], boxes: np.ndarray, shots: np.ndarray, samples: Tensor, network: SyncNet
+) -> SyncScore:
+    """Compare a face with a sound.
+
+    Args:
+        frames: `num_windows` + 4 frames (H, W, 3), RGB with square pixels, at 25 fps.
+        boxes: float64 (n, 4), pixels: x0, y0, x1, y1 of the face in each frame; NaN in frames without the face.
+        shots: int (n,): number of the shot of each frame. No window spans a cut.
+        samples: float32 (m,), 16 kHz, -1 to 1. It starts with the first frame.
+
+    Raises:
+        ScoreError: there are no five frames in a row with the face and with sound.
+    """
+    cuts = frozenset((np.flatnonzero(np.diff(shots)) + 1).tolist())
+    has_face, places = np.isfinite(boxes.sum(axis=1)), np.full((len(boxes), 3), np.nan)
+    edges = [0, *sorted(cuts), len(boxes)]
+    for start, stop in pairwise(edges):
+        for run in runs(has_face[start:stop]):
+            places[start:stop][run.start : run.stop] = squares(boxes[start:stop][run.start : run.stop])
+    crops = (  # the last frame is not compared
+        cut(frame, place) if is_shown else None
+        for frame, place, is_shown in zip(frames, places, has_face)  # noqa: B905
+    )
+    return score_crops(crops, num_windows(len(boxes), len(samples)), samples, network, cuts)
+
+
+def score_crops(
+    crops: Iterable[np.ndarray | None],
+    count: int,
+    samples: Tensor,
+    network: SyncNet,
+    cuts: Collection[int] = (),
+) -> SyncScore:
+    """Compare face crops with a sound, one batch of windows after another.
+
+    Args:
+        crops: uint8 (224, 224, 3), BGR, at 25 fps; None in frames without the face. `count` + 4 are read.
+        count: `num_windows` of the clip.
+        samples: float32 (m,), 16 kHz, -1 to 1.
+        cuts: the first frame of every shot but the first.
+
+    Raises:
+        ScoreError: see `score_sync`.
+    """
+    distances = np.full((count, 2 * MAX_SHIFT + 1), np.nan, np.float32)
+    sound = _SoundFeatures(samples, count, network)
+    overlap = VIDEO_FRAMES - 1
+    batch: list[np.ndarray] = []
+    for i, crop in enumerate(chain(islice(crops, count + overlap), [None])):
+        is_interrupted = crop is None or i in cuts
+        if is_interrupted or len(batch) == BATCH_WINDOWS + overlap:
+            windows = range(i - len(batch), i - overlap)
+            if windows:
+                distances[windows.start : windows.stop] = _distances(network, batch, sound.around(windows))
+            batch = [] if is_interrupted else batch[-overlap:]
+        if crop is not None:
+            batch.append(crop)
+    return SyncScore(distances)
+
+
+@torch.no_grad()
+def _distances(network: SyncNet, crops: Sequence[np.ndarray], sound: Tensor) -> np.ndarray:
+    """Distance of each window of crops to 31 sounds: (n, 31). `sound` (n + 30, 1024) are the features around."""
+    pixels = torch.from_numpy(np.stack(crops)).to(sound.device)
+    video = network.video(pixels.permute(0, 3, 1, 2).float())
+    shifted = sound.unfold(0, 2 * MAX_SHIFT + 1, 1)
+    return (video[:, :, None] - shifted + DISTANCE_EPS).square().sum(dim=1).sqrt().cpu().numpy()
+
+
+class _SoundFeatures:
+    """Features of the sound at each window, computed once and kept as long as the windows around need them."""
+
+    def __init__(self, samples: Tensor, count: int, network: SyncNet) -> None:
+        self._pcm = samples.mul(32768).round().clamp(-32768, 32767).to(torch.int16).numpy()
+        self._count, self._network = count, network
+        self._kept: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def around(self, windows: range) -> Tensor:
+        """Features (len(windows) + 30, 1024) from 15 windows before the first to 15 after the last; zeros outside."""
+        around = range(windows.start - MAX_SHIFT, windows.stop + MAX_SHIFT)
+        device = next(self._network.parameters()).device
+        self._kept = {i: feature for i, feature in self._kept.items() if i in around}
+        new = [i for i in around if 0 <= i < self._count and i not in self._kept]  # consecutive
+        if new:
+            first = COLUMNS_PER_FRAME * new[0]
+            columns = torch.from_numpy(mfcc(self._pcm, first, COLUMNS_PER_FRAME * new[-1] + AUDIO_COLUMNS))
+            inputs = columns.unfold(1, AUDIO_COLUMNS, COLUMNS_PER_FRAME).transpose(0, 1).to(device)
+            self._kept |= zip(new, self._network.audio(inputs), strict=True)
+        outside = torch.zeros(FEATURES, device=device)
+        return torch.stack([self._kept.get(i, outside) for i in around])

@@ -1,0 +1,74 @@
+"""What the Sampler shows while it runs: its position as text, and the newest mouth as an image."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from comfy.cli_args import LatentPreviewMethod, args
+
+from .progress import PreviewImage, is_oom, show_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..latentsync.sampling.sampler import StepOutput
+    from .model_handle import ComfyVAE
+
+log = logging.getLogger("latentsync")
+
+MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
+
+
+class LivePreview:
+    """Called with each step of a run, see `progress.with_progress`.
+
+    The last frame of each finished window is decoded: one image a window, unless ComfyUI's previews are off.
+    """
+
+    def __init__(self, vae: ComfyVAE) -> None:
+        self._vae = vae
+        self._shows_images = args.preview_method is not LatentPreviewMethod.NoPreviews
+        self._started = monotonic()
+        self._finished_windows = 0
+
+    def __call__(self, step: StepOutput, done: int, total: int) -> PreviewImage | None:
+        position = f"Window {self._finished_windows + 1} of {total // step.num_steps}"
+        text = f"{position}, step {step.step} of {step.num_steps}"
+        is_last = step.step == step.num_steps
+        self._finished_windows += is_last
+        if self._finished_windows and done < total:
+            text += f", about {duration((monotonic() - self._started) / done * (total - done))} left"
+        show_text(text)
+        return self._decode(step.latents[:, :, -1]) if is_last and self._shows_images else None
+
+    def _decode(self, latents: torch.Tensor) -> PreviewImage | None:
+        """The face of one latent (1, 4, r, r), upright. None if memory is out: the run needs it more."""
+        from PIL import Image
+
+        from ..latentsync.compositing.compositor import upright_crop
+        from ..latentsync.models.constants import LATENT_SCALE
+        from ..latentsync.video.color import to_uint8
+
+        if not bool(latents.isfinite().all()):
+            return None  # the run is about to stop with an error
+        try:
+            (face,) = self._vae.decode_small(latents / LATENT_SCALE)
+        except (RuntimeError, MemoryError) as error:
+            if not is_oom(error):
+                raise
+            log.warning("Out of memory in the live preview. LatentSync continues without it.")
+            self._shows_images = False
+            return None
+        return "JPEG", Image.fromarray(to_uint8(upright_crop(face))), args.preview_size
+
+
+def duration(seconds: float) -> str:
+    """A time in words, rounded as an estimate is: 40 s, 2 min, 1 h 5 min."""
+    if seconds < MINUTE_SECONDS:
+        return f"{max(1, round(seconds))} s"
+    if seconds < HOUR_SECONDS - MINUTE_SECONDS / 2:
+        return f"{round(seconds / MINUTE_SECONDS)} min"
+    hours, minutes = divmod(round(seconds / MINUTE_SECONDS), 60)
+    return f"{hours} h {minutes} min"

@@ -1,0 +1,133 @@
+"""Score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management as mm
+from comfy_api.input import VideoInput
+from comfy_api.latest import io, ui
+from typing_extensions import override
+
+from ..latentsync.faces.detection import DEFAULT_MIN_CONFIDENCE
+from ..latentsync.faces.identities import SELECT_BY, SelectBy
+from . import conversions
+from .detection_cache import content_key, shared_cache
+from .io_types import CATEGORY, expect_type
+from .model_folders import model_folders
+from .progress import run_with_progress, with_oom_message, with_progress
+
+if TYPE_CHECKING:
+    from ..latentsync.faces.identities import Identities
+
+
+class LatentSyncScore(io.ComfyNode):
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LatentSyncScore",
+            display_name="LatentSync Score",
+            category=CATEGORY,
+            description="Measures how well the lips in a video fit its sound, and by how much the sound leads or "
+            "lags. Compare takes with each other and with the original video. It does not measure the quality of the "
+            "picture.",
+            search_aliases=["lip sync score", "syncnet", "sync confidence", "LSE-C", "LSE-D", "audio offset"],
+            inputs=[
+                io.Video.Input("video", tooltip="Connect the video to measure. It is passed through unchanged."),
+                io.Combo.Input(
+                    "face",
+                    options=list(SELECT_BY),
+                    default=SELECT_BY[0],
+                    tooltip="Choose the order of the people, as in Face Prep.",
+                ),
+                io.Int.Input(
+                    "face_index",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Enter the number of the person in that order. Only this person is measured.",
+                ),
+                io.Boolean.Input(
+                    "download_missing",
+                    default=False,
+                    tooltip="Download missing weights of SyncNet (55 MB, for research use, CC-BY) and of the face "
+                    "detector (4 MB). Every file is verified.",
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="Connect other sound that starts with the video. By default, the node uses the sound of "
+                    "the video.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The same video."),
+                io.Float.Output(
+                    display_name="confidence",
+                    tooltip="Sync-C of SyncNet. Higher is better. Real speech is typically 6 to 9. NaN without the "
+                    "weights of SyncNet.",
+                ),
+                io.Float.Output(
+                    display_name="distance",
+                    tooltip="Sync-D of SyncNet. Lower is better. NaN without the weights of SyncNet.",
+                ),
+                io.Int.Output(
+                    display_name="offset",
+                    tooltip="By how many frames of 40 ms the sound leads the lips. Negative: the sound lags.",
+                ),
+                io.String.Output(display_name="verdict", tooltip="The numbers in words, and what to do."),
+                io.Image.Output(
+                    display_name="chart", tooltip="Distance by offset, and confidence over time with weak parts shaded."
+                ),
+            ],
+        )
+
+    @classmethod
+    @override
+    def execute(
+        cls,
+        video: VideoInput,
+        face: SelectBy,
+        face_index: int,
+        download_missing: bool,
+        audio: Mapping[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        from ..latentsync.faces.detectors import DEFAULT_DETECTOR
+        from ..latentsync.pipeline import detect_faces, load_syncnet, select_face
+        from ..latentsync.scoring.plot import plot_score
+        from ..latentsync.scoring.score import score_track
+        from ..latentsync.weights import locate
+        from ..latentsync.weights.catalog import FACE_LANDMARKER, SYNCNET
+        from ..latentsync.weights.download import download_files
+
+        expect_type("video", video, VideoInput, "Load Video, or another VIDEO output")
+        folders, device = model_folders(), mm.get_torch_device()
+        waveform = conversions.video_sound(video) if audio is None else conversions.waveform("audio", audio)
+        if download_missing:
+            missing = [file for file in (SYNCNET, FACE_LANDMARKER) if not locate.exists(file, folders)]
+            run_with_progress(download_files(missing, folders))
+        frames = conversions.frame_source(video, 25.0)
+
+        def search() -> Identities:
+            return detect_faces(frames, folders, progress=with_progress)
+
+        people, warnings = shared_cache().found(
+            (content_key(video), DEFAULT_DETECTOR, DEFAULT_MIN_CONFIDENCE), frames, search
+        )
+        selection = select_face(people, face, face_index)
+        syncnet = None
+        if locate.exists(SYNCNET, folders):
+            syncnet = with_oom_message(lambda: load_syncnet(folders, device=device))
+        score = score_track(selection.track, waveform, syncnet=syncnet, progress=with_progress)
+        verdict = [score.verdict, *waveform.warnings, *warnings]
+        if syncnet is None:
+            verdict.append(
+                "The weights of SyncNet are missing, so there is no confidence. Switch on download_missing "
+                f"({SYNCNET.license})."
+            )
+        chart = conversions.picture(plot_score(score))
+        text = "\n".join(verdict)
+        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
+        return io.NodeOutput(video, score.confidence, score.distance, score.offset_frames, text, chart, ui=shown)

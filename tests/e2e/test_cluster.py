@@ -1,0 +1,139 @@
+"""`batch --cluster` on a real Ray cluster of two nodes on this machine."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentsync.cli.main import main
+from latentsync.cluster import connection
+from latentsync.cluster.shared_files import problems
+from latentsync.errors import DependencyError, UsageError
+from latentsync.fileio import temp_path
+from tests.support.batch_jobs import QUICK, job_file, started, states, tiny_sample
+from tests.support.cli_process import record_of
+
+JOBS = 12
+TOKEN = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without CPUs, and two nodes with one CPU each. They demand a token."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # at Ray's 15, workers starve on a busy machine
+    ray_cluster = pytest.importorskip("ray.cluster_utils", reason="needs Ray")
+    started_ = ray_cluster.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    started_.workers = [started_.add_node(num_cpus=1) for _ in range(2)]
+    yield started_
+    started_.shutdown()
+
+
+@pytest.mark.slow
+def test_batch_on_cluster_survives_the_loss_of_a_node(cluster: Any, tmp_path: Path) -> None:
+    """One of two nodes is killed when three jobs are done. Every file equals that of one process."""
+    clip = tiny_sample(tmp_path)
+    jobs, out = job_file(tmp_path / "jobs.jsonl", clip, JOBS), tmp_path / "out"
+    process = started(jobs, out, "--cluster", cluster.address)
+    assert process.stdout is not None
+    said = b""
+    while said.count(b": done") < 3:
+        piece = process.stdout.read(4096)
+        assert piece, said.decode()
+        said += piece
+    cluster.remove_node(cluster.workers[0], allow_graceful=False)
+    said += process.stdout.read()
+    assert process.wait() == 0, said.decode()
+    assert b"Its worker was lost" in said, said.decode()
+    assert states(out) == ["done"] * JOBS
+    alone = tmp_path / "alone"
+    assert main(["batch", *map(str, [jobs, "--out", alone, *QUICK])]) == 0
+    for i in range(JOBS):
+        assert (out / f"{i}.mp4").read_bytes() == (alone / f"{i}.mp4").read_bytes(), i
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
+def test_batch_on_cluster_leaves_nothing_half_made(cluster: Any, tmp_path: Path) -> None:
+    clip = tiny_sample(tmp_path)
+    jobs, out = job_file(tmp_path / "jobs.jsonl", clip, 4, steps=40), tmp_path / "out"
+    process = started(jobs, out, "--cluster", cluster.address)
+    assert process.stdout is not None
+    said = b""
+    while said.count(b": done") < 1:
+        piece = process.stdout.read(4096)
+        assert piece, said.decode()
+        said += piece
+    process.send_signal(signal.SIGINT)
+    said += process.stdout.read()
+    assert process.wait() == 1, said.decode()
+    assert b"Cancelled." in said
+    assert b"Traceback" not in said, said.decode()
+    assert {"done", "cancelled"} <= set(states(out))
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+    assert [path for path in out.glob("*.mp4") if record_of(path.with_suffix(".json"))["outcome"] != "done"] == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "no-such-host.invalid:6379", "192.0.2.77:6379"])
+def test_cluster_that_does_not_answer_is_one_sentence(address: str) -> None:
+    pytest.importorskip("ray", reason="needs Ray")
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="No cluster answers at"), connection.connect(address):
+        pass
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("address", ["here", "ray://10.0.0.5:10001", "10.0.0.5:head", ":6379"])
+def test_cluster_address_is_host_and_port(address: str) -> None:
+    with pytest.raises(UsageError, match='"--cluster" cannot be'), connection.connect(address):
+        pass
+
+
+def test_missing_ray_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(DependencyError, match=r'-m pip install "ray>=2\.52"'):
+        connection.load_ray()
+
+
+def test_ray_without_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="needs Ray")
+    monkeypatch.setattr(ray, "__version__", "2.40.1")
+    with pytest.raises(DependencyError, match=r"Ray 2\.40\.1 has no token authentication"):
+        connection.load_ray()
+
+
+@pytest.mark.slow
+def test_cluster_with_another_ray_is_one_sentence(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "__version__", "2.59.9")
+    with (
+        pytest.raises(DependencyError, match=r"has another version of Ray or Python.*Ray: 2\.59\.9"),
+        connection.connect(cluster.address),
+    ):
+        pass
+
+
+def test_node_tells_what_it_does_not_see(tmp_path: Path) -> None:
+    file, probe, other = tmp_path / "a.mp4", temp_path(tmp_path / "probe.txt"), tmp_path / "none" / "probe.txt"
+    file.write_bytes(b"video")
+    probe.write_text("token", encoding="utf-8")
+    _, found = problems({file: 5}, {probe: "token"})
+    assert found == []
+    _, found = problems({file: 6, tmp_path / "b.mp4": 1}, {probe: "other", other: "token"})
+    assert found == [
+        f"cannot write to the shared folder {tmp_path}",
+        f"cannot write to the shared folder {tmp_path / 'none'}",
+        f"does not see the file {file}",
+        f"does not see the file {tmp_path / 'b.mp4'}",
+    ]
+    assert sorted(tmp_path.iterdir()) == sorted([file, probe])
