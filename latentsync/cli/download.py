@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ..progress import run_with_progress
 from ..weights import locate
-from ..weights.catalog import EXTRAS, FACE_LANDMARKER, MODELS
+from ..weights.catalog import EXTRAS, MODELS
 from . import options
 
 
@@ -31,14 +31,14 @@ def download(options: argparse.Namespace) -> None:
 
     folders = locate.folders_in(options.models)
     extra = EXTRAS.get(options.version)
-    files = locate.required_files(options.version) if extra is None else (extra, FACE_LANDMARKER)
+    files = locate.required_files(options.version) if extra is None else (extra, locate.FACE_LANDMARKER)
     paths = locate.find_all(files, folders)
     for file, path in paths.items():
         run_with_progress(locate.verify(file, path))
     run_with_progress(download_files([file for file in files if file not in paths], folders))
     if extra is None:
         locate.locate(folders, options.version)
-        locate.require(FACE_LANDMARKER, folders)
+        locate.require(locate.FACE_LANDMARKER, folders)
     for file in files:
         path = paths.get(file) or locate.destination(file, folders)
         sys.stdout.write(f"{path} ({file.license})\n")

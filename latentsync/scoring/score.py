@@ -140,7 +140,7 @@ def weak_stretches(sync: SyncScore) -> str:
 
 
 def offset_sentence(offset_ms: int) -> str:
-    """Whether the sound leads or lags, and the change of `offset_ms` that mends it."""
+    """Whether the sound leads or lags, and the change of `offset_ms` that corrects it."""
     if abs(offset_ms) <= 40 * IN_SYNC_FRAMES:
         return f"Lips and sound are in sync within a frame (offset {offset_ms} ms)."
     way = "leads" if offset_ms > 0 else "lags behind"

@@ -30,9 +30,9 @@ def test_compat_prints_one_line_per_version(
 
 
 def test_compat_line_says_how_far_the_pack_came() -> None:
-    assert str(GOOD) == "ComfyUI 0.18.2    loaded       8 of 8 nodes   workflow run        12.3 s"
+    assert str(GOOD) == "ComfyUI 0.18.2    loaded       9 of 9 nodes   workflow run        12.3 s"
     assert str(BAD) == (
-        "ComfyUI 0.20.1    loaded       7 of 8 nodes   workflow not run     5.0 s   not listed: LatentSyncSampler"
+        "ComfyUI 0.20.1    loaded       7 of 9 nodes   workflow not run     5.0 s   not listed: LatentSyncSampler"
     )
 
 
