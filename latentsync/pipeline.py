@@ -48,7 +48,7 @@ from .sampling.lip_track import LipTrack, Provenance
 from .sampling.sampler import build_lip_track, num_sampling_steps, sample_windows
 from .sampling.settings import SamplerSettings
 from .video.frame_source import FrameSource
-from .video.timeline import FpsMode, LengthMode, build_timeline, output_rate
+from .video.timeline import FpsMode, LengthMode, build_timeline, check_length, output_rate
 from .video.video_file import VideoFile
 from .weights import loader, locate, random_init
 from .weights.catalog import MODELS, ModelSpec, Version
@@ -196,6 +196,7 @@ class LipSyncPipeline:
         settings = _sampler_settings(sampling).at_speed(speed)
         source = open_video(video)
         waveform = audio if isinstance(audio, Waveform) else read_audio(audio)
+        check_length(source, waveform.duration_seconds, length)
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress
         )

@@ -176,7 +176,8 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODE",
         help="length of the result: "
         + ", ".join(f'"{mode}"' for mode in get_args(LengthMode))
-        + "; a video shorter than the audio plays on as the brackets say",
+        + "; a video shorter than the audio plays on as the brackets say; stretch video plays all of it at 0.8 to 1.25 "
+        "times its length",
     )
     group.add_argument(
         "--output-fps",

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
     from ..output.output_path import reserve_path
     from ..output.result import LipSyncResult, check_output
     from ..output.run_record import Recorder, RunRecord, digest_file
+    from ..video.timeline import check_length
     from ..video.video_file import VideoFile
 
     inputs = {
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
     record = RunRecord(consent=args.consent, seed=args.seed)
     with reserve_path([args.output]), Recorder(args.output, record) if args.save_record else nullcontext():
         source, audio = VideoFile(args.video), read_audio(args.audio, args.audio_track)
+        check_length(source, audio.duration_seconds, args.length_mode)
         check_output(args.output, source, audio, format, crf=args.crf)
         protect = None if args.protect_mask is None else read_mask(args.protect_mask, source)
         select = faces.read_selection(args)

@@ -24,6 +24,7 @@ from .settings import BLENDERS, BlendSettings
 GROUP_FRAMES = 4  # original frames that are held at once
 DECODE_FRAMES = 16  # latents that the VAE decodes in one call, then kept on the CPU: on a GPU each call waits
 FADE_FRAMES = 3  # frames with reduced opacity beside unchanged frames
+NEAR_SECONDS = 0.1  # of the original video: a stretched video, or one of 60 fps, skips frames without a jump
 
 
 class Composite(NamedTuple):
@@ -128,13 +129,14 @@ def lip_opacity(lips: LipTrack) -> np.ndarray:
 
 
 def is_continuous(lips: LipTrack) -> np.ndarray:
-    """Whether each output frame shows the same or an adjacent frame of the same shot as the one before it.
+    """Whether each output frame shows a frame of the same shot within NEAR_SECONDS of the one before it.
 
     bool (output frames,), False for the first.
     """
     source_index = np.array(lips.timeline.source_index)
     shots = lips.face_track.shots[source_index]
-    return np.concatenate([[False], (np.abs(np.diff(source_index)) <= 1) & (np.diff(shots) == 0)])
+    near_frames = max(1, int(NEAR_SECONDS * lips.face_track.source.rate))
+    return np.concatenate([[False], (np.abs(np.diff(source_index)) <= near_frames) & (np.diff(shots) == 0)])
 
 
 class ProtectMask:

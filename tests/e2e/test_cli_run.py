@@ -139,6 +139,22 @@ def test_run_length_and_fps_options(good: Sample, tmp_path: Path, arguments: lis
     assert read_audio(output).duration_seconds == pytest.approx(frames / rate, abs=0.03)
 
 
+def test_run_refuses_to_stretch_too_far(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any other work: the models folder is empty, and is not looked at."""
+    output = tmp_path / "out.mp4"
+    stretched = ("--length-mode", "audio (stretch video)", "--models", tmp_path)
+    assert run(long_gray(tmp_path / "gray.mp4"), good.audio, "-o", output, "--no-save-record", *stretched) == 2
+    assert 'times as long as gray.mp4. "length_mode" audio (stretch video) allows 0.8 to 1.25' in refusal(capsys)
+    assert not output.exists()
+
+
+def long_gray(path: Path) -> Path:
+    with VideoWriter(path, rate=Fraction(25), height=64, width=64) as writer:
+        for _ in range(10 * FRAMES):
+            writer.write(np.full((64, 64, 3), 127, np.uint8))
+    return path
+
+
 def silent(path: Path) -> Path:
     with wave.open(str(path), "wb") as sound:
         sound.setparams((1, 2, 16000, 0, "NONE", ""))
