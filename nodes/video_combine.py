@@ -20,7 +20,14 @@ from typing_extensions import override
 from ..latentsync.errors import UsageError
 from ..latentsync.output.formats import available_formats, format_named
 from . import conversions
-from .blend_inputs import check_paste_mode, lip_sync_result, lips_input, paste_inputs, protect_mask_input
+from .blend_inputs import (
+    check_paste_mode,
+    lip_sync_result,
+    lips_input,
+    match_texture_input,
+    paste_inputs,
+    protect_mask_input,
+)
 from .filename_prefix import expand_tokens
 from .io_types import CATEGORY
 from .progress import with_progress
@@ -101,6 +108,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     tooltip="Write NAME.json beside the video, with the model, settings, seed, file hashes and "
                     "frame counts. It stays on this computer. Turn it off to keep no record.",
                 ),
+                match_texture_input(),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             outputs=[
@@ -130,6 +138,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
         mask_expand: float,
         color_match: bool,
         save_record: bool,
+        match_texture: bool,
         protect_mask: torch.Tensor | None = None,
         audio: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
@@ -141,7 +150,9 @@ class LatentSyncVideoCombine(io.ComfyNode):
         if audio is not None:
             waveform = conversions.waveform("audio", audio)
             check_samples(waveform, "the audio of the video")
-        result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, protect_mask, waveform)
+        result = lip_sync_result(
+            lips, paste_mode, mask_feather, mask_expand, color_match, match_texture, protect_mask, waveform
+        )
         video_format = format_named(format)
         prefix = expand_tokens(filename_prefix, cls.hidden.prompt, datetime.now())
         paths, subfolder = _candidate_paths(prefix, video_format.suffix, result.source)

@@ -270,6 +270,12 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="match the colors of the mouth to the skin around it",
     )
     group.add_argument(
+        "--match-texture",
+        action=argparse.BooleanOptionalAction,
+        default=blend.match_texture,
+        help="match the sharpness and the grain of the mouth to those of the skin above it",
+    )
+    group.add_argument(
         "--protect-mask",
         type=Path,
         metavar="FILE",
@@ -285,7 +291,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def blend_settings(options: argparse.Namespace) -> BlendSettings:
     edge = MaskEdge(options.mask_expand / 100, options.mask_feather / 100)
-    return BlendSettings(options.paste_mode, edge, options.color_match)
+    return BlendSettings(options.paste_mode, edge, options.color_match, options.match_texture)
 
 
 def output_format(options: argparse.Namespace) -> Format:
