@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from .audio.background import BackgroundSettings, check_background
 from .audio.driving_audio import prepare_driving_audio
 from .audio.features import (
     AudioFeatures,
@@ -168,6 +169,8 @@ class LipSyncPipeline:
         audio_settings: AudioSettings | None = None,
         blend: BlendSettings | None = None,
         protect: np.ndarray | None = None,
+        background: str | Path | Waveform | None = None,
+        background_settings: BackgroundSettings | None = None,
         speed: str = "balanced",
         progress: ShowProgress | bool = False,
         **sampling: Any,  # noqa: ANN401 - the fields of SamplerSettings
@@ -185,6 +188,8 @@ class LipSyncPipeline:
             length: length of the result, see `video.timeline.build_timeline`.
             audio_settings: what happens in silence, and how speech is detected.
             blend, protect: see `LipSyncResult`.
+            background: sound to mix under the speech: a recording, or a waveform.
+            background_settings: its level, and how much quieter it is during speech.
             speed: a preset of the sampler: exact, balanced or fast, see `SamplerSettings.at_speed`.
             progress: True draws bars on stderr, see `progress.ShowProgress`.
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
@@ -197,13 +202,17 @@ class LipSyncPipeline:
         source = open_video(video)
         waveform = audio if isinstance(audio, Waveform) else read_audio(audio)
         check_length(source, waveform.duration_seconds, length)
+        background = read_audio(background) if isinstance(background, (str, Path)) else background
+        if background is not None:
+            check_background(waveform, background)
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress
         )
         if not isinstance(face, FaceTrack):
             face = select_face(self.detect_faces(source, progress=progress), face, face_index).track
         lips = self.sample(face, features, settings, fps=fps, length=length, progress=progress)
-        return LipSyncResult((lips,), blend or BlendSettings(), protect)
+        mixing = background_settings or BackgroundSettings()
+        return LipSyncResult((lips,), blend or BlendSettings(), protect, None, background, mixing)
 
     def detect_faces(self, video: str | Path | FrameSource, **options: Any) -> Identities:  # noqa: ANN401
         """`detect_faces` with the detector weights of this pipeline's models folder."""

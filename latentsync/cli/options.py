@@ -11,6 +11,7 @@ from typing import get_args
 
 from typing_extensions import override
 
+from ..audio.background import BackgroundSettings
 from ..audio.features import AudioSettings, Segments, Silence
 from ..compositing.settings import BLENDERS, BlendSettings, MaskEdge
 from ..errors import UsageError
@@ -224,6 +225,7 @@ def sampler_settings(options: argparse.Namespace) -> SamplerSettings:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """How mouths are pasted into the frames, and how the video is written."""
+    background = BackgroundSettings()
     blend, edge, group = BlendSettings(), MaskEdge(), parser.add_argument_group("output")
     names = [format.name for format in FORMATS]
     group.add_argument(
@@ -276,6 +278,23 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="match the sharpness and the grain of the mouth to those of the skin above it",
     )
     group.add_argument(
+        "--background", type=Path, metavar="FILE", help="room, music and effects to mix under the speech"
+    )
+    group.add_argument(
+        "--background-gain-db",
+        type=float,
+        default=background.gain_db,
+        metavar="DB",
+        help="level of the background, -40 to 40",
+    )
+    group.add_argument(
+        "--ducking-db",
+        type=float,
+        default=background.ducking_db,
+        metavar="DB",
+        help="how much quieter the background is during speech, 0 to 40",
+    )
+    group.add_argument(
         "--protect-mask",
         type=Path,
         metavar="FILE",
@@ -292,6 +311,10 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def blend_settings(options: argparse.Namespace) -> BlendSettings:
     edge = MaskEdge(options.mask_expand / 100, options.mask_feather / 100)
     return BlendSettings(options.paste_mode, edge, options.color_match, options.match_texture)
+
+
+def background_settings(options: argparse.Namespace) -> BackgroundSettings:
+    return BackgroundSettings(options.background_gain_db, options.ducking_db)
 
 
 def output_format(options: argparse.Namespace) -> Format:

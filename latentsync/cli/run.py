@@ -57,6 +57,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Lip-sync a video and write it. With --save-record, also write how the run went, even if it failed."""
+    from ..audio.background import check_background
     from ..audio.reader import read_audio
     from ..output.output_path import reserve_path
     from ..output.result import LipSyncResult, check_output
@@ -67,11 +68,13 @@ def run(args: argparse.Namespace) -> None:
     inputs = {
         "audio": args.audio,
         "vocals": args.vocals,
+        "background": args.background,
         "face_landmarks": args.face_landmarks,
         "reference_face": args.reference_face,
         "protect_mask": args.protect_mask,
     }
     format, sampler, blend = options.output_format(args), options.sampler_settings(args), options.blend_settings(args)
+    background_settings = options.background_settings(args)
     options.check_output_path(args.output, [args.video, *inputs.values()])
     if args.save_record:
         options.check_record_path(args.output.with_suffix(".json"), [args.video, *inputs.values()])
@@ -79,6 +82,9 @@ def run(args: argparse.Namespace) -> None:
     with reserve_path([args.output]), Recorder(args.output, record) if args.save_record else nullcontext():
         source, audio = VideoFile(args.video), read_audio(args.audio, args.audio_track)
         check_length(source, audio.duration_seconds, args.length_mode)
+        background = None if args.background is None else read_audio(args.background)
+        if background is not None:
+            check_background(audio, background)
         check_output(args.output, source, audio, format, crf=args.crf)
         protect = None if args.protect_mask is None else read_mask(args.protect_mask, source)
         select = faces.read_selection(args)
@@ -89,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
         track = select(faces.search(source, args)).track
         noted = set(_print_notes([*audio.warnings, *source.warnings()], set()))  # what is known before the long work
         lips = pipeline.sample(track, features, sampler, fps=args.output_fps, length=args.length_mode, progress=True)
-        result = LipSyncResult((lips,), blend, protect)
+        result = LipSyncResult((lips,), blend, protect, None, background, background_settings)
         if args.save_record:
             record.add_inputs(result.speakers, [digest_file(role, path) for role, path in inputs.items() if path])
         result.save(args.output, format=format, crf=args.crf, record=record, progress=True)

@@ -112,6 +112,23 @@ def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
         assert container.metadata["AI-modified"] == "yes"
 
 
+def test_run_mixes_background_under_speech(good: Sample, tmp_path: Path) -> None:
+    """A tone that is longer than the speech: the result has it, ends with the video, and is not clipped."""
+    output, tone = tmp_path / "out.mkv", tmp_path / "tone.wav"
+    with wave.open(str(tone), "wb") as sound:
+        sound.setparams((1, 2, 48000, 0, "NONE", ""))
+        sound.writeframes((32767 * np.sin(np.arange(96000) * 0.3)).astype("<i2").tobytes())
+    loud = ("--background", tone, "--background-gain-db", 6, "--ducking-db", 3, "--steps", 1)
+    assert synthetic(good, output, *loud, "--save-record") == 0
+    made = read_audio(output)
+    assert abs(made.duration_seconds - Fraction(FRAMES, 25)) <= Fraction(1, made.rate)
+    assert 0.5 < float(made.samples.abs().max()) < 0.9, "-1 dB"
+    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(record)
+    assert (record["settings"]["background_gain_db"], record["settings"]["ducking_db"]) == (6.0, 3.0)
+    assert tone.name in [item["name"] for item in record["inputs"] if item["role"] == "background"]
+
+
 def test_run_failure_leaves_record_and_no_video(good: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     assert run(words(tmp_path / "words.mp4"), good.audio, "-o", output, "--synthetic", "--save-record") == 1
