@@ -37,7 +37,7 @@ from .faces import precomputed
 from .faces.detection import DEFAULT_MIN_CONFIDENCE
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
 from .faces.face_track import FaceTrack, TrackSettings, build_face_track
-from .faces.identities import Identities, SelectBy, cluster_tracks, select, sort_identities
+from .faces.identities import FaceAt, Identities, SelectBy, cluster_tracks, select, sort_identities
 from .faces.report import Selection
 from .faces.tracker import track_faces
 from .models.protocols import VAE, AudioEncoder, Denoiser
@@ -331,6 +331,7 @@ def select_face(
     index: int = 1,
     *,
     reference: np.ndarray | None = None,
+    at: FaceAt | None = None,
     settings: TrackSettings | None = None,
 ) -> Selection:
     """Select one person, and build the track of their face.
@@ -339,16 +340,19 @@ def select_face(
         face: the order of the people.
         index: number of the person in that order, from 1.
         reference: an appearance, see `faces.identities.reference_appearance`: the most similar people come first.
+        at: a point in a frame: the person there comes first.
         settings: gaps, yaw limit and smoothing of the track.
 
     Raises:
         FaceError: the video shows no face, or fewer people.
     """
     settings = settings or TrackSettings()
-    identity = select(identities, face, index, reference)
+    identity = select(identities, face, index, reference, at)
     track = build_face_track(identities, identity, settings)
     track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})
-    return Selection(sort_identities(identities, face, reference), identity, track, settings)
+    if at is not None:
+        track = replace(track, params={**track.params, "face_at": list(at)})
+    return Selection(sort_identities(identities, face, reference, at), identity, track, settings)
 
 
 def _sampler_settings(fields: Mapping[str, Any]) -> SamplerSettings:

@@ -60,6 +60,12 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         help='number of the person in that order, from 1; the command "faces" lists them',
     )
     group.add_argument(
+        "--face-at",
+        default="",
+        metavar="X,Y[,FRAME]",
+        help="a point on the person's face, in pixels of a frame from 0: that person becomes number 1",
+    )
+    group.add_argument(
         "--reference-face", type=Path, metavar="IMAGE", help="image of the person: orders people by similarity instead"
     )
     group.add_argument(
