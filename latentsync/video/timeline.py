@@ -26,7 +26,6 @@ STRETCH = (
     Fraction(4, 5),
     Fraction(5, 4),
 )  # audio / video that "audio (stretch video)" allows: beyond it, motion shows it
-TICK_SECONDS = Fraction(1, 1000)  # durations are rounded to whole samples, or to the timestamps of the container
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +114,11 @@ def check_length(source: FrameSource, audio_seconds: Fraction, length: LengthMod
     """Raise UsageError if the length mode does not exist, or would stretch the video too much."""
     check_choice("length_mode", length, get_args(LengthMode))
     least, most = (ratio * source.duration_seconds for ratio in STRETCH)
-    if length == "audio (stretch video)" and not least - TICK_SECONDS <= audio_seconds <= most + TICK_SECONDS:
+    slack = 1 / (2 * source.rate)  # durations are whole frames and whole samples
+    if length == "audio (stretch video)" and not least - slack <= audio_seconds <= most + slack:
         ratio = float(audio_seconds / source.duration_seconds)
         raise UsageError(
-            f'The audio is {ratio:.2f} times as long as {source.name}. "length_mode" audio (stretch video) allows 0.8 '
+            f'The audio is {ratio:.3f} times as long as {source.name}. "length_mode" audio (stretch video) allows 0.8 '
             "to 1.25. Choose audio (ping-pong), audio (loop) or audio (hold last frame), or cut the longer of the two."
         )
 
