@@ -74,7 +74,7 @@ package: ## write the archive for custom_nodes: dist/latentsync-nodes.zip
 	git archive --format zip --prefix latentsync-nodes/ --output $(PACKAGE) HEAD . $(PACKED_WITHOUT)
 	@echo "Unpack $(PACKAGE) into ComfyUI/custom_nodes."
 
-miniature: venv ## train the demo's small model again (two hours; ARGS="--unet-minutes 10" for less)
+miniature: venv ## train the demo's small model again (95 minutes; ARGS="--unet-minutes 10" for less)
 	$(BIN)/python -m training.miniature $(ARGS)
 
 docs: venv ## write the generated parts of the documentation

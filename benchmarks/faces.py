@@ -43,6 +43,9 @@ class Laps:
     def index_at(self, seconds: Fraction) -> int:
         return min(int(seconds * self.rate), self.frame_count - 1)
 
+    def time_of(self, index: int) -> Fraction:
+        return index / self.rate
+
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         for _, lap in groupby(indices, key=lambda i: i // self.once.frame_count):
             yield from self.once.read(i % self.once.frame_count for i in lap)

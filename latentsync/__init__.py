@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .audio.background import BackgroundSettings as BackgroundSettings
     from .audio.features import AudioFeatures as AudioFeatures
     from .audio.features import AudioSettings as AudioSettings
     from .audio.waveform import Waveform as Waveform
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "audio.background": ("BackgroundSettings",),
     "audio.features": ("AudioFeatures", "AudioSettings"),
     "audio.waveform": ("Waveform",),
     "compositing.settings": ("BlendSettings", "MaskEdge"),

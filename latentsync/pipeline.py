@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from .audio.background import BackgroundSettings, check_background
 from .audio.driving_audio import prepare_driving_audio
 from .audio.features import (
     AudioFeatures,
@@ -36,7 +37,7 @@ from .faces import precomputed
 from .faces.detection import DEFAULT_MIN_CONFIDENCE
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
 from .faces.face_track import FaceTrack, TrackSettings, build_face_track
-from .faces.identities import Identities, SelectBy, cluster_tracks, select, sort_identities
+from .faces.identities import FaceAt, Identities, SelectBy, cluster_tracks, select, sort_identities
 from .faces.report import Selection
 from .faces.tracker import track_faces
 from .models.protocols import VAE, AudioEncoder, Denoiser
@@ -50,7 +51,7 @@ from .sampling.sampler import build_lip_track, num_sampling_steps, sample_window
 from .sampling.settings import SamplerSettings
 from .scoring.score import Score, score_track
 from .video.frame_source import FrameSource
-from .video.timeline import FpsMode, LengthMode, build_timeline, output_rate
+from .video.timeline import FpsMode, LengthMode, build_timeline, check_length, output_rate
 from .video.video_file import VideoFile
 from .weights import loader, locate, miniature, random_init
 from .weights.catalog import MODELS, SYNCNET, ModelSpec, Version
@@ -189,6 +190,8 @@ class LipSyncPipeline:
         audio_settings: AudioSettings | None = None,
         blend: BlendSettings | None = None,
         protect: np.ndarray | None = None,
+        background: str | Path | Waveform | None = None,
+        background_settings: BackgroundSettings | None = None,
         speed: str = "balanced",
         progress: ShowProgress | bool = False,
         **sampling: Any,  # noqa: ANN401 - the fields of SamplerSettings
@@ -206,6 +209,8 @@ class LipSyncPipeline:
             length: length of the result, see `video.timeline.build_timeline`.
             audio_settings: what happens in silence, and how speech is detected.
             blend, protect: see `LipSyncResult`.
+            background: sound to mix under the speech: a recording, or a waveform.
+            background_settings: its level, and how much quieter it is during speech.
             speed: a preset of the sampler: exact, balanced or fast, see `SamplerSettings.at_speed`.
             progress: True draws bars on stderr, see `progress.ShowProgress`.
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
@@ -217,13 +222,18 @@ class LipSyncPipeline:
         settings = _sampler_settings(sampling).at_speed(speed)
         source = open_video(video)
         waveform = audio if isinstance(audio, Waveform) else read_audio(audio)
+        check_length(source, waveform.duration_seconds, length)
+        background = read_audio(background) if isinstance(background, (str, Path)) else background
+        if background is not None:
+            check_background(waveform, background)
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress
         )
         if not isinstance(face, FaceTrack):
             face = select_face(self.detect_faces(source, progress=progress), face, face_index).track
         lips = self.sample(face, features, settings, fps=fps, length=length, progress=progress)
-        return LipSyncResult((lips,), blend or BlendSettings(), protect)
+        mixing = background_settings or BackgroundSettings()
+        return LipSyncResult((lips,), blend or BlendSettings(), protect, None, background, mixing)
 
     def detect_faces(self, video: str | Path | FrameSource, **options: Any) -> Identities:  # noqa: ANN401
         """`detect_faces` with the detector weights of this pipeline's models folder."""
@@ -352,6 +362,7 @@ def select_face(
     index: int = 1,
     *,
     reference: np.ndarray | None = None,
+    at: FaceAt | None = None,
     settings: TrackSettings | None = None,
 ) -> Selection:
     """Select one person, and build the track of their face.
@@ -360,16 +371,19 @@ def select_face(
         face: the order of the people.
         index: number of the person in that order, from 1.
         reference: an appearance, see `faces.identities.reference_appearance`: the most similar people come first.
+        at: a point in a frame: the person there comes first.
         settings: gaps, yaw limit and smoothing of the track.
 
     Raises:
         FaceError: the video shows no face, or fewer people.
     """
     settings = settings or TrackSettings()
-    identity = select(identities, face, index, reference)
+    identity = select(identities, face, index, reference, at)
     track = build_face_track(identities, identity, settings)
     track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})
-    return Selection(sort_identities(identities, face, reference), identity, track, settings)
+    if at is not None:
+        track = replace(track, params={**track.params, "face_at": list(at)})
+    return Selection(sort_identities(identities, face, reference, at), identity, track, settings)
 
 
 def load_syncnet(

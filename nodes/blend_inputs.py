@@ -88,6 +88,16 @@ def paste_inputs() -> list[io.Input]:
     ]
 
 
+def match_texture_input() -> io.Input:
+    return io.Boolean.Input(
+        "match_texture",
+        default=BlendSettings().match_texture,
+        advanced=True,
+        tooltip="Match the sharpness and grain of the new mouth to the skin above it. Turn it on if the mouth looks "
+        "smoother than the face.",
+    )
+
+
 def check_paste_mode(paste_mode: object) -> bool | str:
     """For `validate_inputs`: whether the mode exists. None is a connection, and "" an old graph without the input.
 
@@ -102,6 +112,7 @@ def lip_sync_result(
     mask_feather: float,
     mask_expand: float,
     color_match: bool,
+    match_texture: bool,
     protect_mask: torch.Tensor | None,
     audio: Waveform | None = None,
 ) -> LipSyncResult:
@@ -115,5 +126,5 @@ def lip_sync_result(
     if protect_mask is not None:
         mask = expect_type("protect_mask", protect_mask, torch.Tensor, "Load Image (as Mask), or another MASK output")
         mask = mask.detach().cpu().numpy()
-    settings = BlendSettings(paste_mode, MaskEdge(mask_expand / 100, mask_feather / 100), color_match)
+    settings = BlendSettings(paste_mode, MaskEdge(mask_expand / 100, mask_feather / 100), color_match, match_texture)
     return LipSyncResult(tuple(speakers), settings, mask, audio)

@@ -122,6 +122,13 @@ class LatentSyncFacePrep(io.ComfyNode):
                     tooltip="Choose the smoothing of the face crop. zero-lag has the least jitter and no delay. "
                     "official uses the filter of the official code, for comparison.",
                 ),
+                io.String.Input(
+                    "face_at",
+                    default="",
+                    advanced=True,
+                    tooltip="Enter a point on the person's face as x, y, frame, such as 640, 360, 0. That person "
+                    "becomes number 1. The first frame is 0. Leave it empty to use 'face'.",
+                ),
             ],
             outputs=[
                 FaceTracks.Output(display_name="face_track", tooltip="Connect to Sampler."),
@@ -148,16 +155,18 @@ class LatentSyncFacePrep(io.ComfyNode):
         max_gap: int,
         max_yaw: float,
         smoothing: Smoothing,
+        face_at: str,
         reference_face: torch.Tensor | None = None,
         face_landmarks: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.faces import report
         from ..latentsync.faces.detectors import DEFAULT_DETECTOR, open_detector
-        from ..latentsync.faces.identities import reference_appearance
+        from ..latentsync.faces.identities import FaceAt, reference_appearance
         from ..latentsync.pipeline import detect_faces, select_face
         from ..latentsync.weights.locate import require
 
         settings, folders = TrackSettings(max_gap, max_yaw, smoothing), model_folders()
+        at = FaceAt.parse(face_at)
         if reference_face is not None:
             expect_type("reference_face", reference_face, torch.Tensor, "Load Image, or any node that makes an IMAGE")
         if face_landmarks is not None:
@@ -178,7 +187,7 @@ class LatentSyncFacePrep(io.ComfyNode):
         if reference_face is not None:
             with open_detector(partial(require, folders=folders), min_confidence) as detector:
                 reference = reference_appearance(reference_face[0, ..., :3].float().cpu().numpy(), detector)
-        selection = select_face(people, face, face_index, reference=reference, settings=settings)
+        selection = select_face(people, face, face_index, reference=reference, at=at, settings=settings)
         people = selection.identities
         crops = report.identity_crops(people, PREVIEW_PX, selection.identity)
         preview = torch.stack([conversions.image(crop) for crop in crops])

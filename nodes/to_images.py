@@ -9,7 +9,14 @@ from comfy_api.latest import io
 from typing_extensions import override
 
 from . import conversions
-from .blend_inputs import check_paste_mode, lip_sync_result, lips_input, paste_inputs, protect_mask_input
+from .blend_inputs import (
+    check_paste_mode,
+    lip_sync_result,
+    lips_input,
+    match_texture_input,
+    paste_inputs,
+    protect_mask_input,
+)
 from .io_types import CATEGORY
 from .progress import with_progress
 
@@ -30,7 +37,7 @@ class LatentSyncToImages(io.ComfyNode):
             description="Pastes the new lips into the video and outputs the frames as IMAGE, for other nodes. "
             "Images and mask need 33 MB of RAM for each 1080p frame. Use Video Combine for long videos.",
             search_aliases=["lip sync images", "lip sync frames", "\u5bf9\u53e3\u578b"],
-            inputs=[lips_input(), protect_mask_input(), *paste_inputs()],
+            inputs=[lips_input(), protect_mask_input(), *paste_inputs(), match_texture_input()],
             outputs=[
                 io.Image.Output(
                     display_name="images",
@@ -61,11 +68,12 @@ class LatentSyncToImages(io.ComfyNode):
         mask_feather: float,
         mask_expand: float,
         color_match: bool,
+        match_texture: bool,
         protect_mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         import torch
 
-        result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, protect_mask)
+        result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, match_texture, protect_mask)
         timeline, source = result.timeline, result.source
         images = torch.empty(timeline.frame_count, source.height, source.width, 4 if source.has_alpha else 3)
         mask = torch.empty(timeline.frame_count, source.height, source.width)

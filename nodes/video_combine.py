@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,18 @@ from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io, ui
 from typing_extensions import override
 
+from ..latentsync.audio.background import BackgroundSettings
 from ..latentsync.errors import UsageError
 from ..latentsync.output.formats import available_formats, format_named
 from . import conversions
-from .blend_inputs import check_paste_mode, lip_sync_result, lips_input, paste_inputs, protect_mask_input
+from .blend_inputs import (
+    check_paste_mode,
+    lip_sync_result,
+    lips_input,
+    match_texture_input,
+    paste_inputs,
+    protect_mask_input,
+)
 from .filename_prefix import expand_tokens
 from .io_types import CATEGORY
 from .progress import with_progress
@@ -42,6 +51,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
     @classmethod
     @override
     def define_schema(cls) -> io.Schema:
+        background = BackgroundSettings()
         return io.Schema(
             node_id="LatentSyncVideoCombine",
             display_name="LatentSync Video Combine",
@@ -65,6 +75,12 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     optional=True,
                     tooltip="Connect other audio for the result, such as the full mix of a song. By default, the "
                     "result contains the speech.",
+                ),
+                io.Audio.Input(
+                    "background",
+                    optional=True,
+                    tooltip="Connect room sound, music or effects without speech. The node mixes them under the "
+                    "speech, and keeps the sum below full scale.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -101,6 +117,27 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     tooltip="Write NAME.json beside the video, with the model, settings, seed, file hashes and "
                     "frame counts. It stays on this computer. Turn it off to keep no record.",
                 ),
+                match_texture_input(),
+                io.Float.Input(
+                    "background_gain_db",
+                    default=background.gain_db,
+                    min=-40.0,
+                    max=40.0,
+                    step=0.5,
+                    advanced=True,
+                    tooltip="Level of the background, in dB. Lower it if the background covers the speech. "
+                    "It works only with background.",
+                ),
+                io.Float.Input(
+                    "ducking_db",
+                    default=background.ducking_db,
+                    min=0.0,
+                    max=40.0,
+                    step=0.5,
+                    advanced=True,
+                    tooltip="How much quieter the background is during speech, in dB. Set 0 to keep its level. "
+                    "It works only with background.",
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             outputs=[
@@ -130,8 +167,12 @@ class LatentSyncVideoCombine(io.ComfyNode):
         mask_expand: float,
         color_match: bool,
         save_record: bool,
+        match_texture: bool,
+        background_gain_db: float,
+        ducking_db: float,
         protect_mask: torch.Tensor | None = None,
         audio: Mapping[str, Any] | None = None,
+        background: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.audio.waveform import check_samples
         from ..latentsync.output.output_path import reserve_path
@@ -141,7 +182,15 @@ class LatentSyncVideoCombine(io.ComfyNode):
         if audio is not None:
             waveform = conversions.waveform("audio", audio)
             check_samples(waveform, "the audio of the video")
-        result = lip_sync_result(lips, paste_mode, mask_feather, mask_expand, color_match, protect_mask, waveform)
+        result = lip_sync_result(
+            lips, paste_mode, mask_feather, mask_expand, color_match, match_texture, protect_mask, waveform
+        )
+        if background is not None:
+            result = replace(
+                result,
+                background=conversions.waveform("background", background),
+                background_settings=BackgroundSettings(background_gain_db, ducking_db),
+            )
         video_format = format_named(format)
         prefix = expand_tokens(filename_prefix, cls.hidden.prompt, datetime.now())
         paths, subfolder = _candidate_paths(prefix, video_format.suffix, result.source)
@@ -190,6 +239,8 @@ def _recorded_inputs(result: LipSyncResult, protect_mask: torch.Tensor | None) -
     from ..latentsync.output.run_record import describe_tensor
 
     yield describe_tensor("audio", "audio", result.waveform.samples)
+    if result.background is not None:
+        yield describe_tensor("background", "background", result.background.samples)
     if protect_mask is not None:
         yield describe_tensor("protect_mask", "protect_mask", protect_mask)
     for lips in result.speakers:

@@ -36,7 +36,7 @@ FORMANTS_HZ = {
 }
 """First three resonances of a man's vowels (Peterson and Barney, 1952)."""
 FORMANT_BANDWIDTHS_HZ = (80, 100, 140)
-SYLLABLES = "aieo_uaeia_oe"
+SYLLABLES = "a_io_e_ua__ei_o_"
 """One vowel per letter. An underscore is a pause."""
 SYLLABLES_PER_SECOND = 4.2
 

@@ -72,11 +72,11 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
         FaceError: no face in the reference picture.
     """
     from ..faces.detectors import open_detector
-    from ..faces.identities import reference_appearance
+    from ..faces.identities import FaceAt, reference_appearance
     from ..pipeline import select_face
     from ..video.video_file import VideoFile
 
-    settings = options.track_settings(args)
+    settings, at = options.track_settings(args), FaceAt.parse(args.face_at)
     if args.face_index < 1:
         raise UsageError(f'"--face-index" cannot be {args.face_index}. Choose 1 or a higher number.')
     reference = None
@@ -85,7 +85,7 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
         locate = partial(require, folders=folders_in(args.models))
         with native_logs_hidden(), open_detector(locate, args.min_confidence) as detector:
             reference = reference_appearance(picture, detector)
-    return partial(select_face, face=args.face, index=args.face_index, reference=reference, settings=settings)
+    return partial(select_face, face=args.face, index=args.face_index, reference=reference, at=at, settings=settings)
 
 
 def search(source: FrameSource, args: argparse.Namespace, progress: bool = True) -> Identities:

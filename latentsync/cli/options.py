@@ -12,6 +12,7 @@ from typing import get_args
 
 from typing_extensions import override
 
+from ..audio.background import BackgroundSettings
 from ..audio.features import AudioSettings, Segments, Silence
 from ..compositing.settings import BLENDERS, BlendSettings, MaskEdge
 from ..errors import UsageError
@@ -74,6 +75,12 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="NUMBER",
         help='number of the person in that order, from 1; the command "faces" lists them',
+    )
+    group.add_argument(
+        "--face-at",
+        default="",
+        metavar="X,Y[,FRAME]",
+        help="a point on the person's face, in pixels of a frame from 0: that person becomes number 1",
     )
     group.add_argument(
         "--reference-face", type=Path, metavar="IMAGE", help="image of the person: orders people by similarity instead"
@@ -200,7 +207,8 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODE",
         help="length of the result: "
         + ", ".join(f'"{mode}"' for mode in get_args(LengthMode))
-        + "; a video shorter than the audio plays on as the brackets say",
+        + "; a video shorter than the audio plays on as the brackets say; stretch video plays all of it at 0.8 to 1.25 "
+        "times its length",
     )
     group.add_argument(
         "--output-fps",
@@ -260,6 +268,7 @@ def takes(options: argparse.Namespace) -> list[SamplerSettings]:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """How mouths are pasted into the frames, and how the video is written."""
+    background = BackgroundSettings()
     blend, edge, group = BlendSettings(), MaskEdge(), parser.add_argument_group("output")
     names = [format.name for format in FORMATS]
     group.add_argument(
@@ -306,6 +315,29 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="match the colors of the mouth to the skin around it",
     )
     group.add_argument(
+        "--match-texture",
+        action=argparse.BooleanOptionalAction,
+        default=blend.match_texture,
+        help="match the sharpness and the grain of the mouth to those of the skin above it",
+    )
+    group.add_argument(
+        "--background", type=Path, metavar="FILE", help="room, music and effects to mix under the speech"
+    )
+    group.add_argument(
+        "--background-gain-db",
+        type=float,
+        default=background.gain_db,
+        metavar="DB",
+        help="level of the background, -40 to 40",
+    )
+    group.add_argument(
+        "--ducking-db",
+        type=float,
+        default=background.ducking_db,
+        metavar="DB",
+        help="how much quieter the background is during speech, 0 to 40",
+    )
+    group.add_argument(
         "--protect-mask",
         type=Path,
         metavar="FILE",
@@ -321,7 +353,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def blend_settings(options: argparse.Namespace) -> BlendSettings:
     edge = MaskEdge(options.mask_expand / 100, options.mask_feather / 100)
-    return BlendSettings(options.paste_mode, edge, options.color_match)
+    return BlendSettings(options.paste_mode, edge, options.color_match, options.match_texture)
+
+
+def background_settings(options: argparse.Namespace) -> BackgroundSettings:
+    return BackgroundSettings(options.background_gain_db, options.ducking_db)
 
 
 def output_format(options: argparse.Namespace) -> Format:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..video.video_file import VideoFile
 
 AUTO = "auto"
-INPUTS = ("video", "audio", "vocals", "face_landmarks", "reference_face", "protect_mask")
+INPUTS = ("video", "audio", "vocals", "background", "face_landmarks", "reference_face", "protect_mask")
 MODEL_FLAGS = ("version", "unet", "vae", "miniature", "models", "device", "precision")
 NOT_RECORDED = {*INPUTS, "output", "version", "unet", "vae", "models", "device", "save_record", "command"}
 """Flags that are files, which the record has with their hash or size, or do not change the result."""
@@ -107,6 +107,7 @@ def check_flags(args: argparse.Namespace) -> None:
     options.blend_settings(args)
     options.audio_settings(args)
     options.track_settings(args)
+    options.background_settings(args)
     inputs = [getattr(args, name) for name in INPUTS]
     options.check_output_path(args.output, inputs)
     if args.save_record:
@@ -120,6 +121,7 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
     from ..pipeline import load_syncnet
 
     progress, format, takes = session.progress, options.output_format(args), options.takes(args)
+    blend, background_settings = options.blend_settings(args), options.background_settings(args)
     record = RunRecord(consent=args.consent, seed=args.seed, flags=recorded_flags(args))
     with Recorder(args.output, record) if args.save_record else nullcontext():
         opened = open_inputs(args)
@@ -141,7 +143,7 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
             lips = pipeline.sample(
                 track, features, settings, fps=args.output_fps, length=args.length_mode, progress=progress
             )
-            return LipSyncResult((lips,), options.blend_settings(args), opened.protect)
+            return LipSyncResult((lips,), blend, opened.protect, None, opened.background, background_settings)
 
         if syncnet is None:
             result = take(takes[0])
@@ -161,6 +163,7 @@ class Inputs(NamedTuple):
 
     source: VideoFile
     audio: Waveform
+    background: Waveform | None
     protect: np.ndarray | None
     select: Callable[[Identities], Selection]
 
@@ -171,14 +174,20 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
     Raises:
         LatentSyncError: a file is missing or damaged, does not fit the others, or the output cannot be written.
     """
+    from ..audio.background import check_background
     from ..audio.reader import read_audio
     from ..output.result import check_output
+    from ..video.timeline import check_length
     from ..video.video_file import VideoFile
 
     source, audio = VideoFile(args.video), read_audio(args.audio, args.audio_track)
+    check_length(source, audio.duration_seconds, args.length_mode)
+    background = None if args.background is None else read_audio(args.background)
+    if background is not None:
+        check_background(audio, background)
     check_output(args.output, source, audio, options.output_format(args), crf=args.crf)
     protect = None if args.protect_mask is None else read_mask(args.protect_mask, source)
-    return Inputs(source, audio, protect, faces.read_selection(args))
+    return Inputs(source, audio, background, protect, faces.read_selection(args))
 
 
 class Session:

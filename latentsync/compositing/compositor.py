@@ -20,10 +20,12 @@ from ..video.timeline import Timeline
 from .box_blend import to_crop_aspect
 from .color_match import ColorCorrection, ColorMatcher
 from .settings import BLENDERS, BlendSettings
+from .texture_match import Texture, TextureMatcher
 
 GROUP_FRAMES = 4  # original frames that are held at once
 DECODE_FRAMES = 16  # latents that the VAE decodes in one call, then kept on the CPU: on a GPU each call waits
 FADE_FRAMES = 3  # frames with reduced opacity beside unchanged frames
+NEAR_SECONDS = 0.1  # of the original video: a stretched video, or one of 60 fps, skips frames without a jump
 
 
 class Composite(NamedTuple):
@@ -133,13 +135,14 @@ def lip_opacity(lips: LipTrack) -> np.ndarray:
 
 
 def is_continuous(lips: LipTrack) -> np.ndarray:
-    """Whether each output frame shows the same or an adjacent frame of the same shot as the one before it.
+    """Whether each output frame shows a frame of the same shot within NEAR_SECONDS of the one before it.
 
     bool (output frames,), False for the first.
     """
     source_index = np.array(lips.timeline.source_index)
     shots = lips.face_track.shots[source_index]
-    return np.concatenate([[False], (np.abs(np.diff(source_index)) <= 1) & (np.diff(shots) == 0)])
+    near_frames = max(1, int(NEAR_SECONDS * lips.face_track.source.rate))
+    return np.concatenate([[False], (np.abs(np.diff(source_index)) <= near_frames) & (np.diff(shots) == 0)])
 
 
 class ProtectMask:
@@ -185,7 +188,7 @@ def check_protect_mask(protect: np.ndarray, source: FrameSource) -> None:
 
 
 class _FacePaster:
-    """Decodes, color-matches and pastes the faces of one speaker."""
+    """Decodes, color-matches and pastes the faces of one speaker, and matches their texture."""
 
     def __init__(self, lips: LipTrack, settings: BlendSettings) -> None:
         self._lips = lips
@@ -195,6 +198,12 @@ class _FacePaster:
         self._blender = BLENDERS[settings.mode](lips.resolution, settings)
         self._color_matcher = ColorMatcher(lips.resolution) if settings.color_match else None
         self._last_correction: tuple[int, ColorCorrection] | None = None
+        seed = 0 if lips.provenance is None else lips.provenance.seed
+        edge = settings.edge
+        self._texture_matcher = (
+            TextureMatcher(lips.resolution, edge.grow, edge.feather, seed) if settings.match_texture else None
+        )
+        self._last_texture: tuple[int, Texture] | None = None
         self._decoded_faces = _decode_faces(lips, lips.latent_index[lips.latent_index >= 0])
 
     def prepare(self, frames: dict[int, np.ndarray]) -> dict[int, torch.Tensor]:
@@ -210,7 +219,16 @@ class _FacePaster:
 
     def paste(self, frame: np.ndarray, face: torch.Tensor, i: int, opacity: float | np.ndarray) -> np.ndarray:
         """Paste the face of output frame `i` into it. `opacity` is reduced where the lips fade in or out."""
-        return self._blender.paste(frame, face, self._matrices[i], opacity * float(self._opacity[i]))
+        opacity = opacity * float(self._opacity[i])
+        matrix = self._matrices[i]
+        pasted = self._blender.paste(frame, face, matrix, opacity)
+        if self._texture_matcher is None:
+            return pasted
+        texture = self._texture_matcher.measure(frame, pasted, matrix, opacity)
+        if self._last_texture is not None and self._last_texture[0] == i - 1 and self._is_continuous[i]:
+            texture = texture.smoothed(self._last_texture[1])
+        self._last_texture = (i, texture)
+        return self._texture_matcher.apply(pasted, texture, matrix, i, opacity)
 
     def _decode(self, indices: list[int]) -> list[torch.Tensor]:
         """The faces of the next output frames with new lips, from the latents or from the crops that replace them."""

@@ -68,11 +68,13 @@ class BlendSettings:
     mode: a key of `BLENDERS`. "mouth" pastes only the mouth area, "full crop" the whole crop like the official code.
     edge: the edge of the mouth. Only the mode "mouth" uses it.
     color_match: match the face's colors to the frame around the mask.
+    match_texture: match the mouth's sharpness and grain to those of the skin above it.
     """
 
     mode: str = "mouth"
     edge: MaskEdge = field(default_factory=MaskEdge)
     color_match: bool = True
+    match_texture: bool = False
 
     def __post_init__(self) -> None:
         check_choice("paste_mode", self.mode, tuple(BLENDERS))

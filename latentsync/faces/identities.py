@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,30 @@ MIN_FRAMES = 12  # of an identity, or a tenth of a short clip: briefer ones are 
 
 SelectBy = Literal["largest", "leftmost", "rightmost", "most central", "most frames"]
 SELECT_BY: tuple[SelectBy, ...] = get_args(SelectBy)
+
+
+class FaceAt(NamedTuple):
+    """A point on a face: x and y in pixels of the original frame `frame`, from 0."""
+
+    x: int
+    y: int
+    frame: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> FaceAt | None:
+        """A point from "x, y" or "x, y, frame". None if the text is empty.
+
+        Raises:
+            UsageError: the text is something else.
+        """
+        if not text.strip():
+            return None
+        match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*(?:,\s*(\d+)\s*)?", text)
+        if match is None:
+            raise UsageError(
+                f'"face_at" cannot be {text}. Enter "x, y" or "x, y, frame" as whole numbers, such as 640, 360, 0.'
+            )
+        return cls(*(int(number) for number in match.groups("0")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,12 +199,16 @@ def _limit_appearances(appearances: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def select(
-    identities: Identities, by: SelectBy = "largest", index: int = 1, reference: np.ndarray | None = None
+    identities: Identities,
+    by: SelectBy = "largest",
+    index: int = 1,
+    reference: np.ndarray | None = None,
+    at: FaceAt | None = None,
 ) -> Identity:
     """Select the target identity, once per clip.
 
     Args:
-        by, reference: the order of the identities, see `sort_identities`.
+        by, reference, at: the order of the identities, see `sort_identities`.
         index: number of the identity in that order, from 1.
 
     Raises:
@@ -203,11 +232,14 @@ def select(
             f'"face_index" is {index}, but {source.name} has no person with this number. '
             f'Choose a number from 1 to {count}. The preview of Face Prep and the command "faces" show all people.'
         )
-    return sort_identities(identities, by, reference).members[index - 1]
+    return sort_identities(identities, by, reference, at).members[index - 1]
 
 
 def sort_identities(
-    identities: Identities, by: SelectBy = "largest", reference: np.ndarray | None = None
+    identities: Identities,
+    by: SelectBy = "largest",
+    reference: np.ndarray | None = None,
+    at: FaceAt | None = None,
 ) -> Identities:
     """Sort the identities of a clip, and number them from 1 in that order.
 
@@ -216,6 +248,11 @@ def sort_identities(
 
     Args:
         reference: appearance of a face, see `reference_appearance`. Sorts by similarity to it instead of `by`.
+        at: the person whose face is at this point comes first, the others follow by `by` or `reference`.
+
+    Raises:
+        UsageError: the point is outside of the video.
+        FaceError: no face is at the point.
     """
     center = np.array([display_width(identities.source), identities.source.height]) / 2
 
@@ -232,8 +269,39 @@ def sort_identities(
         "most frames": lambda identity: -len(identity.frames),
     }
     key = keys[by] if reference is None else partial(distance, reference=reference)
-    members = enumerate(sorted(identities.members, key=key), start=1)
+    ordered = sorted(identities.members, key=key)
+    if at is not None:
+        chosen = identity_at(identities, at)
+        ordered.sort(key=lambda identity: identity is not chosen)
+    members = enumerate(ordered, start=1)
     return replace(identities, members=tuple(replace(identity, number=number) for number, identity in members))
+
+
+def identity_at(identities: Identities, at: FaceAt) -> Identity:
+    """The person whose face box contains a point: of several, the one with the nearest center.
+
+    Raises:
+        UsageError: the point is outside of the video.
+        FaceError: no face is at the point.
+    """
+    source = identities.source
+    if at.x >= source.width or at.y >= source.height or at.frame >= source.frame_count:
+        raise UsageError(
+            f'"face_at" is {at.x}, {at.y} in frame {at.frame}, but {source.name} has {source.width} x {source.height} '
+            f"pixels and {source.frame_count} frames. Choose a point and a frame of the video, both from 0."
+        )
+    x, y = at.x * display_width(source) / source.width, at.y
+    found: list[tuple[float, int]] = []
+    for place, identity in enumerate(identities.members):
+        for x0, y0, x1, y1 in identity.boxes[identity.frames == at.frame]:
+            if x0 <= x <= x1 and y0 <= y <= y1:
+                found.append((float(np.hypot(x - (x0 + x1) / 2, y - (y0 + y1) / 2)), place))
+    if not found:
+        raise FaceError(
+            f'"face_at" is {at.x}, {at.y} in frame {at.frame}, but {source.name} shows no face at that point. '
+            "Choose a point on the face, in a frame where LatentSync detects it."
+        )
+    return identities.members[min(found)[1]]
 
 
 def reference_appearance(image: np.ndarray, detector: FaceDetector) -> np.ndarray:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from shutil import disk_usage
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..audio.background import BackgroundSettings, add_background
 from ..audio.waveform import Waveform, mix
 from ..compositing.compositor import Composite, composite, shared_timeline
 from ..compositing.settings import BlendSettings
@@ -45,12 +47,15 @@ class LipSyncResult:
     blend: how the mouths are pasted into the frames.
     protect: float (1 or video frames, H, W) in [0, 1]: 1 keeps the pixel of the original video.
     audio: the sound of the finished video. None mixes the recordings of all speakers.
+    background: sound to mix under it, as `background_settings` say.
     """
 
     speakers: tuple[LipTrack, ...]
     blend: BlendSettings = field(default_factory=BlendSettings)
     protect: np.ndarray | None = None
     audio: Waveform | None = None
+    background: Waveform | None = None
+    background_settings: BackgroundSettings = field(default_factory=BackgroundSettings)
 
     @property
     def source(self) -> FrameSource:
@@ -81,11 +86,14 @@ class LipSyncResult:
             has_mouth[: len(lips.latent_index)] |= lips.latent_index >= 0
         return int(has_mouth.sum())
 
-    @property
+    @cached_property
     def waveform(self) -> Waveform:
         """The sound of the finished video, exactly as long as its frames."""
         waveform = self.audio or mix([lips.waveform for lips in self.speakers])
-        return waveform.fit_to(self.frame_count, self.fps)
+        waveform = waveform.fit_to(self.frame_count, self.fps)
+        if self.background is None:
+            return waveform
+        return add_background(waveform, self.background, self.background_settings)
 
     def composite(self, *, progress: ShowProgress | bool = False) -> Iterator[Composite]:
         """The finished frames in order, each with the frame that it was made from; decoded as they are read.
@@ -129,6 +137,9 @@ class LipSyncResult:
         if record is not None:
             record.describe(self.speakers, self.blend)
             record.settings |= {"format": format.name, "crf": crf}
+            if self.background is not None:
+                mixed = self.background_settings
+                record.settings |= {"background_gain_db": mixed.gain_db, "ducking_db": mixed.ducking_db}
         keeps_alpha = self.source.has_alpha and bool(format.alpha_pix_fmt)
         alpha: Iterator[np.ndarray | None] = self.alpha() if keeps_alpha else repeat(None, self.frame_count)
         log.info("Writing %s as %s: %d frames at %s fps", path, format.name, self.frame_count, self.fps)
@@ -182,6 +193,7 @@ class LipSyncResult:
         """Sentences for the user about the video and its sound. Damage is only found while reading the video."""
         yield from self.source.warnings()
         waveforms = [lips.waveform for lips in self.speakers] + ([self.audio] if self.audio else [])
+        waveforms += [self.background] if self.background else []
         yield from dict.fromkeys(warning for waveform in waveforms for warning in waveform.warnings)
         if self.source.has_alpha and not format.alpha_pix_fmt:
             yield (

@@ -50,6 +50,10 @@ class FrameSource(Protocol):
         """Index of the frame on display `seconds` after the first one appeared, clamped to the first and the last."""
         ...
 
+    def time_of(self, index: int) -> Fraction:
+        """When a frame appears, in seconds after the first one."""
+        ...
+
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """One frame per index: (height, width, 3) RGB, C-contiguous, not to be changed.
 
@@ -109,6 +113,9 @@ class ImageBatch:
 
     def index_at(self, seconds: Fraction) -> int:
         return min(max(int(seconds * self.rate // 1), 0), self.frame_count - 1)
+
+    def time_of(self, index: int) -> Fraction:
+        return index / self.rate
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """Frames as float32 (height, width, 3) RGB, in the order of `indices`. They are read-only.

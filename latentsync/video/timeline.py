@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from .frame_source import FrameSource
 
 FpsMode = Literal["auto", "25", "source"]
-LengthMode = Literal["audio (ping-pong)", "audio (loop)", "audio (hold last frame)", "video", "shortest"]
+LengthMode = Literal[
+    "audio (ping-pong)", "audio (loop)", "audio (hold last frame)", "audio (stretch video)", "video", "shortest"
+]
 
 MODEL_RATE = Fraction(25)  # frames per second of the training videos
 AUTO_RATES = (23, 31)  # frames per second that "auto" keeps: the model still works well there
+STRETCH = (
+    Fraction(4, 5),
+    Fraction(5, 4),
+)  # audio / video that "audio (stretch video)" allows: beyond it, motion shows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +97,43 @@ def build_timeline(
     Args:
         rate: output frames per second, see `output_rate`.
         length: the "audio" modes last as long as the audio. They cut a longer source. A shorter source plays forwards
-            and backwards (like the official code), repeats, or stays on its last frame. "video" lasts as long as the
-            source. "shortest" ends with the shorter of the two.
+            and backwards (like the official code), repeats, or stays on its last frame. "audio (stretch video)" plays
+            the whole source faster or slower: each output frame shows the source frame whose time is nearest. "video"
+            lasts as long as the source. "shortest" ends with the shorter of the two.
 
     Raises:
-        UsageError: the length mode does not exist.
+        UsageError: the length mode does not exist, or see `check_length`.
     """
-    check_choice("length_mode", length, get_args(LengthMode))
+    check_length(source, audio_seconds, length)
     video_frames, audio_frames = num_frames(source.duration_seconds, rate), num_frames(audio_seconds, rate)
     count = {"video": video_frames, "shortest": min(video_frames, audio_frames)}.get(length, audio_frames)
-    position = POSITIONS.get(length, hold)
-    indices = tuple(source.index_at(position(i, video_frames) / rate) for i in range(count))
+    if length == "audio (stretch video)":
+        source_seconds = source.duration_seconds / audio_seconds / rate  # of each output frame
+        indices = tuple(nearest_frame(source, i * source_seconds) for i in range(count))
+    else:
+        position = POSITIONS.get(length, hold)
+        indices = tuple(source.index_at(position(i, video_frames) / rate) for i in range(count))
     return Timeline(rate, indices, min(count, audio_frames))
+
+
+def check_length(source: FrameSource, audio_seconds: Fraction, length: LengthMode) -> None:
+    """Raise UsageError if the length mode does not exist, or would stretch the video too much."""
+    check_choice("length_mode", length, get_args(LengthMode))
+    least, most = (ratio * source.duration_seconds for ratio in STRETCH)
+    slack = 1 / (2 * source.rate)  # durations are whole frames and whole samples
+    if length == "audio (stretch video)" and not least - slack <= audio_seconds <= most + slack:
+        ratio = float(audio_seconds / source.duration_seconds)
+        raise UsageError(
+            f'The audio is {ratio:.3f} times as long as {source.name}. "length_mode" audio (stretch video) allows 0.8 '
+            "to 1.25. Choose audio (ping-pong), audio (loop) or audio (hold last frame), or cut the longer of the two."
+        )
+
+
+def nearest_frame(source: FrameSource, seconds: Fraction) -> int:
+    """The source frame that appears nearest to `seconds` after the first one. Of two equally near, the later."""
+    shown = source.index_at(seconds)
+    following = min(shown + 1, source.frame_count - 1)
+    return following if source.time_of(following) - seconds <= abs(seconds - source.time_of(shown)) else shown
 
 
 def ping_pong(position: int, length: int) -> int:

@@ -117,6 +117,11 @@ class VideoFile:
         i = self._index.index_at(self._part.start, seconds) - self._part.start
         return min(max(i, 0), self.frame_count - 1)
 
+    def time_of(self, index: int) -> Fraction:
+        if self._index.is_constant:
+            return index / self.rate
+        return self._index.seconds_between(self._part.start, self._part.start + index)
+
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """Frames as RGB (height, width, 3) in the order of `indices`, which is consumed one at a time.
 

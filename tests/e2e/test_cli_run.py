@@ -112,6 +112,23 @@ def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
         assert container.metadata["AI-modified"] == "yes"
 
 
+def test_run_mixes_background_under_speech(good: Sample, tmp_path: Path) -> None:
+    """A tone that is longer than the speech: the result has it, ends with the video, and is not clipped."""
+    output, tone = tmp_path / "out.mkv", tmp_path / "tone.wav"
+    with wave.open(str(tone), "wb") as sound:
+        sound.setparams((1, 2, 48000, 0, "NONE", ""))
+        sound.writeframes((32767 * np.sin(np.arange(96000) * 0.3)).astype("<i2").tobytes())
+    loud = ("--background", tone, "--background-gain-db", 6, "--ducking-db", 3, "--steps", 1)
+    assert synthetic(good, output, *loud, "--save-record") == 0
+    made = read_audio(output)
+    assert abs(made.duration_seconds - Fraction(FRAMES, 25)) <= Fraction(1, made.rate)
+    assert 0.5 < float(made.samples.abs().max()) < 0.9, "-1 dB"
+    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(record)
+    assert (record["settings"]["background_gain_db"], record["settings"]["ducking_db"]) == (6.0, 3.0)
+    assert tone.name in [item["name"] for item in record["inputs"] if item["role"] == "background"]
+
+
 def test_run_failure_leaves_record_and_no_video(good: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     assert run(words(tmp_path / "words.mp4"), good.audio, "-o", output, "--miniature", "--save-record") == 1
@@ -137,6 +154,22 @@ def test_run_length_and_fps_options(good: Sample, tmp_path: Path, arguments: lis
     made = VideoFile(output)
     assert (made.rate, made.frame_count) == (rate, frames)
     assert read_audio(output).duration_seconds == pytest.approx(frames / rate, abs=0.03)
+
+
+def test_run_refuses_to_stretch_too_far(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any other work: the models folder is empty, and is not looked at."""
+    output = tmp_path / "out.mp4"
+    stretched = ("--length-mode", "audio (stretch video)", "--models", tmp_path)
+    assert run(long_gray(tmp_path / "gray.mp4"), good.audio, "-o", output, "--no-save-record", *stretched) == 2
+    assert 'times as long as gray.mp4. "length_mode" audio (stretch video) allows 0.8 to 1.25' in refusal(capsys)
+    assert not output.exists()
+
+
+def long_gray(path: Path) -> Path:
+    with VideoWriter(path, rate=Fraction(25), height=64, width=64) as writer:
+        for _ in range(10 * FRAMES):
+            writer.write(np.full((64, 64, 3), 127, np.uint8))
+    return path
 
 
 def silent(path: Path) -> Path:

@@ -48,6 +48,9 @@ class Clip:
     def index_at(self, seconds: Fraction) -> int:
         return min(int(seconds * self.rate), self.frame_count - 1)
 
+    def time_of(self, index: int) -> Fraction:
+        return index / self.rate
+
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         return (self.frames[index] for index in indices)
 

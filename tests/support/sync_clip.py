@@ -107,9 +107,23 @@ def check_file(path: Path, expected: list[int], rate: Fraction, sound_seconds: i
         assert abs(Fraction(found, HERTZ) - at) < 1 / rate
 
 
+def check_stretched(shown: list[int], source: VideoFile, audio_seconds: int) -> None:
+    """Each output frame shows the moment of the source that belongs to its place in the audio, to half a frame."""
+    rate = output_rate(source.rate)
+    assert len(shown) == round(audio_seconds * rate)
+    last = source.frame_count - 1
+    for i, frame in enumerate(shown):
+        place = i / rate * source.duration_seconds / audio_seconds
+        assert abs(frame - place * source.rate) <= Fraction(1, 2) or (frame == last and place * source.rate > last)
+
+
 def check_sync(source: VideoFile, audio_seconds: int, length: LengthMode, path: Path) -> None:
     """Lip-sync a clip that is shorter than its audio; every frame and every click must be at its place."""
     expected = synced(source, clicks(audio_seconds), length, path)
+    if length == "audio (stretch video)":
+        check_stretched(expected, source, audio_seconds)
+        check_file(path, expected, source.rate, audio_seconds)
+        return
     once = range(source.frame_count)
     meant = {
         "audio (ping-pong)": [*once, *reversed(once)],

@@ -1,6 +1,6 @@
 """Train the miniature model from nothing: a small VAE and UNet for one face, on two processor cores.
 
-Usage: python -m training.miniature [--work .miniature] [--out demo/miniature] [--vae-minutes 22] [--unet-minutes 65]
+Usage: python -m training.miniature [--work .miniature] [--out demo/miniature] [--vae-minutes 22] [--unet-minutes 46]
 
 Each stage leaves a file in the work folder. A run that was stopped goes on where it was.
 """
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path(".miniature"), help="folder for data and checkpoints")
     parser.add_argument("--out", type=Path, default=miniature.FOLDER, help="folder for the weights")
     parser.add_argument("--vae-minutes", type=float, default=22, help="time to train the VAE (default: %(default)s)")
-    parser.add_argument("--unet-minutes", type=float, default=65, help="time to train the UNet (default: %(default)s)")
+    parser.add_argument("--unet-minutes", type=float, default=46, help="time to train the UNet (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of the processor (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

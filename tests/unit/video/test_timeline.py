@@ -19,6 +19,7 @@ from latentsync.errors import UsageError
 from latentsync.sampling.windows import split_windows
 from latentsync.video.timeline import (
     MODEL_RATE,
+    STRETCH,
     LengthMode,
     Timeline,
     build_timeline,
@@ -35,7 +36,8 @@ RATES = [
 ]
 rates = st.sampled_from(RATES)
 lengths = st.integers(1, 100)
-modes: st.SearchStrategy[LengthMode] = st.sampled_from(get_args(LengthMode))
+STRETCHED: LengthMode = "audio (stretch video)"
+modes: st.SearchStrategy[LengthMode] = st.sampled_from([mode for mode in get_args(LengthMode) if mode != STRETCHED])
 sample_rates = st.sampled_from([16000, 22050, 44100, 48000])
 
 
@@ -55,6 +57,9 @@ class Clip:
 
     def index_at(self, seconds: Fraction) -> int:
         return min(max(int(seconds * self.rate // 1), 0), self.frame_count - 1)
+
+    def time_of(self, index: int) -> Fraction:
+        return index / self.rate
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         raise NotImplementedError
@@ -217,3 +222,73 @@ def test_timeline_frames_are_exact_in_every_mode(
 def test_timeline_other_modes_by_hand() -> None:
     assert [loop(i, 3) for i in range(8)] == [0, 1, 2, 0, 1, 2, 0, 1]
     assert [hold(i, 3) for i in range(5)] == [0, 1, 2, 2, 2]
+
+
+@given(st.integers(40, 200), rates, rates, st.fractions(*STRETCH) | st.sampled_from([*STRETCH, Fraction(1)]))
+def test_stretch_shows_the_nearest_frame(
+    video_frames: int, source_rate: Fraction, rate: Fraction, ratio: Fraction
+) -> None:
+    clip = Clip(video_frames, source_rate)
+    timeline = build_timeline(clip, ratio * clip.duration_seconds, rate, STRETCHED)
+    assert timeline.frame_count == num_frames(ratio * clip.duration_seconds, rate)
+    places = [i / rate / ratio * source_rate for i in range(timeline.frame_count)]  # in source frames
+    assert timeline.source_index == tuple(min(int(place + Fraction(1, 2)), video_frames - 1) for place in places)
+
+
+@given(lengths, rates)
+def test_stretch_by_one_shows_every_frame(video_frames: int, rate: Fraction) -> None:
+    clip = Clip(video_frames, rate)
+    assert build_timeline(clip, clip.duration_seconds, rate, STRETCHED).source_index == tuple(range(video_frames))
+
+
+def test_stretch_by_hand() -> None:
+    clip = Clip(4, Fraction(25))
+    assert build_timeline(clip, Fraction(5, 25), length=STRETCHED).source_index == (0, 1, 2, 2, 3)
+    clip = Clip(5, Fraction(25))
+    assert build_timeline(clip, Fraction(4, 25), length=STRETCHED).source_index == (0, 1, 3, 4)
+
+
+def test_stretch_follows_a_variable_frame_rate() -> None:
+    """Frames at 0, 1, 3 and 6 of 7 ticks: the nearest in time, not the one on display."""
+    times = [Fraction(tick, 25) for tick in (0, 1, 3, 6)]
+
+    class Uneven(Clip):
+        duration_seconds = Fraction(7, 25)
+
+        def index_at(self, seconds: Fraction) -> int:
+            return max(i for i, time in enumerate(times) if time <= seconds)
+
+        def time_of(self, index: int) -> Fraction:
+            return times[index]
+
+    assert build_timeline(Uneven(4, Fraction(25)), Fraction(7, 25), length=STRETCHED).source_index == (
+        0,
+        1,
+        2,
+        2,
+        2,
+        3,
+        3,
+    )
+
+
+@pytest.mark.parametrize("ratio", [Fraction(79, 100), Fraction(126, 100), Fraction(3)])
+def test_stretch_refuses_other_ratios(ratio: Fraction) -> None:
+    clip = Clip(100, Fraction(25))
+    with pytest.raises(
+        UsageError, match=rf"is {float(ratio):.3f} times as long as clip.*0\.8 to 1\.25.*ping-pong.*cut"
+    ):
+        build_timeline(clip, ratio * clip.duration_seconds, length=STRETCHED)
+
+
+@given(lengths, rates, sample_rates, st.sampled_from(STRETCH), st.sampled_from(["floor", "ceil"]))
+def test_stretch_limits_forgive_whole_samples(
+    video_frames: int, rate: Fraction, hertz: int, ratio: Fraction, rounding: str
+) -> None:
+    clip = Clip(video_frames, rate)
+    samples = ratio * clip.duration_seconds * hertz
+    seconds = Fraction(samples // 1 if rounding == "floor" else -(-samples // 1), hertz)
+    assert build_timeline(clip, seconds, rate, STRETCHED).frame_count == num_frames(seconds, rate)
+    beyond = 1 / rate if ratio > 1 else -1 / rate
+    with pytest.raises(UsageError, match="stretch video"):
+        build_timeline(clip, ratio * clip.duration_seconds + beyond, rate, STRETCHED)

@@ -112,6 +112,7 @@ def test_video_file_variable_frame_rate(tmp_path: Path) -> None:
     assert video.frame_count == 10
     assert abs(video.rate - 9) < Fraction(1, 2)
     assert [video.index_at(Fraction(t, 1000)) for t in shown_at] == list(range(10))
+    assert [video.time_of(i) for i in range(10)] == [Fraction(t, 1000) for t in shown_at]
     assert [video.index_at(Fraction(t - 2, 1000)) for t in shown_at[1:]] == list(range(9))
     assert numbers(video.read(range(9, -1, -1))) == list(range(9, -1, -1))
     assert 1 < video.duration_seconds < Fraction(6, 5)
@@ -126,6 +127,7 @@ def test_video_file_exact_frame_rates(tmp_path: Path, rate: Fraction, container:
     video = VideoFile(path)
     assert (video.rate, video.frame_count, video.duration_seconds) == (rate, 120, 120 / rate)
     assert [video.index_at(i / rate) for i in range(120)] == list(range(120))
+    assert [video.time_of(i) for i in range(120)] == [i / rate for i in range(120)]
     assert numbers(video.read([5, 100, 99, 98, 0, 119])) == [5, 100, 99, 98, 0, 119]
 
 

@@ -1,0 +1,142 @@
+"""Background sound under the speech: room, music and effects, quieter while somebody speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import AudioError, UsageError
+from ..models.constants import MEL_RATE
+from ..models.whisper import SEGMENT_MELS
+from . import vad
+from .driving_audio import prepare_driving_audio
+from .features import AudioSettings
+from .mel import mel_power, num_mels
+from .waveform import MIN_PEAK_TO_PEAK, Waveform, check_samples, resample
+
+CEILING_DB = -1.0  # of the true peak: lossy codecs overshoot by less
+OVERSAMPLING = 4  # of the true peak, as in ITU-R BS.1770-4
+HALF_TAPS = 12  # of the oversampling filter, on either side
+LOOKAHEAD_S = 0.005  # over which the limiter turns down before a peak, and up after it
+ATTACK_S = 0.1  # from full level to the ducked one; it ends when speech begins
+RELEASE_S = 0.5
+MAX_GAIN_DB = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundSettings:
+    """How the background is mixed under the speech.
+
+    gain_db: level of the background, -40 to 40 dB.
+    ducking_db: by how much it is quieter while somebody speaks, 0 to 40 dB.
+    """
+
+    gain_db: float = 0.0
+    ducking_db: float = 12.0
+
+    def __post_init__(self) -> None:
+        if not -MAX_GAIN_DB <= self.gain_db <= MAX_GAIN_DB:
+            raise UsageError(f'"background_gain_db" cannot be {self.gain_db:g}. Choose a value from -40 to 40 dB.')
+        if not 0.0 <= self.ducking_db <= MAX_GAIN_DB:
+            raise UsageError(f'"ducking_db" cannot be {self.ducking_db:g}. Choose a value from 0 to 40 dB.')
+
+
+def add_background(speech: Waveform, background: Waveform, settings: BackgroundSettings) -> Waveform:
+    """Mix a background under the speech. Both start together, and the mix is as long as the speech.
+
+    The mix has the higher sample rate of the two. A shorter background ends before the speech. Mono plays on every
+    channel. The true peak of the mix stays below CEILING_DB: the limiter turns it down around peaks, and only there.
+
+    Raises:
+        AudioError: the background is unusable, or has a number of channels that does not fit.
+    """
+    check_background(speech, background)
+    rate = max(speech.rate, background.rate)
+    voice = resample(speech, rate).samples.float()
+    under = resample(background, rate).pad_or_trim(speech.duration_seconds).samples.float()
+    under = F.pad(under, (0, voice.shape[1] - under.shape[1]))
+    gain = 10 ** (settings.gain_db / 20) * torch.ones(1)
+    low, high = speech.samples.aminmax()
+    if settings.ducking_db > 0 and float(high - low) >= MIN_PEAK_TO_PEAK:
+        gain = gain * ducking_gain(_detect_speech(speech), settings.ducking_db, rate, voice.shape[1])
+    warnings = tuple(dict.fromkeys([*speech.warnings, *background.warnings]))
+    return Waveform(limit(voice + under * gain, rate), rate, warnings)
+
+
+def check_background(speech: Waveform, background: Waveform) -> None:
+    """Raise AudioError if a background is unusable, or has a number of channels that does not fit the speech."""
+    check_samples(background, "background")
+    channels, speech_channels = background.samples.shape[0], speech.samples.shape[0]
+    if channels != speech_channels and 1 not in (channels, speech_channels):
+        raise AudioError(
+            f'"background" has {channels} channels, and the speech has {speech_channels}. '
+            "Convert both to stereo or mono."
+        )
+
+
+def _detect_speech(speech: Waveform) -> np.ndarray:
+    """When the speech is on, with the defaults of the voice activity detection: bool (n,), 100 a second."""
+    defaults = AudioSettings()
+    samples = prepare_driving_audio(speech).samples
+    total = num_mels(samples)
+    starts = range(0, total, SEGMENT_MELS)
+    bands = [vad.band_power(mel_power(samples, start, min(start + SEGMENT_MELS, total))) for start in starts]
+    return vad.detect_speech(torch.cat(bands, dim=1), defaults.threshold_db, defaults.hangover_s).is_speech
+
+
+def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int) -> Tensor:
+    """Gain of the background: float32 (count,), from 1 down to -`ducking_db` while speech is on.
+
+    It falls evenly in dB over ATTACK_S, so that it is down when speech begins, and rises again over RELEASE_S.
+
+    Args:
+        is_speech: bool (n,), 100 a second.
+        rate, count: sample rate and length of the background.
+    """
+    times = np.arange(len(is_speech)) / MEL_RATE
+    starts = times[np.flatnonzero(np.diff(is_speech, prepend=False) & is_speech)]
+    stops = (np.flatnonzero(np.diff(is_speech, append=False) & is_speech) + 1) / MEL_RATE
+    share = torch.zeros(count, dtype=torch.float64)  # of the ducking
+    for start, stop in zip(starts, stops, strict=True):
+        first = max(int((start - ATTACK_S) * rate), 0)
+        last = min(int((stop + RELEASE_S) * rate) + 1, count)
+        seconds = torch.arange(first, last, dtype=torch.float64) / rate
+        ramp = torch.minimum(1 - (start - seconds) / ATTACK_S, 1 - (seconds - stop) / RELEASE_S).clamp(0, 1)
+        share[first:last] = torch.maximum(share[first:last], ramp)
+    return (10 ** (-ducking_db / 20 * share)).float()
+
+
+def limit(samples: Tensor, rate: int) -> Tensor:
+    """Keep the true peak of float32 (channels, n) below CEILING_DB. Samples away from peaks stay exact.
+
+    The gain is what each peak needs, held for LOOKAHEAD_S on both sides, and smoothed by a window of that length:
+    it is never above what a peak needs, and it has no steps.
+    """
+    ceiling = 10 ** (CEILING_DB / 20)
+    peaks = true_peaks(samples)
+    if float(peaks.max()) <= ceiling:
+        return samples
+    needed = torch.where(peaks > ceiling, ceiling / peaks, 1.0)
+    reach = max(round(LOOKAHEAD_S * rate), 1)
+    held = -F.max_pool1d(F.pad(-needed[None], (2 * reach, 2 * reach), value=-1.0), 2 * reach + 1, 1)
+    window = torch.hann_window(2 * reach + 3, periodic=False, dtype=torch.float64)[1:-1]
+    gain = F.conv1d(held[None].double(), (window / window.sum())[None, None])[0, 0].float()
+    return samples * gain.minimum(torch.ones(1))
+
+
+def true_peaks(samples: Tensor) -> Tensor:
+    """The largest magnitude of the signal around each sample, between samples too: float32 (n,) over all channels."""
+    peaks = samples.abs().amax(dim=0)
+    offsets = torch.arange(-HALF_TAPS, HALF_TAPS + 1, dtype=torch.float64)
+    for step in range(1, OVERSAMPLING):
+        at = offsets - step / OVERSAMPLING
+        taps = torch.sinc(at) * torch.cos(torch.pi * at / (2 * HALF_TAPS + 2)) ** 2
+        kernel = (taps / taps.sum()).float()[None, None]
+        between = F.conv1d(samples[:, None], kernel, padding=HALF_TAPS)[:, 0].abs().amax(dim=0)
+        # the instant lies between a sample and the next: both must heed it
+        peaks = torch.maximum(peaks, torch.maximum(between, F.pad(between, (1, 0))[:-1]))
+    return peaks
