@@ -20,7 +20,9 @@ def person(number: int, frames: range, lefts: np.ndarray, side: float = 30) -> I
     boxes = np.stack([lefts, np.full(len(lefts), 20.0), lefts + side, np.full(len(lefts), 20 + side)], axis=1)
     points = boxes[:, None, :2] + np.array([[8, 8], [22, 8], [15, 20]])
     ones = np.ones(len(lefts))
-    return Identity(number, np.array(frames), points, boxes, ones, 0 * ones, np.zeros((1, 12, 16, 3), np.float32))
+    return Identity(
+        number, np.array(frames), points, boxes, ones, 0 * ones, 0 * ones, np.zeros((1, 12, 16, 3), np.float32)
+    )
 
 
 def crossing(pixel_aspect: Fraction = Fraction(1)) -> Identities:
