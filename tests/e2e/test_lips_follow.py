@@ -21,6 +21,7 @@ from tests.support.comfyui_server import PACKS
 from tests.support.talking import QUICK, MouthMeter, level, mono, shifted_windows, side_by_side, sync, talk, voice
 
 EXACT = {"num_inference_steps": 20, "cache_interval": 1}
+ONE_WINDOW = 0.64  # seconds of a window
 MAX_FAST_ERROR = 0.05  # of the opening, in distances of the eyes. A wide open mouth has about 0.2
 
 
@@ -96,8 +97,8 @@ def test_guidance_opens_the_mouth_more(stage: Stage) -> None:
     ids=["deepcache", "dpmpp"],
 )
 def test_faster_settings_stay_close(stage: Stage, settings: dict[str, object]) -> None:
-    exact = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(1.3), **EXACT)[0])
-    fast = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(1.3), **(EXACT | settings))[0])
+    exact = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(ONE_WINDOW), **EXACT)[0])
+    fast = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(ONE_WINDOW), **(EXACT | settings))[0])
     assert np.abs(exact - fast).max() < MAX_FAST_ERROR, (exact.round(2), fast.round(2))
 
 

@@ -55,7 +55,8 @@ class MouthMeter(AbstractContextManager["MouthMeter"]):
         """The distance of the inner lips of a frame's one face, in distances of the eyes."""
         import mediapipe as mp
 
-        found = self._landmarker.detect(mp.Image(mp.ImageFormat.SRGB, np.ascontiguousarray(frame))).face_landmarks
+        pixels = frame if frame.dtype == np.uint8 else np.rint(255 * frame).astype(np.uint8)
+        found = self._landmarker.detect(mp.Image(mp.ImageFormat.SRGB, np.ascontiguousarray(pixels))).face_landmarks
         size = np.array([frame.shape[1], frame.shape[0]])
         mesh = np.array([[point.x, point.y] for point in found[0]]) * size
         eyes = np.linalg.norm(mesh[EYE_CORNERS[0]] - mesh[EYE_CORNERS[1]])
