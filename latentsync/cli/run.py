@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 INPUTS = ("video", "audio", "vocals", "background", "face_landmarks", "reference_face", "protect_mask")
-MODEL_FLAGS = ("version", "unet", "vae", "synthetic", "models", "device", "precision")
+MODEL_FLAGS = ("version", "unet", "vae", "miniature", "models", "device", "precision")
 NOT_RECORDED = {*INPUTS, "output", "version", "unet", "vae", "models", "device", "save_record", "command"}
 """Flags that are files, which the record has with their hash or size, or do not change the result."""
-SYNTHETIC_WARNING = "warning: --synthetic uses tiny untrained weights, so the mouth will be noise."
+MINIATURE_WARNING = "warning: --miniature uses a small model that was trained on one face, not ByteDance's model."
 EXAMPLE = """example:
   latentsync run talk.mp4 speech.wav -o out.mp4 --steps 20 --cfg 1.5
   latentsync run song.mp4 song.wav -o out.mp4 --vocals voice.wav --length-mode "audio (loop)"
@@ -66,7 +66,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--unet", type=Path, metavar="FILE", help="a UNet file, such as a fine-tune; needs --version")
     group.add_argument("--vae", type=Path, metavar="FILE", help="a Stable Diffusion 1.x VAE to replace sd-vae-ft-mse")
-    group.add_argument("--synthetic", action="store_true", help="use tiny untrained weights, to test the installation")
+    group.add_argument("--miniature", action="store_true", help="use the demo's small model, to test the installation")
     options.add_models_folder(parser)
     add_device_options(parser)
     options.add_face_options(parser)
@@ -285,9 +285,9 @@ def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:
 
     device = chosen_device(args.device)
     dtype = chosen_dtype(args.precision, device)
-    if args.synthetic:
-        sys.stderr.write(SYNTHETIC_WARNING + "\n")
-        return LipSyncPipeline.untrained(device=device, dtype=dtype)
+    if args.miniature:
+        sys.stderr.write(MINIATURE_WARNING + "\n")
+        return LipSyncPipeline.miniature(device=device, dtype=dtype)
     return LipSyncPipeline.from_pretrained(
         None if args.version == AUTO else args.version,
         models_dir=args.models,

@@ -36,7 +36,7 @@ def score(good: Sample, models: Path, *more: object, landmarks: Path | None = No
 
 
 def run(good: Sample, output: Path, models: Path, *more: object) -> int:
-    given = ["run", good.video, good.audio, "-o", output, "--synthetic", "--steps", 1, "--cfg", 1]
+    given = ["run", good.video, good.audio, "-o", output, "--miniature", "--steps", 1, "--cfg", 1]
     return main([*map(str, [*given, "--face-landmarks", good.landmarks, "--models", models, *more])])
 
 
