@@ -42,7 +42,7 @@ def draw_strip() -> Image.Image:
     wave_top = TITLE + PANEL[1] + 34
     picture = Image.new("RGB", (width, wave_top + WAVE_HEIGHT + 20), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    text(draw, (width / 2, 12), "One photo, a moving camera, a new voice: the lips follow the sound", INK, 26, "ma")
+    text(draw, (width / 2, 12), "The lips follow the new speech", INK, 26, "ma")
     draw_wave(draw, (MARGIN, wave_top, width - MARGIN, wave_top + WAVE_HEIGHT), sound)
     for column, index in enumerate(picked):
         left = MARGIN + column * (PANEL[0] + GAP)

@@ -163,7 +163,7 @@ class Ledger:
         from ..weights import locate
         from .device import chosen_device
 
-        if task.synthetic:
+        if task.miniature:
             return task.version, ()
         key = _model_key(task)
         if key not in self._models:
@@ -230,7 +230,7 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
             run.check_flags(task)
             if missing:
                 continue
-            if args.cluster is not None and task.version == run.AUTO and not task.synthetic:
+            if args.cluster is not None and task.version == run.AUTO and not task.miniature:
                 raise UsageError(
                     'With "--cluster", "version" cannot be auto, because the GPUs of the nodes can differ. '
                     "Set it to a version."

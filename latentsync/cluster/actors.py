@@ -127,7 +127,7 @@ class Actors:
         return _Slot(actor, actor.ready.remote(), starts=starts)
 
     def _replace(self, i: int, error: Exception) -> Finished | None:
-        """Start another actor in place of a dead one. Returns the end of its task, if it had one."""
+        """Start another actor in place of a dead one. Returns the final result of its task, or None."""
         slot = self._slots[i]
         reason = str(error).strip().splitlines()[-1]
         log.info("Worker %d is lost: %s", i, reason)

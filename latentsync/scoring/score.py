@@ -60,7 +60,7 @@ class Score:
 
     @property
     def offset_frames(self) -> int:
-        """By how many frames of 40 ms the sound leads the lips. 0 if it was not measured."""
+        """How far the sound is ahead of the lips, in frames of 40 ms. 0 if it was not measured."""
         return 0 if self.sync is None else self.sync.offset_frames
 
     @property

@@ -45,7 +45,7 @@ def test_run_makes_video_with_new_speech(good: Sample, tmp_path: Path, capsys: p
     made, source = VideoFile(output), VideoFile(good.video)
     assert (made.width, made.height, made.rate, made.frame_count) == (source.width, source.height, 25, FRAMES)
     assert read_audio(output).duration_seconds == pytest.approx(CLIP_SECONDS, abs=0.03)
-    assert "untrained" in capsys.readouterr().err
+    assert "trained on one face" in capsys.readouterr().err
 
 
 def test_run_same_seed_gives_same_file(good: Sample, tmp_path: Path) -> None:
