@@ -1,8 +1,8 @@
-"""The miniature model: small networks of the official layout, trained to speak for one face.
+"""The miniature model: small networks of the official layout, trained for one face.
 
-It shows every stage at work where ByteDance's weights are not at hand. `training/miniature` made it from scikit-image's
-`astronaut`. The UNet and the VAE are in the repository, but not in the published archive. The Whisper encoder is not
-trained: it is rebuilt from a seed.
+It runs every stage without ByteDance's weights. `training/miniature` trained it on scikit-image's `astronaut`.
+The UNet and the VAE are in the repository, but not in the published archive. The Whisper encoder is not
+trained. The code rebuilds it from a seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .catalog import MODELS, VAE, WHISPER
 FOLDER = Path(__file__).resolve().parents[2] / "demo" / "miniature"
 UNET_FILE, VAE_FILE = "unet.safetensors", "vae.safetensors"
 RESOLUTION = 128  # of the face crops, in pixels
-VERSION = "1.5"  # whose layout it has
+VERSION = "1.5"  # of the layout
 METADATA = {
     metadata.WEIGHTS: metadata.MINIATURE,
     metadata.VERSION: VERSION,
@@ -33,8 +33,8 @@ METADATA = {
     "description": "miniature model for the demo: trained on one face, not ByteDance's model",
 }
 
-MEL_GAIN = 2.0  # of each convolution: the sound outweighs the positional table
-BLOCK_GAIN = 0.05  # of each block's updates: a hidden state tells of its own instant alone
+MEL_GAIN = 2.0  # of each convolution, so that the audio outweighs the position embeddings
+BLOCK_GAIN = 0.05  # of each block's updates, so that a hidden state depends on its own position alone
 
 
 def unet() -> UNet:

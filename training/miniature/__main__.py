@@ -1,8 +1,8 @@
-"""Train the miniature model from nothing: a small VAE and UNet for one face, on two processor cores.
+"""Train the miniature model from random weights: a small VAE and UNet for one face, on two CPU cores.
 
 Usage: python -m training.miniature [--work .miniature] [--out demo/miniature] [--vae-minutes 22] [--unet-minutes 46]
 
-Each stage leaves a file in the work folder. A run that was stopped goes on where it was.
+Each stage writes a file to the work folder. A stopped run continues from there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
                 stream.flush()
 
         def stage(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-            """The tensors of a stage, from its file if an earlier run finished it."""
+            """The tensors of a stage. They come from its file if an earlier run finished it."""
             path = work / f"{name}.pt"
             if not path.is_file():
                 started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Short clips of the talking face under a moving camera and light, cropped as the pipeline crops."""
+"""Short clips of the talking face with moving camera and light, cropped like in the pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LANDMARK_ERROR_PX = 0.4  # a detector's, in pixels of the frame
 
 @dataclass(frozen=True)
 class Camera:
-    """A slow pan, zoom and roll, and light that changes: every value is a sinusoid with its own speed and phase."""
+    """A slow pan, zoom and roll, and changing light. Every value is a sinusoid with its own speed and phase."""
 
     scale: float
     contrast: np.ndarray

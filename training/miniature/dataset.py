@@ -1,4 +1,4 @@
-"""Training clips for the UNet: a source video, the same video with another mouth, and the sound of that mouth."""
+"""Training clips for the UNet: an original video, the same video with another mouth, and the audio of that mouth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .face import TalkingFace
 
 NUM_SEGMENTS = 50
 NUM_CLIPS = 420
-STILL_SHARE = 0.5  # of the source videos show the photograph's own mouth, as the demo does. The others talk, too
+STILL_SHARE = 0.5  # of the original videos show the photo's mouth, like the demo. The others talk
 RATES = (25, 25, 30)
 CENTER_SECONDS = 0.01  # of a frame's audio window, after the frame's instant
 
@@ -33,7 +33,7 @@ def build_clips(whisper: WhisperEncoder, seed: int, log: Callable[[str], None]) 
 
     Returns:
         source, target: uint8 (clips, 16, 3, 128, 128). Both have the same camera, light and alignment.
-        audio: float16 (clips, 16, 50, 384), what the UNet hears at each target frame.
+        audio: float16 (clips, 16, 50, 384), the audio features of each target frame.
         opening: float32 (clips, 16) of the target.
     """
     rng, face = np.random.default_rng(seed), TalkingFace.load()
@@ -84,17 +84,17 @@ def mouth_at(mouth: tuple[np.ndarray, np.ndarray], frames: range, rate: int) -> 
 
 
 def encode_clips(clips: dict[str, Tensor], vae: DiffusersVAE) -> dict[str, Tensor]:
-    """The clips as the UNet sees them.
+    """Encode the clips for the UNet.
 
     Returns:
-        conditioning: float16 (clips, 9, 16, r, r), of the source: mask, masked latents, reference latents.
-        target: float16 (clips, 4, 16, r, r), the scaled latents that the UNet shall make.
+        conditioning: float16 (clips, 9, 16, r, r), of the original video: mask, masked latents, reference latents.
+        target: float16 (clips, 4, 16, r, r), the scaled latents that the UNet learns to produce.
         audio: as in `build_clips`.
     """
     mask = torch.from_numpy(alignment.keep_mask(RESOLUTION))
     nothing_masked = torch.ones_like(mask)
     conditioning = [prepare_conditioning(source, mask, vae).movedim(0, 1).half() for source in clips["source"]]
-    # the reference latents of the target are its own latents
+    # the reference latents of the target equal its latents
     targets = [
         prepare_conditioning(target, nothing_masked, vae)[:, 5:].movedim(0, 1).half() for target in clips["target"]
     ]

@@ -1,7 +1,7 @@
 """The astronaut's face with a mouth that opens, closes, rounds and spreads.
 
-The picture is scikit-image's `astronaut` (NASA, public domain). A smooth warp moves the lips and the jaw. The inside
-of the mouth is painted: the picture's own upper teeth, and darkness below them.
+The picture is scikit-image's `astronaut` (NASA, public domain). A smooth warp moves the lips and the jaw. The code
+paints the inside of the mouth: the upper teeth of the picture, and darkness below them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from scripts.sample_clip import LANDMARKS
 UPPER_INNER_LIP = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
 LOWER_INNER_LIP = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 
-ZOOM = 2  # the mouth is painted in a picture of this many times the resolution
+ZOOM = 2  # scale of the picture in which the mouth is painted
 BOX = (140, 40, 320, 240)  # of the astronaut's head in the picture: left, top, right, bottom
 
 WIDEST_PX = 15.0  # between the inner lips at opening 1, in pixels of the picture. The photograph shows 6.6
 UPPER_SHARE = 0.2  # of the opening that the upper lip makes. The jaw makes the rest
-UPPER_REACH_PX = 9.0  # above the upper lip the warp ends below the nose
-LIP_REACH_PX = 14.0  # below the lower lip, skin follows the lip, then the jaw
+UPPER_REACH_PX = 9.0  # above the upper lip. The warp ends below the nose
+LIP_REACH_PX = 14.0  # below the lower lip. The skin here follows the lip, then the jaw
 JAW_SHARE = 0.6  # how far the chin follows the lower lip
-JAW_END_PX = (30.0, 62.0)  # below the mouth's axis, the warp fades out between these rows: from chin to collar
+JAW_END_PX = (30.0, 62.0)  # below the mouth's axis. The warp fades out between these rows, from chin to collar
 JAW_WIDTH = 2.3  # half the width of the jaw, in multiples of half the width of the mouth
 TEETH_PX = 5.0
 THROAT = np.array([52.0, 22.0, 24.0])  # RGB
@@ -77,7 +77,7 @@ class TalkingFace:
         return (x * along[0] + y * along[1]) / half_width, x * down[0] + y * down[1]
 
     def inner_lip(self, points: tuple[int, ...], u: np.ndarray) -> np.ndarray:
-        """v of a lip's inner edge at u. Beyond the corners it is that of the corner."""
+        """v of a lip's inner edge at u. Beyond the corners it is constant."""
         middle, along, down, half_width = self.axes
         offsets = self.landmarks[list(points)] - middle
         edge_u, edge_v = offsets @ along / half_width, offsets @ down

@@ -1,4 +1,4 @@
-"""Stage 2: train the UNet to speak, with the official inputs and objective."""
+"""Stage 2: train the UNet, with the official inputs and objective."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WINDOW_LENGTHS = ((4, 4), (8, 2), (8, 2), (16, 1))  # frames of a window, window
 LEARNING_RATE = 8e-4
 WARMUP_STEPS = 100
 EMA_DECAY = 0.998
-SILENT_SHARE = 0.1  # of the windows lose their sound, for classifier-free guidance
-MIXED_NOISE_SHARE = 0.2  # of the windows have some noise of their own in each frame
-KEPT_WEIGHT = 0.2  # of the loss where the pixels are kept
+SILENT_SHARE = 0.1  # of the windows have no audio, for classifier-free guidance
+MIXED_NOISE_SHARE = 0.2  # of the windows have some different noise in each frame
+KEPT_WEIGHT = 0.2  # of the loss where pixels stay original
 MAX_TIMESTEP_WEIGHT = 30.0
 
 
 def untrained_unet() -> UNet:
-    """torch's initialization. Each transformer begins as the identity, as in Stable Diffusion and AnimateDiff."""
+    """PyTorch's initialization. Each transformer begins as the identity, as in Stable Diffusion and AnimateDiff."""
     unet = UNet(UNET_CONFIG)
     for name, parameter in unet.named_parameters():
         if ".proj_out." in name or name.startswith("conv_out."):
@@ -52,7 +52,7 @@ def noisy_batch(clips: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tenso
     alpha = float(alphas_cumprod()[timestep])
     noisy = math.sqrt(alpha) * target + math.sqrt(1 - alpha) * noise
     kept = conditioning[:, :1, :1]
-    # the weight of the v-objective (arXiv 2202.00512): at the first, noisy steps the shape of the mouth is decided
+    # the v-objective's weight (arXiv 2202.00512), because the first, noisy steps decide the mouth's shape
     weight = (KEPT_WEIGHT * kept + 1 - kept) * min(1 / alpha, MAX_TIMESTEP_WEIGHT)
     return torch.cat([noisy, conditioning], dim=1), audio, noise, weight, float(timestep)
 
@@ -60,11 +60,11 @@ def noisy_batch(clips: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tenso
 def train_unet(
     clips: dict[str, Tensor], minutes: float, checkpoint: Path, log: Callable[[str], None], seed: int
 ) -> None:
-    """Train for a time, or go on from the checkpoint, and write the checkpoint.
+    """Train for a time, or continue from the checkpoint, and write the checkpoint.
 
     Args:
         clips: from `dataset.encode_clips`.
-        log: takes a line now and then.
+        log: receives a line from time to time.
     """
     torch.manual_seed(seed)
     unet = untrained_unet()

@@ -53,11 +53,11 @@ def gradient_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 def train_vae(images: Tensor, minutes: float, checkpoint: Path, log: Callable[[str], None], seed: int) -> None:
-    """Train for a time, or go on from the checkpoint, and write the checkpoint.
+    """Train for a time, or continue from the checkpoint, and write the checkpoint.
 
     Args:
         images: uint8 (n, 3, R, R).
-        log: takes a line now and then.
+        log: receives a line from time to time.
     """
     torch.manual_seed(seed)
     vae = random_init.vae().vae.requires_grad_(True).train()
@@ -82,7 +82,7 @@ def train_vae(images: Tensor, minutes: float, checkpoint: Path, log: Callable[[s
         x = torch.where(masked, x * keep, x)
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.mean + 0.05 * torch.randn_like(posterior.mean) * posterior.mean.detach().std()).sample
-        # the mouth is small, and it is what people look at
+        # the mouth is small but important
         weight = torch.where(masked, torch.ones_like(keep), 1 + 2 * (1 - keep))
         loss = (
             ((y - x).abs() * weight).mean() + GRADIENT_WEIGHT * gradient_loss(y, x) + KL_WEIGHT * posterior.kl().mean()
@@ -104,9 +104,9 @@ def train_vae(images: Tensor, minutes: float, checkpoint: Path, log: Callable[[s
 
 @torch.no_grad()
 def normalized_state(checkpoint: Path, images: Tensor) -> dict[str, Tensor]:
-    """The trained weights, with latents of Stable Diffusion's scale: LATENT_SCALE times them has variance 1.
+    """The trained weights, with the latent scale of Stable Diffusion. LATENT_SCALE times the latents has variance 1.
 
-    Only `quant_conv` and `post_quant_conv` change, each the other's inverse.
+    Only `quant_conv` and its inverse `post_quant_conv` change.
     """
     state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True)["vae"]
     vae = random_init.vae().vae

@@ -1,6 +1,6 @@
-"""Speech-like sound for training, and how the mouth moves to it.
+"""Speech-like audio for training, and the mouth movements for it.
 
-Half of the voices are procedural: a buzz through the resonances of random vowels. The others are read by espeak-ng.
+Half of the voices are procedural: a buzz filtered by the resonances of random vowels. espeak-ng reads the others.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ SEGMENT_SECONDS = 30
 LEVEL_RATE = 100  # values of level and brightness a second
 LEVEL_WINDOW_SECONDS = 0.12
 
-# the level in dB below full scale at which the mouth begins to open, and that at which it is wide open
+# levels in dB relative to full scale: the mouth begins to open, and is wide open
 CLOSED_DB, OPEN_DB = -42.0, -13.0
-# the centroid of the spectrum in Hz that rounds the lips, and that which spreads them
+# spectral centroids in Hz: the lips are rounded, and are spread
 ROUND_HZ, SPREAD_HZ = 450.0, 1500.0
 ROUNDED, SPREAD = -0.22, 0.1
 
@@ -67,27 +67,27 @@ def segments(count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 def espeak_phrase(rng: np.random.Generator) -> np.ndarray:
-    """A sentence read by a random voice of espeak-ng."""
+    """A sentence with a random voice of espeak-ng."""
     command = ["espeak-ng", "--stdout", "-v", str(rng.choice(ESPEAK_VOICES))]
     command += ["-s", str(rng.integers(120, 210)), "-p", str(rng.integers(20, 80)), str(rng.choice(SENTENCES))]
     with wave.open(io.BytesIO(subprocess.run(command, check=True, capture_output=True).stdout)) as file:
         rate = file.getframerate()
-        # a stream has no length in its header
+        # the header of a stream has no length
         samples = np.frombuffer(file.readframes(2**28), "<i2") / 32768
     return resample_poly(samples, SAMPLE_RATE, rate)
 
 
 def buzz_phrase(rng: np.random.Generator) -> np.ndarray:
-    """One to four seconds of syllables: a buzz through the resonances of vowels, and hiss for consonants."""
+    """One to four seconds of syllables: a buzz filtered by the resonances of vowels, and hiss for consonants."""
     pitch_hz, size, pace = rng.uniform(85, 260), rng.uniform(0.9, 1.25), rng.uniform(2.2, 6.0)
     count = max(2, round(rng.uniform(1, 4) * pace))
     return np.concatenate([syllable(pitch_hz, size, 1 / pace * rng.uniform(0.7, 1.4), rng) for _ in range(count)])
 
 
 def syllable(pitch_hz: float, size: float, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """One vowel that swells and fades, perhaps after a consonant of hiss.
+    """One vowel that fades in and out, sometimes after a consonant of hiss.
 
-    size: of the mouth: its resonances are those of a man times `size`.
+    size: factor for the resonances of a man's mouth.
     """
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     drift = 1 + rng.uniform(-0.1, 0.1) * time / seconds + 0.03 * np.sin(2 * math.pi * rng.uniform(3, 6) * time)
@@ -112,7 +112,7 @@ def syllable(pitch_hz: float, size: float, seconds: float, rng: np.random.Genera
 
 
 def mouth(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How the mouth moves to a recording: opening (0 to 1) and spread, 100 values a second.
+    """Mouth movements for a recording: opening (0 to 1) and spread, 100 values a second.
 
     Args:
         sound: (samples,) at 16 kHz.
