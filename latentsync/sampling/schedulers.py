@@ -75,7 +75,7 @@ def ddim_schedule(num_inference_steps: int) -> list[tuple[int, float, float]]:
 
 
 class DiffusersScheduler:
-    """A scheduler of diffusers with Stable Diffusion 1.x's noise levels. It ends at zero noise.
+    """A diffusers scheduler with the noise schedule of Stable Diffusion 1.x. It ends at zero noise.
 
     Args:
         name: of the class in diffusers.

@@ -226,7 +226,7 @@ def check_size(file: WeightFile, path: Path) -> None:
     if _published_like(path, (file, *file.equivalents)) is None and not _is_small(path):
         alternative = ', or connect your own VAE to the "vae" input of Load Model' if file == VAE else ""
         raise WeightsError(
-            f"{path} is not the published {file.name}. It has {path.stat().st_size:,} bytes instead of "
+            f"{path} is not the official {file.name}. It has {path.stat().st_size:,} bytes instead of "
             f"{file.size_bytes:,}. Move it to another folder and download {file.url}{alternative}."
         )
 
