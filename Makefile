@@ -28,7 +28,7 @@ FUZZ_SECONDS ?= 67
 PACKAGE ?= dist/latentsync-nodes.zip
 PACKED_WITHOUT = $(shell sed -E 's|^/?(.*)$$|":(exclude)\1"|' .comfyignore)
 
-.PHONY: help venv demo serve check test nightly compat fuzz gpu lint docs package clean
+.PHONY: help venv demo serve check test nightly compat fuzz gpu lint docs package miniature clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ package: ## write the archive for custom_nodes: dist/latentsync-nodes.zip
 	mkdir -p $(dir $(PACKAGE))
 	git archive --format zip --prefix latentsync-nodes/ --output $(PACKAGE) HEAD . $(PACKED_WITHOUT)
 	@echo "Unpack $(PACKAGE) into ComfyUI/custom_nodes."
+
+miniature: venv ## train the demo's small model again (95 minutes; ARGS="--unet-minutes 10" for less)
+	$(BIN)/python -m training.miniature $(ARGS)
 
 docs: venv ## write the generated parts of the documentation
 	$(BIN)/python -m scripts.error_table

@@ -88,7 +88,7 @@ def _measure(options: argparse.Namespace, route: str, minutes: float) -> Run:
 def _by_command_line(base: Path, options: argparse.Namespace, run: Run) -> None:
     command = [sys.executable, "-m", MODULES[options.networks], "run"]
     command += [str(base / "input" / "video.mp4"), str(base / "input" / "sound.wav"), "-o", str(base / "out.mp4")]
-    command += ["--models", str(base / "models"), "--synthetic", "--steps", "1", "--crf", str(options.crf)]
+    command += ["--models", str(base / "models"), "--miniature", "--steps", "1", "--crf", str(options.crf)]
     command += ["--no-save-record"]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     start = time.monotonic()

@@ -1,6 +1,6 @@
 """The command line with a denoiser and a codec that cost next to nothing: what is left is everything else.
 
-Usage: python -m benchmarks.stand_in run VIDEO AUDIO -o OUT --synthetic ...   (the arguments of `python -m latentsync`)
+Usage: python -m benchmarks.stand_in run VIDEO AUDIO -o OUT --miniature ...   (the arguments of `python -m latentsync`)
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Run many jobs on a pool of workers: in which order, which are finished already, and what happens to those that fail.
+"""Run many jobs on a pool of workers: choose their order, skip finished jobs, and retry failed jobs.
 
-A job is finished if the record beside its output says so. A batch that was stopped therefore continues when it is
-started again, and no other file keeps track. Every job reserves its output while it runs, so that two batches, or a
-batch and ComfyUI, never make the same file.
+A job is finished if the record beside its output says so. A stopped batch therefore continues when you start it
+again. No other file stores its state. Every job reserves its output while it runs. Two batches, or a batch and
+ComfyUI, therefore never write the same file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .output.output_path import reserve_path
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-IN_USE_SECONDS = 2.0  # until the output of another run is looked at again
-MAX_LOSSES = 3  # of workers under one job: such a job may be the reason
+IN_USE_SECONDS = 2.0  # before the next check of an output in use
+MAX_LOSSES = 3  # of workers during one job, which may be the cause
 
 Make = Callable[[Any], str]
 """Does a task and returns its summary."""
@@ -36,11 +36,11 @@ State = Literal["waiting", "running", "done", "skipped", "failed", "cancelled"]
 class Job:
     """One video to make.
 
-    name: how errors and the table call it, such as "line 3".
+    name: its name in errors and in the table, such as "line 3".
     task: what a worker receives.
-    output: the finished video.
-    model, source: jobs with the same values share the loaded networks, and the faces of the video.
-    seconds: length of the recording, for the time left.
+    output: path of the finished video.
+    model, source: jobs with the same values share the loaded networks and the detected faces.
+    seconds: length of the recording, to estimate the remaining time.
     """
 
     name: str
@@ -67,11 +67,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a job on a worker.
+    """The result of a job on a worker.
 
     text: the summary of the video, or the error.
     lost: the worker died, and another can do the job.
-    is_internal: the error is a mistake in our code or a failure of the device.
+    is_internal: the error is a bug or a failure of the device.
     """
 
     worker: Hashable
@@ -82,7 +82,7 @@ class Finished:
 
 
 class Pool(Protocol):
-    """Workers that do one job each at a time."""
+    """Workers that each run one job at a time."""
 
     def idle(self) -> Sequence[Hashable]:
         """The workers that are ready for a job."""
@@ -93,11 +93,11 @@ class Pool(Protocol):
         ...
 
     def wait(self, seconds: float) -> Iterable[Finished]:
-        """The jobs that ended, after at most that many seconds without any."""
+        """Wait for jobs that end, at most that many seconds, and return their results."""
         ...
 
     def close(self) -> None:
-        """End all workers and their jobs, and delete what these leave half-made."""
+        """End all workers and their jobs, and delete their unfinished files."""
         ...
 
 
@@ -108,9 +108,9 @@ def run_jobs(
 
     Args:
         rows: one for each job. They change while the batch runs.
-        pool: is closed at the end, however it ends.
-        is_finished: whether the output of a job is there already.
-        retries: how often a failed job is tried again, after all others.
+        pool: always closed at the end, also after an error.
+        is_finished: whether the output of a job exists already.
+        retries: number of further tries of a failed job, after all others.
 
     Yields:
         A row when it begins and when it ends, and a row that waits for the output of another run.
@@ -119,9 +119,9 @@ def run_jobs(
     running: dict[Hashable, tuple[Row, ExitStack]] = {}
 
     def next_row(worker: Hashable) -> Row | None:
-        """Jobs of the model and source of the worker's last job come first, then those that no other worker has.
+        """Order of the rows: the model and source of the worker's last job first, then those of no other worker.
 
-        Rows whose output is in use come last.
+        Rows with an output in use come last.
         """
         model, source = (last[worker].model, last[worker].source) if worker in last else (None, None)
         others = {job.source for key, job in last.items() if key != worker}
@@ -148,7 +148,7 @@ def run_jobs(
                         pool.start(worker, row.job.task)
                     if row.state != "waiting" or row.reason != before:
                         yield row
-                    if row.state == "waiting":  # so do all others that are left
+                    if row.state == "waiting":  # all remaining rows wait, too
                         break
             for finished in pool.wait(POLL_SECONDS):
                 row, reserved = running.pop(finished.worker)
@@ -176,7 +176,7 @@ def _begin(row: Row, is_finished: Callable[[Job], bool]) -> ExitStack | None:
     except LatentSyncError as error:
         row.state, row.reason = "failed", str(error)
         return None
-    if is_finished(row.job):  # perhaps another batch has just made it
+    if is_finished(row.job):  # another batch may have just finished it
         reserved.close()
         row.state, row.reason = "skipped", ""
         return None
@@ -198,7 +198,7 @@ class LocalWorker:
     """A pool of one worker: this process.
 
     Args:
-        error_of: the error for the user that stands for an exception, if there is one.
+        error_of: returns the error to show the user for an exception, if there is one.
     """
 
     def __init__(self, make: Make, error_of: ErrorOf) -> None:
@@ -214,7 +214,7 @@ class LocalWorker:
 
     def wait(self, seconds: float) -> Iterator[Finished]:
         if not self._tasks:
-            sleep(seconds)  # every job that is left waits for another run
+            sleep(seconds)  # every remaining job waits for another run
             return
         yield work(0, self._tasks.pop(), self._make, self._error_of)
 
@@ -223,10 +223,10 @@ class LocalWorker:
 
 
 def work(worker: Hashable, task: Any, make: Make, error_of: ErrorOf) -> Finished:  # noqa: ANN401 - of a Job
-    """Do a task. Whatever it raises is the text of its end."""
+    """Do a task. An exception becomes the text of the result."""
     try:
         return Finished(worker, make(task), is_done=True)
-    except Exception as error:  # the batch goes on
+    except Exception as error:  # the batch continues
         log.info("A job failed", exc_info=True)
         known = error_of(error)
         text = str(known) if known else f"Internal error: {type(error).__name__}: {error}. Please report this."
@@ -234,10 +234,10 @@ def work(worker: Hashable, task: Any, make: Make, error_of: ErrorOf) -> Finished
 
 
 def seconds_left(rows: Sequence[Row], elapsed_seconds: float) -> float | None:
-    """The time that the waiting and the running jobs will need, by the length of their recordings.
+    """Estimate the time of the waiting and the running jobs from the length of their recordings.
 
     Args:
-        elapsed_seconds: since the batch began.
+        elapsed_seconds: seconds since the batch began.
     """
     done = sum(row.job.seconds for row in rows if row.state == "done")
     left = sum(row.job.seconds for row in rows if row.state in ("waiting", "running"))

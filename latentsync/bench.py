@@ -1,6 +1,6 @@
 """Measure the speed and the VRAM of a device: VAE encoding, sampling and VAE decoding, with synthetic weights.
 
-Each case runs the stages that a user runs, on noise in place of a face. Nothing is downloaded or read from disk.
+Each case runs the stages of a real run, on noise instead of a face. It downloads nothing and reads no files.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from .weights.fp8 import FP8, CastingOperations
 from .weights.locate import device_memory
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp8": FP8, "fp32": torch.float32}
-"""Of the UNet's weights. With fp8 weights it computes in fp16, as the VAE does. The order is that of the cases."""
+"""Dtypes of the UNet's weights, in the order of the cases. A UNet with fp8 weights computes in fp16, like the VAE."""
 
 FULL_VAE_CHANNELS = (128, 256, 512, 512)  # of sd-vae-ft-mse, which has two layers in each block
 TINY_DIVISOR = 4  # of the resolution, with the tiny networks
@@ -62,13 +62,13 @@ GB = 1e9
 
 
 class Case(NamedTuple):
-    """What is measured.
+    """One combination of settings to measure.
 
     version: a key of `MODELS`.
     precision: a key of `PRECISIONS`.
     speed: a key of `SPEEDS`.
-    frames: of the video.
-    windows: in one batch of the UNet.
+    frames: length of the video.
+    windows: batch size of the UNet.
     """
 
     version: str
@@ -85,11 +85,11 @@ class Case(NamedTuple):
 class Row:
     """The result of one case.
 
-    encode, sample, decode: seconds for one second of video. None: the case was not measured.
+    encode, sample, decode: seconds for one second of video. None: not measured.
     allocated_bytes: peak of the tensors on the device. None: the device does not report it.
-    reserved_bytes: peak of what PyTorch's allocator took from the device.
-    note: why the case was not measured, as a sentence.
-    is_skipped: there was no time left.
+    reserved_bytes: peak of the memory that PyTorch's allocator reserves on the device.
+    note: the reason for a case without measurement, as a sentence.
+    is_skipped: the time limit was reached.
     """
 
     case: Case
@@ -114,7 +114,7 @@ class Row:
 
 
 def list_cases(*, quick: bool = False) -> list[Case]:
-    """All cases, the most useful first. A clip of one window is measured only with one window in a batch.
+    """All cases, the most useful first. A clip of one window has only cases with one window in a batch.
 
     Args:
         quick: one window in fp16 alone, at each speed.
@@ -144,7 +144,7 @@ def run_cases(
 
     Args:
         tiny: the small untrained networks, at a quarter of the resolution.
-        minutes: cases that would probably end later are not measured.
+        minutes: cases that would probably end later are skipped.
     """
     deadline = monotonic() + 60 * minutes
     known_seconds: dict[tuple[str, ...], float] = {}
@@ -191,12 +191,12 @@ def synthetic_pipeline(precision: str, device: torch.device, *, tiny: bool = Fal
 
 
 def computing_dtype(stored: torch.dtype) -> torch.dtype:
-    """In which a UNet with weights of a dtype computes."""
+    """The dtype in which a UNet with weights of a dtype computes."""
     return torch.float16 if stored == FP8 else stored
 
 
 def unet_in(state: dict[str, Tensor], stored: torch.dtype, dtype: torch.dtype) -> UNet:
-    """A UNet whose weights are stored in one dtype, fp8 included, and which computes in another."""
+    """A UNet that stores its weights in one dtype, fp8 included, and computes in another."""
     operations = cast("Operations", CastingOperations if stored == FP8 else nn)
     return loader.load_unet(loader.Checkpoint(Path("synthetic UNet"), state), operations, stored, norm_dtype=dtype)
 
@@ -253,7 +253,7 @@ def timed_stages(pipeline: LipSyncPipeline, frames: int, settings: SamplerSettin
 
 
 class TimedVAE:
-    """A VAE that adds up the seconds that it takes."""
+    """A VAE that adds up its running time."""
 
     def __init__(self, vae: VAE, device: torch.device) -> None:
         self._vae, self._device = vae, device
@@ -278,7 +278,7 @@ class TimedVAE:
 
 
 def profile_step(precision: str, version: str, device: torch.device, *, tiny: bool = False) -> str:
-    """PyTorch's table of the operations of one full step with guidance, those that take longest first."""
+    """PyTorch's table of the operations of one full step with guidance, the slowest first."""
     pipeline = synthetic_pipeline(precision, device, tiny=tiny)
     side = MODELS[version].resolution // LATENT_STRIDE // (TINY_DIVISOR if tiny else 1)
     noise = torch.randn(1, LATENT_CHANNELS, 1, side, side).to(device)
@@ -302,7 +302,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give unused memory back to the device."""
+    """Free unused memory of the device."""
     gc.collect()
     backend: Any = torch.get_device_module(device)
     if hasattr(backend, "empty_cache"):

@@ -55,7 +55,7 @@ from .scoring.score import Score, score_track
 from .video.frame_source import FrameSource
 from .video.timeline import FpsMode, LengthMode, build_timeline, check_length, output_rate
 from .video.video_file import VideoFile
-from .weights import loader, locate, random_init
+from .weights import loader, locate, miniature, random_init
 from .weights.catalog import MODELS, SYNCNET, ModelSpec, Version
 from .weights.download import download_files
 from .weights.locate import Folders
@@ -155,6 +155,25 @@ class LipSyncPipeline:
             whisper=random_init.whisper().to(device),
             vae=random_init.vae().to(device, dtype),
             spec=spec,
+            device=device,
+            dtype=dtype,
+        )
+
+    @classmethod
+    def miniature(
+        cls, *, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> LipSyncPipeline:
+        """The small model of the demo, trained on one face: the lips of scikit-image's astronaut follow the sound.
+
+        Raises:
+            WeightsError: the package is installed without it.
+        """
+        device = torch.get_default_device() if device is None else torch.device(device)
+        return cls(
+            unet=miniature.unet().to(device, dtype),
+            whisper=miniature.whisper().to(device),
+            vae=miniature.vae().to(device, dtype),
+            spec=replace(MODELS[miniature.VERSION], version="miniature", resolution=miniature.RESOLUTION),
             device=device,
             dtype=dtype,
         )

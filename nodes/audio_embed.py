@@ -69,8 +69,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     max=20.0,
                     step=0.5,
                     advanced=True,
-                    tooltip="Set how many dB louder than the background noise speech must be. The red line in the "
-                    "plot shows this level. Raise it if noise counts as speech.",
+                    tooltip="Set how far speech must be above the background noise, in dB. The red line in the plot "
+                    "shows this level. Raise it if noise counts as speech.",
                 ),
                 io.Int.Input(
                     "hold_ms",

@@ -206,6 +206,6 @@ class LatentSyncFacePrep(io.ComfyNode):
         text = "\n".join([report.report_text(people, selection), *warnings, *(speech.warnings if speech else ())])
         chosen, frames_with_face = selection.identity.number, int(selection.track.present.sum())
         summary = f"Person {chosen} of {len(people.members)}, in {frames_with_face} of {frames.frame_count} frames"
-        show_text(f"{summary}\n{text}")  # the node shows two lines, and scrolls
+        show_text(f"{summary}\n{text}")  # the node shows two lines and can scroll
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
         return io.NodeOutput(selection.track, preview, text, ui=shown)

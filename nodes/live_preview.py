@@ -1,4 +1,4 @@
-"""What the Sampler shows while it runs: its position as text, and the newest mouth as an image."""
+"""Live preview of the Sampler: its progress as text, and the newest face as an image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
 
 
 class LivePreview:
-    """Called with each step of a run, see `progress.with_progress`.
+    """Receives each step of a run, see `progress.with_progress`.
 
-    The last frame of each finished window is decoded: one image a window, unless ComfyUI's previews are off.
+    It decodes the last frame of each finished window, unless ComfyUI's previews are off.
     """
 
     def __init__(self, vae: ComfyVAE) -> None:
@@ -44,7 +44,7 @@ class LivePreview:
         return self._decode(step.latents[:, :, -1]) if is_last and self._shows_images else None
 
     def _decode(self, latents: torch.Tensor) -> PreviewImage | None:
-        """The face of one latent (1, 4, r, r), upright. None if memory is out: the run needs it more."""
+        """The face of one latent (1, 4, r, r), upright. None if out of memory."""
         from PIL import Image
 
         from ..latentsync.compositing.compositor import upright_crop
@@ -65,7 +65,7 @@ class LivePreview:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, rounded as an estimate is: 40 s, 2 min, 1 h 5 min."""
+    """A rounded time as text: 40 s, 2 min, 1 h 5 min."""
     if seconds < MINUTE_SECONDS:
         return f"{max(1, round(seconds))} s"
     if seconds < HOUR_SECONDS - MINUTE_SECONDS / 2:

@@ -180,7 +180,7 @@ class ComfyVAE:
         inputs: torch.Tensor,
         memory_used: Callable[[torch.Size, torch.dtype], float],
     ) -> torch.Tensor | None:
-        """The network's outputs, or None if memory runs out: ComfyUI's own way takes less, down to tiles."""
+        """The network's outputs, or None if VRAM runs out. ComfyUI's own call then needs less: it can use tiles."""
         vae = self.vae
         batch_size = 1 if vae.device.type == "cpu" else VAE_IMAGES
         try:

@@ -40,6 +40,10 @@ COMPUTED = [torch.float16, torch.bfloat16, torch.float32]  # dtypes that the UNe
 UNET_PARAMETERS = 1_267_900_000
 
 
+MINIATURE_WARNING = (
+    "%s is the small model of the demo. It was trained on one face. For other faces, install the official files (see "
+    "the README)."
+)
 SYNTHETIC_WARNING = (
     "%s has tiny untrained weights for tests, so the mouth will be noise. For speech, install the official files (see "
     "the README)."
@@ -76,6 +80,8 @@ def load_model(
     checkpoint = loader.read(files.unet)
     if checkpoint.metadata.get(metadata.WEIGHTS) == metadata.SYNTHETIC:
         log.warning(SYNTHETIC_WARNING, files.unet.name)
+    if checkpoint.metadata.get(metadata.WEIGHTS) == metadata.MINIATURE:
+        log.warning(MINIATURE_WARNING, files.unet.name)
     operations: Any = comfy.ops.manual_cast
     network = loader.load_unet(checkpoint, operations, stored, _attention(device), _fine(stored, computed))
     return LoadedModel(

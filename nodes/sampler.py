@@ -77,7 +77,7 @@ class LatentSyncSampler(io.ComfyNode):
                     max=3.0,
                     step=0.1,
                     tooltip="Set how strongly the mouth follows the speech (guidance scale). Higher values move it "
-                    "more, but may flicker. 1 turns guidance off and halves the time.",
+                    "more, but may cause flicker. 1 turns guidance off and halves the time.",
                 ),
                 io.Combo.Input(
                     "sampler_name",

@@ -75,7 +75,8 @@ class LatentSyncScore(io.ComfyNode):
                 ),
                 io.Int.Output(
                     display_name="offset",
-                    tooltip="By how many frames of 40 ms the sound leads the lips. Negative: the sound lags.",
+                    tooltip="How far the sound is ahead of the lips, in frames of 40 ms. A negative value means that the "
+                    "sound is late.",
                 ),
                 io.String.Output(display_name="verdict", tooltip="The numbers in words, and what to do."),
                 io.Image.Output(

@@ -15,24 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from latentsync.errors import LatentSyncError, WeightsError
-from latentsync.weights import locate
+from latentsync.weights import locate, miniature
 from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import PACK, REPOSITORY, ComfyUI, Graph
 from scripts.comfyui_events import ComfyUIError, Event
 from scripts.sample_clip import Sample, make_sample
 from scripts.workflow import to_api
-from tests.support.synthetic_models import write_models
 
 WORKFLOW = REPOSITORY / "workflows" / "lipsync_video.json"
 DEMO_PACK = "latentsync-demo-nodes"
 PACKS = {PACK: REPOSITORY, DEMO_PACK: REPOSITORY / "scripts" / "demo_nodes"}
 
 REAL_BASE = REPOSITORY / ".comfyui" / "demo"
-SYNTHETIC_BASE = REPOSITORY / ".comfyui" / "demo-synthetic"
-"""A separate base directory, so that untrained weights never hide real ones."""
+MINIATURE_BASE = REPOSITORY / ".comfyui" / "demo-miniature"
+"""A separate base directory, so that the miniature model never hides real weights."""
 
-SYNTHETIC_STEPS = 4
-"""More steps do not improve noise."""
 STEPS_WIDGET = 2
 """Index after the seed and "control after generate"."""
 
@@ -72,7 +69,7 @@ def serve(weights: str | None) -> None:
 
 
 def prepare_weights(version: str | None) -> Path:
-    """The base directory with real weights, or else one with untrained weights. Prints the reason.
+    """The base directory with real weights, or else one with the miniature model. Prints the reason.
 
     version: download these real weights first, and use no others.
     """
@@ -86,13 +83,13 @@ def prepare_weights(version: str | None) -> Path:
     except WeightsError as error:
         if version is not None:
             raise
-        write_models(SYNTHETIC_BASE / "models")
-        place_landmarker(SYNTHETIC_BASE / "models")
+        miniature.write_models(MINIATURE_BASE / "models")
+        place_landmarker(MINIATURE_BASE / "models")
         print(
-            "WARNING: the demo uses untrained weights, so the mouth will be noise. "
-            f"For a real result, run: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6.\n{error}"
+            "The demo uses a small model that was trained on its face, not ByteDance's model. "
+            f"For the real model, run: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6.\n{error}"
         )
-        return SYNTHETIC_BASE
+        return MINIATURE_BASE
 
 
 def place_landmarker(models: Path) -> None:
@@ -106,7 +103,7 @@ def place_landmarker(models: Path) -> None:
 def prepare_workflow(base: Path, sample: Sample, version: str | None) -> Workflow:
     """The shipped workflow with the files of the sample, and stored landmarks if MediaPipe's model is missing."""
     workflow: Workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    fill_in(workflow, sample, version, SYNTHETIC_STEPS if base == SYNTHETIC_BASE else None)
+    fill_in(workflow, sample, version)
     model = base / "models" / FACE_LANDMARKER.path
     if not model.is_file():
         print(f"MediaPipe's model ({model}) is missing. The demo uses the stored face landmarks of the sample.")
@@ -114,7 +111,7 @@ def prepare_workflow(base: Path, sample: Sample, version: str | None) -> Workflo
     return workflow
 
 
-def fill_in(workflow: Workflow, sample: Sample, version: str | None, steps: int | None) -> None:
+def fill_in(workflow: Workflow, sample: Sample, version: str | None, steps: int | None = None) -> None:
     """Set the files of the sample, a model version (None: auto) and steps (None: as saved)."""
     set_first_widget(workflow, "LoadVideo", sample.video.name)
     set_first_widget(workflow, "LoadAudio", sample.audio.name)

@@ -13,6 +13,7 @@ import json
 import math
 import wave
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ FORMANTS_HZ = {
 }
 """First three resonances of a man's vowels (Peterson and Barney, 1952)."""
 FORMANT_BANDWIDTHS_HZ = (80, 100, 140)
-SYLLABLES = "aieo_uaeia_oe"
+SYLLABLES = "a_io_e_ua__ei_o_"
 """One vowel per letter. An underscore is a pause."""
 SYLLABLES_PER_SECOND = 4.2
 
@@ -78,7 +79,7 @@ def camera(time_seconds: float) -> FloatArray:
     return np.column_stack([linear, shift])
 
 
-def write_video(path: Path, cameras: FloatArray) -> None:
+def write_video(path: Path, cameras: FloatArray, rate: Fraction = Fraction(FRAME_RATE)) -> None:
     """Write the picture as each camera sees it: H.264, yuv420p, no sound."""
     import av
     import cv2
@@ -86,7 +87,7 @@ def write_video(path: Path, cameras: FloatArray) -> None:
 
     picture = astronaut()
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "16", "preset": "fast"})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "fast"})
         stream.width, stream.height, stream.pix_fmt = FRAME_WIDTH_PX, FRAME_HEIGHT_PX, "yuv420p"
         for matrix in cameras:
             seen = cv2.warpAffine(picture, matrix, (FRAME_WIDTH_PX, FRAME_HEIGHT_PX), flags=cv2.INTER_LANCZOS4)

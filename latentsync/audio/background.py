@@ -1,4 +1,4 @@
-"""Background sound under the speech: room, music and effects, quieter while somebody speaks."""
+"""Background audio under the speech: room sound, music and effects, quieter during speech."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .waveform import MIN_PEAK_TO_PEAK, Waveform, check_samples, resample
 CEILING_DB = -1.0  # of the true peak: lossy codecs overshoot by less
 OVERSAMPLING = 4  # of the true peak, as in ITU-R BS.1770-4
 HALF_TAPS = 12  # of the oversampling filter, on either side
-LOOKAHEAD_S = 0.005  # over which the limiter turns down before a peak, and up after it
-ATTACK_S = 0.1  # from full level to the ducked one; it ends when speech begins
+LOOKAHEAD_S = 0.005  # the limiter's gain falls over this time before a peak, and rises after it
+ATTACK_S = 0.1  # from full to ducked level. It ends when speech begins
 RELEASE_S = 0.5
 MAX_GAIN_DB = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundSettings:
-    """How the background is mixed under the speech.
+    """Settings of the mix of background and speech.
 
     gain_db: level of the background, -40 to 40 dB.
-    ducking_db: by how much it is quieter while somebody speaks, 0 to 40 dB.
+    ducking_db: reduction of this level during speech, 0 to 40 dB.
     """
 
     gain_db: float = 0.0
@@ -46,10 +46,10 @@ class BackgroundSettings:
 
 
 def add_background(speech: Waveform, background: Waveform, settings: BackgroundSettings) -> Waveform:
-    """Mix a background under the speech. Both start together, and the mix is as long as the speech.
+    """Mix a background under the speech. Both start together, and the mix has the length of the speech.
 
     The mix has the higher sample rate of the two. A shorter background ends before the speech. Mono plays on every
-    channel. The true peak of the mix stays below CEILING_DB: the limiter turns it down around peaks, and only there.
+    channel. The true peak of the mix stays below CEILING_DB. The limiter changes only samples around peaks.
 
     Raises:
         AudioError: the background is unusable, or has a number of channels that does not fit.
@@ -79,7 +79,7 @@ def check_background(speech: Waveform, background: Waveform) -> None:
 
 
 def _detect_speech(speech: Waveform) -> np.ndarray:
-    """When the speech is on, with the defaults of the voice activity detection: bool (n,), 100 a second."""
+    """Times with speech, by the defaults of the voice activity detection: bool (n,), 100 a second."""
     defaults = AudioSettings()
     samples = prepare_driving_audio(speech).samples
     total = num_mels(samples)
@@ -89,9 +89,9 @@ def _detect_speech(speech: Waveform) -> np.ndarray:
 
 
 def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int) -> Tensor:
-    """Gain of the background: float32 (count,), from 1 down to -`ducking_db` while speech is on.
+    """Gain of the background: float32 (count,), from 1 down to -`ducking_db` during speech.
 
-    It falls evenly in dB over ATTACK_S, so that it is down when speech begins, and rises again over RELEASE_S.
+    It falls linearly in dB over ATTACK_S before the speech, and rises over RELEASE_S after it.
 
     Args:
         is_speech: bool (n,), 100 a second.
@@ -100,7 +100,7 @@ def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int
     times = np.arange(len(is_speech)) / MEL_RATE
     starts = times[np.flatnonzero(np.diff(is_speech, prepend=False) & is_speech)]
     stops = (np.flatnonzero(np.diff(is_speech, append=False) & is_speech) + 1) / MEL_RATE
-    share = torch.zeros(count, dtype=torch.float64)  # of the ducking
+    share = torch.zeros(count, dtype=torch.float64)  # of the full ducking, 0 to 1
     for start, stop in zip(starts, stops, strict=True):
         first = max(int((start - ATTACK_S) * rate), 0)
         last = min(int((stop + RELEASE_S) * rate) + 1, count)
@@ -113,8 +113,8 @@ def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int
 def limit(samples: Tensor, rate: int) -> Tensor:
     """Keep the true peak of float32 (channels, n) below CEILING_DB. Samples away from peaks stay exact.
 
-    The gain is what each peak needs, held for LOOKAHEAD_S on both sides, and smoothed by a window of that length:
-    it is never above what a peak needs, and it has no steps.
+    The limiter holds the gain of each peak for LOOKAHEAD_S on both sides, and smooths it with a window of that length.
+    The gain therefore has no steps and never lets a peak pass.
     """
     ceiling = 10 ** (CEILING_DB / 20)
     peaks = true_peaks(samples)
@@ -129,7 +129,7 @@ def limit(samples: Tensor, rate: int) -> Tensor:
 
 
 def true_peaks(samples: Tensor) -> Tensor:
-    """The largest magnitude of the signal around each sample, between samples too: float32 (n,) over all channels."""
+    """Largest magnitude around each sample, also between samples, over all channels: float32 (n,)."""
     peaks = samples.abs().amax(dim=0)
     offsets = torch.arange(-HALF_TAPS, HALF_TAPS + 1, dtype=torch.float64)
     for step in range(1, OVERSAMPLING):
@@ -137,6 +137,6 @@ def true_peaks(samples: Tensor) -> Tensor:
         taps = torch.sinc(at) * torch.cos(torch.pi * at / (2 * HALF_TAPS + 2)) ** 2
         kernel = (taps / taps.sum()).float()[None, None]
         between = F.conv1d(samples[:, None], kernel, padding=HALF_TAPS)[:, 0].abs().amax(dim=0)
-        # the instant lies between a sample and the next: both must heed it
+        # a point between two samples counts for both
         peaks = torch.maximum(peaks, torch.maximum(between, F.pad(between, (1, 0))[:-1]))
     return peaks

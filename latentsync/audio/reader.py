@@ -177,7 +177,7 @@ def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[
 
 
 def _join(blocks: Sequence[_Block], channels: int, rate: int) -> Tensor:
-    """All blocks at one rate and number of channels: float32 (channels, samples)."""
+    """Blocks float32 (channels, samples) with the same sample rate and number of channels."""
     parts: list[Tensor] = []
     for (part_rate, _), group in groupby(blocks, key=lambda block: (block.rate, len(block.samples))):
         part = Waveform(torch.from_numpy(np.concatenate([block.samples for block in group], axis=1)), part_rate)

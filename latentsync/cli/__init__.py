@@ -1,1 +1,1 @@
-"""The commands of `latentsync`, one file each: `add_parser` declares the flags, `run` does the work."""
+"""The commands of `latentsync`, one file each. `add_parser` declares the flags of a command."""

@@ -117,7 +117,7 @@ def _open_pool(args: argparse.Namespace, rows: Sequence[Row], ledger: Ledger) ->
             from ..cluster.actors import Actors
             from ..cluster.connection import connect
             from ..cluster.shared_files import check_nodes
-        except ModuleNotFoundError as error:  # the registry's copy: its scan refuses code that sets the environment
+        except ModuleNotFoundError as error:  # not in the registry, whose scan rejects code that sets the environment
             raise DependencyError(
                 "This copy of LatentSync cannot use a cluster, because it comes from the ComfyUI registry. Use a copy "
                 "from the repository."
@@ -144,7 +144,7 @@ def _open_pool(args: argparse.Namespace, rows: Sequence[Row], ledger: Ledger) ->
 
 
 class Ledger:
-    """Knows which jobs are finished, by the run records beside the outputs."""
+    """Finds finished jobs by the run records beside the outputs."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[Path, int, int], FileDigest] = {}
@@ -163,7 +163,7 @@ class Ledger:
         from ..weights import locate
         from .device import chosen_device
 
-        if task.synthetic:
+        if task.miniature:
             return task.version, ()
         key = _model_key(task)
         if key not in self._models:
@@ -189,7 +189,7 @@ class Ledger:
 
 @dataclass
 class Plan:
-    """What the check of all jobs finds. `mistakes` are sentences that begin with the name of a job."""
+    """Result of the check of all jobs. `mistakes` are sentences that begin with the name of a job."""
 
     rows: list[Row] = field(default_factory=list["Row"])
     mistakes: list[str] = field(default_factory=list[str])
@@ -230,12 +230,12 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
             run.check_flags(task)
             if missing:
                 continue
-            if args.cluster is not None and task.version == run.AUTO and not task.synthetic:
+            if args.cluster is not None and task.version == run.AUTO and not task.miniature:
                 raise UsageError(
                     'With "--cluster", "version" cannot be auto, because the GPUs of the nodes can differ. '
                     "Set it to a version."
                 )
-            task.version, _ = ledger.model(task)  # all workers take it, also on a device with other memory
+            task.version, _ = ledger.model(task)  # all workers use it, also on a device with other VRAM
             job = Job(name, task, task.output, _model_key(task), run.faces_key(task), 0.0)
             if ledger.is_finished(job):
                 checked.rows.append(Row(job, "skipped"))
@@ -286,7 +286,7 @@ def _check_outputs(tasks: Sequence[tuple[str, argparse.Namespace]], report_path:
 
 
 def read_jobs(args: argparse.Namespace, checked: Plan) -> list[tuple[str, Mapping[str, Any]]]:
-    """Each job with its name and its fields. Lines that cannot be read become mistakes.
+    """Each job with its name and its fields. Invalid lines become mistakes.
 
     Raises:
         UsageError: there is no job, or the file or a folder cannot be read.
@@ -308,7 +308,7 @@ def read_jobs(args: argparse.Namespace, checked: Plan) -> list[tuple[str, Mappin
 
 
 def _read_json_lines(text: str, checked: Plan) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    # splitlines() would also split at characters that are valid inside of JSON strings
+    # splitlines() would also split at characters that are valid inside JSON strings
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -329,7 +329,7 @@ def _read_csv(text: str, checked: Plan) -> Iterator[tuple[str, Mapping[str, Any]
         if None in row:
             checked.add_mistake(name, "It has more cells than the first line has names.")
             continue
-        # an empty cell stands for the default
+        # an empty cell means the default
         yield name, {key: {"true": True, "false": False}.get(cell, cell) for key, cell in row.items() if cell}
 
 

@@ -1,4 +1,4 @@
-"""What reaches the console."""
+"""Control of console output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STDERR = 2
 
 @contextmanager
 def native_logs_hidden() -> Generator[None]:
-    """Hide what C++ code writes to stderr. MediaPipe and LiteRT log there, and have no setting that stops it.
+    """Hide the stderr output of C++ code. MediaPipe and LiteRT log there, and no setting stops that.
 
     Python's own stderr, with progress bars and errors, stays visible.
     """
@@ -22,7 +22,7 @@ def native_logs_hidden() -> Generator[None]:
         is_console = original.fileno() == STDERR
     except (OSError, ValueError, AttributeError):
         is_console = False
-    if not is_console:  # replaced, as in a test: nothing to protect
+    if not is_console:  # a test has replaced it
         yield
         return
     original.flush()

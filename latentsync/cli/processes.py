@@ -22,10 +22,10 @@ CLOSE_SECONDS = 10  # for a process to delete its temporary files
 
 
 class Processes:
-    """Workers that are processes. A process that dies is replaced.
+    """Workers that are processes. The pool replaces a process that dies.
 
     Args:
-        devices: of the workers.
+        devices: one for each worker.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
@@ -39,7 +39,7 @@ class Processes:
     def start(self, worker: Hashable, task: Any) -> None:  # noqa: ANN401 - of a Job
         assert isinstance(worker, int)
         self._busy.add(worker)
-        with suppress(OSError):  # it died while it was idle: `wait` finds that out
+        with suppress(OSError):  # it died while it was idle, and `wait` notices that
             self._workers[worker][1].send(task)
 
     def wait(self, seconds: float) -> Iterator[Finished]:
@@ -77,8 +77,8 @@ class Processes:
 
 
 def _serve(pipe: connection.Connection, device: str, num_workers: int) -> None:
-    """Do tasks until the parent ends, also if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a shell sends Ctrl-C to all: the parent alone decides
+    """Do tasks until the parent ends or is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a shell sends Ctrl-C to all, but only the parent handles it
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     Thread(target=_end_with_parent, daemon=True).start()
     import torch

@@ -41,10 +41,10 @@ INPUTS = (
     "speech_of_source",
     "protect_mask",
 )
-MODEL_FLAGS = ("version", "unet", "vae", "synthetic", "models", "device", "precision")
+MODEL_FLAGS = ("version", "unet", "vae", "miniature", "models", "device", "precision")
 NOT_RECORDED = {*INPUTS, "output", "version", "unet", "vae", "models", "device", "save_record", "command"}
-"""Flags that are files, which the record has with their hash or size, or do not change the result."""
-SYNTHETIC_WARNING = "warning: --synthetic uses tiny untrained weights, so the mouth will be noise."
+"""Flags that do not change the result, or name files. The record has the hash or size of each file."""
+MINIATURE_WARNING = "warning: --miniature uses a small model that was trained on one face, not ByteDance's model."
 EXAMPLE = """example:
   latentsync run talk.mp4 speech.wav -o out.mp4 --steps 20 --cfg 1.5
   latentsync run song.mp4 song.wav -o out.mp4 --vocals voice.wav --length-mode "audio (loop)"
@@ -65,7 +65,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags of everything but the names of the files."""
+    """Declare all flags except the file names."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--version",
@@ -75,7 +75,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--unet", type=Path, metavar="FILE", help="a UNet file, such as a fine-tune; needs --version")
     group.add_argument("--vae", type=Path, metavar="FILE", help="a Stable Diffusion 1.x VAE to replace sd-vae-ft-mse")
-    group.add_argument("--synthetic", action="store_true", help="use tiny untrained weights, to test the installation")
+    group.add_argument("--miniature", action="store_true", help="use the demo's small model, to test the installation")
     options.add_models_folder(parser)
     add_device_options(parser)
     options.add_face_options(parser)
@@ -100,7 +100,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Lip-sync a video and write it. With --save-record, also write how the run went, even if it failed."""
+    """Lip-sync a video and write it. With --save-record, also write the run record, even if the run fails."""
     from ..output.output_path import reserve_path
 
     check_flags(args)
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raises UsageError for a setting out of range, or an output that cannot be. Opens no input."""
+    """Raises UsageError for a setting out of range or an impossible output. Opens no input."""
     options.output_format(args)
     options.takes(args)
     options.blend_settings(args)
@@ -145,7 +145,7 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
             progress=progress,
         )
         track = opened.select(session.faces(opened.source, args)).track
-        # what is known before the long work
+        # known before sampling
         noted = set(_print_notes([*opened.audio.warnings, *opened.source.warnings()], set()))
 
         def take(settings: SamplerSettings) -> LipSyncResult:
@@ -168,7 +168,7 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
 
 
 class Inputs(NamedTuple):
-    """The opened files of a run. `select` selects the person whom the flags describe."""
+    """The opened files of a run. `select` returns the face track of the person in the flags."""
 
     source: VideoFile
     audio: Waveform
@@ -178,7 +178,7 @@ class Inputs(NamedTuple):
 
 
 def open_inputs(args: argparse.Namespace) -> Inputs:
-    """Open the files of a run and check that the output can hold them, before anything takes long.
+    """Open the files of a run and check that the output format supports them.
 
     Raises:
         LatentSyncError: a file is missing or damaged, does not fit the others, or the output cannot be written.
@@ -200,10 +200,10 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
 
 
 class Session:
-    """What the runs of one process share: the networks, and the faces of the last video.
+    """Data that the runs of one process share: the networks, and the faces of the last video.
 
-    The result of a run does not depend on the runs before it: encoded face crops are not shared, because the size of
-    the batches that they are encoded in can change the last digits.
+    Runs do not share encoded face crops, because the batch size of the encoder can change the last digits. The result
+    of a run therefore does not depend on the runs before it.
 
     Args:
         progress: draw progress bars.
@@ -218,12 +218,12 @@ class Session:
         """The networks that the flags describe. Only the last ones stay loaded."""
         key = tuple(getattr(args, name) for name in MODEL_FLAGS)
         if self._pipeline is None or self._pipeline[0] != key:
-            self._pipeline = None  # free the memory first
+            self._pipeline = None  # free its memory first
             self._pipeline = key, load_pipeline(args)
         return self._pipeline[1]
 
     def faces(self, source: FrameSource, args: argparse.Namespace) -> Identities:
-        """Everybody in a video. Raises as `faces.search`."""
+        """All faces in a video. Raises the errors of `faces.search`."""
         key = faces_key(args)
         if self._faces is None or self._faces[0] != key:
             self._faces = None
@@ -232,7 +232,7 @@ class Session:
 
 
 def new_worker() -> Callable[[argparse.Namespace], str]:
-    """A function that makes the videos of jobs, one after the other, and holds what they share."""
+    """A function that makes the videos of jobs one after the other. It holds the networks and faces."""
     return partial(make_video, session=Session(progress=False))
 
 
@@ -244,7 +244,7 @@ def faces_key(args: argparse.Namespace) -> Hashable:
 
 
 def recorded_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a run for its record, without what the record has as files."""
+    """The settings of a run for its record, without the files, which the record lists itself."""
     return {name: value for name, value in sorted(vars(args).items()) if name not in NOT_RECORDED}
 
 
@@ -254,7 +254,7 @@ def best_take(
     record: RunRecord,
     min_confidence: float | None = None,
 ) -> LipSyncResult:
-    """The result with the highest sync confidence, of results and their seeds. Prints and records each score.
+    """Choose the result with the highest sync confidence. Print and record each score.
 
     Raises:
         ScoreError: the best confidence is below the limit.
@@ -281,7 +281,7 @@ def best_take(
 
 
 def _print_notes(warnings: Iterable[str], known: set[str]) -> list[str]:
-    """Print the warnings that are not known yet, and return them."""
+    """Print the new warnings, and return them."""
     notes = [warning for warning in dict.fromkeys(warnings) if warning not in known]
     for note in notes:
         sys.stderr.write(f"note: {note}\n")
@@ -294,9 +294,9 @@ def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:
 
     device = chosen_device(args.device)
     dtype = chosen_dtype(args.precision, device)
-    if args.synthetic:
-        sys.stderr.write(SYNTHETIC_WARNING + "\n")
-        return LipSyncPipeline.untrained(device=device, dtype=dtype)
+    if args.miniature:
+        sys.stderr.write(MINIATURE_WARNING + "\n")
+        return LipSyncPipeline.miniature(device=device, dtype=dtype)
     return LipSyncPipeline.from_pretrained(
         None if args.version == AUTO else args.version,
         models_dir=args.models,
@@ -308,10 +308,10 @@ def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:
 
 
 def read_mask(path: Path, source: FrameSource) -> np.ndarray:
-    """A mask from an image or a video: float32 (1 or source frames, H, W), 1 where the original pixel is kept.
+    """A mask from an image or a video: float32 (1 or original frames, H, W). 1 keeps the original pixel.
 
     Raises:
-        UsageError: it does not fit the source.
+        UsageError: it does not fit the original video.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""`score`: measure how well the lips in a video fit the sound."""
+"""`score`: measure the lip sync of a video."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    """Print the score of one person. Without the weights of SyncNet, only LipLeak is measured."""
+    """Print the score of one person. Measure only LipLeak if SyncNet's weights are missing."""
     from ..audio.reader import read_audio
     from ..pipeline import load_syncnet
     from ..scoring.score import score_track

@@ -1,1 +1,1 @@
-"""Work on several machines with Ray. Nothing outside of this folder and the command line knows Ray."""
+"""Work on several machines with Ray. Only this folder and the command line use Ray."""

@@ -1,4 +1,4 @@
-"""A pool of Ray actors: each holds the networks, on a GPU or on a share of the CPUs of a node."""
+"""A pool of Ray actors. Each holds the networks, on a GPU or on some CPUs of a node."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .connection import load_ray
 log = logging.getLogger(__name__)
 
 MAX_STARTS = 3  # of an actor that never becomes ready
-START_SECONDS = 600.0  # for the first worker of all
-END_SECONDS = 10.0  # for a killed actor to be gone
+START_SECONDS = 600.0  # for the first worker to become ready
+END_SECONDS = 10.0  # for a killed actor to end
 
 
 class Worker:
-    """The actor. `make` creates what does a task; it holds the networks."""
+    """The actor. `make` creates the function that does tasks and holds the networks."""
 
     def __init__(self, make: Callable[[], Make], error_of: ErrorOf) -> None:
         self._make = make()
         self._error_of = error_of
 
     def ready(self) -> str:
-        """The beginning of the names of its temporary files."""
+        """Prefix of the names of its temporary files."""
         return owner_prefix()
 
     def work(self, task: Any) -> Finished:  # noqa: ANN401 - of a Job
@@ -39,9 +39,9 @@ class Worker:
 
 @dataclass
 class _Slot:
-    """One place for an actor. `call` is the running one: `ready` at first, then a task.
+    """One place for an actor. `call` is the running call: `ready` at first, then a task.
 
-    prefix: of the actor's temporary files, once it is ready.
+    prefix: prefix of the actor's temporary files, once it is ready.
     """
 
     actor: Any
@@ -51,12 +51,12 @@ class _Slot:
 
 
 class Actors:
-    """Workers of a cluster. An actor that dies, with its node or alone, is replaced as soon as there is room.
+    """Workers of a cluster. The pool replaces an actor that dies as soon as a node has room.
 
     Args:
         make, error_of: see `Worker`. They are functions of modules that every node has.
-        cpus: CPUs of an actor. None: a GPU for each actor, or 1 CPU where the cluster has no GPU.
-        folders: of the outputs. The temporary files of dead actors are deleted there.
+        cpus: CPUs of an actor. None: a GPU for each actor, or 1 CPU if the cluster has no GPU.
+        folders: folders of the outputs. The pool deletes the temporary files of dead actors there.
     """
 
     def __init__(self, make: Callable[[], Make], error_of: ErrorOf, cpus: int | None, folders: Iterable[Path]) -> None:
@@ -74,7 +74,7 @@ class Actors:
                 "for each worker."
             )
         log.info("%d workers with %s each", count, options)
-        # Ray restarts neither actors nor their tasks: the batch decides what runs again
+        # Ray restarts neither actors nor tasks. The batch does
         self._new_actor = lambda: self._ray.remote(Worker).options(max_restarts=0, **options).remote(make, error_of)
         self._slots = [self._start() for _ in range(count)]
         self._began: float | None = monotonic()
@@ -127,7 +127,7 @@ class Actors:
         return _Slot(actor, actor.ready.remote(), starts=starts)
 
     def _replace(self, i: int, error: Exception) -> Finished | None:
-        """Start another actor in place of a dead one. Returns the end of its task, if it had one."""
+        """Start another actor in place of a dead one. Returns the final result of its task, or None."""
         slot = self._slots[i]
         reason = str(error).strip().splitlines()[-1]
         log.info("Worker %d is lost: %s", i, reason)
@@ -142,7 +142,7 @@ class Actors:
         return Finished(i, f"Its worker was lost ({reason}).", is_done=False, lost=True) if had_task else None
 
     def _end(self, slot: _Slot) -> None:
-        """Kill an actor, wait until it is gone, and delete its temporary files."""
+        """Kill an actor, wait for its end, and delete its temporary files."""
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(slot.actor, no_restart=True)
             self._ray.get(slot.actor.ready.remote(), timeout=END_SECONDS)

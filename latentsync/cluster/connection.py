@@ -20,11 +20,11 @@ ANSWER_SECONDS = 5.0  # for a head to accept a connection
 
 @contextmanager
 def connect(address: str) -> Generator[None, None, None]:
-    """Be connected to a cluster while the block runs.
+    """Connect to a cluster while the block runs.
 
-    Ray reads its settings from the environment, and only there. Usage statistics are off. A cluster on this machine
-    demands Ray's token from whoever connects, because Ray's ports run code for everybody who may use them, and Ray
-    does not bind them to this machine alone.
+    Ray reads its settings only from the environment. Usage statistics are off. A cluster on this machine requires
+    Ray's token for each connection, because anyone who can connect to Ray's ports can run code. Other machines can
+    reach these ports.
 
     Args:
         address: HOST:PORT of the head, as `ray start --head` prints it. LOCAL starts a cluster on this machine.
@@ -34,7 +34,7 @@ def connect(address: str) -> Generator[None, None, None]:
         UsageError: nothing answers at the address.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # how long `ray.init` waits for something that accepts connections and is no Ray
+    # time limit of `ray.init` if another program than Ray accepts the connection
     os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", f"{ANSWER_SECONDS:.0f}")
     if address == LOCAL:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -47,8 +47,8 @@ def connect(address: str) -> Generator[None, None, None]:
             ray.init(include_dashboard=False, **quiet)
         else:
             ray.init(address, **quiet)
-    except Exception as error:  # Ray raises many kinds
-        ray.shutdown()  # it may be connected in part
+    except Exception as error:  # Ray raises many types
+        ray.shutdown()  # it may be partly connected
         reason = " ".join(str(error).split())
         if "ersion mismatch" in reason:
             raise DependencyError(

@@ -1,8 +1,8 @@
-"""Match the sharpness and the grain of a pasted mouth to those of the skin above it.
+"""Match the sharpness and the grain of a pasted mouth to the skin above it.
 
-The model's mouth is smoother than footage: the VAE blurs it, and it lacks the noise of the camera. Detail is measured
-in the pixels of the frame, in two bands: the second differences of the frame (fine), and of the frame at half size
-(coarse). White noise has a fixed share of both, see `grain_band_ratio`. The rest of the coarse band is the sharpness.
+The generated mouth is smoother than the original video, because the VAE blurs it and it has no camera noise. The
+module measures detail in two bands: second differences of the frame (fine), and of the frame at half size (coarse).
+White noise has a fixed ratio of both, see `grain_band_ratio`. The rest of the coarse band is the sharpness.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ..video.color import max_value
 from .mouth_blend import mouth_weight
 
 RING_WIDTH = 0.12  # in crop widths: skin is measured within this distance above the mouth mask
-SECOND_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # 0 on planes and straight edges
-SMOOTH_SHARE = 0.75  # of the pixels, those of least detail: lips, teeth and hair have edges, skin has none
+SECOND_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # 0 on gradients and straight edges
+SMOOTH_SHARE = 0.75  # of the pixels, those with least detail. Lips, teeth and hair have edges
 MAX_SHARPENING = 2.0  # factor of the mouth's own detail
-DETAIL_SIGMA_PX = 1.5  # finer than this is detail
-LEAST_DETAIL = 0.3  # levels of 8 bits, standard deviation: weaker detail is the rounding to levels
+DETAIL_SIGMA_PX = 1.5  # finer structure is detail
+LEAST_DETAIL = 0.3  # levels of 8 bits, standard deviation: weaker detail is rounding error
 MAX_GRAIN = 16.0  # levels of 8 bits, standard deviation
 SMOOTHING = 0.8  # weight of the previous frame's measurement
-MIN_PIXELS = 200  # of skin and of mouth: fewer are no measurement
-GRAIN_SIGMAS_PX = (0.0, 0.4, 0.5, 0.6, 0.8)  # blur of grain. Coarser grain cannot be told from structure
+MIN_PIXELS = 200  # of skin and of mouth, for a measurement
+GRAIN_SIGMAS_PX = (0.0, 0.4, 0.5, 0.6, 0.8)  # blur of grain. Coarser grain looks like structure
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # BT.709
 
 
@@ -37,11 +37,11 @@ class Detail(NamedTuple):
 
 
 class Texture(NamedTuple):
-    """What a mouth lacks.
+    """Correction of a mouth.
 
-    sharpening: factor of its own detail, 1 to MAX_SHARPENING.
+    sharpening: factor for the mouth's detail, 1 to MAX_SHARPENING.
     grain: standard deviation of the grain to add, levels of 8 bits.
-    grain_sigma_px: blur of white noise that has the size of the footage's grain.
+    grain_sigma_px: blur of white noise that gives the grain size of the original video.
     """
 
     sharpening: float
@@ -61,7 +61,7 @@ class TextureMatcher:
     Args:
         resolution: side of the square model crop in pixels.
         grow, feather: the edge of the mouth, see `mouth_weight`.
-        seed: of the grain. Each frame has its own.
+        seed: seed of the grain. Each frame has different grain.
     """
 
     def __init__(self, resolution: int, grow: float, feather: float, seed: int) -> None:
@@ -69,7 +69,7 @@ class TextureMatcher:
         self._crop_size = crop_size(resolution)
         self._weight = mouth_weight(resolution, grow, feather)
         outside = (self._weight == 0).astype(np.uint8)
-        mouth_below = np.cumsum(self._weight[::-1], axis=0)[::-1] > 0  # skin, never the neck or the background
+        mouth_below = np.cumsum(self._weight[::-1], axis=0)[::-1] > 0  # excludes the neck and the background
         near = cv2.distanceTransform(outside, cv2.DIST_L2, 5) <= RING_WIDTH * self._crop_size[0]
         self._skin = (outside.astype(bool) & mouth_below & near).astype(np.float32)
         self._seed = seed
@@ -77,10 +77,10 @@ class TextureMatcher:
     def measure(
         self, frame: np.ndarray, pasted: np.ndarray, matrix: np.ndarray, opacity: float | np.ndarray = 1.0
     ) -> Texture:
-        """What the mouth in `pasted` lacks against the skin above it in `frame`.
+        """Compare the mouth in `pasted` with the skin above it in `frame`.
 
         Args:
-            frame, pasted: the original frame and the one with the new mouth, (H, W, 3).
+            frame, pasted: the original frame and the frame with the new mouth, (H, W, 3).
             matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
             opacity: of the mouth, in [0, 1]: one number, or float32 (H, W).
         """
@@ -95,7 +95,7 @@ class TextureMatcher:
         levels = _levels(pasted[box])
         mouth = measure_detail(levels @ LUMA, core)
         white = grain_band_ratio(0.0)
-        # the kernel's squares sum to 36; the share of the grain is known to about a fifth
+        # the squares of the kernel sum to 36. The grain's share has an error of about 20 %
         floor = 36 * LEAST_DETAIL**2 + 0.2 * white * wanted.fine
         sharpness = [max(detail.coarse - white * detail.fine, 0.0) + floor for detail in (wanted, mouth)]
         sharpening = float(np.clip(np.sqrt(sharpness[0] / sharpness[1]), 1, MAX_SHARPENING))
@@ -103,7 +103,7 @@ class TextureMatcher:
         ratios = [grain_band_ratio(sigma) for sigma in GRAIN_SIGMAS_PX]
         size = float(np.interp(wanted.coarse / max(wanted.fine, 1e-6), ratios, GRAIN_SIGMAS_PX))
         of_unit = measure_detail(_grain(np.random.default_rng(0), weight.shape, size), core)
-        lost = 1 - (1 - most) ** 2  # of the variance of the frame's own grain, which shows through at lower opacity
+        lost = 1 - (1 - most) ** 2  # of the variance of the original grain. Lower opacity keeps more of it
         variance = (wanted.fine - sharpened.fine) / of_unit.fine / lost - LEAST_DETAIL**2
         return Texture(sharpening, min(float(np.sqrt(max(variance, 0.0))), MAX_GRAIN), size)
 
@@ -115,15 +115,15 @@ class TextureMatcher:
         output_frame: int,
         opacity: float | np.ndarray = 1.0,
     ) -> np.ndarray:
-        """Give the mouth its texture. Pixels outside the mouth mask stay bit-exact.
+        """Sharpen the mouth and add grain. Pixels outside the mouth mask stay bit-exact.
 
         Args:
             pasted: (H, W, 3), uint8, uint16, or float32 in [0, 1].
-            output_frame: number of the frame: it chooses the grain, so that the grain is alive and repeatable.
+            output_frame: number of the frame. It selects the grain, which is repeatable.
             opacity: of the mouth, in [0, 1]: one number, or float32 (H, W).
 
         Returns:
-            A new frame of the same dtype, or `pasted` itself where nothing is lacking.
+            A new frame of the same dtype, or `pasted` itself without a correction.
         """
         box, weight = self._in_frame(self._weight, pasted, matrix)
         if is_empty(box) or texture[:2] == (1.0, 0.0):
@@ -132,7 +132,7 @@ class TextureMatcher:
         weight = (weight * (opacity[box] if isinstance(opacity, np.ndarray) else opacity))[..., None]
         levels = _levels(pasted[box])
         grain = _grain(np.random.default_rng((self._seed, output_frame)), weight.shape[:2], texture.grain_sigma_px)
-        # Where the edge blends mouth and frame, the variance of the frame's own grain has fallen to (1 - weight)^2.
+        # In the soft edge, (1 - weight)^2 of the variance of the original grain is left.
         share = np.sqrt(1 - (1 - weight) ** 2)
         delta = weight * (_sharpen(levels, texture.sharpening) - levels) + share * texture.grain * grain[..., None]
         white = max_value(pasted)
@@ -167,9 +167,9 @@ def _smooth_energy(luma: np.ndarray, region: np.ndarray) -> float:
 
 
 def grain_band_ratio(sigma_px: float) -> float:
-    """Coarse over fine detail of white noise under a Gaussian blur: 1/4 without one, as a half-size pixel means four.
+    """Ratio of coarse to fine detail of blurred white noise. 1/4 without blur: a half-size pixel averages four.
 
-    From the noise's spectrum: the mean, over all frequencies, of the squared responses of blur, kernel and halving.
+    It comes from the spectrum: the mean, over all frequencies, of the squared responses of blur, kernel and halving.
     """
     frequency = np.fft.fftfreq(256) * 2 * np.pi
     kernel = opencv().getGaussianKernel(2 * round(4 * sigma_px) + 1, max(sigma_px, 1e-6))[:, 0]
@@ -188,7 +188,7 @@ def _sharpen(levels: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _grain(generator: np.random.Generator, size: tuple[int, ...], sigma_px: float) -> np.ndarray:
-    """Gaussian noise of standard deviation 1 under a blur: float32 (h, w)."""
+    """Blurred Gaussian noise of standard deviation 1: float32 (h, w)."""
     noise = generator.standard_normal(size, np.float32)
     if sigma_px < GRAIN_SIGMAS_PX[1]:
         return noise

@@ -30,7 +30,7 @@ SHIFT_MOMENTUM = 0.2  # weight of the previous frame's nose shift
 def affine_matrices(
     points: np.ndarray, resolution: int, cuts: Collection[int] = (), smoothing: Smoothing = "official"
 ) -> np.ndarray:
-    """The maps from frame to crop of a whole track.
+    """The transforms from frame to crop, for all frames of a track.
 
     With "official" smoothing, points are rounded to whole pixels and the nose shift is an exponential moving average
     over the frames. It restarts after every frame without the face and at every cut. (The official code carries it on.)

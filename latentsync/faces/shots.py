@@ -34,7 +34,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def detect_cuts(thumbnails: np.ndarray) -> tuple[int, ...]:
-    """The first frame of every shot but the first.
+    """The first frame of every shot, without the first shot.
 
     Args:
         thumbnails: (frames, 8, 8, 3), uint8 or float32. An hour at 25 fps in uint8 takes 17 MB.

@@ -95,7 +95,7 @@ def sample_bilinear(frame: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Apply a map (2, 3) to points (n, 2): (n, 2)."""
+    """Apply an affine matrix (2, 3) to points (n, 2). Returns points (n, 2)."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 

@@ -102,8 +102,15 @@ def norm_over_frames(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
     return fold(norm(unfold(x, len(x) // frames)))
 
 
+def silu(x: Tensor) -> Tensor:
+    """SiLU in place. Autograd needs the input, so a training pass gets a copy."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 def chunked(function: Callable[..., Tensor], x: Tensor, *others: Tensor, expansion: int) -> Tensor:
     """Applies `function` to chunks of rows (the first dimension), to bound its memory. Rows must be independent.
+
+    A training pass is not chunked: autograd keeps every intermediate tensor.
 
     Args:
         x: has the shape of the result.
@@ -112,7 +119,7 @@ def chunked(function: Callable[..., Tensor], x: Tensor, *others: Tensor, expansi
     """
     max_bytes = CPU_CHUNK_BYTES if x.device.type == "cpu" else GPU_CHUNK_BYTES
     count = -(-expansion * x.numel() * x.element_size() // max_bytes)
-    if count < 2:
+    if count < 2 or torch.is_grad_enabled():
         return function(x, *others)
     result = torch.empty_like(x)
     chunks = zip(*[tensor.chunk(count) for tensor in (result, x, *others)], strict=True)
@@ -135,9 +142,9 @@ class ResNet(nn.Module):
         self.conv_shortcut = ops.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        hidden = self.conv1(F.silu(norm_over_frames(self.norm1, x, context.frames), inplace=True))
+        hidden = self.conv1(silu(norm_over_frames(self.norm1, x, context.frames)))
         hidden += self.time_emb_proj(F.silu(context.time))[:, :, None, None]
-        hidden = F.silu(norm_over_frames(self.norm2, hidden, context.frames), inplace=True)
+        hidden = silu(norm_over_frames(self.norm2, hidden, context.frames))
         return self.conv2(hidden).add_(self.conv_shortcut(x))
 
 
@@ -191,7 +198,8 @@ class GatedGelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return F.gelu(gate).mul_(value)
+        gate = F.gelu(gate)
+        return gate * value if torch.is_grad_enabled() else gate.mul_(value)
 
 
 class FeedForward(nn.Module):
@@ -227,7 +235,12 @@ class SpatialBlock(nn.Module):
         if num_uncond_rows:
             x[:num_uncond_rows] += self.attn2.uncond(x)
         if context.audio_kv is not None:
-            x[num_uncond_rows:] += self.attn2(self.norm2(x[num_uncond_rows:]), *context.audio_kv[self.layer_index])
+            cond = x[num_uncond_rows:]
+            cond_update = self.attn2(self.norm2(cond), *context.audio_kv[self.layer_index])
+            if torch.is_grad_enabled():
+                x = torch.cat([x[:num_uncond_rows], cond + cond_update])
+            else:
+                cond += cond_update
         return self.ff(self.norm3(x)).add_(x)
 
 

@@ -1,6 +1,6 @@
-"""StableSyncNet of LatentSync, in the configuration whose weights are published (syncnet_16_pixel_attn).
+"""StableSyncNet of LatentSync, in the configuration of the published weights (syncnet_16_pixel_attn).
 
-It compares 16 aligned lower face halves with 0.64 s of sound. LatentSync was trained with it as a loss.
+It compares the lower halves of 16 aligned faces with 0.64 s of audio. LatentSync's training used it as a loss.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
     Args:
         channels: of each block.
         factors: by which each block shrinks height and width.
-        attentions: the blocks that are followed by an attention.
+        attentions: the blocks with an attention after them.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""SyncNet v2: features of a mouth and of a sound that lie close together where the two are in sync.
+"""SyncNet v2: features of a mouth and of audio that have a small distance if the two are in sync.
 
-Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016). Layers and keys are those of the published
-file. Sync-C and Sync-D (LSE-C and LSE-D) of papers are measured with it, see `scoring.sync`.
+Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016). Layers and keys equal those of the published
+file. Papers measure Sync-C and Sync-D (LSE-C and LSE-D) with it, see `scoring.sync`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FEATURES = 1024
 
 
 class SyncNet(nn.Module):
-    """The two towers of SyncNet v2. They expect float32."""
+    """The two encoders of SyncNet v2. They expect float32."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import WeightsError
 from .constants import AUDIO_WIDTH, LATENT_CHANNELS
@@ -30,6 +29,7 @@ from .layers import (
     attention,
     fold,
     norm_over_frames,
+    silu,
     unfold,
 )
 from .protocols import AudioKV, Operations
@@ -153,7 +153,7 @@ class UNet(nn.Module):
             cached_features = self.trunk(stem, context)
         hidden = torch.cat([cached_features, context.expand_for_cfg(stem)], dim=1)
         hidden = self.last_up_block.layer(-1, hidden, context)
-        hidden = F.silu(norm_over_frames(self.conv_norm_out, hidden, context.frames), inplace=True)
+        hidden = silu(norm_over_frames(self.conv_norm_out, hidden, context.frames))
         return unfold(self.conv_out(hidden), batch), cached_features
 
     def trunk(self, stem: Tensor, context: Context) -> Tensor:

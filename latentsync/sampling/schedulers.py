@@ -55,14 +55,19 @@ class DDIM:
         return next_alpha**0.5 * clean + (1 - next_alpha) ** 0.5 * noise_pred
 
 
+def alphas_cumprod() -> Tensor:
+    """The share of signal in the variance at each timestep of training: float32 (1000,)."""
+    low, high = BETAS
+    betas = torch.linspace(low**0.5, high**0.5, TRAIN_STEPS) ** 2
+    return torch.cumprod(1 - betas, dim=0)
+
+
 def ddim_schedule(num_inference_steps: int) -> list[tuple[int, float, float]]:
     """For each step, the timestep, its cumulative alpha, and that of the next step.
 
     "Leading" spacing with an offset of 1. The last step ends at the first alpha of training, not at 1.
     """
-    low, high = BETAS
-    betas = torch.linspace(low**0.5, high**0.5, TRAIN_STEPS) ** 2
-    alphas = torch.cumprod(1 - betas, dim=0).tolist()
+    alphas = alphas_cumprod().tolist()
     stride = TRAIN_STEPS // num_inference_steps
     # at 1000 steps, the offset would put the first timestep behind the table
     timesteps = [min(i * stride + 1, TRAIN_STEPS - 1) for i in reversed(range(num_inference_steps))]
@@ -70,7 +75,7 @@ def ddim_schedule(num_inference_steps: int) -> list[tuple[int, float, float]]:
 
 
 class DiffusersScheduler:
-    """A scheduler of diffusers with Stable Diffusion 1.x's noise levels. It ends at zero noise.
+    """A diffusers scheduler with the noise schedule of Stable Diffusion 1.x. It ends at zero noise.
 
     Args:
         name: of the class in diffusers.

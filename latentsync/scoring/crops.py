@@ -1,4 +1,4 @@
-"""Face crops as SyncNet's own pipeline cuts them (joonson/syncnet_python), from our face boxes."""
+"""Face crops from our face boxes, equal to those of SyncNet's official pipeline (joonson/syncnet_python)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ..models.syncnet import SIDE_PX
 from ..video.color import to_uint8
 
 TOP_GROWTH = 0.2
-"""Share of a box's height that is added at its top. SyncNet's detector (S3FD) boxes a face from the hairline, and
-MediaPipe's mesh begins on the forehead. Chosen by eye on three clips: the crop ends below the chin."""
+"""Extra height at the top of a box, as a share of its height. The boxes of SyncNet's detector (S3FD) begin at the
+hairline, and MediaPipe's mesh begins on the forehead. Chosen by eye on three clips. The crop ends below the chin."""
 
 SMOOTHING_FRAMES = 13  # of the median filter over the boxes
 MARGIN = 0.4  # of the longer side, on the left, the right and twice below
@@ -34,7 +34,7 @@ def squares(boxes: np.ndarray) -> np.ndarray:
 
 
 def median_filter(series: np.ndarray, length: int) -> np.ndarray:
-    """Running median of an odd length over a series (n,). As in the original, zeros stand beyond both ends."""
+    """Running median of an odd length over a series (n,). Zeros pad both ends, as in the official code."""
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(series, length // 2), length)
     return np.asarray(np.median(windows, axis=-1))
 
@@ -42,7 +42,7 @@ def median_filter(series: np.ndarray, length: int) -> np.ndarray:
 def cut(frame: np.ndarray, square: np.ndarray) -> np.ndarray:
     """The crop of one frame (H, W, 3) with square pixels: uint8 (224, 224, 3) in the order B, G, R.
 
-    The face is in the upper middle, and the chin is well inside.
+    The face is in the upper middle, and the crop contains the whole chin.
     """
     half, x, y = square.tolist()
     padding = int(half * (1 + 2 * MARGIN))

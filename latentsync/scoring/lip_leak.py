@@ -1,6 +1,6 @@
-"""LipLeak: how often the mouth is open while the sound is silent. It needs no network.
+"""LipLeak: share of the silent frames with an open mouth. It needs no network.
 
-After KeySync (arXiv 2505.00497), which drives a talking video with silence and counts the frames with an open mouth.
+KeySync (arXiv 2505.00497) lip-syncs a talking video to silence and counts the frames with an open mouth.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..audio.mel import mel_power, num_mels
 from ..models.whisper import SEGMENT_MELS
 
 OPEN_MOUTH = 0.05
-"""Distance between the inner edges of the lips / width of the mouth. On three clips of people who talk, closed lips
+"""Distance between the inner edges of the lips / width of the mouth. On three clips of speech, closed lips
 measure up to 0.03, and the median of all frames is 0.16 to 0.2."""
 
 MELS_PER_FRAME = 4  # at 25 fps
 
 
 class LipLeak(NamedTuple):
-    """Frames at 25 fps in which the sound is silent and the face is visible, and those of them with an open mouth."""
+    """Number of silent frames with a visible face at 25 fps, and number of those with an open mouth."""
 
     silent_frames: int
     open_frames: int
@@ -39,7 +39,7 @@ def lip_leak(mouth_openings: np.ndarray, samples: Tensor) -> LipLeak:
     """Count the frames with an open mouth in silence.
 
     Args:
-        mouth_openings: float64 (n,), see `faces.detection.FaceDetection`, in frames at 25 fps; NaN where unknown.
+        mouth_openings: float64 (n,), see `faces.detection.FaceDetection`, in frames at 25 fps. NaN where unknown.
         samples: float32 (m,), 16 kHz, -1 to 1. Silence is where `audio.vad` detects no speech.
     """
     total, settings = num_mels(samples), AudioSettings()

@@ -40,10 +40,10 @@ def mfcc(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.nda
     offset = max(1 - first, 0)
     block[offset : offset + len(known)] = known
     emphasized = block[1:] - PRE_EMPHASIS * block[:-1]
-    emphasized[max(len(samples) - first, 0) :] = 0  # zeros follow the recording after its pre-emphasis
+    emphasized[max(len(samples) - first, 0) :] = 0  # zero padding comes after the pre-emphasis
     frames = np.lib.stride_tricks.sliding_window_view(emphasized, FRAME_SAMPLES)[::HOP_SAMPLES]
     power = np.abs(np.fft.rfft(frames, FFT_SAMPLES)) ** 2 / FFT_SAMPLES
-    tiny = np.finfo(np.float64).eps  # in place of zeros, for the logarithm
+    tiny = np.finfo(np.float64).eps  # replaces zeros before the logarithm
     energy, bands = power.sum(axis=1), power @ _mel_filters().T
     cepstra = np.asarray(dct(np.log(np.where(bands == 0, tiny, bands)), norm="ortho"))[:, :CEPSTRA]
     cepstra *= 1 + LIFTER / 2 * np.sin(np.pi * np.arange(CEPSTRA) / LIFTER)
@@ -53,7 +53,7 @@ def mfcc(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.nda
 
 @cache
 def _mel_filters() -> np.ndarray:
-    """Triangles that are evenly spaced in mel from 0 to 8 kHz: (26, 257)."""
+    """Triangular filters, evenly spaced in mel from 0 to 8 kHz: (26, 257)."""
     top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
     hertz = 700 * (10 ** (np.linspace(0, top, MEL_FILTERS + 2) / 2595) - 1)
     edges = np.floor((FFT_SAMPLES + 1) * hertz / SAMPLE_RATE)

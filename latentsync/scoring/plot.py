@@ -1,4 +1,4 @@
-"""Chart of a score: distance by offset, and confidence over time with its weak stretches."""
+"""Chart of a score: distance by offset, and confidence over time with its weak parts."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _draw_time(draw: ImageDraw, sync: SyncScore, top: int) -> None:
         if len(known):
             points.append((x, y(float(known.mean()))))
             continue
-        if len(points) > 1:  # a stretch without the face interrupts the curve
+        if len(points) > 1:  # frames without the face interrupt the curve
             draw.line(points, fill=CURVE, width=2)
         points = []
     draw_time_axis(draw, len(values) * FRAME_MS / 1000, bottom)

@@ -1,4 +1,4 @@
-"""Score of a video: SyncNet's distance, confidence and offset, LipLeak, and what they mean in words."""
+"""Score of a video: SyncNet's distance, confidence and offset, LipLeak, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .sync import TRUSTED_WINDOWS, SyncScore, mono_samples, num_windows, score_s
 if TYPE_CHECKING:
     from ..faces.face_track import FaceTrack
 
-MIN_CONFIDENCE = 3.0  # LatentSync's own filter of training data keeps clips from here
+MIN_CONFIDENCE = 3.0  # LatentSync trained on clips with at least this confidence
 TYPICAL_CONFIDENCE = (6, 9)  # of real speech in front of a camera
-IN_SYNC_FRAMES = 1  # a frame of 40 ms is the resolution
+IN_SYNC_FRAMES = 1  # the resolution is one frame of 40 ms
 MAX_STRETCHES = 5  # in one sentence
 HINT = (
     "Compare it with the original video's own score and with other takes. It does not measure the quality of the "
@@ -35,12 +35,12 @@ HINT = (
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What was measured of one person's lips in one video.
+    """Measurements of one person's lips in one video.
 
-    name: of the video.
-    sync: None without the weights of SyncNet.
-    lip_leak: None where no detector looked at the mouth.
-    stable_sync: None unless StableSyncNet was asked for.
+    name: name of the video.
+    sync: SyncNet's result. None without its weights.
+    lip_leak: None without landmarks of the mouth.
+    stable_sync: None without StableSyncNet.
     """
 
     name: str
@@ -50,17 +50,17 @@ class Score:
 
     @property
     def confidence(self) -> float:
-        """Sync-C of SyncNet, see `SyncScore`. NaN if it was not measured."""
+        """Sync-C of SyncNet, see `SyncScore`. NaN: not measured."""
         return np.nan if self.sync is None else self.sync.confidence
 
     @property
     def distance(self) -> float:
-        """Sync-D of SyncNet. NaN if it was not measured."""
+        """Sync-D of SyncNet. NaN: not measured."""
         return np.nan if self.sync is None else self.sync.distance
 
     @property
     def offset_frames(self) -> int:
-        """By how many frames of 40 ms the sound leads the lips. 0 if it was not measured."""
+        """Lead of the audio over the lips, in frames of 40 ms. 0: not measured."""
         return 0 if self.sync is None else self.sync.offset_frames
 
     @property
@@ -133,14 +133,14 @@ class Score:
 
 
 def weak_stretches(sync: SyncScore) -> str:
-    """The first weak stretches in seconds."""
+    """The first weak parts of the clip in seconds."""
     stretches = [f"{run.start / 25:.1f}-{run.stop / 25:.1f} s" for run in sync.weak_ranges]
     more = f" and {len(stretches) - MAX_STRETCHES} more" if len(stretches) > MAX_STRETCHES else ""
     return ", ".join(stretches[:MAX_STRETCHES]) + more
 
 
 def offset_sentence(offset_ms: int) -> str:
-    """Whether the sound leads or lags, and the change of `offset_ms` that corrects it."""
+    """A sentence about the offset, with the change of `offset_ms` that corrects it."""
     if abs(offset_ms) <= 40 * IN_SYNC_FRAMES:
         return f"Lips and sound are in sync within a frame (offset {offset_ms} ms)."
     way = "leads" if offset_ms > 0 else "lags behind"
@@ -159,14 +159,14 @@ def score_track(
     """Score one person of a video.
 
     Args:
-        track: the face, from `select_face`.
-        waveform: the sound. It starts with the first frame.
-        syncnet, stable_syncnet: the networks to measure with. Without one, LipLeak alone is measured.
+        track: face track from `select_face`.
+        waveform: the audio. It starts with the first frame.
+        syncnet, stable_syncnet: the networks to measure with. Without a network, only LipLeak is measured.
         progress: see `progress.ShowProgress`.
 
     Raises:
-        AudioError: the sound is unusable.
-        ScoreError: the video or its sound is too short.
+        AudioError: the audio is unusable.
+        ScoreError: the video or its audio is too short.
     """
     check_samples(waveform, "audio")
     source_index = build_timeline(track.source, waveform.duration_seconds, MODEL_RATE, "shortest").source_index
@@ -194,15 +194,15 @@ def score_frames(
     stable_syncnet: StableSyncNet | None = None,
     progress: ShowProgress | bool = False,
 ) -> Score:
-    """Score frames in which a face is where it is in its source: those of the source itself, or of a result.
+    """Score frames of an original video or of a result. The face has the same position in both.
 
     Args:
-        source_index: the source frame whose face each frame at 25 fps shows.
-        read: reads that many of the first frames at 25 fps: (H, W, 3), RGB.
+        source_index: the original frame for each frame at 25 fps.
+        read: reads a number of frames from the start, at 25 fps: (H, W, 3), RGB.
 
     Raises:
         UsageError: the track has no boxes.
-        ScoreError: there are fewer than six frames with sound.
+        ScoreError: fewer than six frames have audio.
     """
     source, samples, index = track.source, mono_samples(waveform), np.asarray(source_index)
     if track.boxes is None:

@@ -1,6 +1,6 @@
-"""Cosine of lips and sound by offset, measured with LatentSync's own StableSyncNet.
+"""Cosine of lips and audio by offset, measured with LatentSync's StableSyncNet.
 
-No paper reports it, and it was LatentSync's training loss: use it to compare offsets and takes, not programs.
+It was LatentSync's training loss, and no paper reports it. Use it to compare offsets and takes, not models.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CROP_PX = 256
 
 @dataclass(frozen=True, eq=False)
 class StableSyncScore:
-    """Cosine of lips and sound.
+    """Cosine of lips and audio.
 
-    cosines: float32 (windows, 31): of each window of 16 frames, and the sound from 15 frames earlier to 15 frames
-        later. NaN where the sound would begin before the recording or end after it.
+    cosines: float32 (windows, 31): of each window of 16 frames, and the audio from 15 frames earlier to 15 frames
+        later. NaN where that audio would begin before the recording or end after it.
     """
 
     cosines: np.ndarray
@@ -40,23 +40,23 @@ class StableSyncScore:
 
     @property
     def mean_cosines(self) -> np.ndarray:
-        """float64 (31,): mean cosine by offset, from a lead of the sound of 15 frames to a lag of 15. NaN: no sound."""
+        """float64 (31,): mean cosine by offset, from a lead of the audio of 15 frames to a lag of 15. NaN: no audio."""
         counts = np.isfinite(self.cosines).sum(axis=0)
         return np.where(counts > 0, np.nansum(self.cosines, axis=0, dtype=np.float64) / np.maximum(counts, 1), np.nan)
 
     @property
     def offset_frames(self) -> int:
-        """By how many frames of 40 ms the sound leads the lips. Negative: the sound lags."""
+        """Lead of the audio over the lips in frames of 40 ms. Negative: the audio lags."""
         return MAX_SHIFT - int(np.nanargmax(self.mean_cosines))
 
     @property
     def offset_ms(self) -> int:
-        """The same in milliseconds."""
+        """The offset in milliseconds."""
         return FRAME_MS * self.offset_frames
 
     @property
     def cosine(self) -> float:
-        """Mean cosine of the sound as it is. Higher is better."""
+        """Mean cosine at offset 0. Higher is better."""
         return float(self.mean_cosines[MAX_SHIFT])
 
     @property
@@ -69,16 +69,16 @@ class StableSyncScore:
 def score_stable_sync(
     frames: Iterable[np.ndarray], matrices: np.ndarray, samples: Tensor, network: StableSyncNet
 ) -> StableSyncScore:
-    """Compare consecutive windows of 16 frames with the sound around them.
+    """Compare consecutive windows of 16 frames with the audio around them.
 
     Args:
         frames: (H, W, 3), RGB, at 25 fps.
-        matrices: float64 (n, 2, 3): frame to crop at 256 pixels, see `faces.alignment.track_matrices`; NaN without the
-            face. Windows with such a frame are left out.
+        matrices: float64 (n, 2, 3): frame to crop at 256 pixels, see `faces.alignment.track_matrices`. NaN without the
+            face. Windows with such a frame are skipped.
         samples: float32 (m,), 16 kHz, -1 to 1.
 
     Raises:
-        ScoreError: no window shows the face in all frames, or the sound is too short.
+        ScoreError: no window shows the face in all frames, or the audio is too short.
     """
     device = next(network.parameters()).device
     rows: list[np.ndarray] = []
@@ -97,7 +97,7 @@ def score_stable_sync(
 
 
 def _cosines(network: StableSyncNet, pixels: Tensor, window: int, samples: Tensor) -> np.ndarray:
-    """Cosine of the window that starts at a frame, and each of 31 sounds: float32 (31,)."""
+    """Cosine of the window that starts at a frame, with the audio at 31 offsets: float32 (31,)."""
     starts = [window + shift for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)]
     known = [s >= 0 and (s + WINDOW_FRAMES) * FRAME_SAMPLES <= len(samples) for s in starts]
     cosines = np.full(len(starts), np.nan, np.float32)

@@ -1,6 +1,6 @@
 """Sync-D, Sync-C and the offset of a talking face, measured with SyncNet v2 as in joonson/syncnet_python.
 
-Frames are read once and in order. Features are compared as they come, so only 31 distances a frame stay in memory.
+The module reads each frame once and in order. It compares features at once and keeps only 31 distances a frame.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ..video.timeline import MODEL_RATE
 from .crops import cut, median_filter, squares
 from .mfcc import mfcc
 
-MAX_SHIFT = 15  # frames: sounds up to 0.6 s earlier and later are compared
+MAX_SHIFT = 15  # frames: offsets from -0.6 to 0.6 s are compared
 FRAME_MS = 40
 FRAME_SAMPLES = SAMPLE_RATE // MODEL_RATE.numerator
 COLUMNS_PER_FRAME = 4  # MFCC columns
 BATCH_WINDOWS = 20
 DISTANCE_EPS = 1e-6  # added to each difference, as torch.pairwise_distance does
 
-TRUSTED_WINDOWS = 70  # of 75 frames, 3 s: the silence beyond both ends weighs more in shorter clips
+TRUSTED_WINDOWS = 70  # of 75 frames, 3 s: padding distorts the score of shorter clips
 SMOOTHING_FRAMES = 9  # of the median filter over the confidence of each frame
 WEAK_SHARE = 0.5  # of the clip's confidence
-WEAK_FRAMES = 12  # about half a second: shorter stretches are not marked
+WEAK_FRAMES = 12  # about half a second: shorter parts are not marked
 
 
 @dataclass(frozen=True, eq=False)
 class SyncScore:
-    """How well lips and sound fit together.
+    """Distances between lips and audio.
 
-    distances: float32 (windows, 31): distance between the lips of each window of 0.2 s, which starts at one frame at 25
-        fps, and the sound from 15 frames earlier to 15 frames later. NaN in windows without the face.
+    distances: float32 (windows, 31): distance between the lips of each window and the audio from 15 frames earlier to
+        15 frames later. One window of 0.2 s starts at each frame at 25 fps. NaN in windows without the face.
     """
 
     distances: np.ndarray
@@ -63,17 +63,17 @@ class SyncScore:
 
     @property
     def mean_distances(self) -> np.ndarray:
-        """float64 (31,): mean distance by offset, from a lead of the sound of 15 frames to a lag of 15."""
+        """float64 (31,): mean distance by offset, from a lead of the audio of 15 frames to a lag of 15."""
         return np.asarray(np.nanmean(self.distances, axis=0, dtype=np.float64))
 
     @property
     def offset_frames(self) -> int:
-        """By how many frames of 40 ms the sound leads the lips. Negative: the sound lags."""
+        """Lead of the audio over the lips in frames of 40 ms. Negative: the audio lags."""
         return MAX_SHIFT - int(np.argmin(self.mean_distances))
 
     @property
     def offset_ms(self) -> int:
-        """By how many milliseconds the sound leads the lips. Negative: the sound lags."""
+        """Lead of the audio over the lips in milliseconds. Negative: the audio lags."""
         return FRAME_MS * self.offset_frames
 
     @property
@@ -83,7 +83,7 @@ class SyncScore:
 
     @property
     def confidence(self) -> float:
-        """Sync-C (LSE-C): by how much the best offset is closer than the median of all. Higher is better."""
+        """Sync-C (LSE-C): median distance of all offsets minus the smallest one. Higher is better."""
         return float(np.median(self.mean_distances)) - self.distance
 
     @property
@@ -97,7 +97,7 @@ class SyncScore:
 
     @property
     def weak_ranges(self) -> list[range]:
-        """Windows whose confidence stays below half of the clip's for half a second. Pauses are among them."""
+        """Runs of windows of half a second or more with less than half of the clip's confidence, pauses included."""
         weak = self.confidence_over_time < WEAK_SHARE * self.confidence
         return [run for run in runs(weak) if len(run) >= WEAK_FRAMES]
 
@@ -109,29 +109,29 @@ class SyncScore:
 
 
 def mono_samples(waveform: Waveform) -> Tensor:
-    """The mean of the channels at 16 kHz: float32 (n,), -1 to 1."""
+    """Mean of the channels at 16 kHz: float32 (n,), -1 to 1."""
     blocks = (block.cpu().float().mean(dim=0) for block in waveform.samples.split(BLOCK_SAMPLES, dim=1))
     return resample_blocks(blocks, waveform.rate, SAMPLE_RATE, int(waveform.duration_seconds * SAMPLE_RATE))
 
 
 def num_windows(num_frames: int, num_samples: int) -> int:
-    """Number of windows of a clip. Like the original, it leaves the last one out."""
+    """Number of windows of a clip. It leaves the last one out, like the official code."""
     return max(min(num_frames, num_samples // FRAME_SAMPLES) - VIDEO_FRAMES, 0)
 
 
 def score_sync(
     frames: Iterable[np.ndarray], boxes: np.ndarray, shots: np.ndarray, samples: Tensor, network: SyncNet
 ) -> SyncScore:
-    """Compare a face with a sound.
+    """Compare a face with audio.
 
     Args:
         frames: `num_windows` + 4 frames (H, W, 3), RGB with square pixels, at 25 fps.
-        boxes: float64 (n, 4), pixels: x0, y0, x1, y1 of the face in each frame; NaN in frames without the face.
+        boxes: float64 (n, 4), pixels: x0, y0, x1, y1 of the face in each frame. NaN in frames without the face.
         shots: int (n,): number of the shot of each frame. No window spans a cut.
         samples: float32 (m,), 16 kHz, -1 to 1. It starts with the first frame.
 
     Raises:
-        ScoreError: there are no five frames in a row with the face and with sound.
+        ScoreError: no five frames in a row have the face and audio.
     """
     cuts = frozenset((np.flatnonzero(np.diff(shots)) + 1).tolist())
     has_face, places = np.isfinite(boxes.sum(axis=1)), np.full((len(boxes), 3), np.nan)
@@ -153,10 +153,10 @@ def score_crops(
     network: SyncNet,
     cuts: Collection[int] = (),
 ) -> SyncScore:
-    """Compare face crops with a sound, one batch of windows after another.
+    """Compare face crops with audio, one batch of windows after another.
 
     Args:
-        crops: uint8 (224, 224, 3), BGR, at 25 fps; None in frames without the face. `count` + 4 are read.
+        crops: uint8 (224, 224, 3), BGR, at 25 fps. None in frames without the face. `count` + 4 are read.
         count: `num_windows` of the clip.
         samples: float32 (m,), 16 kHz, -1 to 1.
         cuts: the first frame of every shot but the first.
@@ -182,7 +182,7 @@ def score_crops(
 
 @torch.no_grad()
 def _distances(network: SyncNet, crops: Sequence[np.ndarray], sound: Tensor) -> np.ndarray:
-    """Distance of each window of crops to 31 sounds: (n, 31). `sound` (n + 30, 1024) are the features around."""
+    """Distance of each window of crops to 31 audio windows: (n, 31). `sound` (n + 30, 1024): audio features."""
     pixels = torch.from_numpy(np.stack(crops)).to(sound.device)
     video = network.video(pixels.permute(0, 3, 1, 2).float())
     shifted = sound.unfold(0, 2 * MAX_SHIFT + 1, 1)
@@ -190,7 +190,7 @@ def _distances(network: SyncNet, crops: Sequence[np.ndarray], sound: Tensor) -> 
 
 
 class _SoundFeatures:
-    """Features of the sound at each window, computed once and kept as long as the windows around need them."""
+    """Audio features of each window, computed once and kept while windows nearby need them."""
 
     def __init__(self, samples: Tensor, count: int, network: SyncNet) -> None:
         self._pcm = samples.mul(32768).round().clamp(-32768, 32767).to(torch.int16).numpy()
@@ -199,7 +199,7 @@ class _SoundFeatures:
 
     @torch.no_grad()
     def around(self, windows: range) -> Tensor:
-        """Features (len(windows) + 30, 1024) from 15 windows before the first to 15 after the last; zeros outside."""
+        """Features (len(windows) + 30, 1024) from 15 windows before the first to 15 after the last. Zeros outside."""
         around = range(windows.start - MAX_SHIFT, windows.stop + MAX_SHIFT)
         device = next(self._network.parameters()).device
         self._kept = {i: feature for i, feature in self._kept.items() if i in around}

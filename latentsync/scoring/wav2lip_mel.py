@@ -29,7 +29,7 @@ def num_columns(num_samples: int) -> int:
 
 
 def log_mel(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Columns `start` to `stop` of a recording, at 80 a second. By default all. Silence surrounds the recording.
+    """Columns `start` to `stop` of a recording, at 80 a second. By default all. Silence pads both ends.
 
     Args:
         samples: (n,), 16 kHz, -1 to 1, the whole recording.
@@ -54,7 +54,7 @@ def log_mel(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.
 
 @cache
 def _mel_filters() -> np.ndarray:
-    """Triangles of equal area, evenly spaced on Slaney's mel scale: (80, 401)."""
+    """Triangular filters of equal area, evenly spaced on Slaney's mel scale: (80, 401)."""
     start = LOG_START_HZ / LINEAR_HZ
     ends = [start + np.log(HIGHEST_HZ / LOG_START_HZ) / LOG_STEP, LOWEST_HZ / LINEAR_HZ]
     mels = np.linspace(ends[1], ends[0], MEL_BINS + 2)

@@ -66,7 +66,7 @@ class FrameSource(Protocol):
         ...
 
     def warnings(self) -> Iterator[str]:
-        """Sentences for the user about the source. Damage is only found while reading."""
+        """Messages for the user about the original video. Damage is only found while reading."""
         ...
 
 

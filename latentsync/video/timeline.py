@@ -1,6 +1,6 @@
-"""Timeline: the source frame that each output frame shows.
+"""Timeline: the original frame that each output frame shows.
 
-Rates are exact `Fraction`s and positions are integers. Seconds are compared, never accumulated.
+Rates are exact `Fraction`s and positions are integers. The code never accumulates seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AUTO_RATES = (23, 31)  # frames per second that "auto" keeps: the model still wo
 STRETCH = (
     Fraction(4, 5),
     Fraction(5, 4),
-)  # audio / video that "audio (stretch video)" allows: beyond it, motion shows it
+)  # audio / video that "audio (stretch video)" allows: beyond it, motion looks wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Timeline:
     """The frames of the output.
 
     rate: output frames per second.
-    source_index: the source frame that each output frame shows.
+    source_index: the original frame that each output frame shows.
     sound_frames: number of frames, from the first, that have audio. The others stay original. None: all.
     """
 
@@ -77,8 +77,8 @@ def output_rate(source_rate: Fraction, mode: FpsMode = "auto") -> Fraction:
     """Frames per second of the output.
 
     Args:
-        mode: "source" keeps the rate of the source, "25" takes the rate of the model, "auto" keeps rates from 23 to
-            31 fps and takes 25 for all others.
+        mode: "source" keeps the frame rate of the original video. "25" uses the frame rate of the model. "auto" keeps
+            rates from 23 to 31 fps and uses 25 for all others.
 
     Raises:
         UsageError: the mode does not exist.
@@ -92,14 +92,14 @@ def output_rate(source_rate: Fraction, mode: FpsMode = "auto") -> Fraction:
 def build_timeline(
     source: FrameSource, audio_seconds: Fraction, rate: Fraction = MODEL_RATE, length: LengthMode = "audio (ping-pong)"
 ) -> Timeline:
-    """Lay the frames of a source along a recording.
+    """Assign original frames to the output frames of a recording.
 
     Args:
         rate: output frames per second, see `output_rate`.
-        length: the "audio" modes last as long as the audio. They cut a longer source. A shorter source plays forwards
+        length: the "audio" modes last as long as the audio. They cut a longer video. A shorter video plays forwards
             and backwards (like the official code), repeats, or stays on its last frame. "audio (stretch video)" plays
-            the whole source faster or slower: each output frame shows the source frame whose time is nearest. "video"
-            lasts as long as the source. "shortest" ends with the shorter of the two.
+            the whole video faster or slower. Each output frame then shows the original frame with the nearest time.
+            "video" lasts as long as the video. "shortest" ends with the shorter of the two.
 
     Raises:
         UsageError: the length mode does not exist, or see `check_length`.
@@ -130,7 +130,7 @@ def check_length(source: FrameSource, audio_seconds: Fraction, length: LengthMod
 
 
 def nearest_frame(source: FrameSource, seconds: Fraction) -> int:
-    """The source frame that appears nearest to `seconds` after the first one. Of two equally near, the later."""
+    """The original frame nearest to `seconds` after the first one. The later of two equally near frames."""
     shown = source.index_at(seconds)
     following = min(shown + 1, source.frame_count - 1)
     return following if source.time_of(following) - seconds <= abs(seconds - source.time_of(shown)) else shown
@@ -157,4 +157,4 @@ POSITIONS: dict[LengthMode, Callable[[int, int], int]] = {
     "audio (loop)": loop,
     "audio (hold last frame)": hold,
 }
-"""How a source continues that is shorter than the audio."""
+"""Frame order of a video that is shorter than the audio."""

@@ -262,7 +262,7 @@ def _read_pickle(path: Path) -> Checkpoint:
             ) from error
         raise unreadable(path, error) from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} has no named weights. Use the official file.")
+        raise WeightsError(f"{path} contains no model weights. Use the official file.")
     values = cast("dict[str, object]", content)
     wrapper = next((key for key in WRAPPERS if isinstance(values.get(key), dict)), None)
     entries = cast("dict[str, object]", values[wrapper]) if wrapper else values

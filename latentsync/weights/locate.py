@@ -218,15 +218,15 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
 
 
 def check_size(file: WeightFile, path: Path) -> None:
-    """Check that a file has the size of a published one. Untrained weights, made for tests, pass.
+    """Check that a file has the size of a published one. The miniature model and untrained weights pass.
 
     Raises:
         WeightsError: the file is incomplete, or another one.
     """
-    if _published_like(path, (file, *file.equivalents)) is None and not _is_synthetic(path):
+    if _published_like(path, (file, *file.equivalents)) is None and not _is_small(path):
         alternative = ', or connect your own VAE to the "vae" input of Load Model' if file == VAE else ""
         raise WeightsError(
-            f"{path} is not the published {file.name}. It has {path.stat().st_size:,} bytes instead of "
+            f"{path} is not the official {file.name}. It has {path.stat().st_size:,} bytes instead of "
             f"{file.size_bytes:,}. Move it to another folder and download {file.url}{alternative}."
         )
 
@@ -290,11 +290,11 @@ def _published_like(path: Path, files: Sequence[WeightFile]) -> WeightFile | Non
     return next((file for file in files if file.size_bytes == size), None)
 
 
-def _is_synthetic(path: Path) -> bool:
+def _is_small(path: Path) -> bool:
     if path.suffix == ".safetensors":
-        return metadata.read(path).get(metadata.WEIGHTS) == metadata.SYNTHETIC
+        return metadata.read(path).get(metadata.WEIGHTS) in metadata.SMALL
     from .loader import PICKLES, read
 
     if path.suffix not in PICKLES:
         return False
-    return read(path).metadata.get(metadata.WEIGHTS) == metadata.SYNTHETIC
+    return read(path).metadata.get(metadata.WEIGHTS) in metadata.SMALL

@@ -12,6 +12,8 @@ SOURCE = "latentsync_source_sha256"
 RESOLUTION = "resolution"
 
 SYNTHETIC = "synthetic"  # untrained weights, for tests
+MINIATURE = "miniature"  # trained on one face, for the demo
+SMALL = (SYNTHETIC, MINIATURE)  # of other sizes than the published files
 CONVERTED = "converted"
 
 

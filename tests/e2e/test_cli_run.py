@@ -36,7 +36,7 @@ def run(*arguments: object) -> int:
 
 def synthetic(good: Sample, output: Path, *more: object) -> int:
     landmarks = ("--face-landmarks", good.landmarks)
-    return run(good.video, good.audio, "-o", output, "--synthetic", "--steps", 2, *landmarks, *more)
+    return run(good.video, good.audio, "-o", output, "--miniature", "--steps", 2, *landmarks, *more)
 
 
 def test_run_makes_video_with_new_speech(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +45,7 @@ def test_run_makes_video_with_new_speech(good: Sample, tmp_path: Path, capsys: p
     made, source = VideoFile(output), VideoFile(good.video)
     assert (made.width, made.height, made.rate, made.frame_count) == (source.width, source.height, 25, FRAMES)
     assert read_audio(output).duration_seconds == pytest.approx(CLIP_SECONDS, abs=0.03)
-    assert "untrained" in capsys.readouterr().err
+    assert "trained on one face" in capsys.readouterr().err
 
 
 def test_run_same_seed_gives_same_file(good: Sample, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_run_mixes_background_under_speech(good: Sample, tmp_path: Path) -> None
 
 def test_run_failure_leaves_record_and_no_video(good: Sample, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
-    assert run(words(tmp_path / "words.mp4"), good.audio, "-o", output, "--synthetic", "--save-record") == 1
+    assert run(words(tmp_path / "words.mp4"), good.audio, "-o", output, "--miniature", "--save-record") == 1
     record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(SCHEMA).validate(record)
     assert record["outcome"] == "failed"
@@ -202,14 +202,14 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> str:
 def test_run_refuses_silent_file(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.mp4"
     sound = silent(tmp_path / "silent.wav")
-    assert run(good.video, sound, "-o", output, "--synthetic", "--face-landmarks", good.landmarks) == 1
+    assert run(good.video, sound, "-o", output, "--miniature", "--face-landmarks", good.landmarks) == 1
     assert "silent" in refusal(capsys)
     assert not output.exists()
 
 
 def test_run_refuses_file_that_is_no_video(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.mp4"
-    assert run(words(tmp_path / "words.mp4"), good.audio, "-o", output, "--synthetic") == 1
+    assert run(words(tmp_path / "words.mp4"), good.audio, "-o", output, "--miniature") == 1
     assert "words.mp4" in refusal(capsys)
     assert not output.exists()
 
@@ -222,7 +222,7 @@ def test_run_refuses_video_without_face(
     (models / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
     output = tmp_path / "out.mp4"
     video = gray(tmp_path / "gray.mp4")
-    assert run(video, good.audio, "-o", output, "--synthetic", "--models", tmp_path) == 1
+    assert run(video, good.audio, "-o", output, "--miniature", "--models", tmp_path) == 1
     assert "gray.mp4 has 5 frames, but LatentSync found no face in any of them" in refusal(capsys)
     assert not output.exists()
 
@@ -320,7 +320,7 @@ def test_run_ended_by_signal_leaves_only_the_record(
     good: Sample, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, how: signal.Signals
 ) -> None:
     speech = graphs.write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", (1.52, True))  # 38 frames
-    quick = ["--synthetic", "--steps", "1", "--cfg", "1", "--face-landmarks", str(good.landmarks)]
+    quick = ["--miniature", "--steps", "1", "--cfg", "1", "--face-landmarks", str(good.landmarks)]
     command = [sys.executable, "-m", "latentsync", "run", str(good.video), str(speech)]
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "out.mp4"), *quick],

@@ -13,7 +13,7 @@ from scripts.sample_clip import Sample, make_sample
 from tests.support.cli_process import record_of
 from tests.support.paths import REPOSITORY
 
-QUICK = ("--synthetic", "--steps", "1", "--cfg", "1", "--crf", "0")
+QUICK = ("--miniature", "--steps", "1", "--cfg", "1", "--crf", "0")
 """Without loss: x264 may give the same pixels other bytes on a busy machine otherwise."""
 
 

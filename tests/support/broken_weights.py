@@ -97,7 +97,7 @@ def without_a_number(scene: Scene) -> list[str]:
     tensors["conv_in.bias"] = torch.full_like(tensors["conv_in.bias"], float("nan"))
     (models / UNET).unlink()
     save_file(tensors, models / UNET, {"latentsync_weights": "synthetic", "latentsync_version": "1.5"})
-    return [argument for argument in scene.run("--models", models) if argument != "--synthetic"]
+    return [argument for argument in scene.run("--models", models) if argument != "--miniature"]
 
 
 def whisper(dims: Mapping[str, object] | None) -> Callable[[Scene], object]:

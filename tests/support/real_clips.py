@@ -48,7 +48,7 @@ def check_run(shared: Path, folder: Path, clip: str, seconds: float) -> None:
         part.setparams(given.getparams())
         part.writeframes(given.readframes(round(seconds * given.getframerate())))
     output = folder / "out.mp4"
-    arguments = ["run", video, audio, "-o", output, "--synthetic", "--steps", 1, "--cfg", 1, "--no-save-record"]
+    arguments = ["run", video, audio, "-o", output, "--miniature", "--steps", 1, "--cfg", 1, "--no-save-record"]
     assert main([*map(str, arguments), "--models", str(models.parent)]) == 0
     made, source = VideoFile(output), VideoFile(video)
     frames = round(25 * seconds)

@@ -40,7 +40,7 @@ class Scene:
         """Arguments of `run` with untrained networks, good wherever nothing else is said."""
         given = [video or self.good.video, audio or self.good.audio, "-o", output or self.output]
         quick = [
-            "--synthetic",
+            "--miniature",
             "--steps",
             1,
             "--cfg",

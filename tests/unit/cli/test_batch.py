@@ -16,7 +16,7 @@ from latentsync.errors import UsageError
 from latentsync.output.run_record import Recorder, RunRecord, digest_file
 from scripts.sample_clip import Sample
 
-SYNTHETIC = ("--synthetic", "--steps", "2")
+MINIATURE = ("--miniature", "--steps", "2")
 
 
 def arguments(*words: object) -> argparse.Namespace:
@@ -53,10 +53,10 @@ def test_job_fields_are_the_flags_of_run(good: Sample, tmp_path: Path) -> None:
         "consent": "ü --x",
         "crf": None,
     }
-    (job,) = plan(job_file(tmp_path, {**files_of(good), "output": "x.mp4", **fields}), "--out", tmp_path, "--synthetic")
+    (job,) = plan(job_file(tmp_path, {**files_of(good), "output": "x.mp4", **fields}), "--out", tmp_path, "--miniature")
     flags = ["--steps=7", "--cfg-start-percent=0.5", "--offset-ms=-40", "--no-color-match", "--consent=ü --x"]
     files = [str(good.video), str(good.audio), "-o", str(tmp_path / "x.mp4")]
-    expected = _parser().parse_args(["run", *files, "--synthetic", *flags])
+    expected = _parser().parse_args(["run", *files, "--miniature", *flags])
     expected.models = expected.models.absolute()
     assert vars(job) == vars(expected)
 
@@ -67,7 +67,7 @@ def test_job_csv_reads_as_json_lines(good: Sample, tmp_path: Path) -> None:
         f'"{good.video}",{good.audio},y.webm,,true,{good.audio}\n',
         encoding="utf-8-sig",
     )
-    first, second = plan(tmp_path / "jobs.csv", "--out", tmp_path, *SYNTHETIC)
+    first, second = plan(tmp_path / "jobs.csv", "--out", tmp_path, *MINIATURE)
     assert (first.output, first.steps, first.color_match, first.vocals) == (tmp_path / "x.mp4", 3, False, None)
     assert (second.output, second.steps, second.color_match, second.vocals) == (
         tmp_path / "y.webm",
@@ -80,7 +80,7 @@ def test_job_csv_reads_as_json_lines(good: Sample, tmp_path: Path) -> None:
 def test_job_names_take_the_stem_of_the_video(good: Sample, tmp_path: Path) -> None:
     fields = {"video": str(good.video), "audio": str(good.video.parent / "{stem}.wav"), "output": "{stem} new.mp4"}
     landmarks = good.video.parent / "{stem}.json"
-    (job,) = plan(job_file(tmp_path, fields), "--out", tmp_path, "--synthetic", "--face-landmarks", landmarks)
+    (job,) = plan(job_file(tmp_path, fields), "--out", tmp_path, "--miniature", "--face-landmarks", landmarks)
     assert job.audio == good.audio
     assert job.output == tmp_path / f"{good.video.stem} new.mp4"
     assert job.face_landmarks == good.landmarks
@@ -92,7 +92,7 @@ def test_batch_pairs_folders_by_name(good: Sample, tmp_path: Path) -> None:
         for name in ("a", "b.c"):
             (tmp_path / folder / f"{name}{file.suffix}").write_bytes(file.read_bytes())
     (tmp_path / "videos" / "notes.txt").write_text("not a video", encoding="utf-8")
-    words = ["--videos", tmp_path / "videos", "--audios", tmp_path / "audios", "--out", tmp_path / "out", *SYNTHETIC]
+    words = ["--videos", tmp_path / "videos", "--audios", tmp_path / "audios", "--out", tmp_path / "out", *MINIATURE]
     assert [(job.audio.name, job.output) for job in plan(*words)] == [
         ("a.wav", tmp_path / "out" / "a.mp4"),
         ("b.c.wav", tmp_path / "out" / "b.c.mp4"),
@@ -144,7 +144,7 @@ def test_batch_tells_all_mistakes_at_once(good: Sample, tmp_path: Path) -> None:
     ]
     good_job = {**files_of(good), "output": "good.mp4"}
     path = job_file(tmp_path, good_job, *jobs, {**good_job, "output": "other.mp4"})
-    arguments_ = arguments(path, "--out", tmp_path / "out", *SYNTHETIC)
+    arguments_ = arguments(path, "--out", tmp_path / "out", *MINIATURE)
     with pytest.raises(UsageError) as caught:
         batch.plan(arguments_, batch.Ledger(), tmp_path / "out" / "batch.json")
     told = str(caught.value).splitlines()
@@ -161,7 +161,7 @@ def test_batch_output_is_no_input_of_another_job(good: Sample, tmp_path: Path) -
     path = job_file(
         tmp_path, {**files_of(good), "output": "copy.mp4"}, {**files_of(good), "video": str(copy), "output": "x.mp4"}
     )
-    assert "copy.mp4 is an input of Line 2" in mistakes(path, "--out", tmp_path, *SYNTHETIC)
+    assert "copy.mp4 is an input of Line 2" in mistakes(path, "--out", tmp_path, *MINIATURE)
     assert copy.read_bytes() == good.video.read_bytes()
 
 
@@ -180,14 +180,14 @@ def test_batch_refuses_to_guess_its_jobs(words: list[str], said: str) -> None:
 
 
 def test_batch_without_jobs_or_models_says_so(good: Sample, tmp_path: Path) -> None:
-    assert "has no jobs" in mistakes(job_file(tmp_path, ""), "--out", tmp_path, *SYNTHETIC)
+    assert "has no jobs" in mistakes(job_file(tmp_path, ""), "--out", tmp_path, *MINIATURE)
     said = mistakes(job_file(tmp_path, files_of(good)), "--out", tmp_path, "--models", tmp_path / "none")
     assert "Line 1: Model files are missing" in said
 
 
 def test_batch_dry_run_prints_the_plan(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        main(["batch", str(job_file(tmp_path, files_of(good))), "--out", str(tmp_path), *SYNTHETIC, "--dry-run"]) == 0
+        main(["batch", str(job_file(tmp_path, files_of(good))), "--out", str(tmp_path), *MINIATURE, "--dry-run"]) == 0
     )
     assert "waiting   Line 1" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["jobs.jsonl"]
@@ -195,7 +195,7 @@ def test_batch_dry_run_prints_the_plan(good: Sample, tmp_path: Path, capsys: pyt
 
 def test_batch_never_replaces_another_file_with_its_report(good: Sample, tmp_path: Path) -> None:
     (tmp_path / "batch.json").write_text("[]", encoding="utf-8")
-    assert main(["batch", str(job_file(tmp_path, files_of(good))), "--out", str(tmp_path), *SYNTHETIC]) == 2
+    assert main(["batch", str(job_file(tmp_path, files_of(good))), "--out", str(tmp_path), *MINIATURE]) == 2
     assert (tmp_path / "batch.json").read_text(encoding="utf-8") == "[]"
 
 
@@ -203,7 +203,7 @@ def test_batch_never_replaces_another_file_with_its_report(good: Sample, tmp_pat
 def test_batch_refuses_devices_that_do_not_exist(
     good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    words = [str(job_file(tmp_path, files_of(good))), "--out", str(tmp_path), *SYNTHETIC, "--devices", f"cpu,{name}"]
+    words = [str(job_file(tmp_path, files_of(good))), "--out", str(tmp_path), *MINIATURE, "--devices", f"cpu,{name}"]
     assert main(["batch", *words]) == 2
     assert '"--devices" cannot contain' in capsys.readouterr().err
 
@@ -214,7 +214,7 @@ def finished(good: Sample, whole_models: Path, tmp_path: Path) -> argparse.Names
     (tmp_path / "talk.wav").write_bytes(good.audio.read_bytes())
     fields = {"video": str(good.video), "audio": str(tmp_path / "talk.wav"), "output": "out.mp4"}
     more = ("--face-landmarks", good.landmarks, "--models", whole_models)
-    (task,) = plan(job_file(tmp_path, fields), "--out", tmp_path, *SYNTHETIC, *more)
+    (task,) = plan(job_file(tmp_path, fields), "--out", tmp_path, *MINIATURE, *more)
     record = RunRecord(flags=run.recorded_flags(task))
     roles = ("video", "audio", "face_landmarks")
     record.inputs.extend(digest_file(role, getattr(task, role)) for role in roles)
@@ -236,7 +236,7 @@ OTHER_VALUES = {str: "other", int: 3, float: 0.75, bool: False}
 def test_finished_job_is_run_again_after_any_change_of_flags(finished: argparse.Namespace) -> None:
     """Each flag in turn has another value, also those that are added in future."""
     changed = [name for name in vars(finished) if name not in run.NOT_RECORDED]
-    assert {"steps", "seed", "speed", "cfg", "crf", "audio_track", "precision", "consent", "synthetic"} <= set(changed)
+    assert {"steps", "seed", "speed", "cfg", "crf", "audio_track", "precision", "consent", "miniature"} <= set(changed)
     for name in changed:
         value = getattr(finished, name)
         other = OTHER_VALUES[type(value)] if value is not None and value != OTHER_VALUES[type(value)] else "other"
@@ -274,4 +274,4 @@ def test_finished_job_has_the_outcome_done(finished: argparse.Namespace, outcome
 
 
 def test_finished_job_is_run_again_with_another_model(finished: argparse.Namespace) -> None:
-    assert not is_finished(argparse.Namespace(**{**vars(finished), "synthetic": False}))
+    assert not is_finished(argparse.Namespace(**{**vars(finished), "miniature": False}))

@@ -50,7 +50,7 @@ COMMAND_LINE_ONLY = {
     "min_sync_confidence": "a graph compares the output of Score itself",
     "models": "ComfyUI's folders",
     "output": "`filename_prefix` on the node",
-    "synthetic": "to test an installation",
+    "miniature": "to test an installation",
     "takes": "a take is scored after it is pasted, in later nodes",
     "video": "`source` on the node",
 }

@@ -19,22 +19,22 @@ from tests.support.synthetic_models import write_models
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The models folder of the demo. Downloads bring nothing."""
     monkeypatch.setattr(demo, "REAL_BASE", tmp_path / "demo")
-    monkeypatch.setattr(demo, "SYNTHETIC_BASE", tmp_path / "untrained")
+    monkeypatch.setattr(demo, "MINIATURE_BASE", tmp_path / "miniature")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
     return tmp_path / "demo" / "models"
 
 
-def test_demo_without_weights_uses_untrained_ones(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
+def test_demo_without_weights_uses_the_miniature(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.prepare_weights(None) == demo.MINIATURE_BASE
     said = capsys.readouterr().out
     assert "Model files are missing (4)" in said
-    assert "untrained weights" in said
+    assert "trained on its face" in said
 
 
 def test_demo_says_why_weights_are_not_used(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_models(models)
     (models / VAE.path).write_bytes(b"cut")
-    assert demo.prepare_weights(None) == demo.SYNTHETIC_BASE
+    assert demo.prepare_weights(None) == demo.MINIATURE_BASE
     assert "sd-vae-ft-mse.safetensors cannot be read as weights" in capsys.readouterr().out
 
 
@@ -44,7 +44,7 @@ def test_demo_requested_weights_are_used_or_it_fails(models: Path) -> None:
     (models / VAE.path).unlink()
     with pytest.raises(WeightsError, match=r"sd-vae-ft-mse.safetensors"):
         demo.prepare_weights("1.5")
-    assert not demo.SYNTHETIC_BASE.exists()
+    assert not demo.MINIATURE_BASE.exists()
 
 
 def test_demo_names_file_of_unknown_version(

@@ -286,7 +286,7 @@ WRONG: dict[str, Wrong] = {
     "another VAE": Wrong(
         lambda models: changed(models, SD_VAE, b"") or (put_safetensors(models / SD_VAE, {}) and None),
         None,
-        r"is not the published sd-vae-ft-mse.safetensors. It has [\d,]+ bytes instead of 15. "
+        r"is not the official sd-vae-ft-mse.safetensors. It has [\d,]+ bytes instead of 15. "
         'Move it to another folder and download .*, or connect your own VAE to the "vae" input of Load Model',
     ),
 }
@@ -302,7 +302,7 @@ def test_locate_refuses_wrong_files(models: Path, wrong: Wrong) -> None:
 def test_locate_refuses_another_whisper(models: Path) -> None:
     put_unet(models, "1.5")
     torch.save({"dims": {}, "model_state_dict": {"weight": torch.zeros(1)}}, models / TINY)
-    with pytest.raises(WeightsError, match=r"tiny.pt is not the published tiny.pt. It has [\d,]+ bytes instead of 11"):
+    with pytest.raises(WeightsError, match=r"tiny.pt is not the official tiny.pt. It has [\d,]+ bytes instead of 11"):
         located(models)
 
 
@@ -316,7 +316,7 @@ def test_require_finds_and_checks_the_landmarker(models: Path, published: Publis
     path = models / published.landmarker.path
     assert locate.require(published.landmarker, folders) == path
     path.write_bytes(b"half")
-    with pytest.raises(WeightsError, match="is not the published face_landmarker"):
+    with pytest.raises(WeightsError, match="is not the official face_landmarker"):
         locate.require(published.landmarker, folders)
     path.unlink()
     put_unet(models, "1.5")

@@ -1,0 +1,97 @@
+"""The miniature model: small networks of the official layout, trained for one face.
+
+It runs every stage without ByteDance's weights. `training/miniature` trained it on scikit-image's `astronaut`.
+The UNet and the VAE are in the repository, but not in the published archive. The Whisper encoder is not
+trained. The code rebuilds it from a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import WeightsError
+from ..fileio import atomic_write
+from ..models.unet import UNet
+from ..models.vae import DiffusersVAE
+from ..models.whisper import WhisperEncoder
+from . import loader, metadata, random_init
+from .catalog import MODELS, VAE, WHISPER
+
+FOLDER = Path(__file__).resolve().parents[2] / "demo" / "miniature"
+UNET_FILE, VAE_FILE = "unet.safetensors", "vae.safetensors"
+RESOLUTION = 128  # of the face crops, in pixels
+VERSION = "1.5"  # of the layout
+METADATA = {
+    metadata.WEIGHTS: metadata.MINIATURE,
+    metadata.VERSION: VERSION,
+    metadata.RESOLUTION: str(RESOLUTION),
+    "description": "miniature model for the demo: trained on one face, not ByteDance's model",
+}
+
+MEL_GAIN = 2.0  # of each convolution, so that the audio outweighs the position embeddings
+BLOCK_GAIN = 0.05  # of each block's updates, so that a hidden state depends on its own position alone
+
+
+def unet() -> UNet:
+    return loader.load_unet(_file(UNET_FILE), dtype=torch.float32)
+
+
+def vae() -> DiffusersVAE:
+    return loader.load_vae(_file(VAE_FILE), dtype=torch.float32)
+
+
+def whisper() -> WhisperEncoder:
+    return loader.load_whisper(loader.Checkpoint(Path("miniature whisper"), whisper_state(), _whisper_values()))
+
+
+def whisper_state() -> dict[str, Tensor]:
+    """The state dict of the encoder: random convolutions, and blocks that change little."""
+    state = random_init.whisper_state()
+    for key in state:
+        if ".conv" in key and key.endswith(".weight"):
+            state[key] = state[key] * MEL_GAIN
+        if ".attn.out." in key or ".mlp.2." in key:
+            state[key] = state[key] * BLOCK_GAIN
+    return state
+
+
+def save(unet_state: Mapping[str, Tensor], vae_state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write trained weights in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, state in ((UNET_FILE, unet_state), (VAE_FILE, vae_state)):
+        halved = {key: tensor.half().contiguous() for key, tensor in state.items()}
+        atomic_write(folder / name, lambda path, halved=halved: save_file(halved, path, METADATA))
+
+
+def write_models(folder: Path) -> None:
+    """Write a models folder for ComfyUI with the miniature model under the names of the official files."""
+    contents = {
+        MODELS[VERSION].unet.path.replace(".pt", ".safetensors"): _file(UNET_FILE).read_bytes(),
+        VAE.path: _file(VAE_FILE).read_bytes(),
+    }
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / name, lambda path, content=content: path.write_bytes(content))
+    whisper_file = folder / WHISPER.path
+    whisper_file.parent.mkdir(parents=True, exist_ok=True)
+    content = {**_whisper_values(), "model_state_dict": {k: t.half() for k, t in whisper_state().items()}}
+    atomic_write(whisper_file, lambda path: torch.save(content, path))
+
+
+def _whisper_values() -> dict[str, object]:
+    return {metadata.WEIGHTS: metadata.MINIATURE, "dims": dict(random_init.WHISPER_DIMS)}
+
+
+def _file(name: str) -> Path:
+    path = FOLDER / name
+    if not path.is_file():
+        raise WeightsError(
+            f"The miniature model ({name}) is not part of an installed package. Clone the repository to use it, or "
+            "download the real models."
+        )
+    return path
