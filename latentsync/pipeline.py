@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -29,10 +30,11 @@ from .audio.features import (
     extract_features,
     num_feature_steps,
 )
+from .audio.levels import frame_levels
 from .audio.reader import read_audio
-from .audio.waveform import Waveform
+from .audio.waveform import Waveform, check_samples
 from .compositing.settings import BlendSettings
-from .errors import UsageError
+from .errors import AudioError, UsageError
 from .faces import precomputed
 from .faces.detection import DEFAULT_MIN_CONFIDENCE
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
@@ -185,6 +187,7 @@ class LipSyncPipeline:
         offset_ms: int = 0,
         face: SelectBy | FaceTrack = "largest",
         face_index: int = 1,
+        speech_of_source: str | Path | Waveform | None = None,
         fps: FpsMode = "auto",
         length: LengthMode = "audio (ping-pong)",
         audio_settings: AudioSettings | None = None,
@@ -205,6 +208,7 @@ class LipSyncPipeline:
             offset_ms: moves the lips later against the sound. Negative: earlier.
             face: how to select the person, or the face track of an earlier run.
             face_index: number of the person in that order, from 1.
+            speech_of_source: for `face="speaking"`, see `read_speech`.
             fps: frame rate of the result, see `video.timeline.output_rate`.
             length: length of the result, see `video.timeline.build_timeline`.
             audio_settings: what happens in silence, and how speech is detected.
@@ -226,11 +230,14 @@ class LipSyncPipeline:
         background = read_audio(background) if isinstance(background, (str, Path)) else background
         if background is not None:
             check_background(waveform, background)
+        if face == "speaking":  # without sound, fail before the long work
+            speech_of_source = read_speech(source, speech_of_source)
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress
         )
         if not isinstance(face, FaceTrack):
-            face = select_face(self.detect_faces(source, progress=progress), face, face_index).track
+            people = self.detect_faces(source, progress=progress)
+            face = select_face(people, face, face_index, speech_of_source=speech_of_source).track
         lips = self.sample(face, features, settings, fps=fps, length=length, progress=progress)
         mixing = background_settings or BackgroundSettings()
         return LipSyncResult((lips,), blend or BlendSettings(), protect, None, background, mixing)
@@ -363,6 +370,7 @@ def select_face(
     *,
     reference: np.ndarray | None = None,
     at: FaceAt | None = None,
+    speech_of_source: str | Path | Waveform | None = None,
     settings: TrackSettings | None = None,
 ) -> Selection:
     """Select one person, and build the track of their face.
@@ -372,18 +380,52 @@ def select_face(
         index: number of the person in that order, from 1.
         reference: an appearance, see `faces.identities.reference_appearance`: the most similar people come first.
         at: a point in a frame: the person there comes first.
+        speech_of_source: for `face="speaking"`, see `read_speech`. Any other order ignores it.
         settings: gaps, yaw limit and smoothing of the track.
 
     Raises:
-        FaceError: the video shows no face, or fewer people.
+        FaceError: the video shows no face, or fewer people, or nobody can be compared with the sound.
+        AudioError: see `read_speech`.
     """
-    settings = settings or TrackSettings()
-    identity = select(identities, face, index, reference, at)
+    settings, levels = settings or TrackSettings(), None
+    if face == "speaking" and reference is None:
+        source = identities.source
+        times = [*map(source.time_of, range(source.frame_count)), source.duration_seconds]
+        levels = frame_levels(read_speech(source, speech_of_source), times)
+    identity = select(identities, face, index, reference, at, levels)
     track = build_face_track(identities, identity, settings)
     track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})
     if at is not None:
         track = replace(track, params={**track.params, "face_at": list(at)})
-    return Selection(sort_identities(identities, face, reference, at), identity, track, settings)
+    return Selection(sort_identities(identities, face, reference, at, levels), identity, track, settings)
+
+
+def read_speech(source: FrameSource, speech_of_source: str | Path | Waveform | None = None) -> Waveform:
+    """The sound of a video, which the order "speaking" compares with the mouths.
+
+    Args:
+        speech_of_source: a recording that starts with the first frame. None takes the sound of the video file.
+
+    Raises:
+        AudioError: the source is no video file with sound, or the recording cannot be read.
+    """
+    if speech_of_source is not None:
+        speech = speech_of_source if isinstance(speech_of_source, Waveform) else read_audio(speech_of_source)
+        check_samples(speech, "speech_of_source")
+        return speech
+    cause: AudioError | None = None
+    if isinstance(source, VideoFile):
+        try:
+            speech = read_audio(source.content if isinstance(source.content, Path) else BytesIO(source.content))
+            speech = replace(speech, samples=speech.samples[:, round(source.start_seconds * speech.rate) :])
+            check_samples(speech, source.name)
+            return speech
+        except AudioError as error:
+            cause = error
+    raise AudioError(
+        f'"face" is speaking, but {source.name} has no sound that LatentSync can read. '
+        'Set "speech_of_source" to the sound of the video, or choose another order in "face".'
+    ) from cause
 
 
 def load_syncnet(
@@ -446,7 +488,8 @@ def score_video(
         run(download_files(missing, folders))
     syncnet = load_syncnet(folders, device=device) if locate.exists(SYNCNET, folders) else None
     if not isinstance(face, FaceTrack):
-        face = select_face(detect_faces(video, folders, progress=progress), face, face_index).track
+        people = detect_faces(video, folders, progress=progress)
+        face = select_face(people, face, face_index, speech_of_source=waveform).track
     return score_track(face, waveform, syncnet=syncnet, progress=progress)
 
 

@@ -56,6 +56,13 @@ def video_sound(video: VideoInput) -> Waveform:
     return replace(whole, samples=samples[:, : round(duration * whole.rate)] if duration else samples)
 
 
+def speech_of_source(source: VideoInput | torch.Tensor, audio: Mapping[str, Any] | None) -> Waveform | None:
+    """The AUDIO of "speech_of_source", or else the sound of a VIDEO without a file. None for a file, and for images."""
+    if audio is None and isinstance(source, VideoInput) and why_not_streamed(source) is not None:
+        audio = source.get_components().audio
+    return None if audio is None else waveform("speech_of_source", audio)
+
+
 def why_not_streamed(video: VideoInput) -> str | None:
     """Why a VIDEO cannot be read from its file. None if it can."""
     if type(video).get_stream_source is VideoInput.get_stream_source:

@@ -62,8 +62,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                     "face",
                     options=list(SELECT_BY),
                     default=SELECT_BY[0],
-                    tooltip="Choose the order of the people. largest adds up the face areas of all frames. The "
-                    "other orders use the average position, or the number of frames.",
+                    tooltip="Choose the order of the people: by face area, average position or number of frames. "
+                    "speaking: by how well the mouth follows the sound of the video.",
                 ),
                 io.Int.Input(
                     "face_index",
@@ -84,6 +84,12 @@ class LatentSyncFacePrep(io.ComfyNode):
                     optional=True,
                     tooltip="Connect face landmarks (478 points of the MediaPipe mesh) to replace detection. Use "
                     "them for cartoons.",
+                ),
+                io.Audio.Input(
+                    "speech_of_source",
+                    optional=True,
+                    tooltip="Connect the sound of the original video if 'source' is an IMAGE batch. Only the order "
+                    "speaking of 'face' uses it. A VIDEO has its own sound.",
                 ),
                 io.Float.Input(
                     "min_confidence",
@@ -158,11 +164,12 @@ class LatentSyncFacePrep(io.ComfyNode):
         face_at: str,
         reference_face: torch.Tensor | None = None,
         face_landmarks: Mapping[str, Any] | None = None,
+        speech_of_source: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.faces import report
         from ..latentsync.faces.detectors import DEFAULT_DETECTOR, open_detector
         from ..latentsync.faces.identities import FaceAt, reference_appearance
-        from ..latentsync.pipeline import detect_faces, select_face
+        from ..latentsync.pipeline import detect_faces, read_speech, select_face
         from ..latentsync.weights.locate import require
 
         settings, folders = TrackSettings(max_gap, max_yaw, smoothing), model_folders()
@@ -172,6 +179,9 @@ class LatentSyncFacePrep(io.ComfyNode):
         if face_landmarks is not None:
             expect_type("face_landmarks", face_landmarks, Mapping, "any node that makes FACE_LANDMARKS")
         frames = conversions.frame_source(source, image_fps)
+        speech = None
+        if face == "speaking" and reference_face is None:  # without sound, fail before the long search
+            speech = read_speech(frames, conversions.speech_of_source(source, speech_of_source))
 
         def search() -> Identities:
             return detect_faces(
@@ -187,11 +197,13 @@ class LatentSyncFacePrep(io.ComfyNode):
         if reference_face is not None:
             with open_detector(partial(require, folders=folders), min_confidence) as detector:
                 reference = reference_appearance(reference_face[0, ..., :3].float().cpu().numpy(), detector)
-        selection = select_face(people, face, face_index, reference=reference, at=at, settings=settings)
+        selection = select_face(
+            people, face, face_index, reference=reference, at=at, speech_of_source=speech, settings=settings
+        )
         people = selection.identities
         crops = report.identity_crops(people, PREVIEW_PX, selection.identity)
         preview = torch.stack([conversions.image(crop) for crop in crops])
-        text = "\n".join([report.report_text(people, selection), *warnings])
+        text = "\n".join([report.report_text(people, selection), *warnings, *(speech.warnings if speech else ())])
         chosen, frames_with_face = selection.identity.number, int(selection.track.present.sum())
         summary = f"Person {chosen} of {len(people.members)}, in {frames_with_face} of {frames.frame_count} frames"
         show_text(f"{summary}\n{text}")  # the node shows two lines and can scroll

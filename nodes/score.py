@@ -117,7 +117,7 @@ class LatentSyncScore(io.ComfyNode):
         people, warnings = shared_cache().found(
             (content_key(video), DEFAULT_DETECTOR, DEFAULT_MIN_CONFIDENCE), frames, search
         )
-        selection = select_face(people, face, face_index)
+        selection = select_face(people, face, face_index, speech_of_source=waveform)
         syncnet = None
         if locate.exists(SYNCNET, folders):
             syncnet = with_oom_message(lambda: load_syncnet(folders, device=device))

@@ -16,6 +16,7 @@ from . import options
 from .console import native_logs_hidden
 
 if TYPE_CHECKING:
+    from ..audio.waveform import Waveform
     from ..faces.identities import Identities, Identity
     from ..faces.report import Selection
     from ..video.frame_source import FrameSource
@@ -50,9 +51,10 @@ def faces(args: argparse.Namespace) -> None:
     if args.output is not None:
         if args.output.suffix.lower() != ".png":
             raise UsageError(f"{args.output.name} does not end in .png. Choose a PNG file with -o, such as faces.png.")
-        options.check_output_path(args.output, [args.video, args.reference_face, args.face_landmarks])
-    select = read_selection(args)
-    identities = search(VideoFile(args.video), args)
+        options.check_output_path(args.output, [args.video, *options.face_files(args)])
+    source = VideoFile(args.video)
+    select = read_selection(args, source)
+    identities = search(source, args)
     selection = select(identities) if identities.members else None
     if selection is not None:
         identities = selection.identities
@@ -64,16 +66,22 @@ def faces(args: argparse.Namespace) -> None:
         _write_crops(identities, None if selection is None else selection.identity, args.output)
 
 
-def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection]:
+def read_selection(
+    args: argparse.Namespace, source: FrameSource, sound: Waveform | None = None
+) -> Callable[[Identities], Selection]:
     """A function that selects the person whom the flags describe. Bad flags are refused before the long search.
+
+    Args:
+        sound: of the source, if another sound than its own is measured.
 
     Raises:
         UsageError: a number out of range.
         FaceError: no face in the reference picture.
+        AudioError: --face speaking has no sound.
     """
     from ..faces.detectors import open_detector
     from ..faces.identities import FaceAt, reference_appearance
-    from ..pipeline import select_face
+    from ..pipeline import read_speech, select_face
     from ..video.video_file import VideoFile
 
     settings, at = options.track_settings(args), FaceAt.parse(args.face_at)
@@ -85,7 +93,18 @@ def read_selection(args: argparse.Namespace) -> Callable[[Identities], Selection
         locate = partial(require, folders=folders_in(args.models))
         with native_logs_hidden(), open_detector(locate, args.min_confidence) as detector:
             reference = reference_appearance(picture, detector)
-    return partial(select_face, face=args.face, index=args.face_index, reference=reference, at=at, settings=settings)
+    speech = args.speech_of_source or sound
+    if args.face == "speaking" and reference is None:
+        speech = read_speech(source, speech)
+    return partial(
+        select_face,
+        face=args.face,
+        index=args.face_index,
+        reference=reference,
+        at=at,
+        speech_of_source=speech,
+        settings=settings,
+    )
 
 
 def search(source: FrameSource, args: argparse.Namespace, progress: bool = True) -> Identities:

@@ -86,6 +86,12 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         "--reference-face", type=Path, metavar="IMAGE", help="image of the person: orders people by similarity instead"
     )
     group.add_argument(
+        "--speech-of-source",
+        type=Path,
+        metavar="FILE",
+        help="the sound of the original video, for --face speaking; default: that of VIDEO",
+    )
+    group.add_argument(
         "--face-landmarks", type=Path, metavar="JSON", help="ComfyUI's FACE_LANDMARKS, in place of a detector"
     )
     group.add_argument(
@@ -115,6 +121,11 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         default=defaults.smoothing,
         help="how the face crop is smoothed; official is the filter of the official code",
     )
+
+
+def face_files(options: argparse.Namespace) -> list[Path | None]:
+    """The files that the flags of the face name."""
+    return [options.reference_face, options.speech_of_source, options.face_landmarks]
 
 
 def track_settings(options: argparse.Namespace) -> TrackSettings:

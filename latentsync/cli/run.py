@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from ..video.video_file import VideoFile
 
 AUTO = "auto"
-INPUTS = ("video", "audio", "vocals", "background", "face_landmarks", "reference_face", "protect_mask")
+INPUTS = (
+    "video",
+    "audio",
+    "vocals",
+    "background",
+    "face_landmarks",
+    "reference_face",
+    "speech_of_source",
+    "protect_mask",
+)
 MODEL_FLAGS = ("version", "unet", "vae", "miniature", "models", "device", "precision")
 NOT_RECORDED = {*INPUTS, "output", "version", "unet", "vae", "models", "device", "save_record", "command"}
 """Flags that do not change the result, or name files. The record has the hash or size of each file."""
@@ -187,7 +196,7 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
         check_background(audio, background)
     check_output(args.output, source, audio, options.output_format(args), crf=args.crf)
     protect = None if args.protect_mask is None else read_mask(args.protect_mask, source)
-    return Inputs(source, audio, background, protect, faces.read_selection(args))
+    return Inputs(source, audio, background, protect, faces.read_selection(args, source))
 
 
 class Session:

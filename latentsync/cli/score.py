@@ -65,10 +65,10 @@ def score(args: argparse.Namespace) -> None:
     if args.output is not None:
         if args.output.suffix.lower() != ".png":
             raise UsageError(f"{args.output.name} does not end in .png. Choose a PNG file with -o, such as chart.png.")
-        options.check_output_path(args.output, [args.video, args.audio, args.reference_face, args.face_landmarks])
-    select = faces.read_selection(args)
+        options.check_output_path(args.output, [args.video, args.audio, *options.face_files(args)])
     folders, device = folders_in(args.models), chosen_device(args.device)
     source, waveform = VideoFile(args.video), read_audio(args.audio or args.video, args.audio_track)
+    select = faces.read_selection(args, source, waveform)
     syncnet = load_syncnet(folders, device=device) if exists(SYNCNET, folders) else None
     stable = load_stable_syncnet(require_stable_syncnet(folders)).to(device) if args.stable_syncnet else None
     if syncnet is None:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
 MAX_SET_DISTANCE = 0.5  # of one person's tracks: on real clips up to 0.41, and from 0.61 between two people
 MAX_APPEARANCES = 12  # kept of an identity, spread over time
 APPEARANCE_EVERY_FRAMES = 8  # a track offers one appearance in so many frames
+MAX_LAG_FRAMES = 3  # between the sound of a video and its mouths
+SYLLABLE_SECONDS = Fraction(1, 2)  # mouth and sound share movements above 2 Hz: see `audio.levels`
+MIN_CHANGES = np.array([0.01, 1e-9])
+"""Range of a mouth opening that moves, and of a level that changes. Rounded landmarks of a still mouth jitter less."""
+MIN_OPENINGS = 25  # frames with sound and a known mouth opening; people with fewer are not compared
 MIN_FRAMES = 12  # of an identity, or a tenth of a short clip: briefer ones are false detections
 
-SelectBy = Literal["largest", "leftmost", "rightmost", "most central", "most frames"]
+SelectBy = Literal["largest", "leftmost", "rightmost", "most central", "most frames", "speaking"]
 SELECT_BY: tuple[SelectBy, ...] = get_args(SelectBy)
 
 
@@ -204,16 +210,17 @@ def select(
     index: int = 1,
     reference: np.ndarray | None = None,
     at: FaceAt | None = None,
+    levels: np.ndarray | None = None,
 ) -> Identity:
     """Select the target identity, once per clip.
 
     Args:
-        by, reference, at: the order of the identities, see `sort_identities`.
+        by, reference, at, levels: the order of the identities, see `sort_identities`.
         index: number of the identity in that order, from 1.
 
     Raises:
-        FaceError: there are fewer identities, or none.
-        UsageError: unknown order, or an index below 1.
+        FaceError: there are fewer identities, or none, or the order cannot be computed.
+        UsageError: unknown order, an index below 1, or no levels for the order "speaking".
     """
     source, count = identities.source, len(identities.members)
     if by not in SELECT_BY or index < 1:
@@ -232,7 +239,7 @@ def select(
             f'"face_index" is {index}, but {source.name} has no person with this number. '
             f'Choose a number from 1 to {count}. The preview of Face Prep and the command "faces" show all people.'
         )
-    return sort_identities(identities, by, reference, at).members[index - 1]
+    return sort_identities(identities, by, reference, at, levels).members[index - 1]
 
 
 def sort_identities(
@@ -240,19 +247,22 @@ def sort_identities(
     by: SelectBy = "largest",
     reference: np.ndarray | None = None,
     at: FaceAt | None = None,
+    levels: np.ndarray | None = None,
 ) -> Identities:
     """Sort the identities of a clip, and number them from 1 in that order.
 
     "largest" sums the area over all frames, so that a person who passes close to the camera does not come first.
-    Positions are means over the clip.
+    Positions are means over the clip. "speaking" begins with the person whose mouth best follows the level of
+    the sound, see `speech_correlation`. People without a correlation come last.
 
     Args:
         reference: appearance of a face, see `reference_appearance`. Sorts by similarity to it instead of `by`.
         at: the person whose face is at this point comes first, the others follow by `by` or `reference`.
+        levels: float64 (source frames,), of the sound of the source, for "speaking"; NaN where unknown.
 
     Raises:
-        UsageError: the point is outside of the video.
-        FaceError: no face is at the point.
+        UsageError: the point is outside of the video, or "speaking" has no levels.
+        FaceError: no face is at the point, or nobody can be compared with the sound.
     """
     center = np.array([display_width(identities.source), identities.source.height]) / 2
 
@@ -267,14 +277,55 @@ def sort_identities(
         "rightmost": lambda identity: -float(identity.center_px[0]),
         "most central": lambda identity: float(np.linalg.norm(identity.center_px - center)),
         "most frames": lambda identity: -len(identity.frames),
+        "speaking": lambda identity: -speech_correlation(identity, levels, identities.source.rate),
     }
     key = keys[by] if reference is None else partial(distance, reference=reference)
     ordered = sorted(identities.members, key=key)
+    if by == "speaking" and reference is None and ordered and np.isposinf(key(ordered[0])):
+        raise FaceError(
+            f'"face" is speaking, but no mouth in {identities.source.name} can be compared with the sound. That needs '
+            f"{MIN_OPENINGS} frames with a mouth that moves, and sound that is not silent. If you use face landmarks, "
+            'detect them in every frame. Otherwise choose another order in "face".'
+        )
     if at is not None:
         chosen = identity_at(identities, at)
         ordered.sort(key=lambda identity: identity is not chosen)
     members = enumerate(ordered, start=1)
     return replace(identities, members=tuple(replace(identity, number=number) for number, identity in members))
+
+
+def speech_correlation(identity: Identity, levels: np.ndarray | None, rate: Fraction) -> float:
+    """Correlation of a person's mouth opening with the sound: -1 to 1, at the best lag of up to MAX_LAG_FRAMES.
+
+    Both are taken without their mean over SYLLABLE_SECONDS, because mouth and sound share the pace of the syllables.
+    -inf if it is unknown: the mouth never moves, the sound never changes, or fewer than MIN_OPENINGS frames have both.
+
+    Args:
+        levels: float64 (source frames,), of the sound; NaN where unknown.
+        rate: frames per second.
+
+    Raises:
+        UsageError: there are no levels.
+    """
+    if levels is None:
+        raise UsageError('"face" is speaking, but there is no sound. Provide the level of the sound in every frame.')
+    window = np.ones(min(2 * int(rate * SYLLABLE_SECONDS / 2) + 1, len(levels)))
+
+    def without_mean(values: np.ndarray) -> np.ndarray:
+        is_known = np.isfinite(values)
+        total = np.convolve(np.where(is_known, values, 0.0), window, "same")
+        return values - total / np.maximum(np.convolve(is_known, window, "same"), 1)
+
+    openings = np.full(len(levels), np.nan)
+    openings[identity.frames] = identity.mouth_openings
+    openings, padded = without_mean(openings), np.pad(without_mean(levels), MAX_LAG_FRAMES, constant_values=np.nan)
+    best = -np.inf
+    for shift in range(2 * MAX_LAG_FRAMES + 1):
+        shifted = padded[shift : shift + len(levels)]
+        both = np.stack([openings, shifted])[:, np.isfinite(openings) & np.isfinite(shifted)]
+        if both.shape[1] >= MIN_OPENINGS and (np.ptp(both, axis=1) > MIN_CHANGES).all():
+            best = max(best, float(np.corrcoef(both)[0, 1]))
+    return best
 
 
 def identity_at(identities: Identities, at: FaceAt) -> Identity:

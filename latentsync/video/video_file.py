@@ -100,6 +100,11 @@ class VideoFile:
         return self._content
 
     @property
+    def start_seconds(self) -> Fraction:
+        """When the first frame of the part appears, in seconds after that of the whole file."""
+        return self._index.seconds_between(0, self._part.start)
+
+    @property
     def identity(self) -> Hashable:
         return self._content, self._part
 

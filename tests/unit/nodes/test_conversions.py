@@ -103,6 +103,21 @@ def test_conversions_accept_lazy_audio(convert: ModuleType) -> None:
     assert (sound.rate, tuple(sound.samples.shape)) == (44100, (2, 100))
 
 
+def test_conversions_take_speech_of_source(convert: ModuleType, video: Path) -> None:
+    """A connected AUDIO comes first, then the AUDIO of a VIDEO without a file. The library reads files itself."""
+    from comfy_api.input_impl import VideoFromComponents, VideoFromFile
+    from comfy_api.util import VideoComponents
+
+    images = torch.zeros(5, 16, 16, 3)
+    own, other = ({"waveform": torch.full((1, 1, 800), value), "sample_rate": 8000} for value in (0.1, 0.2))
+    made, silent = (VideoFromComponents(VideoComponents(images, Fraction(25), sound)) for sound in (own, None))
+    assert convert.speech_of_source(made, None).samples.mean() == pytest.approx(0.1)
+    for source in (made, silent, images, VideoFromFile(str(video))):
+        assert convert.speech_of_source(source, other).samples.mean() == pytest.approx(0.2)
+    for source in (silent, images, VideoFromFile(str(video))):
+        assert convert.speech_of_source(source, None) is None
+
+
 def test_conversions_missing_audio_says_what_to_connect(convert: ModuleType) -> None:
     from the_pack.latentsync.errors import AudioError, UsageError
 

@@ -20,7 +20,17 @@ NODES = (
 )
 MAX_TOOLTIP = 160  # characters: ComfyUI's tooltips show about three lines
 
-FILES = {"audio", "background", "face_landmarks", "protect_mask", "reference_face", "unet", "vae", "vocals"}
+FILES = {
+    "audio",
+    "background",
+    "face_landmarks",
+    "protect_mask",
+    "reference_face",
+    "speech_of_source",
+    "unet",
+    "vae",
+    "vocals",
+}
 """Sockets of the nodes (a list of files for `unet`), and paths on the command line."""
 BY_SUFFIX = {"format"}
 """The command line knows the output's suffix, and the node does not."""

@@ -1,0 +1,39 @@
+"""The level of the speech in the sound of a video, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from .waveform import SAMPLE_RATE, Waveform, resample
+
+SPEECH_HZ = (
+    300,
+    4000,
+)  # formants: their level follows the mouth, see 10.1371/journal.pcbi.1000436
+MIN_RMS = 1e-4  # of full scale; the noise of 16-bit audio is below
+
+
+def frame_levels(waveform: Waveform, times: Sequence[Fraction]) -> np.ndarray:
+    """Level of the sound while each frame is on display.
+
+    Args:
+        times: n + 1, rising, seconds from the start of the waveform: when each frame appears, and when the last ends.
+
+    Returns:
+        float64 (n,): RMS of the mean channel between 300 and 4000 Hz, 0 to 1. NaN beyond the end of the sound.
+    """
+    from scipy.signal import butter, sosfilt
+
+    mono = resample(Waveform(waveform.samples.mean(dim=0, keepdim=True), waveform.rate), SAMPLE_RATE).samples[0]
+    filtered = sosfilt(butter(2, SPEECH_HZ, "bandpass", fs=SAMPLE_RATE, output="sos"), mono.double().numpy())
+    total = np.concatenate([[0.0], np.cumsum(np.square(filtered))])
+    bounds = np.array([round(seconds * SAMPLE_RATE) for seconds in times])
+    is_known = (bounds[:-1] < bounds[1:]) & (bounds[1:] < len(total))
+    starts, stops = bounds[:-1][is_known], bounds[1:][is_known]
+    rms = np.sqrt((total[stops] - total[starts]) / (stops - starts))
+    levels = np.full(len(is_known), np.nan)
+    levels[is_known] = np.where(rms < MIN_RMS, 0.0, rms)
+    return levels
