@@ -91,7 +91,7 @@ def _file(name: str) -> Path:
     path = FOLDER / name
     if not path.is_file():
         raise WeightsError(
-            f"The miniature model ({name}) is not part of an installed package. Clone the repository to use it, or "
-            "download the real models."
+            f"{path} is missing. The miniature model is only in the repository. Run the command in a clone of the "
+            "repository, or download the real models."
         )
     return path

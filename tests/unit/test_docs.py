@@ -53,8 +53,8 @@ OTHER_FLAGS = {
     "--preview-method",
     "--reserve-vram",
 }
-OTHER_FLAGS |= {"--graph", "--stages", "--help"}
-"""Flags of ComfyUI, of the API client and of the benchmarks."""
+OTHER_FLAGS |= {"--graph", "--stages", "--help", "--shift"}
+"""Flags of ComfyUI, of the API client, of the benchmarks and of the tests."""
 
 
 def page_name(page: Path) -> str:
