@@ -161,7 +161,7 @@ WEIGHTS = [
     ),
     Attack("code in an old torch's format", saved(Runs, legacy=True), NOT_RUN),
     Attack("code in a bare pickle", pickled(Runs), "unet.pt "),
-    Attack("a .pt that holds a list", saved(lambda _: [1, 2]), "has no named weights"),
+    Attack("a .pt that holds a list", saved(lambda _: [1, 2]), "contains no model weights"),
     Attack("a .pt that holds words", saved(lambda _: {"a": "b"}), "has 1 entries, but only 0 of them are weights"),
     Attack("a UNet without its first layer", changed(lambda tensors: tensors.pop("conv_in.weight")), "conv_in.weight"),
     Attack("a UNet with one layer more", changed(lambda tensors: tensors.update(extra=torch.zeros(1))), "extra"),

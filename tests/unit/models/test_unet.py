@@ -107,7 +107,19 @@ def test_unet_cfg_pass_is_uncond_and_cond_pass(unet: UNet, x: Tensor, audio: Ten
     assert not torch.allclose(uncond, cond, atol=1e-2)
 
 
+def test_unet_can_be_trained(x: Tensor, audio: Tensor) -> None:
+    """Autograd reaches every weight, and a training pass computes what sampling computes."""
+    unet = random_init.unet().requires_grad_(True)
+    trained, _ = unet(x, 500, unet.precompute_audio_kv(audio))
+    trained.square().mean().backward()
+    assert [name for name, weight in unet.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+    with torch.no_grad():
+        sampled, _ = unet(x, 500, unet.precompute_audio_kv(audio))
+    torch.testing.assert_close(trained, sampled, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("frames", [1, FRAMES])
+@torch.no_grad()
 def test_unet_chunked_layers_give_the_same(
     unet: UNet, x: Tensor, audio: Tensor, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
