@@ -170,15 +170,16 @@ def _begin(row: Row, is_finished: Callable[[Job], bool]) -> ExitStack | None:
     reserved = ExitStack()
     try:
         reserved.enter_context(reserve_path([row.job.output]))
+        if is_finished(row.job):  # another batch may have just finished it
+            reserved.close()
+            row.state, row.reason = "skipped", ""
+            return None
     except OutputInUseError as error:
         row.reason, row.not_before = str(error), monotonic() + IN_USE_SECONDS
         return None
     except LatentSyncError as error:
-        row.state, row.reason = "failed", str(error)
-        return None
-    if is_finished(row.job):  # another batch may have just finished it
         reserved.close()
-        row.state, row.reason = "skipped", ""
+        row.state, row.reason = "failed", str(error)
         return None
     row.state, row.reason, row.started = "running", "", monotonic()
     return reserved

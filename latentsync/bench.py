@@ -37,7 +37,7 @@ from .models.protocols import VAE, Operations
 from .models.unet import UNet, UNetConfig
 from .models.vae import autoencoder_of
 from .oom import BatchLimit, is_out_of_memory
-from .pipeline import LipSyncPipeline
+from .pipeline import LipSyncPipeline, vae_dtype
 from .sampling.denoise import denoise
 from .sampling.sampler import CFG_BATCH
 from .sampling.settings import SPEEDS, SamplerSettings
@@ -175,11 +175,10 @@ def synthetic_pipeline(precision: str, device: torch.device, *, tiny: bool = Fal
     """The networks in one precision, with synthetic weights, at full size or tiny. The version does not matter."""
     stored = PRECISIONS[precision]
     dtype = computing_dtype(stored)
-    vae_dtype = torch.float32 if device.type == "mps" else dtype  # as in LipSyncPipeline.from_pretrained
     config = random_init.UNET_CONFIG if tiny else UNetConfig()
     channels, layers = (random_init.VAE_CHANNELS, 1) if tiny else (FULL_VAE_CHANNELS, 2)
     unet_state = random_init.repeated_state(lambda: UNet(config), device, dtype)
-    vae_state = random_init.repeated_state(lambda: autoencoder_of(channels, layers), device, vae_dtype)
+    vae_state = random_init.repeated_state(lambda: autoencoder_of(channels, layers), device, vae_dtype(device, dtype))
     return LipSyncPipeline(
         unet=unet_in(unet_state, stored, dtype),
         whisper=random_init.whisper().to(device),

@@ -134,8 +134,7 @@ class LipSyncPipeline:
         return cls(
             unet=loader.load_unet(files.unet, dtype=dtype).to(device),
             whisper=loader.load_whisper(files.whisper).to(device),
-            # on MPS, nearest neighbors of the VAE's upsampling are black outside float32
-            vae=loader.load_vae(vae).to(device, torch.float32 if device.type == "mps" else dtype),
+            vae=loader.load_vae(vae).to(device, vae_dtype(device, dtype)),
             spec=files.spec,
             device=device,
             dtype=dtype,
@@ -153,7 +152,7 @@ class LipSyncPipeline:
         return cls(
             unet=random_init.unet().to(device, dtype),
             whisper=random_init.whisper().to(device),
-            vae=random_init.vae().to(device, dtype),
+            vae=random_init.vae().to(device, vae_dtype(device, dtype)),
             spec=spec,
             device=device,
             dtype=dtype,
@@ -172,7 +171,7 @@ class LipSyncPipeline:
         return cls(
             unet=miniature.unet().to(device, dtype),
             whisper=miniature.whisper().to(device),
-            vae=miniature.vae().to(device, dtype),
+            vae=miniature.vae().to(device, vae_dtype(device, dtype)),
             spec=replace(MODELS[miniature.VERSION], version="miniature", resolution=miniature.RESOLUTION),
             device=device,
             dtype=dtype,
@@ -327,6 +326,11 @@ class LipSyncPipeline:
 
     def __repr__(self) -> str:
         return f"LipSyncPipeline({self.spec.version}, {self.spec.resolution} px, {self.dtype} on {self.device})"
+
+
+def vae_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the VAE beside a UNet of `dtype`. On MPS, its upsampling gives black pixels outside float32."""
+    return torch.float32 if device.type == "mps" else dtype
 
 
 def open_video(video: str | Path | FrameSource) -> FrameSource:

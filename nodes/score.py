@@ -14,7 +14,7 @@ from ..latentsync.faces.detection import DEFAULT_MIN_CONFIDENCE
 from ..latentsync.faces.identities import SELECT_BY, SelectBy
 from . import conversions
 from .detection_cache import content_key, shared_cache
-from .io_types import CATEGORY, expect_type
+from .io_types import CATEGORY, KEEPS_PREVIEW, expect_type
 from .model_folders import model_folders
 from .progress import run_with_progress, with_oom_message, with_progress
 
@@ -30,6 +30,8 @@ class LatentSyncScore(io.ComfyNode):
             node_id="LatentSyncScore",
             display_name="LatentSync Score",
             category=CATEGORY,
+            is_output_node=True,
+            **KEEPS_PREVIEW,
             description="Measures how well the lips in a video fit its sound, and by how much the sound leads or "
             "lags. Compare takes with each other and with the original video. It does not measure the quality of the "
             "picture.",

@@ -87,7 +87,7 @@ def prepare_weights(version: str | None) -> Path:
         place_landmarker(MINIATURE_BASE / "models")
         print(
             "The demo uses a small model that was trained on its face, not ByteDance's model. "
-            f"For the real model, run: make demo WEIGHTS=1.5 (5 GB) or WEIGHTS=1.6.\n{error}"
+            f"For the real model, run: make demo WEIGHTS=1.5 (5.5 GB) or WEIGHTS=1.6.\n{error}"
         )
         return MINIATURE_BASE
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from typing_extensions import override
 
 from ..errors import DependencyError, LatentSyncError, StorageError, UsageError, cannot_write, reason_of
+from ..output.formats import format_named
 from . import options, run
 from .failure import error_of
 
@@ -52,7 +53,10 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--audios", type=Path, metavar="FOLDER", help="recordings with the same names as the videos of --videos"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="folder of the results; a job without output gets {stem}.mp4"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the results; a job without output gets {stem} and the suffix of its format",
     )
     parser.add_argument(
         "--retries",
@@ -75,6 +79,8 @@ def batch(args: argparse.Namespace) -> None:
         raise UsageError('"--devices" and "--cluster" exclude each other. Remove one of them.')
     if args.retries < 0:
         raise UsageError(f'"--retries" cannot be {args.retries}. Choose 0 or a higher number.')
+    if args.cpus_per_worker is not None and args.cpus_per_worker < 1:
+        raise UsageError(f'"--cpus-per-worker" cannot be {args.cpus_per_worker}. Choose 1 or a higher number.')
     ledger = Ledger()
     report_path = (args.out or (args.jobs or args.videos or Path()).absolute().parent) / REPORT
     check_report_path(report_path)
@@ -381,7 +387,8 @@ def parse_job(fields: Mapping[str, Any], args: argparse.Namespace) -> argparse.N
         raise UsageError('A job needs the fields "video" and "audio". Provide both.')
     if not output and args.out is None:
         raise UsageError('A job needs the field "output", or the batch the flag "--out". Provide one of them.')
-    words = [f"--output={output or '{stem}.mp4'}"]
+    format = given.get("format") or args.format
+    words = [f"--output={output or '{stem}' + (format_named(str(format)).suffix if format else '.mp4')}"]
     for name, value in given.items():
         flag = name.replace("_", "-")
         if value is True or value is False:

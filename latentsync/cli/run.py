@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import ScoreError
+from ..errors import ScoreError, UsageError
 from ..weights.catalog import MODELS
 from ..weights.locate import folders_in
 from . import faces, options
@@ -117,6 +117,8 @@ def check_flags(args: argparse.Namespace) -> None:
     options.audio_settings(args)
     options.track_settings(args)
     options.background_settings(args)
+    if args.miniature and (args.version != AUTO or args.unet or args.vae):
+        raise UsageError('"--miniature" has its own model files. Remove "--version", "--unet" and "--vae".')
     inputs = [getattr(args, name) for name in INPUTS]
     options.check_output_path(args.output, inputs)
     if args.save_record:
@@ -158,7 +160,7 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
             result = take(takes[0])
         else:
             results = ((settings.seed, take(settings)) for settings in takes)
-            result = best_take(results, syncnet, record, args.min_sync_confidence)
+            result = best_take(results, syncnet, record, args.min_sync_confidence, progress=progress)
         if args.save_record:
             others = [(role, getattr(args, role)) for role in INPUTS[1:]]
             record.add_inputs(result.speakers, [digest_file(role, path) for role, path in others if path])
@@ -253,6 +255,8 @@ def best_take(
     syncnet: SyncNet,
     record: RunRecord,
     min_confidence: float | None = None,
+    *,
+    progress: bool = True,
 ) -> LipSyncResult:
     """Choose the result with the highest sync confidence. Print and record each score.
 
@@ -264,7 +268,7 @@ def best_take(
 
     best: tuple[float, LipSyncResult] | None = None
     for seed, result in results:
-        score = result.score(syncnet, progress=True)
+        score = result.score(syncnet, progress=progress)
         take = Take(seed, round(score.confidence, 3), round(score.distance, 3), FRAME_MS * score.offset_frames)
         record.takes.append(take)
         doubt = "" if score.sync is None or score.sync.is_trusted else " (too short to trust)"

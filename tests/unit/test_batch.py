@@ -10,7 +10,7 @@ import pytest
 
 from latentsync import batch
 from latentsync.batch import Finished, Job, LocalWorker, Row, run_jobs, seconds_left
-from latentsync.errors import FaceError
+from latentsync.errors import FaceError, MediaError
 from latentsync.output.output_path import reserve_path
 
 Ends = Callable[[str, int], bool]
@@ -135,6 +135,22 @@ def test_batch_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> Non
     finish(table, PretendPool())
     assert [row.state for row in table] == ["failed", "done"]
     assert "cannot be written" in table[0].reason
+
+
+def test_batch_job_with_an_unreadable_file_does_not_end_it(tmp_path: Path) -> None:
+    table = rows(tmp_path, "a1", "a2", "a3")
+
+    def is_finished(job: Job) -> bool:
+        if job.name == "a2":
+            raise MediaError("a2.wav cannot be read.")
+        return False
+
+    for _ in run_jobs(table, PretendPool(), is_finished, retries=1):
+        pass
+    assert [row.state for row in table] == ["done", "failed", "done"]
+    assert table[1].reason == "a2.wav cannot be read."
+    with reserve_path([table[1].job.output]):
+        pass  # the failed job holds its name no longer
 
 
 def test_local_worker_turns_exceptions_into_sentences(tmp_path: Path) -> None:

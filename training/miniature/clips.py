@@ -10,11 +10,11 @@ import numpy as np
 
 from latentsync.faces import alignment
 from latentsync.faces.mediapipe_detector import LEFT_BROW, NOSE, RIGHT_BROW
+from latentsync.weights.miniature import RESOLUTION
 from scripts.sample_clip import FRAME_HEIGHT_PX, FRAME_WIDTH_PX
 
 from .face import TalkingFace
 
-RESOLUTION = 128  # of the face crops, in pixels
 LANDMARK_ERROR_PX = 0.4  # a detector's, in pixels of the frame
 
 

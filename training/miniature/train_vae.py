@@ -68,6 +68,7 @@ def train_vae(images: Tensor, minutes: float, checkpoint: Path, log: Callable[[s
         vae.load_state_dict(saved["vae"])
         optimizer.load_state_dict(saved["optimizer"])
         spent, step = saved["spent"], saved["step"]
+        torch.manual_seed(seed + step)
     keep = torch.from_numpy(alignment.keep_mask(RESOLUTION))
     losses: list[float] = []
     while spent < 60 * minutes:

@@ -86,6 +86,26 @@ def test_job_names_take_the_stem_of_the_video(good: Sample, tmp_path: Path) -> N
     assert job.face_landmarks == good.landmarks
 
 
+def test_job_without_output_has_the_suffix_of_its_format(good: Sample, tmp_path: Path) -> None:
+    for fields, suffix in (({}, ".webm"), ({"format": "mov prores 422"}, ".mov")):
+        jobs = job_file(tmp_path, {**files_of(good), **fields})
+        (job,) = plan(jobs, "--out", tmp_path, "--miniature", "--format", "webm vp9")
+        assert job.output.suffix == suffix
+
+
+def test_batch_workers_need_a_processor(good: Sample, tmp_path: Path) -> None:
+    for count in (0, -1):
+        with pytest.raises(UsageError, match=f'"--cpus-per-worker" cannot be {count}'):
+            batch.batch(arguments(job_file(tmp_path, files_of(good)), "--out", tmp_path, "--cpus-per-worker", count))
+
+
+def test_miniature_takes_no_other_model_files(good: Sample, tmp_path: Path) -> None:
+    job = {**files_of(good), "output": "x.mp4", "version": "1.6"}
+    assert '"--miniature" has its own model files' in mistakes(
+        job_file(tmp_path, job), "--out", tmp_path, "--miniature"
+    )
+
+
 def test_batch_pairs_folders_by_name(good: Sample, tmp_path: Path) -> None:
     for folder, file in (("videos", good.video), ("audios", good.audio)):
         (tmp_path / folder).mkdir()
