@@ -138,18 +138,22 @@ def run_jobs(
             default=None,
         )
 
+    def start_next(worker: Hashable) -> Iterator[Row]:
+        """Give a worker its next job. Yields the row, and rows that need no work or have to wait."""
+        while worker not in running and (row := next_row(worker)) is not None:
+            before = row.reason
+            if reserved := _begin(row, is_finished):
+                last[worker], running[worker] = row.job, (row, reserved)
+                pool.start(worker, row.job.task)
+            if row.state != "waiting" or row.reason != before:
+                yield row
+            if row.state == "waiting":  # all remaining rows wait, too
+                return
+
     try:
         while any(row.state in ("waiting", "running") for row in rows):
             for worker in pool.idle():
-                while worker not in running and (row := next_row(worker)) is not None:
-                    before = row.reason
-                    if reserved := _begin(row, is_finished):
-                        last[worker], running[worker] = row.job, (row, reserved)
-                        pool.start(worker, row.job.task)
-                    if row.state != "waiting" or row.reason != before:
-                        yield row
-                    if row.state == "waiting":  # all remaining rows wait, too
-                        break
+                yield from start_next(worker)
             for finished in pool.wait(POLL_SECONDS):
                 row, reserved = running.pop(finished.worker)
                 reserved.close()

@@ -45,11 +45,8 @@ from .video.frame_source import ImageBatch
 from .video.timeline import MODEL_RATE
 from .weights import loader, random_init
 from .weights.catalog import MODELS
-from .weights.fp8 import FP8, CastingOperations
+from .weights.fp8 import FP8, PRECISIONS, CastingOperations
 from .weights.locate import device_memory
-
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp8": FP8, "fp32": torch.float32}
-"""Dtypes of the UNet's weights, in the order of the cases. A UNet with fp8 weights computes in fp16, like the VAE."""
 
 FULL_VAE_CHANNELS = (128, 256, 512, 512)  # of sd-vae-ft-mse, which has two layers in each block
 TINY_DIVISOR = 4  # of the resolution, with the tiny networks
@@ -65,7 +62,7 @@ class Case(NamedTuple):
     """One combination of settings to measure.
 
     version: a key of `MODELS`.
-    precision: a key of `PRECISIONS`.
+    precision: a key of `weights.fp8.PRECISIONS`.
     speed: a key of `SPEEDS`.
     frames: length of the video.
     windows: batch size of the UNet.
@@ -190,7 +187,7 @@ def synthetic_pipeline(precision: str, device: torch.device, *, tiny: bool = Fal
 
 
 def computing_dtype(stored: torch.dtype) -> torch.dtype:
-    """The dtype in which a UNet with weights of a dtype computes."""
+    """The dtype in which a UNet with weights of a dtype computes: fp16 with fp8 weights."""
     return torch.float16 if stored == FP8 else stored
 
 

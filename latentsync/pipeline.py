@@ -175,6 +175,7 @@ class LipSyncPipeline:
             spec=replace(MODELS[miniature.VERSION], version="miniature", resolution=miniature.RESOLUTION),
             device=device,
             dtype=dtype,
+            files=miniature.files(),
         )
 
     def __call__(

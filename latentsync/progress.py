@@ -32,6 +32,14 @@ ShowProgress = Callable[[Iterator[Any], str, int], Iterator[Any]]
 """Passes on the items of an iterator. Arguments: the iterator, the name of the stage, the number of items."""
 
 
+def duration_text(seconds: float) -> str:
+    """A rounded time as text: 40 s, 2 min, 1 h 5 min."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def run(task: Task[T]) -> T:
     """Run a task without showing its progress, and return its result."""
     while True:

@@ -37,8 +37,8 @@ class LatentSyncFacePrep(io.ComfyNode):
             display_name="LatentSync Face Prep",
             category=CATEGORY,
             description="Detects every face, tracks it through the video, and selects one. Frames without this face "
-            "are copied unchanged. The preview numbers the people and frames the selected one. Run this node alone "
-            "to see it.",
+            "are copied unchanged. The preview shows all people, with a border around the selected one. Run this "
+            "node alone to see it.",
             is_output_node=True,
             **KEEPS_PREVIEW,
             search_aliases=["lip sync face", "face tracking", "face alignment", "talking avatar"],
@@ -140,7 +140,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                 FaceTracks.Output(display_name="face_track", tooltip="Connect to Sampler."),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="Shows all people, with their numbers. The selected one has a frame.",
+                    tooltip="Shows all people, with their numbers. The selected one has a border.",
                 ),
                 io.String.Output(
                     display_name="report",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from comfy.cli_args import LatentPreviewMethod, args
 
+from ..latentsync.progress import duration_text
 from .progress import PreviewImage, is_oom, show_text
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from .model_handle import ComfyVAE
 
 log = logging.getLogger("latentsync")
-
-MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
 
 
 class LivePreview:
@@ -39,7 +38,7 @@ class LivePreview:
         is_last = step.step == step.num_steps
         self._finished_windows += is_last
         if self._finished_windows and done < total:
-            text += f", about {duration((monotonic() - self._started) / done * (total - done))} left"
+            text += f", about {duration_text((monotonic() - self._started) / done * (total - done))} left"
         show_text(text)
         return self._decode(step.latents[:, :, -1]) if is_last and self._shows_images else None
 
@@ -62,13 +61,3 @@ class LivePreview:
             self._shows_images = False
             return None
         return "JPEG", Image.fromarray(to_uint8(upright_crop(face))), args.preview_size
-
-
-def duration(seconds: float) -> str:
-    """A rounded time as text: 40 s, 2 min, 1 h 5 min."""
-    if seconds < MINUTE_SECONDS:
-        return f"{max(1, round(seconds))} s"
-    if seconds < HOUR_SECONDS - MINUTE_SECONDS / 2:
-        return f"{round(seconds / MINUTE_SECONDS)} min"
-    hours, minutes = divmod(round(seconds / MINUTE_SECONDS), 60)
-    return f"{hours} h {minutes} min"

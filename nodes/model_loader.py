@@ -23,15 +23,13 @@ from ..latentsync.models.layers import AttentionFn, attention
 from ..latentsync.weights import loader, locate, metadata
 from ..latentsync.weights.catalog import MODELS, Version
 from ..latentsync.weights.download import download_files
+from ..latentsync.weights.fp8 import PRECISIONS
 from .io_types import expect_type
 from .model_folders import model_folders
 from .model_handle import ComfyVAE, LoadedModel
 from .progress import run_with_progress
 
 log = logging.getLogger("latentsync")
-
-
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.float8_e4m3fn}
 
 
 COMPUTED = [torch.float16, torch.bfloat16, torch.float32]  # dtypes that the UNet can compute in
@@ -78,9 +76,10 @@ def load_model(
             f'"precision" is {precision}, but {name} does not support it. Set "precision" to auto or fp16.'
         )
     checkpoint = loader.read(files.unet)
-    if checkpoint.metadata.get(metadata.WEIGHTS) == metadata.SYNTHETIC:
+    kind = checkpoint.metadata.get(metadata.WEIGHTS)
+    if kind == metadata.SYNTHETIC:
         log.warning(SYNTHETIC_WARNING, files.unet.name)
-    if checkpoint.metadata.get(metadata.WEIGHTS) == metadata.MINIATURE:
+    if kind == metadata.MINIATURE:
         log.warning(MINIATURE_WARNING, files.unet.name)
     operations: Any = comfy.ops.manual_cast
     network = loader.load_unet(checkpoint, operations, stored, _attention(device), _fine(stored, computed))

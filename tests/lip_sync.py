@@ -48,11 +48,11 @@ class Stage:
         return self.tracks[rate]
 
     def follow(
-        self, sound: Waveform, *, rate: Fraction = Fraction(25), heard: Waveform | None = None, **settings: Any
+        self, sound: Waveform, *, rate: Fraction = Fraction(25), driving: Waveform | None = None, **settings: Any
     ) -> Sync:
         """Lip-sync the astronaut to a sound, and compare the lips with it, or with the sound that the model hears."""
         frames, fps = talk(self.pipeline, self.track(rate), sound, **settings)
-        driving = heard or sound
+        driving = driving or sound
         levels = level(mono(driving), driving.rate, len(frames), fps)
         return sync(self.meter.openings(frames), levels)
 
@@ -69,7 +69,7 @@ def louder_other_audio(stage: Stage) -> Sync:
     """The vocals drive the lips. The recording is louder, and runs backwards."""
     vocals = voice(SECONDS)
     audio = Waveform((1.6 * vocals.samples.flip(1)).clamp(-1, 1), vocals.rate)
-    return stage.follow(audio, vocals=vocals, heard=vocals)
+    return stage.follow(audio, vocals=vocals, driving=vocals)
 
 
 CASES: dict[str, Case] = {

@@ -11,11 +11,8 @@ from torch.nn import functional as F
 
 from ..errors import AudioError, UsageError
 from ..models.constants import MEL_RATE
-from ..models.whisper import SEGMENT_MELS
-from . import vad
 from .driving_audio import prepare_driving_audio
-from .features import AudioSettings
-from .mel import mel_power, num_mels
+from .features import detect_speech
 from .waveform import MIN_PEAK_TO_PEAK, Waveform, check_samples, resample
 
 CEILING_DB = -1.0  # of the true peak: lossy codecs overshoot by less
@@ -62,7 +59,8 @@ def add_background(speech: Waveform, background: Waveform, settings: BackgroundS
     gain = 10 ** (settings.gain_db / 20) * torch.ones(1)
     low, high = speech.samples.aminmax()
     if settings.ducking_db > 0 and float(high - low) >= MIN_PEAK_TO_PEAK:
-        gain = gain * ducking_gain(_detect_speech(speech), settings.ducking_db, rate, voice.shape[1])
+        is_speech = detect_speech(prepare_driving_audio(speech).samples).is_speech
+        gain = gain * ducking_gain(is_speech, settings.ducking_db, rate, voice.shape[1])
     warnings = tuple(dict.fromkeys([*speech.warnings, *background.warnings]))
     return Waveform(limit(voice + under * gain, rate), rate, warnings)
 
@@ -76,16 +74,6 @@ def check_background(speech: Waveform, background: Waveform) -> None:
             f'"background" has {channels} channels, and the speech has {speech_channels}. '
             "Convert both to stereo or mono."
         )
-
-
-def _detect_speech(speech: Waveform) -> np.ndarray:
-    """Times with speech, by the defaults of the voice activity detection: bool (n,), 100 a second."""
-    defaults = AudioSettings()
-    samples = prepare_driving_audio(speech).samples
-    total = num_mels(samples)
-    starts = range(0, total, SEGMENT_MELS)
-    bands = [vad.band_power(mel_power(samples, start, min(start + SEGMENT_MELS, total))) for start in starts]
-    return vad.detect_speech(torch.cat(bands, dim=1), defaults.threshold_db, defaults.hangover_s).is_speech
 
 
 def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int) -> Tensor:

@@ -140,6 +140,14 @@ def extract_features(
         yield FeatureStep(hidden_states=hidden_states)
 
 
+def detect_speech(samples: Tensor, settings: AudioSettings | None = None) -> VoiceActivity:
+    """When a recording (n,), float32 at 16 kHz, contains speech. The defaults are those of the nodes."""
+    settings, total = settings or AudioSettings(), num_mels(samples)
+    starts = range(0, total, SEGMENT_MELS)
+    bands = [vad.band_power(mel_power(samples, start, min(start + SEGMENT_MELS, total))) for start in starts]
+    return vad.detect_speech(torch.cat(bands, dim=1), settings.threshold_db, settings.hangover_s)
+
+
 def num_feature_steps(driving_audio: DrivingAudio, settings: AudioSettings) -> int:
     """Number of steps that `extract_features` yields."""
     total = num_mels(driving_audio.samples)

@@ -9,10 +9,7 @@ import numpy as np
 
 from .waveform import SAMPLE_RATE, Waveform, resample
 
-SPEECH_HZ = (
-    300,
-    4000,
-)  # formants: their level follows the mouth, see 10.1371/journal.pcbi.1000436
+SPEECH_HZ = (300, 4000)  # formants: their level follows the mouth, see 10.1371/journal.pcbi.1000436
 MIN_RMS = 1e-4  # of full scale; the noise of 16-bit audio is below
 
 

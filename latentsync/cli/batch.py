@@ -68,7 +68,18 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--devices", metavar="LIST", help="one process for each of these devices, such as cuda:0,cuda:1 or cpu,cpu"
     )
-    options.add_cluster_options(parser)
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="a Ray cluster that does the work: HOST:PORT of its head, or local for this machine; needs Ray",
+    )
+    group.add_argument(
+        "--cpus-per-worker",
+        type=int,
+        metavar="COUNT",
+        help="CPUs of a worker of the cluster; default: a worker for each GPU, or for each CPU if there is no GPU",
+    )
     parser.add_argument("--dry-run", action="store_true", help="check all jobs and print the plan")
     run.add_settings(parser)
 
@@ -100,13 +111,14 @@ def batch(args: argparse.Namespace) -> None:
 
 def _run_and_report(rows: Sequence[Row], pool: Pool, ledger: Ledger, retries: int, report_path: Path) -> None:
     from ..batch import run_jobs, seconds_left
+    from ..progress import duration_text
 
     began = monotonic()
     try:
         for row in run_jobs(rows, pool, ledger.is_finished, retries):
             ended = sum(other.state not in ("waiting", "running") for other in rows)
             left = seconds_left(rows, monotonic() - began)
-            time_left = "" if not left else f", about {_duration(left)} left"
+            time_left = "" if not left else f", about {duration_text(left)} left"
             detail = f" ({row.reason})" if row.reason else ""
             sys.stderr.write(f"{ended} of {len(rows)} jobs{time_left}. {row.job.name}: {row.state}{detail}\n")
     finally:
@@ -166,11 +178,11 @@ class Ledger:
 
     def model(self, task: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
         """The version of the model of a job, and its files. Raises WeightsError if they are missing or wrong."""
-        from ..weights import locate
+        from ..weights import locate, miniature
         from .device import chosen_device
 
         if task.miniature:
-            return task.version, ()
+            return task.version, miniature.files()
         key = _model_key(task)
         if key not in self._models:
             version = None if task.version == run.AUTO else task.version
@@ -450,8 +462,3 @@ def check_report_path(path: Path) -> None:
         is_report = isinstance(content, dict) and "batch" in content
     if path.exists() and not is_report:
         raise UsageError(f"{path} exists and is not the report of a batch. Rename it, or choose another --out.")
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..fileio import atomic_write
+from .device import add_device_options, chosen_device
 
 DEFAULT_MINUTES = 10.0
 
@@ -18,9 +19,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
     parser = add("bench", help="measure the speed and the VRAM of the device, without weights")
     parser.set_defaults(command=bench)
-    parser.add_argument(
-        "--device", metavar="NAME", help="such as cuda:1, mps or cpu; default: the accelerator that torch finds"
-    )
+    add_device_options(parser, precision=False)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
     parser.add_argument("--quick", action="store_true", help="measure one window of 16 frames in fp16 alone")
     parser.add_argument(
@@ -38,7 +37,6 @@ def bench(args: argparse.Namespace) -> None:
     """Print the results as a Markdown table. Progress goes to stderr."""
     from .. import bench as engine
     from ..weights.catalog import MODELS
-    from .device import chosen_device
 
     device = chosen_device(args.device)
     if device.type == "cpu" and args.device is None and not args.tiny:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from ..errors import DependencyError, UsageError, python_command
+from ..weights import fp8
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+PRECISIONS = {name: dtype for name, dtype in fp8.PRECISIONS.items() if dtype != fp8.FP8}  # fp8 needs ComfyUI
 
 BROKEN_FP16 = ("1660", "1650", "1630", "T500", "T550", "T600", "MX550", "MX450", "CMP 30HX", "T2000", "T1000", "T1200")
 

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError, cannot_write
+from ..errors import UsageError
 from ..weights.locate import folders_in, require
 from . import options
 from .console import native_logs_hidden
+from .pictures import check_png, write_png
 
 if TYPE_CHECKING:
     from ..audio.waveform import Waveform
@@ -37,7 +38,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write a numbered crop of every face to this PNG; the selected one has a frame",
+        help="also write a numbered crop of every face to this PNG; the selected one has a green border",
     )
     options.add_models_folder(parser)
     options.add_face_options(parser)
@@ -49,9 +50,7 @@ def faces(args: argparse.Namespace) -> None:
     from ..video.video_file import VideoFile
 
     if args.output is not None:
-        if args.output.suffix.lower() != ".png":
-            raise UsageError(f"{args.output.name} does not end in .png. Choose a PNG file with -o, such as faces.png.")
-        options.check_output_path(args.output, [args.video, *options.face_files(args)])
+        check_png(args.output, [args.video, *options.face_files(args)])
     source = VideoFile(args.video)
     select = read_selection(args, source)
     identities = search(source, args)
@@ -124,15 +123,9 @@ def search(source: FrameSource, args: argparse.Namespace, progress: bool = True)
 
 def _write_crops(identities: Identities, chosen: Identity | None, path: Path) -> None:
     from ..faces import report
-    from ..fileio import atomic_write
-    from ..output.output_path import reserve_path
 
     if not identities.members:
         sys.stderr.write(f"note: LatentSync found no face, so it wrote no picture to {path}\n")
         return
     picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX, chosen)))
-    with reserve_path([path]):
-        try:
-            atomic_write(path, picture)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+    write_png(path, picture)

@@ -49,22 +49,6 @@ def add_models_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    """Which cluster does the work."""
-    group = parser.add_argument_group("cluster")
-    group.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="a Ray cluster that does the work: HOST:PORT of its head, or local for this machine; needs Ray",
-    )
-    group.add_argument(
-        "--cpus-per-worker",
-        type=int,
-        metavar="COUNT",
-        help="CPUs of a worker of the cluster; default: a worker for each GPU, or for each CPU if there is no GPU",
-    )
-
-
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """Whose face is used, and how it is tracked."""
     defaults, group = TrackSettings(), parser.add_argument_group("face")
@@ -279,7 +263,6 @@ def takes(options: argparse.Namespace) -> list[SamplerSettings]:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """How mouths are pasted into the frames, and how the video is written."""
-    background = BackgroundSettings()
     blend, edge, group = BlendSettings(), MaskEdge(), parser.add_argument_group("output")
     names = [format.name for format in FORMATS]
     group.add_argument(
@@ -332,6 +315,23 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="match the sharpness and the grain of the mouth to those of the skin above it",
     )
     group.add_argument(
+        "--protect-mask",
+        type=Path,
+        metavar="FILE",
+        help="mask of pixels to keep: an image, or a video with one each frame",
+    )
+    group.add_argument(
+        "--save-record",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write NAME.json beside the video: model, settings, seed, file hashes, frame counts",
+    )
+
+
+def add_background_options(parser: argparse.ArgumentParser) -> None:
+    """Sound under the speech."""
+    background, group = BackgroundSettings(), parser.add_argument_group("background")
+    group.add_argument(
         "--background", type=Path, metavar="FILE", help="room, music and effects to mix under the speech"
     )
     group.add_argument(
@@ -347,18 +347,6 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         default=background.ducking_db,
         metavar="DB",
         help="how much quieter the background is during speech, 0 to 40",
-    )
-    group.add_argument(
-        "--protect-mask",
-        type=Path,
-        metavar="FILE",
-        help="mask of pixels to keep: an image, or a video with one each frame",
-    )
-    group.add_argument(
-        "--save-record",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="write NAME.json beside the video: model, settings, seed, file hashes, frame counts",
     )
 
 

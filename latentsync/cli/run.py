@@ -18,6 +18,7 @@ from .device import add_device_options
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from ..audio.waveform import Waveform
     from ..faces.identities import Identities
@@ -75,13 +76,19 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--unet", type=Path, metavar="FILE", help="a UNet file, such as a fine-tune; needs --version")
     group.add_argument("--vae", type=Path, metavar="FILE", help="a Stable Diffusion 1.x VAE to replace sd-vae-ft-mse")
-    group.add_argument("--miniature", action="store_true", help="use the demo's small model, to test the installation")
+    group.add_argument(
+        "--miniature",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="use the demo's small model, to test the installation",
+    )
     options.add_models_folder(parser)
     add_device_options(parser)
     options.add_face_options(parser)
     options.add_audio_options(parser)
     options.add_sampler_options(parser)
     options.add_output_options(parser)
+    options.add_background_options(parser)
     group = parser.add_argument_group("score")
     group.add_argument(
         "--takes",
@@ -129,7 +136,6 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
     """Write the video of a run and its record, and return a summary. The output must be reserved."""
     from ..output.result import LipSyncResult
     from ..output.run_record import Recorder, RunRecord, digest_file
-    from ..pipeline import load_syncnet
 
     progress, format, takes = session.progress, options.output_format(args), options.takes(args)
     blend, background_settings = options.blend_settings(args), options.background_settings(args)
@@ -138,7 +144,7 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
         opened = open_inputs(args)
         pipeline = session.pipeline(args)
         is_scored = args.takes > 1 or args.min_sync_confidence is not None
-        syncnet = load_syncnet(folders_in(args.models), device=pipeline.device) if is_scored else None
+        syncnet = session.syncnet(args.models, pipeline.device) if is_scored else None
         features, _ = pipeline.encode_audio(
             opened.audio,
             args.vocals,
@@ -215,6 +221,7 @@ class Session:
         self.progress = progress
         self._pipeline: tuple[Hashable, LipSyncPipeline] | None = None
         self._faces: tuple[Hashable, Identities] | None = None
+        self._syncnet: tuple[Hashable, SyncNet] | None = None
 
     def pipeline(self, args: argparse.Namespace) -> LipSyncPipeline:
         """The networks that the flags describe. Only the last ones stay loaded."""
@@ -223,6 +230,16 @@ class Session:
             self._pipeline = None  # free its memory first
             self._pipeline = key, load_pipeline(args)
         return self._pipeline[1]
+
+    def syncnet(self, models: Path, device: torch.device) -> SyncNet:
+        """SyncNet from a models folder on a device."""
+        from ..pipeline import load_syncnet
+
+        key = models, device
+        if self._syncnet is None or self._syncnet[0] != key:
+            self._syncnet = None
+            self._syncnet = key, load_syncnet(folders_in(models), device=device)
+        return self._syncnet[1]
 
     def faces(self, source: FrameSource, args: argparse.Namespace) -> Identities:
         """All faces in a video. Raises the errors of `faces.search`."""

@@ -8,16 +8,13 @@ import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..errors import UsageError, cannot_write, python_command
+from ..errors import python_command
 from ..weights.catalog import SYNCNET
 from ..weights.locate import exists, folders_in, require_stable_syncnet
 from . import faces, options
 from .device import add_device_options
-
-if TYPE_CHECKING:
-    from ..scoring.score import Score
+from .pictures import check_png, write_png
 
 EXAMPLE = """example:
   latentsync score out.mp4
@@ -57,15 +54,14 @@ def score(args: argparse.Namespace) -> None:
     """Print the score of one person. Measure only LipLeak if SyncNet's weights are missing."""
     from ..audio.reader import read_audio
     from ..pipeline import load_syncnet
+    from ..scoring.plot import plot_score
     from ..scoring.score import score_track
     from ..video.video_file import VideoFile
     from ..weights.loader import load_stable_syncnet
     from .device import chosen_device
 
     if args.output is not None:
-        if args.output.suffix.lower() != ".png":
-            raise UsageError(f"{args.output.name} does not end in .png. Choose a PNG file with -o, such as chart.png.")
-        options.check_output_path(args.output, [args.video, args.audio, *options.face_files(args)])
+        check_png(args.output, [args.video, args.audio, *options.face_files(args)])
     folders, device = folders_in(args.models), chosen_device(args.device)
     source, waveform = VideoFile(args.video), read_audio(args.audio or args.video, args.audio_track)
     select = faces.read_selection(args, source, waveform)
@@ -89,19 +85,6 @@ def score(args: argparse.Namespace) -> None:
         sys.stdout.write(f"{source.name}: person {person} of {people}\n")
         sys.stdout.writelines(f"  {sentence}\n" for sentence in result.sentences())
     if args.output is not None:
-        write_chart(result, args.output)
-
-
-def write_chart(score: Score, path: Path) -> None:
-    """Draw a score to a PNG file."""
-    from ..fileio import atomic_write
-    from ..output.output_path import reserve_path
-    from ..scoring.plot import plot_score
-
-    picture = BytesIO()
-    plot_score(score).save(picture, "PNG")
-    with reserve_path([path]):
-        try:
-            atomic_write(path, picture.getvalue())
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        picture = BytesIO()
+        plot_score(result).save(picture, "PNG")
+        write_png(args.output, picture.getvalue())

@@ -7,6 +7,7 @@ White noise has a fixed ratio of both, see `grain_band_ratio`. The rest of the c
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -166,6 +167,7 @@ def _smooth_energy(luma: np.ndarray, region: np.ndarray) -> float:
     return float(np.partition(response, count)[:count].mean()) if count else 0.0
 
 
+@cache
 def grain_band_ratio(sigma_px: float) -> float:
     """Ratio of coarse to fine detail of blurred white noise. 1/4 without blur: a half-size pixel averages four.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .identities import Identities, Identity
 
 MAX_RANGES = 8  # of frames, in one line of text
-CHOSEN_RGB = (0, 230, 90)  # of the frame around the selected face
+CHOSEN_RGB = (0, 230, 90)  # of the border around the selected face
 
 
 class Selection(NamedTuple):
@@ -80,7 +80,7 @@ def identity_crops(identities: Identities, side_px: int, chosen: Identity | None
     """One numbered crop per identity, by number: uint8 (side, side, 3) each, cut out as for the model.
 
     Args:
-        chosen: the identity whose crop gets a green frame.
+        chosen: the identity whose crop gets a green border.
     """
     members = identities.members
     best = [best_frame(identity) for identity in members]
@@ -93,7 +93,7 @@ def identity_crops(identities: Identities, side_px: int, chosen: Identity | None
                 square = square_pixels(frame, identities.source)
                 crops[i] = np.ascontiguousarray(crop(square, matrix, side_px).transpose(1, 2, 0))
                 if chosen is not None and identity.number == chosen.number:
-                    _draw_frame(crops[i])
+                    _draw_border(crops[i])
                 _draw_number(crops[i], identity.number)
     yield from (crops[i] for i in range(len(members)))
 
@@ -134,7 +134,7 @@ def _range_list(ranges: list[list[int]]) -> str:
     return ", ".join(texts) + (f" and {len(ranges) - MAX_RANGES} more" if len(ranges) > MAX_RANGES else "")
 
 
-def _draw_frame(image: np.ndarray) -> None:
+def _draw_border(image: np.ndarray) -> None:
     width = image.shape[0] // 24
     inside = image[width:-width, width:-width].copy()
     image[:] = CHOSEN_RGB

@@ -8,13 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ..audio import vad
-from ..audio.features import AudioSettings
-from ..audio.mel import mel_power, num_mels
-from ..models.whisper import SEGMENT_MELS
+from ..audio.features import detect_speech
 
 OPEN_MOUTH = 0.05
 """Distance between the inner edges of the lips / width of the mouth. On three clips of speech, closed lips
@@ -42,13 +38,8 @@ def lip_leak(mouth_openings: np.ndarray, samples: Tensor) -> LipLeak:
         mouth_openings: float64 (n,), see `faces.detection.FaceDetection`, in frames at 25 fps. NaN where unknown.
         samples: float32 (m,), 16 kHz, -1 to 1. Silence is where `audio.vad` detects no speech.
     """
-    total, settings = num_mels(samples), AudioSettings()
-    bands = torch.empty(vad.NUM_BANDS, total)
-    for start in range(0, total, SEGMENT_MELS):
-        stop = min(start + SEGMENT_MELS, total)
-        bands[:, start:stop] = vad.band_power(mel_power(samples, start, stop))
-    is_speech = vad.detect_speech(bands, settings.threshold_db, settings.hangover_s).is_speech
-    count = min(len(mouth_openings), total // MELS_PER_FRAME)
+    is_speech = detect_speech(samples).is_speech
+    count = min(len(mouth_openings), len(is_speech) // MELS_PER_FRAME)
     is_silent = ~is_speech[: MELS_PER_FRAME * count].reshape(count, MELS_PER_FRAME).any(axis=1)
     openings = mouth_openings[:count][is_silent]
     return LipLeak(int(np.isfinite(openings).sum()), int((openings > OPEN_MOUTH).sum()))

@@ -18,7 +18,7 @@ from ..progress import ShowProgress, shown
 from ..video.timeline import MODEL_RATE, build_timeline
 from .lip_leak import LipLeak, lip_leak
 from .stable_sync import CROP_PX, StableSyncScore, score_stable_sync
-from .sync import TRUSTED_WINDOWS, SyncScore, mono_samples, num_windows, score_sync
+from .sync import FRAME_MS, TRUSTED_WINDOWS, SyncScore, mono_samples, num_windows, score_sync
 
 if TYPE_CHECKING:
     from ..faces.face_track import FaceTrack
@@ -112,7 +112,7 @@ class Score:
                 "windows": sync.window_count,
                 "trusted": sync.is_trusted,
                 "distance_by_offset": [round(value, 4) for value in sync.mean_distances.tolist()],
-                "weak_seconds": [[run.start / 25, run.stop / 25] for run in sync.weak_ranges],
+                "weak_seconds": sync.weak_seconds,
             },
             "lip_leak": None
             if leak is None
@@ -134,14 +134,14 @@ class Score:
 
 def weak_stretches(sync: SyncScore) -> str:
     """The first weak parts of the clip in seconds."""
-    stretches = [f"{run.start / 25:.1f}-{run.stop / 25:.1f} s" for run in sync.weak_ranges]
+    stretches = [f"{start:.1f}-{stop:.1f} s" for start, stop in sync.weak_seconds]
     more = f" and {len(stretches) - MAX_STRETCHES} more" if len(stretches) > MAX_STRETCHES else ""
     return ", ".join(stretches[:MAX_STRETCHES]) + more
 
 
 def offset_sentence(offset_ms: int) -> str:
     """A sentence about the offset, with the change of `offset_ms` that corrects it."""
-    if abs(offset_ms) <= 40 * IN_SYNC_FRAMES:
+    if abs(offset_ms) <= FRAME_MS * IN_SYNC_FRAMES:
         return f"Lips and sound are in sync within a frame (offset {offset_ms} ms)."
     way = "leads" if offset_ms > 0 else "lags behind"
     move = f"Delay the sound by {offset_ms} ms" if offset_ms > 0 else f"Start the sound {-offset_ms} ms earlier"
@@ -224,5 +224,7 @@ def score_frames(
     if stable_syncnet is not None:
         reading = shown(read(needed), "stable sync", needed, progress)
         matrices = track_matrices(track, CROP_PX)[index]
-        score = replace(score, stable_sync=score_stable_sync(reading, matrices, samples, stable_syncnet))
+        score = replace(
+            score, stable_sync=score_stable_sync(reading, matrices, track.shots[index], samples, stable_syncnet)
+        )
     return score

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import ScoreError
 from ..faces.alignment import crop
 from ..models.stable_syncnet import MEL_COLUMNS, WINDOW_FRAMES, StableSyncNet
+from ..video.timeline import MODEL_RATE
 from .sync import FRAME_MS, FRAME_SAMPLES, MAX_SHIFT
 from .wav2lip_mel import MEL_RATE, log_mel
 
@@ -67,7 +68,7 @@ class StableSyncScore:
 
 @torch.no_grad()
 def score_stable_sync(
-    frames: Iterable[np.ndarray], matrices: np.ndarray, samples: Tensor, network: StableSyncNet
+    frames: Iterable[np.ndarray], matrices: np.ndarray, shots: np.ndarray, samples: Tensor, network: StableSyncNet
 ) -> StableSyncScore:
     """Compare consecutive windows of 16 frames with the audio around them.
 
@@ -75,6 +76,7 @@ def score_stable_sync(
         frames: (H, W, 3), RGB, at 25 fps.
         matrices: float64 (n, 2, 3): frame to crop at 256 pixels, see `faces.alignment.track_matrices`. NaN without the
             face. Windows with such a frame are skipped.
+        shots: int (n,): number of the shot of each frame. No window spans a cut.
         samples: float32 (m,), 16 kHz, -1 to 1.
 
     Raises:
@@ -84,6 +86,8 @@ def score_stable_sync(
     rows: list[np.ndarray] = []
     crops: list[np.ndarray] = []
     for i, frame in enumerate(frames):
+        if i and shots[i] != shots[i - 1]:
+            crops = []
         if not np.isfinite(matrices[i]).all():
             crops = []
             continue
@@ -102,7 +106,9 @@ def _cosines(network: StableSyncNet, pixels: Tensor, window: int, samples: Tenso
     known = [s >= 0 and (s + WINDOW_FRAMES) * FRAME_SAMPLES <= len(samples) for s in starts]
     cosines = np.full(len(starts), np.nan, np.float32)
     if any(known):
-        columns = [MEL_RATE * start // 25 for start, is_known in zip(starts, known, strict=True) if is_known]
+        columns = [
+            MEL_RATE * start // MODEL_RATE.numerator for start, is_known in zip(starts, known, strict=True) if is_known
+        ]
         mel = torch.from_numpy(log_mel(samples.numpy(), columns[0], columns[-1] + MEL_COLUMNS)).to(pixels.device)
         inputs = torch.stack([mel[:, c - columns[0] : c - columns[0] + MEL_COLUMNS] for c in columns])
         cosines[known] = (network.visual(pixels) @ network.audio(inputs).T)[0].cpu().numpy()

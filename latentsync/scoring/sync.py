@@ -101,6 +101,11 @@ class SyncScore:
         weak = self.confidence_over_time < WEAK_SHARE * self.confidence
         return [run for run in runs(weak) if len(run) >= WEAK_FRAMES]
 
+    @property
+    def weak_seconds(self) -> list[tuple[float, float]]:
+        """Start and end of each weak range in seconds."""
+        return [(run.start * FRAME_MS / 1000, run.stop * FRAME_MS / 1000) for run in self.weak_ranges]
+
     def __repr__(self) -> str:
         return (
             f"SyncScore(confidence {self.confidence:.2f}, distance {self.distance:.2f}, "

@@ -22,10 +22,8 @@ LengthMode = Literal[
 
 MODEL_RATE = Fraction(25)  # frames per second of the training videos
 AUTO_RATES = (23, 31)  # frames per second that "auto" keeps: the model still works well there
-STRETCH = (
-    Fraction(4, 5),
-    Fraction(5, 4),
-)  # audio / video that "audio (stretch video)" allows: beyond it, motion looks wrong
+STRETCH = (Fraction(4, 5), Fraction(5, 4))
+"""Audio / video that "audio (stretch video)" allows. Beyond it, motion looks wrong."""
 
 
 @dataclass(frozen=True, slots=True)

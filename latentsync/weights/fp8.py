@@ -17,6 +17,8 @@ from typing_extensions import override
 from ..models.protocols import Operations
 
 FP8 = torch.float8_e4m3fn
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": FP8}
+"""Dtypes of the UNet's weights, by the names that users choose."""
 FP8_SCALE = 16.0  # a power of two: the division of the input is exact
 KEPT = ("conv_in.", "conv_out.", "time_embedding.")  # a thousandth of the weights, and every value passes them
 

@@ -38,11 +38,11 @@ BLOCK_GAIN = 0.05  # of each block's updates, so that a hidden state depends on 
 
 
 def unet() -> UNet:
-    return loader.load_unet(_file(UNET_FILE), dtype=torch.float32)
+    return loader.load_unet(files()[0], dtype=torch.float32)
 
 
 def vae() -> DiffusersVAE:
-    return loader.load_vae(_file(VAE_FILE), dtype=torch.float32)
+    return loader.load_vae(files()[1], dtype=torch.float32)
 
 
 def whisper() -> WhisperEncoder:
@@ -70,28 +70,29 @@ def save(unet_state: Mapping[str, Tensor], vae_state: Mapping[str, Tensor], fold
 
 def write_models(folder: Path) -> None:
     """Write a models folder for ComfyUI with the miniature model under the names of the official files."""
+    unet_path, vae_path = files()
+    whisper_values = {**_whisper_values(), "model_state_dict": {k: t.half() for k, t in whisper_state().items()}}
     contents = {
-        MODELS[VERSION].unet.path.replace(".pt", ".safetensors"): _file(UNET_FILE).read_bytes(),
-        VAE.path: _file(VAE_FILE).read_bytes(),
+        MODELS[VERSION].unet.path.replace(".pt", ".safetensors"): unet_path.read_bytes(),
+        VAE.path: vae_path.read_bytes(),
+        WHISPER.path: lambda path: torch.save(whisper_values, path),
     }
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / name, lambda path, content=content: path.write_bytes(content))
-    whisper_file = folder / WHISPER.path
-    whisper_file.parent.mkdir(parents=True, exist_ok=True)
-    content = {**_whisper_values(), "model_state_dict": {k: t.half() for k, t in whisper_state().items()}}
-    atomic_write(whisper_file, lambda path: torch.save(content, path))
+        atomic_write(folder / name, content)
 
 
 def _whisper_values() -> dict[str, object]:
     return {metadata.WEIGHTS: metadata.MINIATURE, "dims": dict(random_init.WHISPER_DIMS)}
 
 
-def _file(name: str) -> Path:
-    path = FOLDER / name
-    if not path.is_file():
-        raise WeightsError(
-            f"{path} is missing. The miniature model is only in the repository. Run the command in a clone of the "
-            "repository, or download the real models."
-        )
-    return path
+def files() -> tuple[Path, Path]:
+    """The UNet and the VAE. Raises WeightsError where the package is installed without them."""
+    paths = FOLDER / UNET_FILE, FOLDER / VAE_FILE
+    for path in paths:
+        if not path.is_file():
+            raise WeightsError(
+                f"{path} is missing. The miniature model is only in the repository. Run the command in a clone of the "
+                "repository, or download the real models."
+            )
+    return paths

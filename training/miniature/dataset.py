@@ -12,7 +12,7 @@ from torch import Tensor
 from latentsync.audio.features import BEFORE, encode_audio, frame_windows
 from latentsync.audio.mel import log_peak, mel_power
 from latentsync.faces import alignment
-from latentsync.models.constants import WINDOW_FRAMES
+from latentsync.models.constants import LATENT_SCALE, WINDOW_FRAMES
 from latentsync.models.vae import DiffusersVAE
 from latentsync.models.whisper import WhisperEncoder
 from latentsync.sampling.conditioning import prepare_conditioning
@@ -34,14 +34,13 @@ def build_clips(whisper: WhisperEncoder, seed: int, log: Callable[[str], None]) 
     Returns:
         source, target: uint8 (clips, 16, 3, 128, 128). Both have the same camera, light and alignment.
         audio: float16 (clips, 16, 50, 384), the audio features of each target frame.
-        opening: float32 (clips, 16) of the target.
     """
     rng, face = np.random.default_rng(seed), TalkingFace.load()
     recordings = list(voices.segments(NUM_SEGMENTS, rng))
     mouths = [voices.mouth(recording) for recording in recordings]
     states = [hidden_states(recording, whisper) for recording in recordings]
     log(f"{NUM_SEGMENTS} recordings, {sum(map(len, recordings)) / voices.SAMPLE_RATE / 60:.1f} min")
-    clips: dict[str, list[Tensor]] = {name: [] for name in ("source", "target", "audio", "opening")}
+    clips: dict[str, list[Tensor]] = {name: [] for name in ("source", "target", "audio")}
     for _ in range(NUM_CLIPS):
         rate, camera = int(rng.choice(RATES)), Camera.random(rng)
         index, frames = random_window(mouths, rate, rng)
@@ -57,7 +56,6 @@ def build_clips(whisper: WhisperEncoder, seed: int, log: Callable[[str], None]) 
         for name, heads in (("source", source_heads), ("target", target_heads)):
             clips[name].append(torch.from_numpy(crops(render(face, heads, camera, rate), matrices)))
         clips["audio"].append(frame_windows(states[index], frames, Fraction(rate), -BEFORE).half())
-        clips["opening"].append(torch.from_numpy(opening).float())
     return {name: torch.stack(tensors) for name, tensors in clips.items()}
 
 
@@ -92,10 +90,6 @@ def encode_clips(clips: dict[str, Tensor], vae: DiffusersVAE) -> dict[str, Tenso
         audio: as in `build_clips`.
     """
     mask = torch.from_numpy(alignment.keep_mask(RESOLUTION))
-    nothing_masked = torch.ones_like(mask)
     conditioning = [prepare_conditioning(source, mask, vae).movedim(0, 1).half() for source in clips["source"]]
-    # the reference latents of the target equal its latents
-    targets = [
-        prepare_conditioning(target, nothing_masked, vae)[:, 5:].movedim(0, 1).half() for target in clips["target"]
-    ]
+    targets = [(vae.encode(clip.float() / 127.5 - 1) * LATENT_SCALE).movedim(0, 1).half() for clip in clips["target"]]
     return {"conditioning": torch.stack(conditioning), "target": torch.stack(targets), "audio": clips["audio"]}

@@ -13,7 +13,8 @@ import pytest
 from latentsync.cli import batch, run
 from latentsync.cli.main import _parser, main
 from latentsync.errors import UsageError
-from latentsync.output.run_record import Recorder, RunRecord, digest_file
+from latentsync.output.run_record import Recorder, RunRecord, describe_weights, digest_file
+from latentsync.weights import miniature
 from scripts.sample_clip import Sample
 
 MINIATURE = ("--miniature", "--steps", "2")
@@ -238,6 +239,7 @@ def finished(good: Sample, whole_models: Path, tmp_path: Path) -> argparse.Names
     record = RunRecord(flags=run.recorded_flags(task))
     roles = ("video", "audio", "face_landmarks")
     record.inputs.extend(digest_file(role, getattr(task, role)) for role in roles)
+    record.model_files.extend(describe_weights(path) for path in miniature.files())
     with Recorder(task.output, record):
         task.output.write_bytes(b"video")
     assert is_finished(task)

@@ -20,22 +20,6 @@ class FullVAE:
         raise torch.OutOfMemoryError(f"CUDA out of memory for {tuple(latents.shape)}")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "1 s"),
-        (39.6, "40 s"),
-        (61, "1 min"),
-        (150, "2 min"),
-        (3569, "59 min"),
-        (3571, "1 h 0 min"),
-        (7500, "2 h 5 min"),
-    ],
-)
-def test_duration_is_rounded(pack: ModuleType, seconds: float, text: str) -> None:
-    assert pack.live_preview.duration(seconds) == text
-
-
 def test_live_preview_stops_when_memory_runs_out(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes on without images."""
     from comfy.cli_args import LatentPreviewMethod, args
