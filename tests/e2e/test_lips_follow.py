@@ -6,22 +6,29 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
-from latentsync import VideoFile, select_face
+from latentsync import BlendSettings, ImageBatch, VideoFile, detect_faces, select_face
 from latentsync.cli.main import main
+from latentsync.faces.alignment import track_matrices
 from latentsync.output.result import LipSyncResult
 from latentsync.weights import miniature
+from latentsync.weights.locate import folders_in
 from scripts.comfyui import ComfyUI
-from scripts.sample_clip import make_sample
+from scripts.sample_clip import camera_path, face_landmarks, make_sample
 from tests.lip_sync import CASES, SECONDS, Stage, passes
-from tests.support import graphs
+from tests.support import graphs, seams
 from tests.support.comfyui_server import PACKS
 from tests.support.talking import QUICK, MouthMeter, level, mono, shifted_windows, side_by_side, sync, talk, voice
 
 EXACT = {"num_inference_steps": 20, "cache_interval": 1}
 ONE_WINDOW = 0.64  # seconds of a window
+MAX_EDGE_STEP = 0.03  # of the opening, in distances of the eyes
+TINT = np.array([1.12, 1.0, 0.85])  # of warm light, for red, green and blue
+MAX_COLOR_ERROR = 3.0  # levels
 MAX_FAST_ERROR = 0.05  # of the opening, in distances of the eyes. A wide open mouth has about 0.2
 
 
@@ -100,6 +107,52 @@ def test_faster_settings_stay_close(stage: Stage, settings: dict[str, object]) -
     exact = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(ONE_WINDOW), **EXACT)[0])
     fast = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(ONE_WINDOW), **(EXACT | settings))[0])
     assert np.abs(exact - fast).max() < MAX_FAST_ERROR, (exact.round(2), fast.round(2))
+
+
+def test_window_edges_show_no_jump(stage: Stage) -> None:
+    """With overlap 4 a window begins every 12 frames. Without overlap, these frames lie inside a window."""
+    edges = np.arange(12, 48, 12)
+    steps = {
+        overlap: np.abs(
+            np.diff(stage.meter.openings(talk(stage.pipeline, stage.track(), voice(SECONDS), overlap=overlap)[0]))
+        )
+        for overlap in (0, 4)
+    }
+    added = steps[4][edges - 1] - steps[0][edges - 1]
+    assert added.max() < MAX_EDGE_STEP, added.round(3)
+
+
+def test_seam_matches_the_skin_around_it(stage: Stage, tmp_path: Path) -> None:
+    """The model does not know this tint, and its mouth is soft. The matchers bring the tint and the sharpness back."""
+    tinted = [np.clip(frame * TINT, 0, 255) for frame in stage.track().source.read(range(16))]
+    source = ImageBatch(torch.from_numpy(np.stack(tinted)).float() / 255, Fraction(25))
+    people = detect_faces(source, folders_in(tmp_path), landmarks=face_landmarks(camera_path(16)))
+    track = select_face(people).track
+    matrices = track_matrices(track, miniature.RESOLUTION)
+
+    def seam(**blend: bool) -> np.ndarray:
+        """Mean of all frames: the error of the color inside the mask's edge in levels, the energy of the edge
+        (`seams.energy`), and the sharpness of the mouth in that of the skin around it."""
+        rows = []
+        made, _ = talk(stage.pipeline, track, voice(ONE_WINDOW), blend=BlendSettings(**blend))
+        for frame, original, matrix in zip(made, tinted, matrices, strict=True):
+            pixels = 255.0 * frame
+            inside = seams.in_frame(matrix, (frame.shape[0], frame.shape[1]), miniature.RESOLUTION).astype(np.uint8)
+            edge = (inside > 0) & (cv2.erode(inside, np.ones((31, 31))) == 0)
+            mouth = cv2.erode(inside, np.ones((41, 41))) > 0
+            ring = (inside == 0) & (cv2.dilate(inside, np.ones((31, 31))) > 0)
+            detail = np.abs(cv2.Laplacian(pixels.mean(axis=-1).astype(np.float32), cv2.CV_32F))
+            error = np.abs(pixels[edge].mean(axis=0) - original[edge].mean(axis=0)).max()
+            energy = seams.energy(pixels, original, matrix, miniature.RESOLUTION)
+            rows.append((error, energy, detail[mouth].mean() / detail[ring].mean()))
+        return np.mean(rows, axis=0)
+
+    error, energy, _ = seam(color_match=False)
+    matched_error, matched_energy, soft = seam(color_match=True)
+    *_, sharp = seam(color_match=True, match_texture=True)
+    assert matched_error < MAX_COLOR_ERROR < error
+    assert matched_energy < energy / 2
+    assert abs(np.log(sharp)) < abs(np.log(soft)) / 2
 
 
 def test_two_speakers_follow_their_own_voices(stage: Stage, tmp_path: Path) -> None:
