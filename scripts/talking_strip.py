@@ -14,9 +14,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from latentsync import LipSyncPipeline, VideoFile, Waveform, detect_faces, select_face
+from latentsync.faces.alignment import track_matrices
 from latentsync.weights.locate import folders_in
 from scripts.comfyui import REPOSITORY
-from scripts.overview_picture import ACCENT, BACKGROUND, GRAY, INK, JPEG_QUALITY, draw_wave, text
+from scripts.overview_picture import ACCENT, BACKGROUND, GRAY, INK, JPEG_QUALITY, RESOLUTION, draw_wave, text
 from scripts.sample_clip import FRAME_RATE, SAMPLE_RATE, camera_path, face_landmarks, speech, write_video
 
 SECONDS = 2.0
@@ -35,7 +36,7 @@ def main() -> None:
 
 def draw_strip() -> Image.Image:
     sound = speech(SECONDS)
-    frames = talking_frames(sound)
+    frames, _ = talking_frames(sound)
     step = len(frames) / FRAMES
     picked = [int((i + 0.5) * step) for i in range(FRAMES)]
     width = 2 * MARGIN + FRAMES * PANEL[0] + (FRAMES - 1) * GAP
@@ -54,8 +55,12 @@ def draw_strip() -> Image.Image:
     return picture
 
 
-def talking_frames(sound: np.ndarray) -> list[np.ndarray]:
-    """The demo's clip, lip-synced to `sound` by the miniature model with the default settings."""
+def talking_frames(sound: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """The demo's clip, lip-synced to `sound` by the miniature model with the default settings.
+
+    Returns:
+        The frames, and their matrices (frames, 2, 3) to the face crop of the miniature.
+    """
     cameras = camera_path(round(SECONDS * FRAME_RATE))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sample.mp4"
@@ -63,7 +68,8 @@ def talking_frames(sound: np.ndarray) -> list[np.ndarray]:
         video = VideoFile(path)
         track = select_face(detect_faces(video, folders_in(path.parent), landmarks=face_landmarks(cameras))).track
         waveform = Waveform(torch.from_numpy(sound).float()[None], SAMPLE_RATE)
-        return list(LipSyncPipeline.miniature()(video, waveform, face=track, progress=True).frames())
+        result = LipSyncPipeline.miniature()(video, waveform, face=track, progress=True)
+        return list(result.frames()), track_matrices(track, RESOLUTION)
 
 
 if __name__ == "__main__":

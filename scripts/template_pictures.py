@@ -1,6 +1,7 @@
 """Draw the templates' thumbnails: what each one takes, and what it gives.
 
-The faces are frames of the demo's sample clip, unchanged. A colored line marks the area that LatentSync draws again.
+The faces are frames of the demo's sample clip, and of the miniature model's result. A colored line marks the area that
+the model draws again.
 
 Usage: python -m scripts.template_pictures [FOLDER]
 """
@@ -8,6 +9,7 @@ Usage: python -m scripts.template_pictures [FOLDER]
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from latentsync.faces.alignment import crop_size
 from latentsync.faces.warp import warp_to_crop, warp_to_frame
 from scripts.comfyui import REPOSITORY
 from scripts.overview_picture import (
+    ACCENT,
     BACKGROUND,
     GRAY,
     INK,
@@ -30,26 +33,35 @@ from scripts.overview_picture import (
     text,
 )
 from scripts.sample_clip import speech
+from scripts.talking_strip import SECONDS, talking_frames
 
 SIZE = (640, 480)
 MIDDLE_Y = SIZE[1] / 2
 PORTRAIT = (225, 300)
 SECOND = (230, 120, 40)
 """The color of the second person, and of a song's instruments."""
+SPOKEN = (15, 22, 28)
+"""Frames of the result in which the mouth has different shapes."""
 RESTORED_FROM_PX = 48
 JPEG_QUALITY = 80
 
 
 class Faces:
-    """A frame of the sample: as it is, with the new area marked, its mirror image with another mark, and its crop."""
+    """A frame of the sample, results with the new area marked, one in another color, and the crop of a result."""
 
     def __init__(self) -> None:
-        frame, _, matrix = first_face()
-        area = warp_to_frame(mouth_area(), matrix, (frame.shape[0], frame.shape[1]), 0)
+        frames, matrices = talking_frames(speech(SECONDS))
+
+        def marked(index: int, color: Color = ACCENT) -> Image.Image:
+            size = (frames[index].shape[0], frames[index].shape[1])
+            return edged(frames[index], warp_to_frame(mouth_area(), matrices[index], size, 0), color)
+
+        frame, _, _ = first_face()
         self.frame = Image.fromarray(frame)
-        self.marked = edged(frame, area)
-        self.second = ImageOps.mirror(edged(frame, area, SECOND))
-        crop = warp_to_crop(frame.astype(np.float32), matrix, crop_size(RESOLUTION), 0)
+        self.spoken = [marked(index) for index in SPOKEN]
+        self.second = ImageOps.mirror(marked(SPOKEN[1], SECOND))
+        spoken = frames[SPOKEN[0]].astype(np.float32)
+        crop = warp_to_crop(spoken, matrices[SPOKEN[0]], crop_size(RESOLUTION), 0)
         self.crop = Image.fromarray(np.uint8(crop.clip(0, 255)))
 
 
@@ -70,7 +82,7 @@ def video(picture: Image.Image, faces: Faces) -> None:
     add(picture, faces.frame, (30, 45), PORTRAIT)
     draw_wave(draw, (30, 370, 255, 440), speech(1.5))
     arrow(draw, 285, 355, MIDDLE_Y)
-    add(picture, faces.marked, (385, 45), PORTRAIT)
+    add(picture, faces.spoken[0], (385, 45), PORTRAIT)
     draw_wave(draw, (385, 370, 610, 440), speech(1.5))
 
 
@@ -81,14 +93,14 @@ def image_to_video(picture: Image.Image, faces: Faces) -> None:
     add(picture, photo, (30, 65), photo.size)
     draw_wave(draw, (30, 370, 234, 440), speech(1.5))
     arrow(draw, 260, 320, MIDDLE_Y)
-    film(picture, faces.marked, (345, 120), 2, (130, 173))
+    film(picture, faces.spoken, (345, 120), 2, (130, 173))
     draw_wave(draw, (345, 370, 610, 440), speech(2.0))
 
 
 def images(picture: Image.Image, faces: Faces) -> None:
     """A stack of frames becomes a stack of frames."""
     draw = ImageDraw.Draw(picture)
-    for x, image in ((30, faces.frame), (375, faces.marked)):
+    for x, image in ((30, faces.frame), (375, faces.spoken[0])):
         for offset in (60, 40, 20, 0):
             add(picture, image, (x + offset // 2, 50 + offset), (200, 267))
     arrow(draw, 280, 350, MIDDLE_Y - 20)
@@ -103,13 +115,13 @@ def song(picture: Image.Image, faces: Faces) -> None:
     draw_note(draw, (330, 170), SECOND)
     draw_wave(draw, (30, 290, 285, 380), speech(1.5))
     arrow(draw, 300, 360, 335)
-    add(picture, faces.marked, (385, 90), PORTRAIT)
+    add(picture, faces.spoken[0], (385, 90), PORTRAIT)
 
 
 def two_speakers(picture: Image.Image, faces: Faces) -> None:
     """Each person has a recording."""
     draw = ImageDraw.Draw(picture)
-    add(picture, faces.marked, (50, 40), (270, 330), centering=(0.5, 0.3))
+    add(picture, faces.spoken[0], (50, 40), (270, 330), centering=(0.5, 0.3))
     add(picture, faces.second, (320, 40), (270, 330), centering=(0.5, 0.3))
     sound = speech(3.0)
     half = len(sound) // 2
@@ -132,7 +144,7 @@ def restored(picture: Image.Image, faces: Faces) -> None:
 def long_video(picture: Image.Image, faces: Faces) -> None:
     """An hour of film and of speech."""
     draw = ImageDraw.Draw(picture)
-    film(picture, faces.marked, (-30, 80), 6, (125, 167))
+    film(picture, faces.spoken, (-30, 80), 6, (125, 167))
     draw_wave(draw, (0, 300, SIZE[0], 370), speech(8.0))
     draw.line((30, 415, 610, 415), fill=GRAY, width=4)
     for x, label, anchor in ((30, "0:00:00", "la"), (610, "1:00:00", "ra")):
@@ -152,8 +164,10 @@ def add(
     ImageDraw.Draw(picture).rectangle((at[0] - 1, at[1] - 1, at[0] + size[0], at[1] + size[1]), outline=GRAY)
 
 
-def film(picture: Image.Image, image: Image.Image, at: tuple[int, int], count: int, size: tuple[int, int]) -> None:
-    """Copies of an image on a film with holes."""
+def film(
+    picture: Image.Image, images: Sequence[Image.Image], at: tuple[int, int], count: int, size: tuple[int, int]
+) -> None:
+    """Images on a film with holes, again and again."""
     draw = ImageDraw.Draw(picture)
     width = count * (size[0] + 8)
     draw.rectangle((at[0], at[1] - 24, at[0] + width, at[1] + size[1] + 24), fill=INK)
@@ -161,6 +175,7 @@ def film(picture: Image.Image, image: Image.Image, at: tuple[int, int], count: i
         for y in (at[1] - 17, at[1] + size[1] + 7):
             draw.rounded_rectangle((x, y, x + 11, y + 10), 2, fill=BACKGROUND)
     for number in range(count):
+        image = images[number % len(images)]
         picture.paste(image.resize(size, Image.Resampling.LANCZOS), (at[0] + 4 + number * (size[0] + 8), at[1]))
 
 
