@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     if device.type == "cpu" and not options.tiny:
         print(NO_ACCELERATOR)
         return 1
-    deadline = monotonic() + 60 * options.minutes
+    started = monotonic()
     machine = bench.describe_machine(device)
     report: dict[str, Any] = {"machine": machine, "parity": [], "official": [], "bench": []}
     cases = bench.list_cases(quick=options.tiny)
@@ -75,8 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             report[name].append(row)
             print(row, file=sys.stderr)
             write()
-    minutes = max(deadline - monotonic(), 0) / 60
-    for row in bench.run_cases(cases, device, tiny=options.tiny, minutes=minutes):
+    for row in bench.run_cases(cases, device, tiny=options.tiny, minutes=options.minutes, started=started):
         bench_rows.append(row)
         report["bench"].append(row.to_json())
         if not row.is_skipped:

@@ -135,15 +135,21 @@ def list_cases(*, quick: bool = False) -> list[Case]:
 
 
 def run_cases(
-    cases: Iterable[Case], device: torch.device, *, tiny: bool = False, minutes: float = float("inf")
+    cases: Iterable[Case],
+    device: torch.device,
+    *,
+    tiny: bool = False,
+    minutes: float = float("inf"),
+    started: float | None = None,
 ) -> Iterator[Row]:
     """Measure the cases in order. A case that does not fit or is not supported becomes a row with a note.
 
     Args:
         tiny: the small untrained networks, at a quarter of the resolution.
         minutes: cases that would probably end later are skipped.
+        started: `time.monotonic()` at the start of the minutes. None: now.
     """
-    deadline = monotonic() + 60 * minutes
+    deadline = (monotonic() if started is None else started) + 60 * minutes
     known_seconds: dict[tuple[str, ...], float] = {}
     pipeline, loaded = None, ""
     for case in cases:

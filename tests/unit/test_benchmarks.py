@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,16 @@ def test_plain_computation_equals_the_product(interval: int) -> None:
 def test_gpu_benchmark_needs_an_accelerator(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main([]) == 1
     assert capsys.readouterr().out.startswith("torch finds no accelerator on this machine")
+
+
+def test_gpu_benchmark_names_the_minutes_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if the first two parts used all of them."""
+    for part in ("parity_rows", "official_rows"):
+        monkeypatch.setattr(gpu, part, lambda device, tiny: iter([]))  # noqa: ARG005
+    assert gpu.main(["--device", "cpu", "--tiny", "--minutes", "1e-9", "--folder", str(tmp_path)]) == 0
+    assert "Not measured within 1e-09 minutes: " in capsys.readouterr().out
 
 
 def test_gpu_benchmark_compares_each_precision_with_the_record() -> None:
