@@ -25,6 +25,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.pretend_comfyui import PretendComfyUI, leave_a_tensor_on_the_cpu, video_graph
 from tests.support.synthetic_models import write_models
 
+RESOLUTION = 64  # of the model, in pixels: at 256 a mode takes three times as long
 SECONDS = 0.8  # of audio
 WINDOWS = 2  # of 16 frames
 MAX_WAITS = 8  # a window, with everything on the device
@@ -94,7 +95,7 @@ class Report:
 
 def prepare(base: Path) -> None:
     """Models, a sample clip and the CPU's results, in a base directory of ComfyUI."""
-    write_models(base / "models")
+    write_models(base / "models", resolution=RESOLUTION)
     make_sample(base / "input", SECONDS)
 
 

@@ -18,7 +18,6 @@ from tests.support import graphs, pretend_device
 from tests.support.paths import REPOSITORY
 from tests.support.pretend_device import COMFYUI_NAME, Device
 
-RESOLUTION = 64  # of the model: at 256 a pass takes seconds
 EXTRAS = ("nodes_video", "nodes_audio")
 PACKS = (REPOSITORY, REPOSITORY / "scripts" / "demo_nodes")
 
@@ -88,8 +87,6 @@ class PretendComfyUI:
         for pack in PACKS:
             assert asyncio.run(nodes.load_custom_node(str(pack)))
         nodes.NODE_CLASS_MAPPINGS["Latents"] = Latents
-        models = pack_module(".latentsync.weights.catalog").MODELS
-        models["1.5"] = replace(models["1.5"], resolution=RESOLUTION)
         loader = pack_module(".nodes.model_loader")
         loader.attention = loader.attention_pytorch  # also on a CPU, for the same order of sums
         pack_module(".nodes.model_handle").VAE_IMAGES = 1  # likewise: a CPU takes one at a time
