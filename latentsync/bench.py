@@ -147,7 +147,7 @@ def run_cases(
     Args:
         tiny: the small untrained networks, at a quarter of the resolution.
         minutes: cases that would probably end later are skipped.
-        started: `time.monotonic()` at the start of the minutes. None: now.
+        started: value of `time.monotonic()` from which the minutes count. None: the start of this run.
     """
     deadline = (monotonic() if started is None else started) + 60 * minutes
     known_seconds: dict[tuple[str, ...], float] = {}

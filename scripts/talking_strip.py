@@ -59,7 +59,7 @@ def talking_frames(sound: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """The demo's clip, lip-synced to `sound` by the miniature model with the default settings.
 
     Returns:
-        The frames, and their matrices (frames, 2, 3) to the face crop of the miniature.
+        The frames, and the matrices (frames, 2, 3) from their pixels to a face crop of RESOLUTION.
     """
     cameras = camera_path(round(SECONDS * FRAME_RATE))
     with tempfile.TemporaryDirectory() as folder:

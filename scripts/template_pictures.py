@@ -41,7 +41,7 @@ PORTRAIT = (225, 300)
 SECOND = (230, 120, 40)
 """The color of the second person, and of a song's instruments."""
 SPOKEN = (15, 22, 28)
-"""Frames of the result in which the mouth has different shapes."""
+"""Indices of frames of the result in which the mouth has different shapes."""
 RESTORED_FROM_PX = 48
 JPEG_QUALITY = 80
 
@@ -167,7 +167,7 @@ def add(
 def film(
     picture: Image.Image, images: Sequence[Image.Image], at: tuple[int, int], count: int, size: tuple[int, int]
 ) -> None:
-    """Images on a film with holes, again and again."""
+    """A film strip. The images repeat in order."""
     draw = ImageDraw.Draw(picture)
     width = count * (size[0] + 8)
     draw.rectangle((at[0], at[1] - 24, at[0] + width, at[1] + size[1] + 24), fill=INK)

@@ -35,7 +35,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     started_ = ray_cluster.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     started_.workers = [started_.add_node(num_cpus=1) for _ in range(2)]
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as an actor with one CPU: another number of threads changes the last digits
+    torch.set_num_threads(1)  # as in an actor with one CPU: the last digits depend on the number of threads
     yield started_
     torch.set_num_threads(threads)
     started_.shutdown()
@@ -84,7 +84,7 @@ def test_batch_on_cluster_leaves_nothing_half_made(cluster: Any, tmp_path: Path)
     assert b"Traceback" not in said, said.decode()
     assert {"done", "cancelled"} <= set(states(out))
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
-    # a worker can die after it renames its video and before its record says "done"; the next batch makes it again
+    # A worker can die after it renames its video and before its record says "done". The next batch makes it again.
     videos, finished = list(out.glob("*.mp4")), finished_in(out)
     assert [len(list(VideoFile(path).read(range(6)))) for path in videos] == [6] * len(videos)
     assert main(["batch", *map(str, [jobs, "--out", out, *QUICK])]) == 0

@@ -26,9 +26,9 @@ from tests.support.talking import QUICK, MouthMeter, level, mono, shifted_window
 
 EXACT = {"num_inference_steps": 20, "cache_interval": 1}
 ONE_WINDOW = 0.64  # seconds of a window
-MAX_EDGE_STEP = 0.03  # of the opening, in distances of the eyes
+MAX_EDGE_STEP = 0.03  # of the opening, in distances of the eyes. Measured: at most 0.014 where windows begin
 TINT = np.array([1.12, 1.0, 0.85])  # of warm light, for red, green and blue
-MAX_COLOR_ERROR = 3.0  # levels
+MAX_COLOR_ERROR = 3.0  # levels of 255. Measured: 1.3, and 21.3 without color match
 MAX_FAST_ERROR = 0.05  # of the opening, in distances of the eyes. A wide open mouth has about 0.2
 
 
@@ -110,8 +110,11 @@ def test_faster_settings_stay_close(stage: Stage, settings: dict[str, object]) -
 
 
 def test_window_edges_show_no_jump(stage: Stage) -> None:
-    """With overlap 4 a window begins every 12 frames. Without overlap, these frames lie inside a window."""
-    edges = np.arange(12, 48, 12)
+    """With overlap 4, windows begin at frames 12, 24 and 36, and end at 28 and 40.
+
+    Without overlap, these frames lie inside a window.
+    """
+    edges = np.array([12, 24, 28, 36, 40])
     steps = {
         overlap: np.abs(
             np.diff(stage.meter.openings(talk(stage.pipeline, stage.track(), voice(SECONDS), overlap=overlap)[0]))
@@ -123,7 +126,7 @@ def test_window_edges_show_no_jump(stage: Stage) -> None:
 
 
 def test_seam_matches_the_skin_around_it(stage: Stage, tmp_path: Path) -> None:
-    """The model does not know this tint, and its mouth is soft. The matchers bring the tint and the sharpness back."""
+    """The model was not trained with this tint, and its mouth is blurred. The matchers restore the color and the detail."""
     tinted = [np.clip(frame * TINT, 0, 255) for frame in stage.track().source.read(range(16))]
     source = ImageBatch(torch.from_numpy(np.stack(tinted)).float() / 255, Fraction(25))
     people = detect_faces(source, folders_in(tmp_path), landmarks=face_landmarks(camera_path(16)))
@@ -132,10 +135,10 @@ def test_seam_matches_the_skin_around_it(stage: Stage, tmp_path: Path) -> None:
 
     def seam(**blend: bool) -> np.ndarray:
         """Mean of all frames: the error of the color inside the mask's edge in levels, the energy of the edge
-        (`seams.energy`), and the sharpness of the mouth in that of the skin around it."""
+        (`seams.energy`), and the sharpness of the mouth divided by that of the skin around it."""
         rows = []
-        made, _ = talk(stage.pipeline, track, voice(ONE_WINDOW), blend=BlendSettings(**blend))
-        for frame, original, matrix in zip(made, tinted, matrices, strict=True):
+        frames, _ = talk(stage.pipeline, track, voice(ONE_WINDOW), blend=BlendSettings(**blend))
+        for frame, original, matrix in zip(frames, tinted, matrices, strict=True):
             pixels = 255.0 * frame
             inside = seams.in_frame(matrix, (frame.shape[0], frame.shape[1]), miniature.RESOLUTION).astype(np.uint8)
             edge = (inside > 0) & (cv2.erode(inside, np.ones((31, 31))) == 0)

@@ -1,4 +1,7 @@
-"""Ten minutes of audio and 400 s of video at 29.97 fps, in every length mode."""
+"""Ten minutes of audio and 400 s of video at 29.97 fps, in every length mode.
+
+Lips are measured at the start, in the middle and at the end.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def test_ten_minutes_stay_in_sync(long_clip: VideoFile, length: LengthMode, tmp_
 
 
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)], ids=str)
-def test_lips_follow_at_the_end_of_ten_minutes(shared: Path, tmp_path: Path, rate: Fraction) -> None:
+def test_lips_follow_throughout_ten_minutes(shared: Path, tmp_path: Path, rate: Fraction) -> None:
     """The miniature hears one voice at the start, in the middle and at the end. Silent frames are not sampled.
 
     The lips of the three times open in the same frames: they do not drift.
@@ -60,4 +63,4 @@ def test_lips_follow_at_the_end_of_ten_minutes(shared: Path, tmp_path: Path, rat
     for frames in ranges:
         opening = np.array([openings[i] for i in frames])
         assert sync(opening, levels[frames.start : frames.stop]).correlation >= MIN_CORRELATION, frames
-        assert sync(opening, first).lag == 0, frames
+        assert frames == ranges[0] or sync(opening, first).lag == 0, frames
