@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image
 
 from latentsync.faces.report import CHOSEN_RGB
+from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.comfyui_server import SOURCE_FRAMES
+from tests.support.two_people import write_two_people
 
 FACE_PREP = "LatentSyncFacePrep"
 
@@ -57,6 +59,45 @@ def test_face_prep_runs_alone(comfyui: ComfyUI, sample: Sample) -> None:
     text = comfyui.events.wait_for(lambda event: event.type == "text", start=start)
     summary = f"Person 1 of 1, in {SOURCE_FRAMES} of {SOURCE_FRAMES} frames"
     assert text.data == {"node": graphs.node(graph, FACE_PREP), "text": f"{summary}\n{shown['text'][0]}"}
+
+
+def test_face_prep_marks_its_own_choice_of_two(comfyui: ComfyUI, sample: Sample) -> None:
+    """In the template of two speakers, the preview of each Face Prep frames the person that it syncs.
+
+    The left person has natural colors: more red than blue. The right person has blue skin.
+    """
+    video, landmarks = write_two_people(sample, comfyui.input)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_two_speakers"), landmarks.name)
+    graph = graphs.changed(graph, "LoadVideo", file=video.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    left_node, right_node = graphs.nodes(graph, FACE_PREP)
+    entry = comfyui.run(graph)
+    for node, is_red in ((left_node, True), (right_node, False)):
+        pages = comfyui.outputs({"outputs": {"shown": {"images": entry["outputs"][node]["images"]}}})
+        crops = [np.asarray(Image.open(path).convert("RGB")).astype(int) for path in pages]
+        framed = [bool(np.abs(crop[-4:, 40:-4] - CHOSEN_RGB).max() <= 1) for crop in crops]
+        faces = [crop[64:-64, 64:-64].mean(axis=(0, 1)) for crop in crops]
+        assert framed == [True, False], "each numbers its own choice 1"
+        assert [red > blue for red, _, blue in faces] == [is_red, not is_red]
+        assert f"1 (chosen): {SOURCE_FRAMES} of {SOURCE_FRAMES} frames" in entry["outputs"][node]["text"][0]
+
+
+def test_face_prep_number_in_the_preview_is_synced(comfyui: ComfyUI, sample: Sample) -> None:
+    """Type the number of the other person: only that half of the picture changes."""
+    video, landmarks = write_two_people(sample, comfyui.input)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), landmarks.name)
+    graph = graphs.changed(graph, "LoadVideo", file=video.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    original = next(iter(VideoFile(video).read([0]))).astype(int)
+    for number, half in ((1, "left"), (2, "right")):
+        entry = comfyui.run(graphs.changed(graph, FACE_PREP, face="leftmost", face_index=number))
+        made = next(iter(VideoFile(graphs.the_video(comfyui.outputs(entry), ".mkv")).read([0]))).astype(int)
+        left, right = np.split(np.abs(made - original).max(axis=2), 2, axis=1)
+        changed, kept = (left, right) if half == "left" else (right, left)
+        assert (changed > 30).sum() > 1000, "untrained lips are noise"
+        assert kept.max() == 0, half
 
 
 def test_previews_come_back_after_a_reload(comfyui: ComfyUI, sample: Sample) -> None:
