@@ -126,7 +126,7 @@ def test_window_edges_show_no_jump(stage: Stage) -> None:
 
 
 def test_seam_matches_the_skin_around_it(stage: Stage, tmp_path: Path) -> None:
-    """The model was not trained with this tint, and its mouth is blurred. The matchers restore the color and the detail."""
+    """The model does not know this tint, and its mouth is blurred. The matchers restore color and detail."""
     tinted = [np.clip(frame * TINT, 0, 255) for frame in stage.track().source.read(range(16))]
     source = ImageBatch(torch.from_numpy(np.stack(tinted)).float() / 255, Fraction(25))
     people = detect_faces(source, folders_in(tmp_path), landmarks=face_landmarks(camera_path(16)))
