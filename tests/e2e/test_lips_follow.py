@@ -115,13 +115,12 @@ def test_window_edges_show_no_jump(stage: Stage) -> None:
     Without overlap, these frames lie inside a window.
     """
     edges = np.array([12, 24, 28, 36, 40])
-    steps = {
-        overlap: np.abs(
-            np.diff(stage.meter.openings(talk(stage.pipeline, stage.track(), voice(SECONDS), overlap=overlap)[0]))
-        )
-        for overlap in (0, 4)
-    }
-    added = steps[4][edges - 1] - steps[0][edges - 1]
+
+    def steps(overlap: int) -> np.ndarray:
+        frames, _ = talk(stage.pipeline, stage.track(), voice(SECONDS), overlap=overlap)
+        return np.abs(np.diff(stage.meter.openings(frames)))[edges - 1]
+
+    added = steps(overlap=4) - steps(overlap=0)
     assert added.max() < MAX_EDGE_STEP, added.round(3)
 
 
@@ -134,8 +133,11 @@ def test_seam_matches_the_skin_around_it(stage: Stage, tmp_path: Path) -> None:
     matrices = track_matrices(track, miniature.RESOLUTION)
 
     def seam(**blend: bool) -> np.ndarray:
-        """Mean of all frames: the error of the color inside the mask's edge in levels, the energy of the edge
-        (`seams.energy`), and the sharpness of the mouth divided by that of the skin around it."""
+        """Three means over the frames.
+
+        The error of the color inside the mask's edge in levels, the energy of the edge (`seams.energy`), and the
+        sharpness of the mouth divided by that of the skin around it.
+        """
         rows = []
         frames, _ = talk(stage.pipeline, track, voice(ONE_WINDOW), blend=BlendSettings(**blend))
         for frame, original, matrix in zip(frames, tinted, matrices, strict=True):

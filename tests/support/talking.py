@@ -120,6 +120,7 @@ def side_by_side(track: FaceTrack, folder: Path) -> Identities:
 
 
 def moved_right(entry: dict[str, Any], pixels: int) -> dict[str, Any]:
+    """An entry of FACE_LANDMARKS for the same face, that many pixels further right."""
     left, top, right, bottom = entry["bbox_xyxy"]
     points = [[x + pixels, y] for x, y in entry["landmarks_xy"]]
     return {**entry, "bbox_xyxy": [left + pixels, top, right + pixels, bottom], "landmarks_xy": points}

@@ -10,6 +10,7 @@ import numpy as np
 from latentsync.output.video_writer import VideoWriter
 from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import FRAME_WIDTH_PX, Sample
+from tests.support.talking import moved_right
 
 
 def write_two_people(sample: Sample, folder: Path) -> tuple[Path, Path]:
@@ -22,13 +23,6 @@ def write_two_people(sample: Sample, folder: Path) -> tuple[Path, Path]:
     stored = json.loads(sample.landmarks.read_text(encoding="utf-8"))
     stored["image_size"][1] *= 2
     for faces in stored["frames"]:
-        left, top, right, bottom = faces[0]["bbox_xyxy"]
-        faces.append(
-            {
-                "bbox_xyxy": [left + FRAME_WIDTH_PX, top, right + FRAME_WIDTH_PX, bottom],
-                "landmarks_xy": [[x + FRAME_WIDTH_PX, y] for x, y in faces[0]["landmarks_xy"]],
-                "score": 1.0,
-            }
-        )
+        faces.append(moved_right(faces[0], FRAME_WIDTH_PX))
     landmarks.write_text(json.dumps(stored), encoding="utf-8")
     return video, landmarks
