@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 LIBRARIES = {
     "torch": "torch>=2.6",
-    "numpy": "numpy",
-    "cv2": "opencv-python",
+    "numpy": "numpy>=1.26",
+    "cv2": "opencv-contrib-python",
     "av": "av>=16",
-    "mediapipe": "mediapipe>=0.10.30",
+    "mediapipe": "mediapipe>=0.10.32",
     "whisper": "openai-whisper>=20240930",
     "diffusers": "diffusers>=0.32",
-    "safetensors": "safetensors",
+    "safetensors": "safetensors>=0.4.2",
     "huggingface_hub": "huggingface_hub>=0.27",
 }
 """Module -> its package for pip."""

@@ -67,7 +67,7 @@ class MediaPipeDetector(FaceDetector):
         try:
             import mediapipe
         except ImportError as error:
-            raise cannot_import("MediaPipe", "mediapipe>=0.10.30", error, "provide face landmarks") from error
+            raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, "provide face landmarks") from error
         self._mediapipe: Any = mediapipe
         self._graphs = ExitStack()
         try:
@@ -79,7 +79,7 @@ class MediaPipeDetector(FaceDetector):
         except (OSError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
             self.close()
             if isinstance(error, OSError) and error.filename is None:  # of a system library, such as libGLESv2
-                raise cannot_import("MediaPipe", "mediapipe>=0.10.30", error, "provide face landmarks") from error
+                raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, "provide face landmarks") from error
             raise WeightsError(
                 f"{model} is not a valid face landmarker of MediaPipe ({reason_of(error)}). Delete it, download "
                 f"{FACE_LANDMARKER.url} ({FACE_LANDMARKER.size_bytes:,} bytes) to this path, or provide face landmarks."

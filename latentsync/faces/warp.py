@@ -138,5 +138,5 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise cannot_import("OpenCV", "opencv-python", error) from error
+        raise cannot_import("OpenCV", "opencv-contrib-python", error) from error
     return cv2

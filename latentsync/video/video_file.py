@@ -54,6 +54,8 @@ class VideoFile:
         self.name = source_name(source)
         self._content = source.getvalue() if isinstance(source, BytesIO) else Path(source)
         with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
+            if container.format.name == "webp_anim":
+                raise _animated_webp(self.name)
             index = index_frames(container, _video_stream(container, self.name), self.name)
         with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
             stream = _video_stream(container, self.name)
@@ -224,7 +226,12 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     return stream
 
 
+def _animated_webp(name: str) -> MediaError:
+    """FFmpeg before version 9 cannot decode it, and later versions cannot seek in it."""
+    return MediaError(f"{name} is an animated WebP, which LatentSync cannot read. Convert it to MP4 or GIF.")
+
+
 def _undecodable(container: InputContainer, name: str, frames: int) -> MediaError:
     if container.format.name.startswith("webp"):
-        return MediaError(f"{name} is an animated WebP, which FFmpeg cannot decode. Convert it to MP4 or GIF.")
+        return _animated_webp(name)
     return MediaError(f"{name} has {frames} frames, but none of them can be decoded. Export it again.")

@@ -45,8 +45,8 @@ def download(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "use", "install"),
     [
-        ("mediapipe", lambda folder: MediaPipeDetector(folder / "any.task"), "mediapipe>=0.10.30"),
-        ("cv2", lambda _: warp.opencv(), "opencv-python"),
+        ("mediapipe", lambda folder: MediaPipeDetector(folder / "any.task"), "mediapipe>=0.10.32"),
+        ("cv2", lambda _: warp.opencv(), "opencv-contrib-python"),
         ("whisper", lambda _: random_init.whisper(), "openai-whisper>=20240930"),
         ("whisper", lambda _: list(mel.mel_power([torch.zeros(16000)])), "openai-whisper>=20240930"),
         ("diffusers", lambda _: random_init.vae(), "diffusers>=0.32"),
@@ -74,10 +74,10 @@ def test_missing_system_library_error_names_packages(monkeypatch: pytest.MonkeyP
 
 
 def test_broken_library_error_says_how_to_repair() -> None:
-    error = cannot_import("OpenCV", "opencv-python", ImportError("compiled for another numpy"))
+    error = cannot_import("OpenCV", "opencv-contrib-python", ImportError("compiled for another numpy"))
     assert str(error) == (
         "OpenCV is installed, but does not work (compiled for another numpy). To repair it, "
-        f'run "{sys.executable}" -m pip install --force-reinstall --no-deps "opencv-python" and try again.'
+        f'run "{sys.executable}" -m pip install --force-reinstall --no-deps "opencv-contrib-python" and try again.'
     )
 
 
@@ -88,5 +88,5 @@ def test_ddim_runs_without_diffusers(remove: Remove) -> None:
 
 def test_named_versions_equal_requirements() -> None:
     required = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").split()
-    told = {"av>=16", "mediapipe>=0.10.30", "openai-whisper>=20240930", "diffusers>=0.32", "huggingface_hub>=0.27"}
+    told = {"av>=16", "mediapipe>=0.10.32", "openai-whisper>=20240930", "diffusers>=0.32", "huggingface_hub>=0.27"}
     assert set(required) == told

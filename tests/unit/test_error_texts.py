@@ -76,7 +76,7 @@ def no_face() -> None:
 
 
 def no_library() -> None:
-    raise cannot_import("OpenCV", "opencv-python", ModuleNotFoundError("No module named 'cv2'"))
+    raise cannot_import("OpenCV", "opencv-contrib-python", ModuleNotFoundError("No module named 'cv2'"))
 
 
 def out_of_memory() -> None:

@@ -201,7 +201,7 @@ def test_doctor_names_missing_system_library(
 
     def without_gl(*_: object) -> None:
         raise cannot_import(
-            "MediaPipe", "mediapipe>=0.10.30", OSError("libGLESv2.so.2: cannot open shared object file")
+            "MediaPipe", "mediapipe>=0.10.32", OSError("libGLESv2.so.2: cannot open shared object file")
         )
 
     monkeypatch.setattr(doctor, "open_detector", without_gl)
