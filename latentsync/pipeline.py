@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -32,6 +32,7 @@ from .audio.features import (
 )
 from .audio.levels import frame_levels
 from .audio.reader import read_audio
+from .audio.turns import Turn
 from .audio.waveform import Waveform, check_samples
 from .compositing.settings import BlendSettings
 from .errors import AudioError, UsageError
@@ -187,6 +188,7 @@ class LipSyncPipeline:
         offset_ms: int = 0,
         face: SelectBy | FaceTrack = "largest",
         face_index: int = 1,
+        turns: Mapping[int, Sequence[Turn]] | None = None,
         speech_of_source: str | Path | Waveform | None = None,
         fps: FpsMode = "auto",
         length: LengthMode = "audio (ping-pong)",
@@ -208,6 +210,8 @@ class LipSyncPipeline:
             offset_ms: moves the lips later against the sound. Negative: earlier.
             face: how to select the person, or the face track of an earlier run.
             face_index: number of the person in that order, from 1.
+            turns: several people who speak in turn: the number of each in that order, and when they speak. See
+                `audio.turns.parse_turns_of_people`. It replaces `face_index`.
             speech_of_source: for `face="speaking"`, see `read_speech`.
             fps: frame rate of the result, see `video.timeline.output_rate`.
             length: length of the result, see `video.timeline.build_timeline`.
@@ -235,12 +239,22 @@ class LipSyncPipeline:
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress
         )
-        if not isinstance(face, FaceTrack):
+        turns = turns or {face_index: ()}
+        spoken = [features.during(times) for times in turns.values()]
+        if isinstance(face, FaceTrack):
+            if len(turns) > 1:
+                raise UsageError('"turns" names several people, but "face" is one person. Set "face" to an order.')
+            tracks = [face]
+        else:
             people = self.detect_faces(source, progress=progress)
-            face = select_face(people, face, face_index, speech_of_source=speech_of_source).track
-        lips = self.sample(face, features, settings, fps=fps, length=length, progress=progress)
+            selected = partial(select_face, people, face, speech_of_source=speech_of_source)
+            tracks = [selected(number).track for number in turns]
+        speakers = tuple(
+            self.sample(track, features, settings, fps=fps, length=length, progress=progress)
+            for track, features in zip(tracks, spoken, strict=True)
+        )
         mixing = background_settings or BackgroundSettings()
-        return LipSyncResult((lips,), blend or BlendSettings(), protect, None, background, mixing)
+        return LipSyncResult(speakers, blend or BlendSettings(), protect, None, background, mixing)
 
     def detect_faces(self, video: str | Path | FrameSource, **options: Any) -> Identities:  # noqa: ANN401
         """`detect_faces` with the detector weights of this pipeline's models folder."""

@@ -90,6 +90,13 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     tooltip="Choose how Whisper reads audio longer than 30 s. overlapping gives smooth joins. "
                     "official reads separate parts, like the official code.",
                 ),
+                io.String.Input(
+                    "turns",
+                    default="",
+                    advanced=True,
+                    tooltip="Enter when this person speaks, in seconds of the result, such as 0-4.5, 9-12. Other "
+                    "frames keep the original lips. Leave it empty for one speaker.",
+                ),
             ],
             outputs=[AudioEmbeds.Output(display_name="audio_embeds", tooltip="Connect to Sampler.")],
         )
@@ -105,12 +112,15 @@ class LatentSyncAudioEmbed(io.ComfyNode):
         threshold_db: float,
         hold_ms: int,
         segments: Segments,
+        turns: str,
         vocals: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.audio.driving_audio import prepare_driving_audio
         from ..latentsync.audio.plot import plot_speech
+        from ..latentsync.audio.turns import parse_turns
 
         expect_type("model", model, LoadedModel, "Load Model")
+        times = parse_turns(turns)
         settings = AudioSettings(silence, threshold_db, hold_ms / 1000, segments)
         waveform = conversions.waveform("audio", audio)
         driving = None if vocals is None else conversions.waveform("vocals", vocals)
@@ -118,4 +128,4 @@ class LatentSyncAudioEmbed(io.ComfyNode):
             waveform, driving, offset_ms=offset_ms, settings=settings, progress=with_progress
         )
         plot = plot_speech(speech, prepare_driving_audio(waveform, driving, Fraction(offset_ms, 1000)))
-        return io.NodeOutput(audio_embeds, ui=ui.PreviewImage(conversions.picture(plot), cls=cls))
+        return io.NodeOutput(audio_embeds.during(times), ui=ui.PreviewImage(conversions.picture(plot), cls=cls))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from math import ceil, floor, inf
 from pathlib import Path
@@ -23,6 +23,7 @@ from ..video.timeline import Timeline
 from . import vad
 from .driving_audio import DrivingAudio
 from .mel import log_mel, log_peak, mel_power, num_mels
+from .turns import Turn
 from .vad import VoiceActivity
 from .waveform import Waveform
 
@@ -92,6 +93,33 @@ class AudioFeatures:
                 'The recording has no speech that is clearly louder than its background. Lower "threshold_db", connect '
                 'the voice alone as "vocals", or set "silence" to "model".'
             )
+
+    def during(self, turns: Sequence[Turn]) -> AudioFeatures:
+        """The same features for a person who speaks only in `turns`. Without turns, the person always speaks.
+
+        Raises:
+            AudioError: a turn begins after the end of the recording, or none of them has speech where only speech
+                changes the lips.
+        """
+        if not turns:
+            return self
+        seconds = self.waveform.duration_seconds
+        is_turn = np.zeros(ceil(seconds * MEL_RATE), dtype=bool)
+        for turn in turns:
+            if turn.start >= seconds:
+                raise AudioError(
+                    f'"turns" contains {turn}, but the recording is only {float(seconds):.2f} s long. '
+                    "Enter times inside it."
+                )
+            is_turn[round(turn.start * MEL_RATE) : round(turn.stop * MEL_RATE)] = True
+        if self.is_speech is not None:
+            is_turn = is_turn[: len(self.is_speech)] & self.is_speech[: len(is_turn)]
+        if not is_turn.any():
+            raise AudioError(
+                f'The recording has no speech in the turns {", ".join(map(str, turns))}. Set "silence" to "model", or '
+                'change "turns".'
+            )
+        return replace(self, is_speech=is_turn, params={**self.params, "turns": ", ".join(map(str, turns))})
 
     def speech_frames(self, timeline: Timeline) -> np.ndarray:
         """bool (output frames,): whether a frame contains any speech. Frames after the end of the audio do not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from ..audio.background import BackgroundSettings
 from ..audio.features import AudioSettings, Segments, Silence
+from ..audio.turns import Turn, parse_turns_of_people
 from ..compositing.settings import BLENDERS, BlendSettings, MaskEdge
 from ..errors import UsageError
 from ..faces.detection import DEFAULT_MIN_CONFIDENCE
@@ -155,10 +156,31 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
         default=defaults.segments,
         help="how audio longer than 30 s is cut for Whisper; official: like the official code",
     )
+    group.add_argument(
+        "--turns",
+        default="",
+        metavar="TIMES",
+        help="when the person speaks, in seconds of the result, such as 0-4.5, 9-12; other frames keep the original "
+        'lips; several people: "1: 0-4.5, 9-12 / 2: 4.5-9"',
+    )
 
 
 def audio_settings(options: argparse.Namespace) -> AudioSettings:
     return AudioSettings(options.silence, options.threshold_db, options.hold_ms / 1000, options.segments)
+
+
+def turns(options: argparse.Namespace) -> Mapping[int, tuple[Turn, ...]]:
+    """The number of each person who speaks, and their turns.
+
+    Raises:
+        UsageError: a wrong text, or takes of several people.
+    """
+    people = parse_turns_of_people(options.turns, options.face_index)
+    if len(people) > 1 and (options.takes > 1 or options.min_sync_confidence is not None):
+        raise UsageError(
+            '"--takes" and "--min-sync-confidence" score one person, but "--turns" names several. Remove one of them.'
+        )
+    return people
 
 
 def add_sampler_options(parser: argparse.ArgumentParser) -> None:

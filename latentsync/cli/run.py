@@ -122,6 +122,7 @@ def check_flags(args: argparse.Namespace) -> None:
     options.takes(args)
     options.blend_settings(args)
     options.audio_settings(args)
+    options.turns(args)
     options.track_settings(args)
     options.background_settings(args)
     if args.miniature and (args.version != AUTO or args.unet or args.vae):
@@ -152,15 +153,18 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
             settings=options.audio_settings(args),
             progress=progress,
         )
-        track = opened.select(session.faces(opened.source, args)).track
+        spoken = {number: features.during(turns) for number, turns in options.turns(args).items()}
+        people = session.faces(opened.source, args)
+        tracks = {number: opened.select(people, index=number).track for number in spoken}
         # known before sampling
         noted = set(_print_notes([*opened.audio.warnings, *opened.source.warnings()], set()))
 
         def take(settings: SamplerSettings) -> LipSyncResult:
-            lips = pipeline.sample(
-                track, features, settings, fps=args.output_fps, length=args.length_mode, progress=progress
+            sample = partial(
+                pipeline.sample, settings=settings, fps=args.output_fps, length=args.length_mode, progress=progress
             )
-            return LipSyncResult((lips,), blend, opened.protect, None, opened.background, background_settings)
+            speakers = tuple(sample(track, spoken[number]) for number, track in tracks.items())
+            return LipSyncResult(speakers, blend, opened.protect, None, opened.background, background_settings)
 
         if syncnet is None:
             result = take(takes[0])
@@ -176,13 +180,13 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
 
 
 class Inputs(NamedTuple):
-    """The opened files of a run. `select` returns the face track of the person in the flags."""
+    """The opened files of a run. `select` returns the person of a number, in the order of the flags."""
 
     source: VideoFile
     audio: Waveform
     background: Waveform | None
     protect: np.ndarray | None
-    select: Callable[[Identities], Selection]
+    select: Callable[..., Selection]
 
 
 def open_inputs(args: argparse.Namespace) -> Inputs:

@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 
 from latentsync.video.timeline import ping_pong
+from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.comfyui_server import SOURCE_FRAMES
+from tests.support.two_people import write_two_people
 
 
 @pytest.fixture
@@ -35,6 +37,24 @@ def test_audio_embed_vocals_gate_the_lips(comfyui: ComfyUI, graph: graphs.Graph)
     assert shaded[:150].mean() > 0.5, "the curve is drawn over the shade"
     assert not shaded[round(1.2 / 3 * 1024) : round(1.9 / 3 * 1024)].any()
     assert windows(comfyui, graph, prompt_id) < 5, "75 frames are five windows"
+
+
+def test_audio_embed_turns_divide_one_recording(comfyui: ComfyUI, sample: Sample) -> None:
+    """In the template of two speakers, both have the same recording: the left person speaks in its first 0.4 s."""
+    video, landmarks = write_two_people(sample, comfyui.input)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_two_speakers"), landmarks.name)
+    graph = graphs.changed(graph, "LoadVideo", file=video.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    graph = graphs.changed(graph, "LoadAudio", audio=sample.audio.name)
+    for node, turns in zip(graphs.nodes(graph, "LatentSyncAudioEmbed"), ("0-0.4", "0.4-0.6"), strict=True):
+        graph[node]["inputs"]["turns"] = turns
+    made = VideoFile(graphs.the_video(comfyui.outputs(comfyui.run(graph)), ".mkv"))
+    source = VideoFile(video)
+    shown = source.read([ping_pong(i, source.frame_count) for i in range(15)])
+    for i, (frame, original) in enumerate(zip(made.read(range(15)), shown, strict=True)):
+        left, right = np.split((frame != original).any(axis=-1), 2, axis=1)
+        assert (left.any(), right.any()) == (i < 10, i >= 10), i
 
 
 def test_audio_embed_pause_keeps_original_frames(comfyui: ComfyUI, sample: Sample) -> None:

@@ -21,10 +21,12 @@ from latentsync.audio.reader import read_audio
 from latentsync.cli import faces
 from latentsync.cli.main import main
 from latentsync.output.video_writer import VideoWriter
+from latentsync.video.timeline import ping_pong
 from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.paths import REPOSITORY
+from tests.support.two_people import write_two_people
 
 CLIP_SECONDS, SOURCE_FRAMES, FRAMES = 0.6, 10, 15  # of the clip `good`
 SCHEMA = json.loads((REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
@@ -110,6 +112,45 @@ def test_run_writes_record_beside_output(good: Sample, tmp_path: Path) -> None:
     assert record["frames"] == {"total": FRAMES, "lips": FRAMES, "untouched": 0}
     with av.open(str(output)) as container:
         assert container.metadata["AI-modified"] == "yes"
+
+
+def test_run_two_people_speak_in_turn(good: Sample, tmp_path: Path) -> None:
+    """The mouth on the left changes up to frame 6, that on the right from frame 7 on, and the sound plays once."""
+    video, landmarks = write_two_people(good, tmp_path)
+    output = tmp_path / "out.mkv"
+    turns = ("--face", "leftmost", "--turns", "1: 0-0.28 / 2: 0.28-0.6")
+    assert run(video, good.audio, "-o", output, "--miniature", "--steps", 1, "--face-landmarks", landmarks, *turns) == 0
+    made, source = VideoFile(output), VideoFile(video)
+    shown = source.read([ping_pong(i, source.frame_count) for i in range(FRAMES)])
+    for i, (frame, original) in enumerate(zip(made.read(range(FRAMES)), shown, strict=True)):
+        left, right = np.split((frame != original).any(axis=-1), 2, axis=1)
+        assert (left.any(), right.any()) == (i < 7, i >= 7), i
+    sound = read_audio(good.audio).samples
+    np.testing.assert_allclose(read_audio(output).samples[:, : sound.shape[1]], sound, atol=1e-4)
+    lips = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))["settings"]
+    assert [lips[name]["audio"]["turns"] for name in ("lips 1", "lips 2")] == ["0-0.28", "0.28-0.6"]
+    assert [lips[name]["faces"]["face_index"] for name in ("lips 1", "lips 2")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("turns", "sentence"),
+    [
+        ("1: 0-0.2 / 3: 0.2-0.4", "Choose a number from 1 to 2."),
+        ("1: 0-0.2 / 2: 9-10", '"turns" contains 9-10, but the recording is only 0.60 s long.'),
+        ("0.2", '"turns" cannot be 0.2. Enter times in seconds, such as 0-4.5, 9-12.'),
+    ],
+)
+def test_run_wrong_turns_give_one_sentence(
+    good: Sample, tmp_path: Path, turns: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, landmarks = write_two_people(good, tmp_path)
+    output = tmp_path / "out.mkv"
+    assert run(video, good.audio, "-o", output, "--miniature", "--face-landmarks", landmarks, "--turns", turns) in (
+        1,
+        2,
+    )
+    assert sentence in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_run_mixes_background_under_speech(good: Sample, tmp_path: Path) -> None:
