@@ -51,9 +51,9 @@ nightly: venv ## kills, floods, browser, registry, every ComfyUI, fuzzing: hours
 	$(BIN)/python -m pytest tests/nightly $(ARGS)
 	$(MAKE) compat fuzz
 
-compat: venv ## try every ComfyUI that is supported, each in an environment of its own (ARGS="0.20.1" to choose)
+compat: venv ## try every ComfyUI and the oldest and newest libraries that are supported (ARGS="0.20.1" to choose a ComfyUI)
 	$(BIN)/python -m scripts.compat $(ARGS)
-	$(BIN)/python -m scripts.compat_media
+	$(BIN)/python -m scripts.compat_libraries
 
 fuzz: venv ## ten minutes of coverage-guided fuzzing of what we parse (x86 Linux)
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements-fuzz.txt
