@@ -287,6 +287,7 @@ def profile_step(precision: str, version: str, device: torch.device, *, tiny: bo
     conditioning = torch.randn(1, 2 * LATENT_CHANNELS + 1, WINDOW_FRAMES, side, side).to(device, pipeline.dtype)
     audio = torch.randn(1, WINDOW_FRAMES, AUDIO_POSITIONS * AUDIO_STATES, AUDIO_WIDTH).to(device, pipeline.dtype)
     limit = BatchLimit(CFG_BATCH, "the UNet")
+    assert pipeline.unet is not None
     steps = denoise(pipeline.unet, noise, conditioning, audio, SamplerSettings(cache_interval=1), limit)
     next(steps)
     synchronize(device)

@@ -48,9 +48,15 @@ from .models.syncnet import SyncNet
 from .oom import BatchLimit
 from .output.result import LipSyncResult
 from .progress import ShowProgress, run, run_with_progress, shown
-from .sampling.conditioning import ConditioningStore
+from .sampling.conditioning import ConditioningStore, sample_noise
 from .sampling.lip_track import LipTrack, Provenance
-from .sampling.sampler import build_lip_track, num_sampling_steps, sample_windows
+from .sampling.sampler import (
+    DenoiseWindows,
+    build_lip_track,
+    num_sampling_steps,
+    prepare_windows,
+    sample_windows,
+)
 from .sampling.settings import SamplerSettings
 from .scoring.score import Score, score_track
 from .video.frame_source import FrameSource
@@ -70,7 +76,7 @@ ConditioningStores = WeakKeyDictionary[FaceTrack, ConditioningStore]
 class LipSyncPipeline:
     """LatentSync's networks and the stages that use them.
 
-    unet, whisper, vae: the networks, each on its device.
+    unet, whisper, vae: the networks, each on its device. There is no UNet if `denoise_windows` replaces it.
     spec: version and resolution of the UNet.
     device, dtype: where and in which precision the UNet runs.
     files: the weights that were loaded, for the run record.
@@ -78,9 +84,10 @@ class LipSyncPipeline:
     batch_limit: how many clips run through the UNet at once. None: one window.
     temp_dir: for latents and features that do not fit into memory. None: the system's temporary folder.
     stores: encoded face crops of each face track, kept as long as the track, for further runs.
+    denoise_windows: runs the UNet elsewhere, such as on a cluster, see `sampling.sampler.DenoiseWindows`.
     """
 
-    unet: Denoiser
+    unet: Denoiser | None
     whisper: AudioEncoder
     vae: VAE
     spec: ModelSpec
@@ -91,6 +98,10 @@ class LipSyncPipeline:
     batch_limit: BatchLimit | None = None
     temp_dir: Path | None = None
     stores: ConditioningStores = field(default_factory=WeakKeyDictionary)
+    denoise_windows: DenoiseWindows | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.unet is None) == (self.denoise_windows is not None), "exactly one of them denoises"
 
     @classmethod
     def from_pretrained(
@@ -104,6 +115,7 @@ class LipSyncPipeline:
         vae: str | Path | None = None,
         download: bool = False,
         progress: bool = False,
+        denoise_windows: DenoiseWindows | None = None,
     ) -> LipSyncPipeline:
         """Load the weights of a version.
 
@@ -115,6 +127,7 @@ class LipSyncPipeline:
             unet, vae: files to use in place of the published ones.
             download: download missing files first, from Hugging Face and Google.
             progress: show downloads on stderr.
+            denoise_windows: replaces the UNet, which is then not loaded.
 
         Raises:
             WeightsError: files are missing or wrong, or a download failed.
@@ -133,7 +146,7 @@ class LipSyncPipeline:
         vae = files.vae if vae is None else Path(vae)
         log.info("Loading LatentSync %s on %s in %s: %s", files.spec.version, device, dtype, files.unet)
         return cls(
-            unet=loader.load_unet(files.unet, dtype=dtype).to(device),
+            unet=None if denoise_windows else loader.load_unet(files.unet, dtype=dtype).to(device),
             whisper=loader.load_whisper(files.whisper).to(device),
             vae=loader.load_vae(vae).to(device, vae_dtype(device, dtype)),
             spec=files.spec,
@@ -141,6 +154,7 @@ class LipSyncPipeline:
             dtype=dtype,
             files=(files.unet, files.whisper, vae),
             folders=folders,
+            denoise_windows=denoise_windows,
         )
 
     @classmethod
@@ -161,7 +175,11 @@ class LipSyncPipeline:
 
     @classmethod
     def miniature(
-        cls, *, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        denoise_windows: DenoiseWindows | None = None,
     ) -> LipSyncPipeline:
         """The small model of the demo, trained on one face: the lips of scikit-image's astronaut follow the sound.
 
@@ -170,13 +188,14 @@ class LipSyncPipeline:
         """
         device = torch.get_default_device() if device is None else torch.device(device)
         return cls(
-            unet=miniature.unet().to(device, dtype),
+            unet=None if denoise_windows else miniature.unet().to(device, dtype),
             whisper=miniature.whisper().to(device),
             vae=miniature.vae().to(device, vae_dtype(device, dtype)),
             spec=replace(MODELS[miniature.VERSION], version="miniature", resolution=miniature.RESOLUTION),
             device=device,
             dtype=dtype,
             files=miniature.files(),
+            denoise_windows=denoise_windows,
         )
 
     def __call__(
@@ -308,20 +327,18 @@ class LipSyncPipeline:
         timeline = timeline.first(settings.preview_seconds)
         if face_track not in self.stores:
             self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
-        steps = sample_windows(
-            self.unet,
-            self.vae,
-            face_track,
-            features,
-            timeline,
-            settings,
-            self.spec.resolution,
-            device=self.device,
-            dtype=self.dtype,
-            batch_limit=self.batch_limit,
-            store=self.stores[face_track],
-        )
-        steps = shown(steps, "lips", num_sampling_steps(face_track, features, timeline, settings), progress)
+        clip = self.vae, face_track, features, timeline, settings, self.spec.resolution
+        store, count = self.stores[face_track], num_sampling_steps(face_track, features, timeline, settings)
+        if self.denoise_windows is not None:
+            batches = prepare_windows(*clip, store, self.batch_limit)
+            steps = self.denoise_windows(batches, sample_noise(settings.seed, self.spec.resolution), settings)
+            count //= settings.num_inference_steps  # it yields the last step of a window only
+        else:
+            assert self.unet is not None
+            steps = sample_windows(
+                self.unet, *clip, device=self.device, dtype=self.dtype, batch_limit=self.batch_limit, store=store
+            )
+        steps = shown(steps, "lips", count, progress)
         lips = build_lip_track(steps, face_track, timeline, features.waveform, self.vae, self.temp_dir)
         asked = {"fps": fps, "length": length}
         seconds = monotonic() - started

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +46,34 @@ class StepOutput(NamedTuple):
     latents: Tensor
 
 
+class WindowBatch(NamedTuple):
+    """Inputs of the UNet for some windows of equal length, on the CPU.
+
+    windows: the output frames of each window.
+    conditioning: (windows, 9, frames, R/8, R/8), see `prepare_conditioning`.
+    audio: (windows, frames, 50, 384).
+    """
+
+    windows: Sequence[range]
+    conditioning: Tensor
+    audio: Tensor
+
+
+class DenoiseWindows(Protocol):
+    """Denoises the windows of a clip elsewhere, such as on other machines."""
+
+    def __call__(
+        self, batches: Iterator[WindowBatch], noise: Tensor, settings: SamplerSettings
+    ) -> Iterator[StepOutput]:
+        """Yields the last step of each window, in the order of the windows.
+
+        Args:
+            batches: from `prepare_windows`. Each `next` reads and encodes face crops, so take batches when needed.
+            noise: (1, 4, 1, R/8, R/8) on the CPU.
+        """
+        ...
+
+
 def sample_windows(
     unet: Denoiser,
     vae: VAE,
@@ -66,7 +95,7 @@ def sample_windows(
         device: of the UNet. Sampling runs there. None: torch's default device.
         dtype: of the UNet. The latents stay float32.
         batch_limit: largest batch of the UNet, where a window with guidance counts as 2. The default is one window.
-        store: of the same face track, resolution and VAE. Frames that it holds are neither read nor encoded again.
+        store: see `prepare_windows`.
 
     Yields:
         every step of every window, see `num_sampling_steps`. Windows are independent of one another.
@@ -75,44 +104,92 @@ def sample_windows(
         OutOfMemoryError: one window without guidance does not fit in memory.
     """
     batch_limit = batch_limit or BatchLimit(CFG_BATCH, "the UNet")
-    device = torch.get_default_device() if device is None else torch.device(device)
     store = store or ConditioningStore(face_track.source.frame_count, dtype)
-    noise = sample_noise(settings.seed, resolution).to(device)
+    batches = prepare_windows(vae, face_track, audio_features, timeline, settings, resolution, store, batch_limit)
+    noise = sample_noise(settings.seed, resolution)
+    return denoise_windows(unet, batches, noise, settings, device=device, dtype=dtype, batch_limit=batch_limit)
+
+
+def prepare_windows(
+    vae: VAE,
+    face_track: FaceTrack,
+    audio_features: AudioFeatures,
+    timeline: Timeline,
+    settings: SamplerSettings,
+    resolution: int,
+    store: ConditioningStore,
+    batch_limit: BatchLimit | None = None,
+) -> Iterator[WindowBatch]:
+    """Read and encode the face crops of a clip, one batch of windows after another.
+
+    Args:
+        store: of the same face track, resolution and VAE. Frames that it holds are neither read nor encoded again.
+        resolution, batch_limit: see `sample_windows`. The limit may change between batches.
+    """
+    batch_limit = batch_limit or BatchLimit(CFG_BATCH, "the UNet")
     mask = torch.from_numpy(alignment.keep_mask(resolution))
     windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
-    passes = CFG_BATCH if settings.guidance_scale > 1 else 1
     log.info("Sampling %d windows of %d output frames at %d px", len(windows), timeline.frame_count, resolution)
 
     def source_frames(window: range) -> Sequence[int]:
         return timeline.source_index[window.start : window.stop]
-
-    def encode(frames: Sequence[int], crops: Iterator[np.ndarray]) -> None:
-        if frames:
-            new_crops = torch.from_numpy(np.stack(list(islice(crops, len(frames)))))
-            store.add(frames, prepare_conditioning(new_crops, mask, vae))
-
-    def first_step(batch_size: int) -> tuple[list[range], Iterator[Tensor]]:
-        """Begins a batch of the next windows: at its first step, everything that it needs is in memory."""
-        batch = pending[: max(batch_size // passes, 1)]
-        conditioning = torch.stack([store.window(source_frames(window)) for window in batch])
-        hidden_states, start = audio_features.hidden_states, audio_features.start
-        audio = torch.stack([frame_windows(hidden_states, window, timeline.rate, start) for window in batch])
-        conditioning, audio = conditioning.to(device, dtype), audio.to(device, dtype)
-        steps = denoise(unet, noise, conditioning, audio, settings, batch_limit)
-        return batch, chain([next(steps)], steps)
 
     missing = store.missing(chain.from_iterable(map(source_frames, windows)))
     with closing(prefetch(_read_crops(face_track, missing, resolution), PREFETCH_CROPS)) as crops:
         for _, group in groupby(windows, key=len):
             pending = list(group)
             while pending:
-                for window in pending[: max(batch_limit.max_batch // passes, 1)]:
-                    encode(store.missing(source_frames(window)), crops)
-                batch, steps = batch_limit.run(first_step, passes * len(pending))
+                batch = pending[: max(batch_limit.max_batch // _passes(settings), 1)]
                 pending = pending[len(batch) :]
-                for step, latents in enumerate(steps, start=1):
-                    of_windows = zip(batch, latents.split(1), strict=True)
-                    yield from (StepOutput(w, step, settings.num_inference_steps, x) for w, x in of_windows)
+                for window in batch:
+                    if frames := store.missing(source_frames(window)):
+                        new_crops = torch.from_numpy(np.stack(list(islice(crops, len(frames)))))
+                        store.add(frames, prepare_conditioning(new_crops, mask, vae))
+                conditioning = torch.stack([store.window(source_frames(window)) for window in batch])
+                hidden_states, start = audio_features.hidden_states, audio_features.start
+                audio = torch.stack([frame_windows(hidden_states, window, timeline.rate, start) for window in batch])
+                yield WindowBatch(batch, conditioning, audio)
+
+
+def denoise_windows(
+    unet: Denoiser,
+    batches: Iterator[WindowBatch],
+    noise: Tensor,
+    settings: SamplerSettings,
+    *,
+    device: torch.device | str | None,
+    dtype: torch.dtype,
+    batch_limit: BatchLimit,
+) -> Iterator[StepOutput]:
+    """Denoise batches of windows in this process. A batch that does not fit in memory runs in parts.
+
+    Arguments, results and errors as in `sample_windows`.
+    """
+    noise = noise.to(torch.get_default_device() if device is None else device)
+    passes = _passes(settings)
+
+    def first_step(batch: WindowBatch, batch_size: int) -> tuple[Sequence[range], Iterator[Tensor]]:
+        """Begins the first windows of a batch: at their first step, everything that they need is in memory."""
+        count = max(batch_size // passes, 1)
+        conditioning = batch.conditioning[:count].to(noise.device, dtype)
+        audio = batch.audio[:count].to(noise.device, dtype)
+        steps = denoise(unet, noise, conditioning, audio, settings, batch_limit)
+        return batch.windows[:count], chain([next(steps)], steps)
+
+    for batch in batches:
+        rest = batch
+        while rest.windows:
+            windows, steps = batch_limit.run(partial(first_step, rest), passes * len(rest.windows))
+            count = len(windows)
+            rest = WindowBatch(rest.windows[count:], rest.conditioning[count:], rest.audio[count:])
+            for step, latents in enumerate(steps, start=1):
+                of_windows = zip(windows, latents.split(1), strict=True)
+                yield from (StepOutput(w, step, settings.num_inference_steps, x) for w, x in of_windows)
+
+
+def _passes(settings: SamplerSettings) -> int:
+    """Batch size of one window."""
+    return CFG_BATCH if settings.guidance_scale > 1 else 1
 
 
 def num_sampling_steps(
