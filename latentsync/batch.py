@@ -24,8 +24,8 @@ POLL_SECONDS = 0.5
 IN_USE_SECONDS = 2.0  # before the next check of an output in use
 MAX_LOSSES = 3  # of workers during one job, which may be the cause
 
-Make = Callable[[Any], str]
-"""Does a task and returns its summary."""
+Make = Callable[[Any], Any]
+"""Does a task. Of a job, it returns the summary."""
 
 ErrorOf = Callable[[Exception], LatentSyncError | None]
 
@@ -67,15 +67,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Finished:
-    """The result of a job on a worker.
+    """The result of a task on a worker.
 
-    text: the summary of the video, or the error.
+    result: what the worker's function returned, such as the summary of a video, or the text of the error.
     lost: the worker died, and another can do the job.
     is_internal: the error is a bug or a failure of the device.
     """
 
     worker: Hashable
-    text: str
+    result: Any
     is_done: bool
     lost: bool = False
     is_internal: bool = False
@@ -191,7 +191,7 @@ def _begin(row: Row, is_finished: Callable[[Job], bool]) -> ExitStack | None:
 
 def _end(row: Row, finished: Finished, retries: int) -> None:
     row.seconds += monotonic() - row.started
-    row.reason = finished.text
+    row.reason = finished.result
     row.tries += not finished.lost
     row.losses += finished.lost
     again = row.losses <= MAX_LOSSES if finished.lost else row.tries <= retries

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -39,13 +40,14 @@ class Worker:
 
 @dataclass
 class _Slot:
-    """One place for an actor. `call` is the running call: `ready` at first, then a task.
+    """One place for an actor.
 
+    calls: unfinished calls, in their order: `ready` at first, then tasks.
     prefix: prefix of the actor's temporary files, once it is ready.
     """
 
     actor: Any
-    call: Any
+    calls: deque[Any] = field(default_factory=deque[Any])
     prefix: str = ""
     starts: int = 1
 
@@ -57,11 +59,20 @@ class Actors:
         make, error_of: see `Worker`. They are functions of modules that every node has.
         cpus: CPUs of an actor. None: a GPU for each actor, or 1 CPU if the cluster has no GPU.
         folders: folders of the outputs. The pool deletes the temporary files of dead actors there.
+        calls_each: how many tasks an actor has at once. It does one after the other.
     """
 
-    def __init__(self, make: Callable[[], Make], error_of: ErrorOf, cpus: int | None, folders: Iterable[Path]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Make],
+        error_of: ErrorOf,
+        cpus: int | None,
+        folders: Iterable[Path],
+        calls_each: int = 1,
+    ) -> None:
         self._ray = load_ray()
         self._folders = list(folders)
+        self._calls_each = calls_each
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         gpus = int(sum(node.get("GPU", 0) for node in nodes))
         if gpus and cpus is None:
@@ -80,15 +91,18 @@ class Actors:
         self._began: float | None = monotonic()
 
     def idle(self) -> Sequence[Hashable]:
-        return [i for i, slot in enumerate(self._slots) if slot.call is None]
+        """One entry for each task that a worker can take, those with the fewest tasks first."""
+        ready = [(len(slot.calls), i) for i, slot in enumerate(self._slots) if slot.prefix]
+        free = [(count, i) for used, i in ready for count in range(used, self._calls_each)]
+        return [i for _, i in sorted(free)]
 
     def start(self, worker: Hashable, task: Any) -> None:  # noqa: ANN401 - of a Job
         assert isinstance(worker, int)
         slot = self._slots[worker]
-        slot.call = slot.actor.work.remote(task)
+        slot.calls.append(slot.actor.work.remote(task))
 
     def wait(self, seconds: float) -> Iterator[Finished]:
-        calls = {slot.call: i for i, slot in enumerate(self._slots) if slot.call is not None}
+        calls = {slot.calls[0]: i for i, slot in enumerate(self._slots) if slot.calls}
         if not calls:
             sleep(seconds)
             return
@@ -99,15 +113,13 @@ class Actors:
             try:
                 result = self._ray.get(call)
             except self._ray.exceptions.RayError as error:
-                if finished := self._replace(i, error):
-                    yield finished
+                yield from self._replace(i, str(error).strip().splitlines()[-1])
                 continue
-            slot.call = None
+            slot.calls.popleft()
             if isinstance(result, Finished):
+                yield replace(result, worker=i)
                 if result.is_internal:  # a GPU can fail in every later call of the process
-                    self._end(slot)
-                    self._slots[i] = self._start()
-                yield Finished(i, result.text, result.is_done)
+                    yield from self._replace(i, result.result)
             else:
                 slot.prefix, self._began = result, None
         if self._began is not None and monotonic() - self._began > START_SECONDS:
@@ -124,22 +136,22 @@ class Actors:
 
     def _start(self, starts: int = 1) -> _Slot:
         actor = self._new_actor()
-        return _Slot(actor, actor.ready.remote(), starts=starts)
+        return _Slot(actor, deque([actor.ready.remote()]), starts=starts)
 
-    def _replace(self, i: int, error: Exception) -> Finished | None:
-        """Start another actor in place of a dead one. Returns the final result of its task, or None."""
+    def _replace(self, i: int, reason: str) -> Iterator[Finished]:
+        """Start another actor in place of one that is dead or broken. Yields the result of each of its tasks."""
         slot = self._slots[i]
-        reason = str(error).strip().splitlines()[-1]
         log.info("Worker %d is lost: %s", i, reason)
         self._end(slot)
-        had_task = bool(slot.prefix)
-        if not had_task and slot.starts == MAX_STARTS:
+        was_ready = bool(slot.prefix)
+        if not was_ready and slot.starts == MAX_STARTS:
             raise DependencyError(
                 f"A worker of the cluster cannot start ({reason}). Install LatentSync with its requirements on every "
                 "node."
-            ) from error
-        self._slots[i] = self._start(1 if had_task else slot.starts + 1)
-        return Finished(i, f"Its worker was lost ({reason}).", is_done=False, lost=True) if had_task else None
+            )
+        self._slots[i] = self._start(1 if was_ready else slot.starts + 1)
+        if was_ready:
+            yield from (Finished(i, f"Its worker was lost ({reason}).", is_done=False, lost=True) for _ in slot.calls)
 
     def _end(self, slot: _Slot) -> None:
         """Kill an actor, wait for its end, and delete its temporary files."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from latentsync.cli import batch, run
+from latentsync.cli import batch, batch_plan, run
 from latentsync.cli.main import _parser, main
 from latentsync.errors import UsageError
 from latentsync.output.run_record import Recorder, RunRecord, describe_weights, digest_file
@@ -35,7 +35,7 @@ def files_of(good: Sample) -> dict[str, str]:
 
 
 def plan(*words: object) -> list[argparse.Namespace]:
-    checked = batch.plan(arguments(*words), batch.Ledger(), Path("batch.json"))
+    checked = batch_plan.plan(arguments(*words), batch_plan.Ledger(), Path("batch.json"))
     return [row.job.task for row in checked]
 
 
@@ -167,7 +167,7 @@ def test_batch_tells_all_mistakes_at_once(good: Sample, tmp_path: Path) -> None:
     path = job_file(tmp_path, good_job, *jobs, {**good_job, "output": "other.mp4"})
     arguments_ = arguments(path, "--out", tmp_path / "out", *MINIATURE)
     with pytest.raises(UsageError) as caught:
-        batch.plan(arguments_, batch.Ledger(), tmp_path / "out" / "batch.json")
+        batch_plan.plan(arguments_, batch_plan.Ledger(), tmp_path / "out" / "batch.json")
     told = str(caught.value).splitlines()
     for line, (_, text) in enumerate(broken, start=2):
         assert [said for said in told if said.startswith(f"  Line {line}: ") and text in said], (line, text)
@@ -249,7 +249,7 @@ def finished(good: Sample, whole_models: Path, tmp_path: Path) -> argparse.Names
 def is_finished(task: argparse.Namespace) -> bool:
     from latentsync.batch import Job
 
-    return batch.Ledger().is_finished(Job("a", task, task.output, None, None, 0.0))
+    return batch_plan.Ledger().is_finished(Job("a", task, task.output, None, None, 0.0))
 
 
 OTHER_VALUES = {str: "other", int: 3, float: 0.75, bool: False}

@@ -1,0 +1,161 @@
+"""Check all jobs of a batch before the first one starts, and find those that are finished."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LatentSyncError, StorageError, UsageError, cannot_write
+from . import options, run
+from .cluster import check_version
+from .job_list import parse_job, read_jobs
+
+if TYPE_CHECKING:
+    from ..batch import Job, Row
+    from ..output.run_record import FileDigest
+
+
+class Ledger:
+    """Finds finished jobs by the run records beside the outputs."""
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[Path, int, int], FileDigest] = {}
+        self._models: dict[tuple[Any, ...], tuple[str, tuple[Path, ...]]] = {}
+
+    def is_finished(self, job: Job) -> bool:
+        """Whether the output of a job was made from the same files with the same settings and model."""
+        from ..output.run_record import describe_weights, is_finished
+
+        task: argparse.Namespace = job.task
+        model_files = [describe_weights(path) for path in self.model(task)[1]]
+        return is_finished(job.output, run.recorded_flags(task), model_files, lambda: list(self._inputs(task)))
+
+    def model(self, task: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
+        """The version of the model of a job, and its files. Raises WeightsError if they are missing or wrong."""
+        from ..weights import locate, miniature
+        from .device import chosen_device
+
+        if task.miniature:
+            return task.version, miniature.files()
+        key = _model_key(task)
+        if key not in self._models:
+            version = None if task.version == run.AUTO else task.version
+            memory_bytes = locate.device_memory(chosen_device(task.device)) if version is None else None
+            folders, needs_vae = locate.folders_in(task.models), task.vae is None
+            files = locate.locate(folders, version, task.unet, memory_bytes=memory_bytes, needs_vae=needs_vae)
+            paths = files.unet, files.whisper, task.vae or files.vae
+            self._models[key] = files.spec.version, paths
+        return self._models[key]
+
+    def _inputs(self, task: argparse.Namespace) -> Iterator[FileDigest]:
+        from ..output.run_record import digest_file
+
+        for role in run.INPUTS:
+            path: Path | None = getattr(task, role)
+            if path is not None:
+                state = path, path.stat().st_size, path.stat().st_mtime_ns
+                if state not in self._digests:
+                    self._digests[state] = digest_file(role, path)
+                yield replace(self._digests[state], role=role)
+
+
+@dataclass
+class Plan:
+    """Result of the check of all jobs. `mistakes` are sentences that begin with the name of a job."""
+
+    rows: list[Row] = field(default_factory=list["Row"])
+    mistakes: list[str] = field(default_factory=list[str])
+
+    def add_mistake(self, name: str, error: object) -> None:
+        self.mistakes.append(f"{name}: {error}")
+
+
+def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Row]:
+    """All jobs, checked: settings, files, outputs and disk space. Finished ones are skipped.
+
+    Raises:
+        UsageError: with every mistake of every job.
+    """
+    from ..batch import Job, Row
+    from ..output.result import least_bytes
+    from ..progress import progress_bar
+
+    checked = Plan()
+    if args.out is not None:
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(args.out, error) from error
+    tasks: list[tuple[str, argparse.Namespace]] = []
+    jobs = read_jobs(args, checked.add_mistake)
+    if not jobs and not checked.mistakes:
+        raise UsageError(f"{args.jobs or args.videos} has no jobs. Provide one job a line, with a video and an audio.")
+    for name, fields in jobs:
+        try:
+            tasks.append((name, parse_job(fields, args)))
+        except UsageError as error:
+            checked.add_mistake(name, error)
+    _check_outputs(tasks, report_path, checked)
+    needed: dict[Path, int] = defaultdict(int)
+    for name, task in progress_bar(tasks, "check", len(tasks)):
+        missing = [path for role in run.INPUTS if (path := getattr(task, role)) is not None and not path.is_file()]
+        for path in missing:
+            checked.add_mistake(name, f"{path} does not exist, or is no file. Check its name.")
+        try:
+            run.check_flags(task)
+            if missing:
+                continue
+            if args.cluster is not None:
+                check_version(task)
+            task.version, _ = ledger.model(task)  # all workers use it, also on a device with other VRAM
+            job = Job(name, task, task.output, _model_key(task), run.faces_key(task), 0.0)
+            if ledger.is_finished(job):
+                checked.rows.append(Row(job, "skipped"))
+                continue
+            opened = run.open_inputs(task)
+            needed[task.output.parent] += least_bytes(opened.source, opened.audio, options.output_format(task))
+            checked.rows.append(Row(replace(job, seconds=float(opened.audio.duration_seconds))))
+        except LatentSyncError as error:
+            checked.add_mistake(name, error)
+    _check_disk(needed, checked)
+    if checked.mistakes:
+        mistakes = "\n  ".join(checked.mistakes)
+        raise UsageError(
+            f"LatentSync found {len(checked.mistakes)} mistakes, so it started no job. Check these jobs:\n  {mistakes}"
+        )
+    return checked.rows
+
+
+def _model_key(task: argparse.Namespace) -> tuple[Any, ...]:
+    return tuple(getattr(task, name) for name in run.MODEL_FLAGS)
+
+
+def _check_disk(needed: Mapping[Path, int], checked: Plan) -> None:
+    """Whether all outputs of a folder fit together."""
+    from ..output.result import check_free_space
+
+    for folder, size in needed.items():
+        try:
+            check_free_space(folder, size)
+        except StorageError as error:
+            checked.add_mistake("All jobs", error)
+
+
+def _check_outputs(tasks: Sequence[tuple[str, argparse.Namespace]], report_path: Path, checked: Plan) -> None:
+    """Whether each job has an output of its own, and none is an input of another."""
+    inputs = {path.resolve(): name for name, task in tasks for role in run.INPUTS if (path := getattr(task, role))}
+    # the record of a video has its name with another suffix
+    owners = {report_path.resolve().with_suffix(""): f"the report {report_path.name}"}
+    for name, task in tasks:
+        output = task.output.resolve()
+        owner = owners.setdefault(output.with_suffix(""), name)
+        if owner != name:
+            checked.add_mistake(
+                name, f"{task.output} has the same name as the output of {owner}. Give each job an output of its own."
+            )
+        if output in inputs:
+            checked.add_mistake(name, f"{task.output} is an input of {inputs[output]}. Choose another output.")

@@ -1,0 +1,82 @@
+"""Flags and workers of a Ray cluster, for `run` and `batch`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DependencyError, UsageError
+from .failure import error_of
+
+if TYPE_CHECKING:
+    from ..batch import Make
+    from ..cluster.actors import Actors
+
+AUTO = "auto"
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Where the workers are, and how large they are."""
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="a Ray cluster that does the work: HOST:PORT of its head, or local for this machine; needs Ray",
+    )
+    group.add_argument(
+        "--cpus-per-worker",
+        type=int,
+        metavar="COUNT",
+        help="CPUs of a worker of the cluster; default: a worker for each GPU, or for each CPU if there is no GPU",
+    )
+
+
+def check_cluster_options(args: argparse.Namespace) -> None:
+    """Raises UsageError for a number of CPUs out of range."""
+    if args.cpus_per_worker is not None and args.cpus_per_worker < 1:
+        raise UsageError(f'"--cpus-per-worker" cannot be {args.cpus_per_worker}. Choose 1 or a higher number.')
+
+
+def check_version(args: argparse.Namespace) -> None:
+    """Raises UsageError if each node would choose a version."""
+    if args.version == AUTO and not args.miniature:
+        raise UsageError(
+            'With "--cluster", "version" cannot be auto, because the GPUs of the nodes can differ. Set it to a version.'
+        )
+
+
+@contextmanager
+def open_actors(
+    args: argparse.Namespace,
+    new_worker: Callable[[], Make],
+    files: Iterable[Path],
+    folders: Iterable[Path] = (),
+    calls_each: int = 1,
+) -> Generator[Actors, None, None]:
+    """Workers of the cluster in the flags while the block runs.
+
+    Args:
+        new_worker: creates the function that does tasks on a worker.
+        files: those that every node must see.
+        folders: those of the outputs.
+        calls_each: see `Actors`.
+
+    Raises:
+        UsageError, DependencyError, StorageError: the cluster cannot be used.
+    """
+    try:
+        from ..cluster.actors import Actors
+        from ..cluster.connection import connect
+        from ..cluster.shared_files import check_nodes
+    except ModuleNotFoundError as error:  # not in the registry, whose scan rejects code that sets the environment
+        raise DependencyError(
+            "This copy of LatentSync cannot use a cluster, because it comes from the ComfyUI registry. Use a copy "
+            "from the repository."
+        ) from error
+
+    with connect(args.cluster):
+        check_nodes(files, folders)
+        yield Actors(new_worker, error_of, args.cpus_per_worker, folders, calls_each)
