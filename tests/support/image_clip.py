@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
 from latentsync.faces.mediapipe_detector import LEFT_BROW, MESH_POINTS, NOSE, RIGHT_BROW
 from latentsync.video.color import BT709, ColorSpace
+from latentsync.video.video_file import VideoFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,7 @@ def still(count: int, height: int = 100, width: int = 200) -> Clip:
 
 def decoded(path: Path, count: int) -> np.ndarray:
     """The first frames of a video: uint8 (count, H, W, 3)."""
-    with av.open(str(path)) as container:
-        frames = container.decode(video=0)
-        return np.stack([next(frames).to_ndarray(format="rgb24") for _ in range(count)])
+    return np.stack(list(VideoFile(path).read(range(count))))
 
 
 def drawn_mesh(x: float, y: float, side: float) -> np.ndarray:

@@ -189,9 +189,9 @@ def test_convert_needs_no_more_memory_than_the_target(tmp_path: Path) -> None:
     torch.save({"state_dict": state}, source)
     target_bytes = sum(tensor.numel() * 2 for tensor in state.values())
     done = run_script(PEAK, source, tmp_path / "out.safetensors")
-    # 10 MB: the network without weights, one tensor while it is checked, and Python's own objects.
+    # 15 MB: the network without weights, one tensor while it is checked, and Python's own objects.
     # A copy of the source would add 20 MB.
-    assert int(done.stdout) < target_bytes + (10 << 20)
+    assert int(done.stdout) < target_bytes + (15 << 20)
 
 
 def test_convert_refuses_other_networks(tmp_path: Path) -> None:
