@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain, groupby, islice
@@ -105,9 +105,10 @@ def sample_windows(
     """
     batch_limit = batch_limit or BatchLimit(CFG_BATCH, "the UNet")
     store = store or ConditioningStore(face_track.source.frame_count, dtype)
-    batches = prepare_windows(vae, face_track, audio_features, timeline, settings, resolution, store, batch_limit)
     noise = sample_noise(settings.seed, resolution)
-    return denoise_windows(unet, batches, noise, settings, device=device, dtype=dtype, batch_limit=batch_limit)
+    batches = prepare_windows(vae, face_track, audio_features, timeline, settings, resolution, store, batch_limit)
+    with closing(batches):
+        yield from denoise_windows(unet, batches, noise, settings, device=device, dtype=dtype, batch_limit=batch_limit)
 
 
 def prepare_windows(
@@ -119,7 +120,7 @@ def prepare_windows(
     resolution: int,
     store: ConditioningStore,
     batch_limit: BatchLimit | None = None,
-) -> Iterator[WindowBatch]:
+) -> Generator[WindowBatch, None, None]:
     """Read and encode the face crops of a clip, one batch of windows after another.
 
     Args:
