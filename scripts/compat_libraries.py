@@ -35,7 +35,7 @@ TESTS = (
     "tests/parity",
     "tests/e2e/test_cli_run.py",
 )
-TEST_PACKAGES = ("hypothesis", "jsonschema", "pytest", "requests", "scikit-image")
+TEST_PACKAGES = ("hypothesis", "jsonschema", "pytest", "requests", "scikit-image", "websocket-client")
 OLD_BUILDS = "setuptools<81\n"  # the oldest openai-whisper is built with pkg_resources
 
 
@@ -98,7 +98,7 @@ def run_tests(python: Path, tests: Sequence[str], environment: dict[str, str]) -
     command = [python, "-m", "pytest", *tests, "-q", "--tb=line", "-p", "no:cacheprovider"]
     environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode == 0, (done.stdout.strip().splitlines() or ["pytest printed nothing"])[-1]
+    return done.returncode == 0, (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
 
 
 if __name__ == "__main__":
