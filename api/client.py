@@ -1,9 +1,10 @@
 """Lip-sync through a ComfyUI of your own: upload, queue, watch the progress, fetch the result.
 
-The fields are those of hosted LatentSync routes (video, audio, guidance_scale, seed, loop_mode), so that a caller of
-those can switch to a machine of their own. It needs aiohttp, which ComfyUI's Python has.
+The fields are those of the official cog (video, audio, guidance_scale, inference_steps, seed) and of other hosted
+routes (loop_mode), so that a caller of those can switch to a machine of their own. It needs aiohttp, which ComfyUI's
+Python has.
 
-Usage: python client.py VIDEO AUDIO -o OUT.mp4 [--guidance_scale 1.5] [--seed 7] [--loop_mode loop]
+Usage: python client.py VIDEO AUDIO -o OUT.mp4 [--guidance_scale 1.5] [--inference_steps 20] [--seed 7]
        python client.py --request FIELDS.json -o OUT.mp4
 """
 
@@ -16,7 +17,7 @@ import random
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -51,7 +52,10 @@ class Request:
     audio: str
     """As `video`."""
     guidance_scale: float = 1.5
-    seed: int = field(default_factory=lambda: random.randrange(SEEDS))
+    inference_steps: int | None = None
+    """None keeps the steps of the graph."""
+    seed: int = 0
+    """0 becomes a random seed, as in the official cog."""
     loop_mode: str = "pingpong"
     """pingpong or loop: where the audio is longer than the video."""
 
@@ -60,6 +64,8 @@ class Request:
             raise ApiError("a request needs both video and audio")
         if self.loop_mode not in LENGTHS:
             raise ApiError(f"loop_mode is {self.loop_mode!r}; it can be {' or '.join(LENGTHS)}")
+        if self.seed == 0:
+            object.__setattr__(self, "seed", random.randrange(1, SEEDS))
 
 
 class Client:
@@ -165,6 +171,8 @@ def check(graph: Graph) -> None:
 def filled(graph: Graph, request: Request, video: str, audio: str) -> Graph:
     """The graph with a request in it; `video` and `audio` are names in ComfyUI's input folder."""
     sampler = {"seed": request.seed, "cfg": request.guidance_scale, "length_mode": LENGTHS[request.loop_mode]}
+    if request.inference_steps is not None:
+        sampler["steps"] = request.inference_steps
     values = {"LoadVideo": {"file": video}, "LoadAudio": {"audio": audio}, "LatentSyncSampler": sampler}
     return {
         key: {**node, "inputs": {**node["inputs"], **values.get(node["class_type"], {})}} for key, node in graph.items()
@@ -196,7 +204,8 @@ def parsed() -> tuple[argparse.Namespace, Request]:
     parser.add_argument("-o", "--output", type=Path, required=True, help="where the video goes")
     parser.add_argument("--request", type=Path, help="a JSON file with the fields; those of the command line win")
     parser.add_argument("--guidance_scale", type=float, help="how strictly the lips follow (default: 1.5)")
-    parser.add_argument("--seed", type=int, help="the same seed gives the same lips (default: a new one)")
+    parser.add_argument("--inference_steps", type=int, help="denoising steps (default: those of the graph)")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same lips; 0 draws one (default: 0)")
     parser.add_argument("--loop_mode", choices=LENGTHS, help="where the audio is longer (default: pingpong)")
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="ComfyUI's address (default: %(default)s)")
     parser.add_argument("--graph", type=Path, default=GRAPH, help="another graph in API format")

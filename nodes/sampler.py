@@ -35,6 +35,7 @@ class LatentSyncSampler(io.ComfyNode):
             "changes this.",
             search_aliases=[
                 "lip sync",
+                "lipsync",
                 "lipsync sampler",
                 "talking head",
                 "talking avatar",

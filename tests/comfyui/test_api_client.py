@@ -46,29 +46,31 @@ def inputs_of(comfyui: ComfyUI, class_type: str) -> Mapping[str, object]:
 
 def test_client_uploads_runs_and_downloads(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    fields = ["--seed", "7", "--guidance_scale", "2", "--loop_mode", "loop"]
+    fields = ["--seed", "7", "--guidance_scale", "2", "--inference_steps", "2", "--loop_mode", "loop"]
     done = client(comfyui, sample.video, sample.audio, "-o", out, "--graph", graph, *fields)
     assert done.returncode == 0, done.stderr
     assert VideoFile(out).frame_count == OUTPUT_FRAMES
-    assert f"LatentSyncSampler: {WINDOWS} of {WINDOWS}" in done.stderr
+    assert f"LatentSyncSampler: {2 * WINDOWS} of {2 * WINDOWS}" in done.stderr
     sampler = inputs_of(comfyui, "LatentSyncSampler")
-    assert (sampler["seed"], sampler["cfg"], sampler["length_mode"]) == (7, 2.0, "audio (loop)")
+    assert (sampler["seed"], sampler["cfg"], sampler["steps"], sampler["length_mode"]) == (7, 2.0, 2, "audio (loop)")
     assert json.loads(done.stdout)["request"]["seed"] == 7
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_client_runs_a_hosted_route_request(comfyui: ComfyUI, sample: Sample, graph: Path, tmp_path: Path) -> None:
-    """The request file has the fields of a hosted route, with URLs for video and audio."""
+    """The request file has the fields of a hosted route, with URLs for the files. Its seed 0 means a random one."""
     out = tmp_path / "out.mp4"
     with serving() as served:
         served.files |= {f"/{path.name}": path.read_bytes() for path in (sample.video, sample.audio)}
         places = {"video_url": f"{served.url}/{sample.video.name}", "audio_url": f"{served.url}/{sample.audio.name}"}
         request = tmp_path / "request.json"
-        request.write_text(json.dumps({**places, "seed": None, "loop_mode": "pingpong"}), encoding="utf-8")
+        request.write_text(json.dumps({**places, "seed": 0, "loop_mode": "pingpong"}), encoding="utf-8")
         done = client(comfyui, "--request", request, "-o", out, "--graph", graph)
     assert done.returncode == 0, done.stderr
     assert VideoFile(out).frame_count == OUTPUT_FRAMES
-    assert json.loads(done.stdout)["request"]["seed"] == inputs_of(comfyui, "LatentSyncSampler")["seed"], "it is told"
+    sampler = inputs_of(comfyui, "LatentSyncSampler")
+    assert json.loads(done.stdout)["request"]["seed"] == sampler["seed"] > 0, "the client tells the seed that it drew"
+    assert sampler["steps"] == 1, "of the graph"
 
 
 def test_client_reports_errors_in_one_sentence(comfyui: ComfyUI, sample: Sample, tmp_path: Path) -> None:
@@ -82,6 +84,7 @@ def test_client_reports_errors_in_one_sentence(comfyui: ComfyUI, sample: Sample,
         "no video": client(comfyui, "no.mp4", sample.audio, "-o", tmp_path / "out.mp4"),
         "unknown field": client(comfyui, "--request", request, "-o", tmp_path / "out.mp4"),
         "no guidance": client(comfyui, sample.video, sample.audio, "-o", tmp_path / "out.mp4", "--guidance_scale=-1"),
+        "no steps": client(comfyui, sample.video, sample.audio, "-o", tmp_path / "out.mp4", "--inference_steps=0"),
         "no video stream": client(comfyui, sample.audio, sample.audio, "-o", tmp_path / "out.mp4"),
         "two voices": client(comfyui, sample.video, sample.audio, "-o", "out.mp4", "--graph", TWO_VOICES),
         "no sampler": client(comfyui, sample.video, sample.audio, "-o", "out.mp4", "--graph", broken),
@@ -90,9 +93,13 @@ def test_client_reports_errors_in_one_sentence(comfyui: ComfyUI, sample: Sample,
     assert {name: done.returncode for name, done in said.items()} == dict.fromkeys(said, 1)
     assert [done.stderr for done in said.values() if "error: " not in done.stderr or "Traceback" in done.stderr] == []
     assert "no.mp4: there is no such file" in said["no video"].stderr
-    assert "no other fields than video, audio, guidance_scale, seed, loop_mode" in said["unknown field"].stderr
+    assert (
+        "no other fields than video, audio, guidance_scale, inference_steps, seed, loop_mode"
+        in said["unknown field"].stderr
+    )
     assert "the graph has 2 nodes LoadAudio" in said["two voices"].stderr
     assert "cfg" in said["no guidance"].stderr
+    assert "steps" in said["no steps"].stderr
     assert "Required input is missing: lips_1" in said["no sampler"].stderr, "Face Prep alone is not run"
     assert "127.0.0.1:9" in said["nobody there"].stderr
 
