@@ -153,7 +153,7 @@ class ComfyWhisper:
 class ComfyVAE:
     """ComfyUI's VAE as the library's `VAE`.
 
-    All images of a call share one load of the weights and one copy in each direction. It checks for a cancel before
+    All images of a call share one load of the weights and one copy to the device. It checks for a cancel before
     each batch. ComfyUI would choose the batch size by the free VRAM, which changes the last digits of the result.
     """
 
@@ -163,12 +163,15 @@ class ComfyVAE:
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         images = images.add(1).div(2)
         made = self._run(self.vae.first_stage_model.encode, self.vae.process_input(images), self.vae.memory_used_encode)
-        return made if made is not None else _one_by_one(self.vae.encode, images.movedim(1, -1))
+        if made is None:
+            return _one_by_one(self.vae.encode, images.movedim(1, -1))
+        return made.to(self.vae.output_device)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """As the protocol. The images stay on the device: the call returns before they are finished."""
         made = self._run(self.vae.first_stage_model.decode, latents, self.vae.memory_used_decode)
         images = _one_by_one(self.vae.decode, latents).movedim(-1, 1) if made is None else self.vae.process_output(made)
-        return images.mul(2).sub(1)
+        return images.mul_(2).sub_(1)
 
     def decode_small(self, latents: torch.Tensor) -> torch.Tensor:
         """As `decode`, for a preview: without the image that fills the batch, and with other last digits."""
@@ -192,7 +195,7 @@ class ComfyVAE:
                 # the last one is filled up: other numbers of images may run in other kernels
                 filled = torch.cat([batch, batch[-1:].expand(batch_size - len(batch), -1, -1, -1)])
                 outputs.append(network(filled)[: len(batch)])
-            return torch.cat(outputs).to(vae.output_device, vae.vae_output_dtype())
+            return torch.cat(outputs).to(vae.vae_output_dtype())
         except (RuntimeError, MemoryError) as error:
             if not is_oom(error):
                 raise

@@ -112,10 +112,21 @@ def upright_crop(face: torch.Tensor) -> np.ndarray:
 
 
 def _decode_faces(lips: LipTrack, latent_index: np.ndarray) -> Iterator[torch.Tensor]:
-    """The new faces of some latents: (3, R, R) in [-1, 1], on the CPU."""
-    for start in range(0, len(latent_index), DECODE_FRAMES):
+    """The new faces of some latents: (3, R, R) in [-1, 1], on the CPU.
+
+    A GPU decodes the next faces while the caller pastes these: the VAE's call returns before its result is finished.
+    """
+
+    def decode(start: int) -> torch.Tensor:
         latents = lips.latents[latent_index[start : start + DECODE_FRAMES]]
-        yield from lips.vae.decode(latents.float() / LATENT_SCALE).cpu()
+        return lips.vae.decode(latents.float() / LATENT_SCALE)
+
+    pending = decode(0) if len(latent_index) else None
+    for start in range(DECODE_FRAMES, len(latent_index) + DECODE_FRAMES, DECODE_FRAMES):
+        assert pending is not None
+        faces = pending.cpu()  # waits
+        pending = decode(start) if start < len(latent_index) else None
+        yield from faces
 
 
 def lip_opacity(lips: LipTrack) -> np.ndarray:

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from latentsync.audio.waveform import Waveform
-from latentsync.compositing.compositor import ProtectMask, composite, decode_crops, is_continuous, shared_timeline
+from latentsync.compositing.compositor import (
+    DECODE_FRAMES,
+    ProtectMask,
+    composite,
+    decode_crops,
+    is_continuous,
+    shared_timeline,
+)
 from latentsync.compositing.mouth_blend import MouthBlender
 from latentsync.compositing.settings import BLENDERS, BlendSettings, MaskEdge
 from latentsync.errors import MediaError, UsageError
@@ -113,6 +120,45 @@ def test_compositor_crops_are_upright_and_come_back(clip: Clip) -> None:
     # Noise that is resampled once more differs. Gray differs by far more.
     assert np.abs(back - original)[changed].mean() < np.abs(gray - original)[changed].mean()
     assert set(np.unique(gray[seams.in_frame(affine_matrices(points(0), 256)[0], original.shape[:2], 256)])) >= {127}
+
+
+class QueuedVAE:
+    """A VAE that notes the order of its calls and of the waits for their results."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        number, events = len([event for event in self.events if "launch" in event]), self.events
+        events.append(f"launch {number}")
+
+        class Pending(torch.Tensor):
+            def cpu(self) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+                events.append(f"wait {number}")
+                return self.as_subclass(torch.Tensor)
+
+        return latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3).as_subclass(Pending)
+
+
+def test_compositor_decodes_while_faces_are_pasted(clip: Clip) -> None:
+    """The VAE's next call is made as soon as the last one is finished, before its first face is used."""
+    events: list[str] = []
+    count = 2 * DECODE_FRAMES + 1
+    lips = speaker(clip, 64)
+    latents = torch.zeros(count, 4, 8, 8, dtype=torch.float16)
+    latents[:, 0, 0, 0] = torch.arange(count) / 512  # faces end at 1
+    faces = decode_crops(replace(lips, latents=latents, vae=QueuedVAE(events)))
+    values = []
+    for face in faces:
+        events.append("use")
+        values.append(float(face[0, 0, 0]))
+    order = [event for i, event in enumerate(events) if event != events[i - 1] or i == 0]
+    assert order == ["launch 0", "wait 0", "launch 1", "use", "wait 1", "launch 2", "use", "wait 2", "use"]
+    assert values == sorted(set(values))
+    assert len(values) == count
 
 
 def test_compositor_names_speakers_that_do_not_fit(clip: Clip) -> None:
