@@ -23,6 +23,7 @@ from scripts.sample_clip import make_sample
 from tests.support import graphs
 from tests.support.paths import REPOSITORY
 from tests.support.pretend_comfyui import PretendComfyUI, leave_a_tensor_on_the_cpu, video_graph
+from tests.support.pretend_dynamic_vram import Pages
 from tests.support.synthetic_models import write_models
 
 RESOLUTION = 64  # of the model, in pixels: at 256 a mode takes three times as long
@@ -40,16 +41,20 @@ class Mode:
     Its VAE and its UNet compute in float32, except in "half", which is compared with nothing.
 
     is_resident: weights stay on the device between windows. If not, each window waits for them.
+    dynamic_bytes: see `PretendComfyUI`.
     """
 
     arguments: tuple[str, ...] = ()
     precision: str = "fp32"
     equals: str = "fp32"
     is_resident: bool = True
+    dynamic_bytes: float | None = None
 
 
 MODES = {
     "default": Mode(),
+    "dynamic": Mode(dynamic_bytes=float("inf")),
+    "dynamic-full": Mode(is_resident=False, dynamic_bytes=2**20),
     "lowvram": Mode(("--lowvram",)),
     "novram": Mode(("--novram",), is_resident=False),
     "highvram": Mode(("--highvram",)),
@@ -111,7 +116,7 @@ def reference(base: Path, names: list[str]) -> None:
 def run_mode(name: str, base: Path) -> Report:
     mode = MODES[name]
     vae = () if "half" in name or "--cpu-vae" in mode.arguments else (FLOAT32,)
-    comfyui = PretendComfyUI(base, (*vae, *mode.arguments))
+    comfyui = PretendComfyUI(base, (*vae, *mode.arguments), mode.dynamic_bytes)
     device = comfyui.device
     assert device is not None
     first = video_graph(f"{name}/first", precision=mode.precision)
@@ -140,6 +145,7 @@ def run_mode(name: str, base: Path) -> Report:
     oom = out_of_memory(comfyui, graphs.changed(first, "LatentSyncSampler", seed=3), allocations // 2)
     comfyui.unload()
     gc.collect()
+    assert mode.dynamic_bytes in (None, float("inf")) or Pages.refused, "the mode shows nothing: all pages fit"
     return Report(
         name,
         vae_loads / WINDOWS,

@@ -14,7 +14,7 @@ import numpy as np
 
 from latentsync.video.video_file import VideoFile
 from scripts.comfyui import BASE_FOLDERS, installed_program
-from tests.support import graphs, pretend_device
+from tests.support import graphs, pretend_device, pretend_dynamic_vram
 from tests.support.paths import REPOSITORY
 from tests.support.pretend_device import COMFYUI_NAME, Device
 
@@ -57,9 +57,10 @@ class PretendComfyUI:
     Args:
         base: its base directory, with models and input.
         arguments: of its command line. With "--cpu" it runs on the CPU, else on the pretend device.
+        dynamic_bytes: of the weights that dynamic VRAM holds. None: without dynamic VRAM.
     """
 
-    def __init__(self, base: Path, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, base: Path, arguments: Sequence[str] = (), dynamic_bytes: float | None = None) -> None:
         self.base = base
         self.device: Device | None = None if "--cpu" in arguments else pretend_device.install(COMFYUI_NAME)
         for name in BASE_FOLDERS:
@@ -79,6 +80,8 @@ class PretendComfyUI:
 
         import nodes
 
+        if dynamic_bytes is not None:
+            pretend_dynamic_vram.install(dynamic_bytes)
         folder_paths.set_output_directory(str(base / "output"))
         folder_paths.set_input_directory(str(base / "input"))
         for module in EXTRAS:
