@@ -169,8 +169,14 @@ class ComfyVAE:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """As the protocol. The images stay on the device: the call returns before they are finished."""
-        made = self._run(self.vae.first_stage_model.decode, latents, self.vae.memory_used_decode)
-        images = _one_by_one(self.vae.decode, latents).movedim(-1, 1) if made is None else self.vae.process_output(made)
+
+        def decode(latents: torch.Tensor) -> torch.Tensor:
+            images = self.vae.first_stage_model.decode(latents).to(self.vae.vae_output_dtype())
+            return self.vae.process_output(images)  # needs VRAM in older ComfyUI versions
+
+        images = self._run(decode, latents, self.vae.memory_used_decode)
+        if images is None:
+            images = _one_by_one(self.vae.decode, latents).movedim(-1, 1)
         return images.mul_(2).sub_(1)
 
     def decode_small(self, latents: torch.Tensor) -> torch.Tensor:

@@ -136,6 +136,29 @@ def test_model_handle_vae_result_ignores_free_memory(
     assert torch.equal(made[0][1], made[1][1])
 
 
+def test_model_handle_vae_goes_on_if_the_last_operation_has_no_memory(
+    pack: ModuleType, runtime: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ComfyUI does to the decoded pixels needs VRAM in older versions."""
+    write_models(tmp_path)
+    codec = runtime.ComfyVAE(pack.model_loader._load_vae(tmp_path / VAE.path))
+    latents = torch.rand(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected, output, errors = (
+        codec.decode(latents),
+        codec.vae.process_output,
+        [torch.OutOfMemoryError("out of memory")],
+    )
+
+    def refused_once(images: torch.Tensor) -> torch.Tensor:
+        if errors:
+            raise errors.pop()
+        return output(images)
+
+    monkeypatch.setattr(codec.vae, "process_output", refused_once)
+    assert torch.equal(codec.decode(latents), expected)
+    assert not errors
+
+
 def test_model_handle_loads_unet_before_every_batch(runtime: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """The VAE may have replaced the UNet on the GPU between two batches."""
     brought: list[int] = []
