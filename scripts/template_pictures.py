@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=REPOSITORY / "workflows")
     folder = parser.parse_args().folder
     faces = Faces()
-    for draw_idea in (video, image_to_video, images, song, two_speakers, restored, long_video):
+    for draw_idea in (video, image_to_video, images, song, two_speakers, restored, long_video, dub):
         picture = Image.new("RGB", SIZE, BACKGROUND)
         draw_idea(picture, faces)
         picture.save(folder / f"lipsync_{draw_idea.__name__}.jpg", quality=JPEG_QUALITY, optimize=True)
@@ -150,6 +150,21 @@ def long_video(picture: Image.Image, faces: Faces) -> None:
     for x, label, anchor in ((30, "0:00:00", "la"), (610, "1:00:00", "ra")):
         draw.line((x, 403, x, 427), fill=GRAY, width=4)
         text(draw, (x, 434), label, INK, 24, anchor)
+
+
+def dub(picture: Image.Image, faces: Faces) -> None:
+    """A video in one language becomes a video in another."""
+    draw = ImageDraw.Draw(picture)
+    sound = speech(3.0)
+    half = len(sound) // 2
+    for x, image, words, spoken, color in (
+        (30, faces.frame, "Hello", sound[:half], ACCENT),
+        (385, faces.spoken[0], "Hola", sound[half:], SECOND),
+    ):
+        text(draw, (x + PORTRAIT[0] / 2, 20), words, color, 36, "ma")
+        add(picture, image, (x, 75), PORTRAIT)
+        draw_wave(draw, (x, 390, x + PORTRAIT[0], 460), spoken, color)
+    arrow(draw, 285, 355, MIDDLE_Y)
 
 
 def add(

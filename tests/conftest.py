@@ -14,7 +14,9 @@ from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, make_sample
+from tests.support import partner_apis
 from tests.support.comfyui_server import PACKS, RESOLUTION, SAMPLE_SECONDS
+from tests.support.partner_apis import Partner
 from tests.support.paths import SHARED
 from tests.support.scene import Scene
 from tests.support.synthetic_models import write_models
@@ -86,7 +88,14 @@ def sample(base: Path) -> Sample:
 
 
 @pytest.fixture(scope="session")
-def comfyui(base: Path, sample: Sample) -> Iterator[ComfyUI]:
+def partner(sample: Sample) -> Iterator[Partner]:
+    """The services behind ComfyUI's partner nodes. Their voice speaks the recording of the sample."""
+    with partner_apis.serving(sample.audio.read_bytes()) as services:
+        yield services
+
+
+@pytest.fixture(scope="session")
+def comfyui(base: Path, partner: Partner) -> Iterator[ComfyUI]:
     """One running ComfyUI for the whole session, with this pack in it."""
-    with ComfyUI(base, packs=PACKS) as server:
+    with ComfyUI(base, packs=PACKS, arguments=["--comfy-api-base", partner.url]) as server:
         yield server
