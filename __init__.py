@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .nodes import LatentSyncExtension
 
 WEB_DIRECTORY = "./web"
-"""Where ComfyUI's page finds the help of each node; it holds no script."""
+"""Where ComfyUI's page finds the help of each node, and a script for the colors of our sockets."""
 
 
 async def comfy_entrypoint() -> LatentSyncExtension:

@@ -1,4 +1,4 @@
-"""Use the page of ComfyUI in a headless Chromium like a user: templates, Run, help, language."""
+"""Use the page of ComfyUI in a headless Chromium like a user: templates, Run, help, search, language."""
 
 from __future__ import annotations
 
@@ -61,6 +61,8 @@ SET_WIDGET = """([type, name, value]) => {
         widget.callback?.(value);
     }
 }"""
+SET_MODE = "([type, mode]) => app.graph.nodes.filter(node => node.type === type).forEach(node => { node.mode = mode })"
+ALWAYS, BYPASSED = 0, 4
 SELECT = "([type]) => app.canvas.selectNode(app.graph.nodes.find(node => node.type === type))"
 FIT = """() => new Promise(done => {
     app.canvas.fitViewToSelectionAnimated({duration: 1});
@@ -84,9 +86,10 @@ def program() -> str | None:
 
 
 @contextmanager
-def opened(url: str, locale: str = "en") -> Iterator[ComfyPage]:
+def opened(url: str, locale: str = "en", nodes_2: bool = False) -> Iterator[ComfyPage]:
     """The page of a running ComfyUI in a language, without the dialogs of a first visit.
 
+    nodes_2: the page draws the nodes as HTML (Nodes 2.0), and else on the canvas.
     Raises RuntimeError if no browser is installed.
     """
     executable = program()
@@ -95,6 +98,7 @@ def opened(url: str, locale: str = "en") -> Iterator[ComfyPage]:
             f"None of {', '.join(PROGRAMS)} is installed. Install Chromium with the package manager of the system."
         )
     settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Locale": locale}
+    settings["Comfy.VueNodes.Enabled"] = nodes_2
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
         page = browser.new_page(viewport={"width": WIDTH_PX, "height": HEIGHT_PX})
@@ -104,7 +108,7 @@ def opened(url: str, locale: str = "en") -> Iterator[ComfyPage]:
         try:
             yield ComfyPage(page)
         finally:
-            page.request.post(f"{url}/api/settings", data={"Comfy.Locale": "en"})
+            page.request.post(f"{url}/api/settings", data={"Comfy.Locale": "en", "Comfy.VueNodes.Enabled": False})
             browser.close()
 
 
@@ -140,6 +144,10 @@ class ComfyPage:
     def set_widget(self, node_type: str, name: str, value: object) -> None:
         """Set a widget of every node of a class."""
         self.page.evaluate(SET_WIDGET, [node_type, name, value])
+
+    def bypass(self, node_type: str, bypassed: bool = True) -> None:
+        """Bypass the nodes of a class, or turn them on again."""
+        self.page.evaluate(SET_MODE, [node_type, BYPASSED if bypassed else ALWAYS])
 
     def run(self) -> None:
         """Press Run, and record the progress of the nodes from then on."""
@@ -184,6 +192,7 @@ class ComfyPage:
 
     def help(self, node_type: str) -> Locator:
         """Select a node and open its help panel. A page that still loads drops the selection: select again."""
+        self.fit()  # else the menu may cover the button
         button = self.page.get_by_test_id("info-button")
         for _ in range(SELECTIONS):
             self.page.evaluate(SELECT, [node_type])
@@ -194,6 +203,20 @@ class ComfyPage:
         panel = self.page.locator(".node-help-content")
         panel.wait_for(timeout=LOAD_MS)
         return panel
+
+    def search(self, phrase: str) -> Locator:
+        """Open the node search and type a phrase. Returns the nodes that it lists. Escape closes it."""
+        self.page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+        box = self.page.get_by_role("dialog").get_by_role("combobox")
+        box.press_sequentially(phrase)
+        return self.page.get_by_test_id("result-item")
+
+    def set_palette(self, name: str) -> None:
+        """Choose the colors of the page, such as dark or light, as in its settings."""
+        self.page.evaluate("([name]) => app.extensionManager.setting.set('Comfy.ColorPalette', name)", [name])
+        self.page.wait_for_function(
+            "([light]) => document.documentElement.classList.contains('dark-theme') !== light", arg=[name == "light"]
+        )
 
     def fit(self) -> None:
         """Bring the whole graph into view, as ComfyUI's "fit view" does."""

@@ -47,8 +47,9 @@ def test_nodes_know_no_cluster_and_no_batch(path: Path) -> None:
     assert not [name for name in modules if {"cluster", "batch", "cli"} & set(name.split("."))]
 
 
-def test_pack_has_no_script_for_the_page() -> None:
-    assert not list((REPOSITORY / "web").rglob("*.js")), "a script in the page would need tests of its own"
+def test_pack_has_one_script_for_the_page() -> None:
+    """It colors the sockets, and tests/comfyui/test_page.py tests it. Another script would need tests, too."""
+    assert [path.name for path in (REPOSITORY / "web").rglob("*.js")] == ["socket_colors.js"]
 
 
 @pytest.mark.parametrize(("field", "widest"), [("Icon", (400, 400)), ("Banner", (1260, 540))])

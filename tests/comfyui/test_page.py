@@ -1,0 +1,93 @@
+"""The pack in both versions of ComfyUI's page, which draws nodes on a canvas or as HTML (Nodes 2.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from scripts.browser import LOAD_MS, ComfyPage, opened, program
+from scripts.comfyui import ComfyUI
+from scripts.sample_clip import Sample
+from tests.support import graphs
+from tests.support.paths import REPOSITORY
+
+pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium or Chrome is installed")
+
+ARTIFACTS = REPOSITORY / "artifacts" / "browser"
+PHRASES = ("lip sync", "lipsync", "wav2lip", "dubbing", "musetalk")
+FIRST_RESULTS = 8
+"""They are visible without scrolling. Nodes of paid services and our blueprints share some phrases."""
+OUR_TYPES = {"LATENTSYNC_MODEL", "LATENTSYNC_FACE_TRACK", "LATENTSYNC_AUDIO_EMBEDS", "LATENTSYNC_LIPS"}
+HELP = sorted(path.stem for path in (REPOSITORY / "web" / "docs").glob("*.md"))
+FACE_PREP, SAMPLER = "LatentSyncFacePrep", "LatentSyncSampler"
+
+LINK_COLORS = """() => Object.fromEntries([...app.graph.links.values()].map(link =>
+    [link.type, app.canvas.constructor.link_type_colors[link.type]]))"""
+DOT_COLORS = """() => Object.fromEntries(app.graph.nodes.flatMap(node => node.outputs.map((output, slot) => {
+    const dot = document.querySelector(`[data-slot-key="${node.id}-out-${slot}"]`);
+    const color = dot ? getComputedStyle(dot).backgroundColor : output.renderingColor(app.canvas.colourGetter);
+    return [output.type, color];
+})))"""
+ADD = "([type]) => { app.graph.clear(); app.graph.add(LiteGraph.createNode(type)) }"
+TOO_WIDE = """([panel]) => [...panel.querySelectorAll('*')].filter(part => part.scrollWidth > panel.clientWidth)
+    .map(part => part.outerHTML.slice(0, 200))"""
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes-2"])
+def page(comfyui: ComfyUI, request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
+    """One page for the tests of this file: opening it takes longer than most of them."""
+    with opened(comfyui.url, nodes_2=request.param) as shown:
+        yield shown
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_search_finds_the_sampler(page: ComfyPage, phrase: str) -> None:
+    found = page.search(phrase)
+    expect(found.filter(has_text="LatentSync Sampler")).to_have_count(1, timeout=LOAD_MS)
+    shown = found.all_inner_texts()[:FIRST_RESULTS]
+    page.page.keyboard.press("Escape")
+    expect(found).to_have_count(0)
+    assert [text for text in shown if text.startswith("LatentSync Sampler")], shown
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+def test_socket_types_have_distinct_colors(page: ComfyPage, palette: str) -> None:
+    """Of links and dots, also after the user changes the palette, which clears colors that it does not know."""
+    page.open_graph(graphs.WORKFLOWS / "lipsync_video.json")
+    page.set_palette(palette)
+    page.fit()
+    for colors in page.page.evaluate(LINK_COLORS), page.page.evaluate(DOT_COLORS):
+        assert colors.keys() >= OUR_TYPES
+        assert all(colors[each] for each in OUR_TYPES)
+        assert len({colors[each] for each in OUR_TYPES} | {colors.get("VIDEO")}) == len(OUR_TYPES) + 1
+    page.picture(ARTIFACTS / f"sockets_{palette}.png")
+    page.set_palette("dark")
+
+
+@pytest.mark.parametrize("node_type", HELP)
+def test_help_fits_its_panel(page: ComfyPage, node_type: str) -> None:
+    page.page.evaluate(ADD, [node_type])
+    panel = page.help(node_type)
+    expect(panel.get_by_role("heading", name="Inputs")).to_be_visible(timeout=LOAD_MS)
+    assert panel.evaluate("(panel) => (" + TOO_WIDE + ")([panel])") == []
+
+
+@pytest.mark.parametrize(
+    ("bypassed", "sentence"),
+    [
+        (FACE_PREP, "LatentSync Sampler is missing a required input: face_track"),
+        (SAMPLER, "LatentSync Video Combine is missing a required input: lips.lips_1"),
+    ],
+)
+def test_page_names_the_input_of_a_bypassed_node(page: ComfyPage, sample: Sample, bypassed: str, sentence: str) -> None:
+    """ComfyUI passes nothing through a node whose inputs have other types than its outputs."""
+    page.open_graph(graphs.WORKFLOWS / "lipsync_video.json")
+    for node_type, inputs in graphs.SAMPLE_FILES.items():
+        for widget, file in inputs.items():
+            page.set_widget(node_type, widget, file)
+    page.bypass(bypassed)
+    page.run()
+    expect(page.page.get_by_test_id("error-overlay")).to_contain_text(sentence, timeout=LOAD_MS)
+    assert [node.title for node in page.nodes() if node.red] == [sentence.partition(" is missing")[0]]
