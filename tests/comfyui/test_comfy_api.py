@@ -46,7 +46,7 @@ def wait_for_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> No
             requests.get(url, timeout=START_SECONDS).raise_for_status()
             return
         except requests.ConnectionError:
-            pass
+            time.sleep(0.2)
     raise AssertionError(f"The proxy does not answer. {log.read_text()}")
 
 
