@@ -244,6 +244,7 @@ def timed_stages(pipeline: LipSyncPipeline, frames: int, settings: SamplerSettin
         torch.randn(states, AUDIO_STATES, AUDIO_WIDTH, generator=generator),
         Waveform(torch.zeros(1, round(frames * SAMPLE_RATE / MODEL_RATE)), SAMPLE_RATE),
     )
+    assert pipeline.vae is not None
     vae = TimedVAE(pipeline.vae, device)
     start = perf_counter()
     lips = replace(pipeline, vae=vae).sample(FaceTrack(source, points), features, settings)

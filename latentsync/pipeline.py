@@ -51,10 +51,10 @@ from .progress import ShowProgress, run, run_with_progress, shown
 from .sampling.conditioning import ConditioningStore, sample_noise
 from .sampling.lip_track import LipTrack, Provenance
 from .sampling.sampler import (
-    DenoiseWindows,
+    Workers,
     build_lip_track,
     num_sampling_steps,
-    prepare_windows,
+    read_windows,
     sample_windows,
 )
 from .sampling.settings import SamplerSettings
@@ -76,7 +76,7 @@ ConditioningStores = WeakKeyDictionary[FaceTrack, ConditioningStore]
 class LipSyncPipeline:
     """LatentSync's networks and the stages that use them.
 
-    unet, whisper, vae: the networks, each on its device. There is no UNet if `denoise_windows` replaces it.
+    unet, whisper, vae: the networks, each on its device. `workers` replace the UNet and the VAE.
     spec: version and resolution of the UNet.
     device, dtype: where and in which precision the UNet runs.
     files: the weights that were loaded, for the run record.
@@ -84,12 +84,12 @@ class LipSyncPipeline:
     batch_limit: how many clips run through the UNet at once. None: one window.
     temp_dir: for latents and features that do not fit into memory. None: the system's temporary folder.
     stores: encoded face crops of each face track, kept as long as the track, for further runs.
-    denoise_windows: runs the UNet elsewhere, such as on a cluster, see `sampling.sampler.DenoiseWindows`.
+    workers: run the UNet and the VAE elsewhere, such as on a cluster, see `sampling.sampler.Workers`.
     """
 
     unet: Denoiser | None
     whisper: AudioEncoder
-    vae: VAE
+    vae: VAE | None
     spec: ModelSpec
     device: torch.device
     dtype: torch.dtype
@@ -98,10 +98,10 @@ class LipSyncPipeline:
     batch_limit: BatchLimit | None = None
     temp_dir: Path | None = None
     stores: ConditioningStores = field(default_factory=WeakKeyDictionary)
-    denoise_windows: DenoiseWindows | None = None
+    workers: Workers | None = None
 
     def __post_init__(self) -> None:
-        assert (self.unet is None) == (self.denoise_windows is not None), "exactly one of them denoises"
+        assert (self.unet is None) == (self.vae is None) == (self.workers is not None), "exactly one of them denoises"
 
     @classmethod
     def from_pretrained(
@@ -115,7 +115,7 @@ class LipSyncPipeline:
         vae: str | Path | None = None,
         download: bool = False,
         progress: bool = False,
-        denoise_windows: DenoiseWindows | None = None,
+        workers: Workers | None = None,
     ) -> LipSyncPipeline:
         """Load the weights of a version.
 
@@ -127,7 +127,7 @@ class LipSyncPipeline:
             unet, vae: files to use in place of the published ones.
             download: download missing files first, from Hugging Face and Google.
             progress: show downloads on stderr.
-            denoise_windows: replaces the UNet, which is then not loaded.
+            workers: replace the UNet and the VAE, which are then not loaded.
 
         Raises:
             WeightsError: files are missing or wrong, or a download failed.
@@ -146,15 +146,15 @@ class LipSyncPipeline:
         vae = files.vae if vae is None else Path(vae)
         log.info("Loading LatentSync %s on %s in %s: %s", files.spec.version, device, dtype, files.unet)
         return cls(
-            unet=None if denoise_windows else loader.load_unet(files.unet, dtype=dtype).to(device),
+            unet=None if workers else loader.load_unet(files.unet, dtype=dtype).to(device),
             whisper=loader.load_whisper(files.whisper).to(device),
-            vae=loader.load_vae(vae).to(device, vae_dtype(device, dtype)),
+            vae=None if workers else loader.load_vae(vae).to(device, vae_dtype(device, dtype)),
             spec=files.spec,
             device=device,
             dtype=dtype,
             files=(files.unet, files.whisper, vae),
             folders=folders,
-            denoise_windows=denoise_windows,
+            workers=workers,
         )
 
     @classmethod
@@ -179,7 +179,7 @@ class LipSyncPipeline:
         *,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-        denoise_windows: DenoiseWindows | None = None,
+        workers: Workers | None = None,
     ) -> LipSyncPipeline:
         """The small model of the demo, trained on one face: the lips of scikit-image's astronaut follow the sound.
 
@@ -188,14 +188,14 @@ class LipSyncPipeline:
         """
         device = torch.get_default_device() if device is None else torch.device(device)
         return cls(
-            unet=None if denoise_windows else miniature.unet().to(device, dtype),
+            unet=None if workers else miniature.unet().to(device, dtype),
             whisper=miniature.whisper().to(device),
-            vae=miniature.vae().to(device, vae_dtype(device, dtype)),
+            vae=None if workers else miniature.vae().to(device, vae_dtype(device, dtype)),
             spec=replace(MODELS[miniature.VERSION], version="miniature", resolution=miniature.RESOLUTION),
             device=device,
             dtype=dtype,
             files=miniature.files(),
-            denoise_windows=denoise_windows,
+            workers=workers,
         )
 
     def __call__(
@@ -325,21 +325,30 @@ class LipSyncPipeline:
         rate = output_rate(face_track.source.rate, fps)
         timeline = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
         timeline = timeline.first(settings.preview_seconds)
-        if face_track not in self.stores:
-            self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
-        clip = self.vae, face_track, features, timeline, settings, self.spec.resolution
-        store, count = self.stores[face_track], num_sampling_steps(face_track, features, timeline, settings)
-        if self.denoise_windows is not None:
-            batches = prepare_windows(*clip, store, self.batch_limit)
-            steps = self.denoise_windows(batches, sample_noise(settings.seed, self.spec.resolution), settings)
-            count //= settings.num_inference_steps  # it yields the last step of a window only
+        clip, resolution = (face_track, features, timeline, settings), self.spec.resolution
+        count = num_sampling_steps(*clip)
+        if self.workers is not None:
+            vae, noise = self.workers, sample_noise(settings.seed, resolution)
+            steps = self.workers.denoise(read_windows(*clip, resolution), noise, settings)
+            count //= settings.num_inference_steps  # only the last step of each window comes back
         else:
+            vae = self.vae
             assert self.unet is not None
+            assert vae is not None
+            if face_track not in self.stores:
+                self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
             steps = sample_windows(
-                self.unet, *clip, device=self.device, dtype=self.dtype, batch_limit=self.batch_limit, store=store
+                self.unet,
+                vae,
+                *clip,
+                resolution,
+                device=self.device,
+                dtype=self.dtype,
+                batch_limit=self.batch_limit,
+                store=self.stores[face_track],
             )
         steps = shown(steps, "lips", count, progress)
-        lips = build_lip_track(steps, face_track, timeline, features.waveform, self.vae, self.temp_dir)
+        lips = build_lip_track(steps, face_track, timeline, features.waveform, vae, self.temp_dir)
         asked = {"fps": fps, "length": length}
         seconds = monotonic() - started
         provenance = Provenance.from_stages(

@@ -36,19 +36,9 @@ class Ledger:
 
     def model(self, task: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
         """The version of the model of a job, and its files. Raises WeightsError if they are missing or wrong."""
-        from ..weights import locate, miniature
-        from .device import chosen_device
-
-        if task.miniature:
-            return task.version, miniature.files()
         key = _model_key(task)
         if key not in self._models:
-            version = None if task.version == run.AUTO else task.version
-            memory_bytes = locate.device_memory(chosen_device(task.device)) if version is None else None
-            folders, needs_vae = locate.folders_in(task.models), task.vae is None
-            files = locate.locate(folders, version, task.unet, memory_bytes=memory_bytes, needs_vae=needs_vae)
-            paths = files.unet, files.whisper, task.vae or files.vae
-            self._models[key] = files.spec.version, paths
+            self._models[key] = run.locate_model(task)
         return self._models[key]
 
     def _inputs(self, task: argparse.Namespace) -> Iterator[FileDigest]:

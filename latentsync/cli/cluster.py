@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,11 @@ from .failure import error_of
 if TYPE_CHECKING:
     from ..batch import Make
     from ..cluster.actors import Actors
+    from ..pipeline import LipSyncPipeline
+    from ..sampling.sampler import Workers
 
 AUTO = "auto"
+CALLS_EACH = 2  # tasks of a worker that denoises windows: the present one, and the next
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
@@ -80,3 +84,26 @@ def open_actors(
     with connect(args.cluster):
         check_nodes(files, folders)
         yield Actors(new_worker, error_of, args.cpus_per_worker, folders, calls_each)
+
+
+@contextmanager
+def open_workers(
+    args: argparse.Namespace, load: Callable[[], LipSyncPipeline], files: Iterable[Path]
+) -> Generator[Workers, None, None]:
+    """Workers of the cluster in the flags that share the windows of one video, while the block runs.
+
+    Args:
+        load: loads the networks of a worker from `files`.
+
+    Raises as `open_actors`.
+    """
+    with open_actors(args, partial(_new_worker, load), files, calls_each=CALLS_EACH) as actors, closing(actors):
+        from ..cluster.windows import ClusterWorkers
+
+        yield ClusterWorkers(actors)
+
+
+def _new_worker(load: Callable[[], LipSyncPipeline]) -> Make:
+    from ..cluster.windows import new_worker
+
+    return new_worker(load)

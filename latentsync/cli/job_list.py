@@ -106,7 +106,7 @@ def parse_job(fields: Mapping[str, Any], args: argparse.Namespace) -> argparse.N
         UsageError: a field is missing, unknown or wrong.
     """
     parser = JobParser(prog="job", add_help=False, allow_abbrev=False)
-    run.add_parser(lambda *_, **__: parser)
+    run.add_job_options(parser)
     known = vars(parser.parse_args(["video", "audio", "--output", "output"]))
     given = {name: value for name, value in fields.items() if value is not None}
     video, audio, output = (str(given.pop(name, "")) for name in ("video", "audio", "output"))

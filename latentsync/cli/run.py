@@ -14,6 +14,7 @@ from ..errors import ScoreError, UsageError
 from ..weights.catalog import MODELS
 from ..weights.locate import folders_in
 from . import faces, options
+from .cluster import add_cluster_options, check_cluster_options, check_version, open_workers
 from .device import add_device_options
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..output.result import LipSyncResult
     from ..output.run_record import RunRecord
     from ..pipeline import LipSyncPipeline
+    from ..sampling.sampler import Workers
     from ..sampling.settings import SamplerSettings
     from ..video.frame_source import FrameSource
     from ..video.video_file import VideoFile
@@ -43,7 +45,19 @@ INPUTS = (
     "protect_mask",
 )
 MODEL_FLAGS = ("version", "unet", "vae", "miniature", "models", "device", "precision")
-NOT_RECORDED = {*INPUTS, "output", "version", "unet", "vae", "models", "device", "save_record", "command"}
+NOT_RECORDED = {
+    *INPUTS,
+    "output",
+    "version",
+    "unet",
+    "vae",
+    "models",
+    "device",
+    "save_record",
+    "cluster",
+    "cpus_per_worker",
+    "command",
+}
 """Flags that do not change the result, or name files. The record has the hash or size of each file."""
 MINIATURE_WARNING = "warning: --miniature uses a small model that was trained on one face, not ByteDance's model."
 EXAMPLE = """example:
@@ -57,6 +71,12 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     usage = "%(prog)s VIDEO AUDIO -o FILE [options]"
     parser = add("run", usage=usage, help="lip-sync a video to a recording", epilog=EXAMPLE)
     parser.set_defaults(command=run)
+    add_job_options(parser)
+    add_cluster_options(parser)
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of one video, which are the fields of a job of a batch."""
     parser.add_argument("video", type=Path, metavar="VIDEO", help="the video whose lips will change")
     parser.add_argument("audio", type=Path, metavar="AUDIO", help="the speech: an audio file, or a video with sound")
     parser.add_argument(
@@ -111,8 +131,15 @@ def run(args: argparse.Namespace) -> None:
     from ..output.output_path import reserve_path
 
     check_flags(args)
+    check_cluster_options(args)
     with reserve_path([args.output]):
-        summary = make_video(args, Session())
+        if args.cluster is None:
+            summary = make_video(args, Session())
+        else:
+            check_version(args)
+            _, files = locate_model(args)
+            with open_workers(args, partial(load_pipeline, worker_flags(args)), files) as workers:
+                summary = make_video(args, Session(workers=workers))
     sys.stdout.write(f"{args.output}: {summary}\n")
 
 
@@ -219,10 +246,12 @@ class Session:
 
     Args:
         progress: draw progress bars.
+        workers: of a cluster. They run the UNet and the VAE.
     """
 
-    def __init__(self, *, progress: bool = True) -> None:
+    def __init__(self, *, progress: bool = True, workers: Workers | None = None) -> None:
         self.progress = progress
+        self._workers = workers
         self._pipeline: tuple[Hashable, LipSyncPipeline] | None = None
         self._faces: tuple[Hashable, Identities] | None = None
         self._syncnet: tuple[Hashable, SyncNet] | None = None
@@ -232,7 +261,7 @@ class Session:
         key = tuple(getattr(args, name) for name in MODEL_FLAGS)
         if self._pipeline is None or self._pipeline[0] != key:
             self._pipeline = None  # free its memory first
-            self._pipeline = key, load_pipeline(args)
+            self._pipeline = key, load_pipeline(args, self._workers)
         return self._pipeline[1]
 
     def syncnet(self, models: Path, device: torch.device) -> SyncNet:
@@ -313,7 +342,28 @@ def _print_notes(warnings: Iterable[str], known: set[str]) -> list[str]:
     return notes
 
 
-def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:
+def locate_model(args: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
+    """The version of the model that the flags describe, and its files. Raises WeightsError if they are not right."""
+    from ..weights import locate, miniature
+    from .device import chosen_device
+
+    if args.miniature:
+        return args.version, miniature.files()
+    version = None if args.version == AUTO else args.version
+    memory_bytes = locate.device_memory(chosen_device(args.device)) if version is None else None
+    folders, needs_vae = folders_in(args.models), args.vae is None
+    files = locate.locate(folders, version, args.unet, memory_bytes=memory_bytes, needs_vae=needs_vae)
+    return files.spec.version, (files.unet, files.whisper, args.vae or files.vae)
+
+
+def worker_flags(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags of the model, for a worker whose current folder can be another one."""
+    flags = {name: getattr(args, name) for name in MODEL_FLAGS}
+    return argparse.Namespace(**{k: v.absolute() if isinstance(v, Path) else v for k, v in flags.items()})
+
+
+def load_pipeline(args: argparse.Namespace, workers: Workers | None = None) -> LipSyncPipeline:
+    """The networks that the flags describe. `workers` replace the UNet and the VAE."""
     from ..pipeline import LipSyncPipeline
     from .device import chosen_device, chosen_dtype
 
@@ -321,7 +371,7 @@ def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:
     dtype = chosen_dtype(args.precision, device)
     if args.miniature:
         sys.stderr.write(MINIATURE_WARNING + "\n")
-        return LipSyncPipeline.miniature(device=device, dtype=dtype)
+        return LipSyncPipeline.miniature(device=device, dtype=dtype, workers=workers)
     return LipSyncPipeline.from_pretrained(
         None if args.version == AUTO else args.version,
         models_dir=args.models,
@@ -329,6 +379,7 @@ def load_pipeline(args: argparse.Namespace) -> LipSyncPipeline:
         dtype=dtype,
         unet=args.unet,
         vae=args.vae,
+        workers=workers,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from ..errors import MediaError, UsageError
 from ..faces.alignment import track_matrices
 from ..models.constants import LATENT_SCALE
+from ..models.protocols import BatchDecoder
 from ..prefetch import prefetch
 from ..sampling.lip_track import LipTrack
 from ..video.frame_source import FrameSource
@@ -116,16 +117,14 @@ def _decode_faces(lips: LipTrack, latent_index: np.ndarray) -> Iterator[torch.Te
 
     A GPU decodes the next faces while the caller pastes these: the VAE's call returns before its result is finished.
     """
-
-    def decode(start: int) -> torch.Tensor:
-        latents = lips.latents[latent_index[start : start + DECODE_FRAMES]]
-        return lips.vae.decode(latents.float() / LATENT_SCALE)
-
-    pending = decode(0) if len(latent_index) else None
-    for start in range(DECODE_FRAMES, len(latent_index) + DECODE_FRAMES, DECODE_FRAMES):
-        assert pending is not None
+    starts = range(0, len(latent_index), DECODE_FRAMES)
+    batches = (lips.latents[latent_index[start : start + DECODE_FRAMES]].float() / LATENT_SCALE for start in starts)
+    vae = lips.vae
+    decoded = iter(vae.decode_batches(batches) if isinstance(vae, BatchDecoder) else map(vae.decode, batches))
+    pending = next(decoded, None)
+    while pending is not None:
         faces = pending.cpu()  # waits
-        pending = decode(start) if start < len(latent_index) else None
+        pending = next(decoded, None)
         yield from faces
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -20,15 +20,28 @@ class Operations(Protocol):
     LayerNorm: type[nn.LayerNorm]
 
 
-class VAE(Protocol):
+class VAEDecoder(Protocol):
+    """The decoder of a Stable Diffusion 1.x VAE."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Unscaled (n, 4, R/8, R/8) -> (n, 3, R, R), about [-1, 1]."""
+        ...
+
+
+class VAE(VAEDecoder, Protocol):
     """A Stable Diffusion 1.x VAE. Latents are unscaled posterior means."""
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, R, R) in [-1, 1] -> (n, 4, R/8, R/8)."""
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """(n, 4, R/8, R/8) -> (n, 3, R, R), about [-1, 1]."""
+
+@runtime_checkable
+class BatchDecoder(VAEDecoder, Protocol):
+    """Decodes several batches at once, such as on a cluster."""
+
+    def decode_batches(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yields the result of `decode` for each batch, in order."""
         ...
 
 

@@ -14,7 +14,7 @@ from ..audio.waveform import Waveform
 from ..errors import UsageError
 from ..faces.face_track import FaceTrack
 from ..models.constants import LATENT_CHANNELS, LATENT_STRIDE
-from ..models.protocols import VAE
+from ..models.protocols import VAEDecoder
 from ..video.timeline import Timeline
 from .settings import SamplerSettings
 
@@ -76,7 +76,7 @@ class LipTrack:
     latents: Tensor
     latent_index: np.ndarray
     waveform: Waveform
-    vae: VAE
+    vae: VAEDecoder
     crops: Tensor | None = None
     provenance: Provenance | None = None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain, groupby, islice
@@ -20,7 +21,7 @@ from ..errors import FaceError, WeightsError
 from ..faces import alignment
 from ..faces.face_track import FaceTrack
 from ..models.constants import WINDOW_FRAMES
-from ..models.protocols import VAE, Denoiser
+from ..models.protocols import VAE, BatchDecoder, Denoiser, VAEDecoder
 from ..oom import BatchLimit
 from ..prefetch import prefetch
 from ..tensor_buffer import TensorBuffer
@@ -34,7 +35,11 @@ from .windows import crossfade, plan_windows
 log = logging.getLogger(__name__)
 
 PREFETCH_CROPS = 2 * WINDOW_FRAMES  # read while the windows before them are sampled; 25 MB at 512 pixels
+KEPT_GROUPS = 6  # groups of crops that the next windows may share; with an overlap of 12, a window has parts of four
 CFG_BATCH = 2  # batch size of one window with guidance: without audio and with it
+
+FrameGroup = tuple[int, ...]
+"""Frames of the original video that the VAE encodes in one call."""
 
 
 class StepOutput(NamedTuple):
@@ -59,16 +64,31 @@ class WindowBatch(NamedTuple):
     audio: Tensor
 
 
-class DenoiseWindows(Protocol):
-    """Denoises the windows of a clip elsewhere, such as on other machines."""
+class CroppedWindow(NamedTuple):
+    """Face crops and audio of one window, for a worker that encodes and denoises it.
 
-    def __call__(
-        self, batches: Iterator[WindowBatch], noise: Tensor, settings: SamplerSettings
+    window: the output frames.
+    source_frames: the frame of the original video of each.
+    crops: uint8 (n, 3, R, R) of each group of original frames that is encoded in one call.
+    audio: (frames, 50, 384).
+    """
+
+    window: range
+    source_frames: Sequence[int]
+    crops: Mapping[FrameGroup, Tensor]
+    audio: Tensor
+
+
+class Workers(BatchDecoder, Protocol):
+    """Encode, denoise and decode in place of the networks of this process, such as on other machines."""
+
+    def denoise(
+        self, windows: Iterator[CroppedWindow], noise: Tensor, settings: SamplerSettings
     ) -> Iterator[StepOutput]:
         """Yields the last step of each window, in the order of the windows.
 
         Args:
-            batches: from `prepare_windows`. Each `next` reads and encodes face crops, so take batches when needed.
+            windows: from `read_windows`. Each has 13 MB or more at 512 pixels, so take windows when needed.
             noise: (1, 4, 1, R/8, R/8) on the CPU.
         """
         ...
@@ -132,9 +152,7 @@ def prepare_windows(
     windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
     log.info("Sampling %d windows of %d output frames at %d px", len(windows), timeline.frame_count, resolution)
 
-    def source_frames(window: range) -> Sequence[int]:
-        return timeline.source_index[window.start : window.stop]
-
+    source_frames = partial(_source_frames, timeline)
     missing = store.missing(chain.from_iterable(map(source_frames, windows)))
     with closing(prefetch(_read_crops(face_track, missing, resolution), PREFETCH_CROPS)) as crops:
         for _, group in groupby(windows, key=len):
@@ -150,6 +168,57 @@ def prepare_windows(
                 hidden_states, start = audio_features.hidden_states, audio_features.start
                 audio = torch.stack([frame_windows(hidden_states, window, timeline.rate, start) for window in batch])
                 yield WindowBatch(batch, conditioning, audio)
+
+
+def read_windows(
+    face_track: FaceTrack,
+    audio_features: AudioFeatures,
+    timeline: Timeline,
+    settings: SamplerSettings,
+    resolution: int,
+) -> Iterator[CroppedWindow]:
+    """Read the face crops of a clip, one window after another, for `Workers`.
+
+    Windows can share frames. The batch size of the encoder can change the last digits of a frame. A window therefore
+    has all the crops that `prepare_windows` would encode in one call with one of its own: all workers, and one process
+    alone, encode a frame to the same bits.
+
+    Arguments as in `sample_windows`.
+    """
+    windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
+    log.info("Reading %d windows of %d output frames at %d px", len(windows), timeline.frame_count, resolution)
+    group_of: dict[int, FrameGroup] = {}
+    for window in windows:
+        new = tuple(i for i in dict.fromkeys(_source_frames(timeline, window)) if i not in group_of)
+        group_of.update(dict.fromkeys(new, new))
+    groups = [list(dict.fromkeys(group_of[i] for i in _source_frames(timeline, window))) for window in windows]
+    kept_groups, to_read = deque[FrameGroup](maxlen=KEPT_GROUPS), list[FrameGroup]()
+    for group in chain.from_iterable(groups):
+        if group not in kept_groups:
+            kept_groups.append(group)
+            to_read.append(group)
+    kept: dict[FrameGroup, Tensor] = {}
+    frames = list(chain.from_iterable(to_read))
+    with closing(prefetch(_read_crops(face_track, frames, resolution), PREFETCH_CROPS)) as crops:
+        for window, window_groups in zip(windows, groups, strict=True):
+            of_window: dict[FrameGroup, Tensor] = {}
+            for group in window_groups:
+                if group not in kept:
+                    kept[group] = torch.from_numpy(np.stack(list(islice(crops, len(group)))))
+                    if len(kept) > KEPT_GROUPS:
+                        del kept[next(iter(kept))]
+                of_window[group] = kept[group]
+            audio = frame_windows(audio_features.hidden_states, window, timeline.rate, audio_features.start)
+            yield CroppedWindow(window, _source_frames(timeline, window), of_window, audio)
+
+
+def encode_window(window: CroppedWindow, vae: VAE, dtype: torch.dtype) -> WindowBatch:
+    """The inputs of a UNet of `dtype` for one window. They equal those of `prepare_windows`."""
+    store = ConditioningStore(sum(map(len, window.crops)), dtype)
+    for frames, crops in window.crops.items():
+        store.add(frames, prepare_conditioning(crops, torch.from_numpy(alignment.keep_mask(crops.shape[-1])), vae))
+    conditioning = store.window(window.source_frames)
+    return WindowBatch([window.window], torch.stack([conditioning]), torch.stack([window.audio]))
 
 
 def denoise_windows(
@@ -188,6 +257,11 @@ def denoise_windows(
                 yield from (StepOutput(w, step, settings.num_inference_steps, x) for w, x in of_windows)
 
 
+def _source_frames(timeline: Timeline, window: range) -> Sequence[int]:
+    """Frames of the original video in a window."""
+    return timeline.source_index[window.start : window.stop]
+
+
 def _passes(settings: SamplerSettings) -> int:
     """Batch size of one window."""
     return CFG_BATCH if settings.guidance_scale > 1 else 1
@@ -213,7 +287,7 @@ def build_lip_track(
     face_track: FaceTrack,
     timeline: Timeline,
     waveform: Waveform,
-    vae: VAE,
+    vae: VAEDecoder,
     folder: Path | None = None,
 ) -> LipTrack:
     """Run the sampling to its end and collect the latents.

@@ -1,44 +1,129 @@
-"""`batch --cluster` on a real Ray cluster of two nodes on this machine."""
+"""`batch --cluster` and `run --cluster` on a real Ray cluster of two nodes on this machine."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from latentsync.audio.features import AudioFeatures
+from latentsync.audio.waveform import Waveform
+from latentsync.batch import Finished
+from latentsync.cli.cluster import CALLS_EACH
+from latentsync.cli.failure import error_of
 from latentsync.cli.main import main
 from latentsync.cluster import connection
+from latentsync.cluster.actors import Actors
 from latentsync.cluster.shared_files import problems
+from latentsync.cluster.windows import ClusterWorkers, new_worker
+from latentsync.compositing.compositor import decode_crops
 from latentsync.errors import DependencyError, UsageError
+from latentsync.faces.face_track import FaceTrack
 from latentsync.fileio import temp_path
+from latentsync.pipeline import LipSyncPipeline
+from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.video_file import VideoFile
+from scripts.sample_clip import Sample
 from tests.support.batch_jobs import QUICK, finished_in, job_file, started, states, tiny_sample
+from tests.support.image_clip import Clip
 
 JOBS = 12
 TOKEN = "0123456789abcdef" * 4
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
     """A head without CPUs, and two nodes with one CPU each. They demand a token."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # at Ray's 15, workers starve on a busy machine
-    ray_cluster = pytest.importorskip("ray.cluster_utils", reason="needs Ray")
-    started_ = ray_cluster.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    started_.workers = [started_.add_node(num_cpus=1) for _ in range(2)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in an actor with one CPU: the last digits depend on the number of threads
-    yield started_
-    torch.set_num_threads(threads)
-    started_.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # at Ray's 15, workers starve on a busy machine
+        # Ray reads the environment when it is imported
+        ray_cluster = pytest.importorskip("ray.cluster_utils", reason="needs Ray")
+        started_ = ray_cluster.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        started_.workers = [started_.add_node(num_cpus=1) for _ in range(2)]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in an actor with one CPU: the last digits depend on the number of threads
+        yield started_
+        torch.set_num_threads(threads)
+        started_.shutdown()
+
+
+class Observed:
+    """A pool that counts its tasks and the calls of its busiest actor. It kills an actor after some tasks."""
+
+    def __init__(self, actors: Actors, kill_after: int) -> None:
+        self.actors = actors
+        self.kill_after = kill_after
+        self.most_calls = self.tasks = 0
+
+    def idle(self) -> Sequence[Hashable]:
+        return self.actors.idle()
+
+    def start(self, worker: Hashable, task: Any) -> None:
+        self.actors.start(worker, task)
+        self.tasks += 1
+        slots = self.actors._slots  # pyright: ignore[reportPrivateUsage]
+        self.most_calls = max(self.most_calls, *(len(slot.calls) for slot in slots))
+        if self.tasks == self.kill_after:
+            self.actors._ray.kill(slots[0].actor, no_restart=True)  # pyright: ignore[reportPrivateUsage]
+
+    def wait(self, seconds: float) -> Iterator[Finished]:
+        return self.actors.wait(seconds)
+
+    def close(self) -> None:
+        self.actors.close()
+
+
+@pytest.mark.slow
+def test_one_video_on_cluster_equals_one_process(cluster: Any) -> None:
+    """64 windows over two actors, of which one is killed. Latents and images are equal to the bit."""
+    count, side = 256, 96
+    frames = np.random.default_rng(2).integers(0, 256, (count, side, side, 3), np.uint8)
+    points = np.tile(np.array([[36.0, 36], [60, 36], [48, 50]]), (count, 1, 1))
+    track = FaceTrack(Clip(frames), points, tuple(range(4, count, 4)), "zero-lag")
+    states = torch.randn(2 * count, 5, 384, generator=torch.Generator().manual_seed(1))
+    features = AudioFeatures(states, Waveform(torch.zeros(1, count * 640), 16000))
+    settings = SamplerSettings(num_inference_steps=2, overlap=2)
+    load = partial(LipSyncPipeline.untrained, resolution=64)
+    pipeline = load()
+    alone = pipeline.sample(track, features, settings)
+    expected = list(decode_crops(alone))
+    with connection.connect(cluster.address):
+        actors = Actors(partial(new_worker, load), error_of, None, [], CALLS_EACH)
+        pool = Observed(actors, kill_after=20)
+        with closing(pool):
+            workers = ClusterWorkers(pool)
+            lips = replace(pipeline, unet=None, vae=None, workers=workers).sample(track, features, settings)
+            windows, pool.kill_after = pool.tasks, 0
+            assert np.array_equal(list(decode_crops(lips)), expected)
+    assert 64 < windows <= 64 + CALLS_EACH, "only the windows of the killed worker run again"
+    assert pool.most_calls == CALLS_EACH
+    assert torch.equal(lips.latents, alone.latents)
+    assert lips.latent_index.tolist() == alone.latent_index.tolist() == list(range(count))
+
+
+@pytest.mark.slow
+def test_run_on_cluster_makes_the_file_of_run(cluster: Any, good: Sample, tmp_path: Path) -> None:
+    """A batch skips the result: where it was made is not part of the settings."""
+    files = [good.video, good.audio, "--face-landmarks", good.landmarks]
+    alone, out = tmp_path / "alone.mp4", tmp_path / "0.mp4"
+    assert main(["run", *map(str, [*files, "-o", out, *QUICK, "--seed", 0, "--cluster", cluster.address])]) == 0
+    assert main(["run", *map(str, [*files, "-o", alone, *QUICK, "--seed", 0])]) == 0
+    assert out.read_bytes() == alone.read_bytes()
+    assert main(["batch", *map(str, [job_file(tmp_path / "jobs.jsonl", good, 1), "--out", tmp_path, *QUICK])]) == 0
+    assert states(tmp_path) == ["skipped"]
 
 
 @pytest.mark.slow
@@ -55,6 +140,7 @@ def test_batch_on_cluster_survives_the_loss_of_a_node(cluster: Any, tmp_path: Pa
         said += piece
     cluster.remove_node(cluster.workers[0], allow_graceful=False)
     said += process.stdout.read()
+    cluster.workers[0] = cluster.add_node(num_cpus=1)  # for the next test
     assert process.wait() == 0, said.decode()
     assert b"Its worker was lost" in said, said.decode()
     assert states(out) == ["done"] * JOBS

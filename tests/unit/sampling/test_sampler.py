@@ -20,7 +20,16 @@ from latentsync.models.protocols import AudioKV
 from latentsync.oom import BatchLimit
 from latentsync.sampling.conditioning import ConditioningStore, sample_noise
 from latentsync.sampling.lip_track import LipTrack, Provenance
-from latentsync.sampling.sampler import StepOutput, build_lip_track, num_sampling_steps, sample_windows
+from latentsync.sampling.sampler import (
+    KEPT_GROUPS,
+    StepOutput,
+    build_lip_track,
+    encode_window,
+    num_sampling_steps,
+    prepare_windows,
+    read_windows,
+    sample_windows,
+)
 from latentsync.sampling.settings import SamplerSettings
 from latentsync.sampling.windows import plan_windows
 from latentsync.video.timeline import Timeline
@@ -192,6 +201,33 @@ def test_sampler_encodes_a_repeated_frame_once(clip: Clip) -> None:
     list(sample_windows(unet, vae, track(clip), AUDIO, there_and_back, settings, RESOLUTION))
     assert vae.encoded == [16]
     assert torch.equal(unet.conditioning[0][:, 8:], unet.conditioning[0][:, :8].flip(1))
+
+
+PING_PONG = Timeline(Fraction(25), (*range(COUNT), *reversed(range(COUNT)), *range(10)))
+
+
+@pytest.mark.parametrize("timeline", [TIMELINE, PING_PONG], ids=["forward", "ping-pong"])
+@pytest.mark.parametrize("overlap", [0, 4, 12])
+def test_workers_prepare_windows_to_the_same_bits(clip: Clip, overlap: int, timeline: Timeline) -> None:
+    """Each worker encodes its windows alone, and frames that windows share in the calls of one process."""
+    vae, settings = random_init.vae(), SamplerSettings(overlap=overlap)
+    features = AudioFeatures(torch.cat([STATES] * 3), Waveform(torch.zeros(1, 3 * COUNT * 640), 16000))
+    arguments = track(clip), features, timeline, settings, RESOLUTION
+    alone = list(prepare_windows(vae, *arguments, ConditioningStore(COUNT, torch.float32)))
+    windows = list(read_windows(*arguments))
+    assert len(alone) == len(windows) > 2
+    for expected, window in zip(alone, windows, strict=True):
+        prepared = encode_window(window, vae, torch.float32)
+        assert prepared.windows == expected.windows
+        assert torch.equal(prepared.conditioning, expected.conditioning)
+        assert torch.equal(prepared.audio, expected.audio)
+
+
+def test_workers_windows_read_shared_frames_once(clip: Clip) -> None:
+    source = CountingClip(clip.frames)
+    windows = read_windows(track(source), AUDIO, TIMELINE, SamplerSettings(overlap=12), RESOLUTION)
+    assert max(len(window.crops) for window in windows) <= KEPT_GROUPS
+    assert source.read_frames == list(range(COUNT))
 
 
 def test_sampler_halves_the_windows_when_audio_does_not_fit(clip: Clip) -> None:

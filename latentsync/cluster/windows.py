@@ -1,0 +1,152 @@
+"""Encode, denoise and decode the windows of one video on the workers of a cluster."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from heapq import heappop, heappush
+from typing import Any
+
+from torch import Tensor
+
+from ..batch import MAX_LOSSES, POLL_SECONDS, Make, Pool
+from ..errors import LatentSyncError
+from ..oom import BatchLimit
+from ..pipeline import LipSyncPipeline
+from ..sampling.sampler import CFG_BATCH, CroppedWindow, StepOutput, denoise_windows, encode_window
+from ..sampling.settings import SamplerSettings
+
+log = logging.getLogger(__name__)
+
+WINDOWS_AHEAD = 512  # of the oldest window without a result. At 512 pixels, the latents of each have 1 MB
+IMAGES_AHEAD = 8  # batches of decoded faces that are ready or on their way. At 512 pixels, each has 50 MB
+RunTask = Callable[[LipSyncPipeline, BatchLimit], Any]
+"""A task on a worker, with its networks and the largest batch of its UNet."""
+
+
+@dataclass(eq=False)
+class _Call:
+    """The tasks of one call of `InOrder`, by their numbers.
+
+    unfinished: those whose result was not yielded. None: the result is there and waits for an older one.
+    waiting: those that a worker must start, the oldest first.
+    """
+
+    unfinished: dict[int, RunTask | None] = field(default_factory=dict[int, RunTask | None])
+    waiting: list[int] = field(default_factory=list[int])
+    results: dict[int, Any] = field(default_factory=dict[int, Any])
+    losses: Counter[int] = field(default_factory=Counter[int])
+
+
+class InOrder:
+    """Runs tasks on a pool and yields their results in order. It gives the tasks of a lost worker to another.
+
+    Several calls can run at once, and a call can be abandoned: its results are dropped.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._running: dict[Hashable, deque[tuple[_Call, int]]] = {}
+
+    def __call__(self, tasks: Iterable[RunTask], ahead: int) -> Iterator[Any]:
+        """The result of each task.
+
+        Args:
+            tasks: taken only when a worker is free for them.
+            ahead: largest number of tasks that are started and whose result was not yielded.
+
+        Raises:
+            LatentSyncError: a worker reports an error, or one task loses more than `MAX_LOSSES` workers.
+        """
+        call, numbered, oldest, has_more = _Call(), enumerate(tasks), 0, True
+        while has_more or call.unfinished:
+            for worker in self._pool.idle():
+                if not call.waiting and has_more and len(call.unfinished) < ahead:
+                    number, task = next(numbered, (-1, None))
+                    has_more = task is not None
+                    if task is not None:
+                        call.unfinished[number] = task
+                        call.waiting.append(number)
+                if call.waiting:
+                    number = heappop(call.waiting)
+                    self._running.setdefault(worker, deque()).append((call, number))
+                    self._pool.start(worker, call.unfinished[number])
+            if has_more or call.unfinished:
+                self._collect()
+            while oldest in call.results:
+                yield call.results.pop(oldest)
+                del call.unfinished[oldest]
+                oldest += 1
+
+    def _collect(self) -> None:
+        """Wait for results, of any call."""
+        for finished in self._pool.wait(POLL_SECONDS):
+            call, number = self._running[finished.worker].popleft()
+            if finished.is_done:
+                call.results[number], call.unfinished[number] = finished.result, None
+                continue
+            call.losses[number] += 1
+            if call.losses[number] > MAX_LOSSES or not (finished.lost or finished.is_internal):
+                error = finished.result
+                raise LatentSyncError(f"A worker of the cluster failed: {error}")
+            log.info("Task %d runs again: %s", number, finished.result)
+            heappush(call.waiting, number)
+
+
+class ClusterWorkers:
+    """The `Workers` of a pool.
+
+    Args:
+        pool: workers that run `new_worker`.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._in_order = InOrder(pool)
+
+    def denoise(
+        self, windows: Iterator[CroppedWindow], noise: Tensor, settings: SamplerSettings
+    ) -> Iterator[StepOutput]:
+        tasks = (partial(_denoise, window, noise, settings) for window in windows)
+        return self._in_order(tasks, WINDOWS_AHEAD)
+
+    def decode_batches(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        return self._in_order((partial(_decode, batch) for batch in batches), IMAGES_AHEAD)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        (images,) = self.decode_batches(iter([latents]))
+        return images
+
+
+def new_worker(load: Callable[[], LipSyncPipeline]) -> Make:
+    """The function of a worker. It runs tasks with the networks of `load`."""
+    return partial(_run, load(), BatchLimit(CFG_BATCH, "the UNet"))
+
+
+def _run(pipeline: LipSyncPipeline, batch_limit: BatchLimit, task: RunTask) -> Any:  # noqa: ANN401 - of any task
+    return task(pipeline, batch_limit)
+
+
+def _denoise(
+    window: CroppedWindow,
+    noise: Tensor,
+    settings: SamplerSettings,
+    pipeline: LipSyncPipeline,
+    batch_limit: BatchLimit,
+) -> StepOutput:
+    """The last step of a window."""
+    assert pipeline.unet is not None
+    assert pipeline.vae is not None
+    batches = iter([encode_window(window, pipeline.vae, pipeline.dtype)])
+    device, dtype = pipeline.device, pipeline.dtype
+    *_, last = denoise_windows(
+        pipeline.unet, batches, noise, settings, device=device, dtype=dtype, batch_limit=batch_limit
+    )
+    return last._replace(latents=last.latents.cpu().clone())  # of a view, all of its storage would be sent
+
+
+def _decode(latents: Tensor, pipeline: LipSyncPipeline, _: BatchLimit) -> Tensor:
+    assert pipeline.vae is not None
+    return pipeline.vae.decode(latents).cpu()
