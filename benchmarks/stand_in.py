@@ -17,7 +17,7 @@ from latentsync.weights.catalog import MODELS
 
 def main(arguments: list[str]) -> int:
     untrained = LipSyncPipeline.untrained(resolution=MODELS["1.5"].resolution)
-    run.load_pipeline = lambda _args: replace(untrained, unet=Deaf(), vae=PoolingCodec())
+    run.load_pipeline = lambda *_args: replace(untrained, unet=Deaf(), vae=PoolingCodec())
     return command_line.main(arguments)
 
 

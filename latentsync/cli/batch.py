@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import LatentSyncError, UsageError, cannot_write
 from . import run
-from .batch_plan import Ledger, plan
+from .batch_plan import Ledger, plan, weights_of
 from .cluster import add_cluster_options, check_cluster_options, open_actors
 from .failure import error_of
 
@@ -115,7 +115,7 @@ def _open_pool(args: argparse.Namespace, rows: Sequence[Row], ledger: Ledger) ->
     if args.cluster is not None:
         jobs = [row.job for row in rows if row.state == "waiting"]
         files = {path for job in jobs for role in run.INPUTS if (path := getattr(job.task, role)) is not None}
-        files |= {path for job in jobs for path in ledger.model(job.task)[1]}
+        files |= {path for job in jobs for path in (*ledger.model(job.task)[1], *weights_of(job.task))}
         folders = {job.output.parent for job in jobs}
         with open_actors(args, run.new_worker, files, folders) as actors:
             yield actors

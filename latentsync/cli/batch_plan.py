@@ -13,6 +13,7 @@ from ..errors import LatentSyncError, StorageError, UsageError, cannot_write
 from . import options, run
 from .cluster import check_version
 from .job_list import parse_job, read_jobs
+from .model import MODEL_FLAGS, locate_model
 
 if TYPE_CHECKING:
     from ..batch import Job, Row
@@ -38,7 +39,7 @@ class Ledger:
         """The version of the model of a job, and its files. Raises WeightsError if they are missing or wrong."""
         key = _model_key(task)
         if key not in self._models:
-            self._models[key] = run.locate_model(task)
+            self._models[key] = locate_model(task)
         return self._models[key]
 
     def _inputs(self, task: argparse.Namespace) -> Iterator[FileDigest]:
@@ -101,6 +102,7 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
                 continue
             if args.cluster is not None:
                 check_version(task)
+            weights_of(task)
             task.version, _ = ledger.model(task)  # all workers use it, also on a device with other VRAM
             job = Job(name, task, task.output, _model_key(task), run.faces_key(task), 0.0)
             if ledger.is_finished(job):
@@ -120,8 +122,18 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
     return checked.rows
 
 
+def weights_of(task: argparse.Namespace) -> list[Path]:
+    """The files of a job's face detector, and of SyncNet if it scores the result. Raises WeightsError without them."""
+    from ..weights import locate
+    from ..weights.catalog import FACE_LANDMARKER, SYNCNET
+
+    needed = [] if task.face_landmarks is not None else [FACE_LANDMARKER]
+    needed += [SYNCNET] if run.is_scored(task) else []
+    return [locate.require(file, locate.folders_in(task.models)) for file in needed]
+
+
 def _model_key(task: argparse.Namespace) -> tuple[Any, ...]:
-    return tuple(getattr(task, name) for name in run.MODEL_FLAGS)
+    return tuple(getattr(task, name) for name in MODEL_FLAGS)
 
 
 def _check_disk(needed: Mapping[Path, int], checked: Plan) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DependencyError, UsageError
 from .failure import error_of
+from .model import AUTO
 
 if TYPE_CHECKING:
     from ..batch import Make
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ..pipeline import LipSyncPipeline
     from ..sampling.sampler import Workers
 
-AUTO = "auto"
 CALLS_EACH = 2  # tasks of a worker that denoises windows: the present one, and the next
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ScoreError, UsageError
-from ..weights.catalog import MODELS
 from ..weights.locate import folders_in
 from . import faces, options
 from .cluster import add_cluster_options, check_cluster_options, check_version, open_workers
 from .device import add_device_options
+from .model import AUTO, MODEL_FLAGS, add_model_options, load_pipeline, locate_model, worker_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
     from ..video.video_file import VideoFile
 
-AUTO = "auto"
 INPUTS = (
     "video",
     "audio",
@@ -44,7 +43,6 @@ INPUTS = (
     "speech_of_source",
     "protect_mask",
 )
-MODEL_FLAGS = ("version", "unet", "vae", "miniature", "models", "device", "precision")
 NOT_RECORDED = {
     *INPUTS,
     "output",
@@ -59,7 +57,6 @@ NOT_RECORDED = {
     "command",
 }
 """Flags that do not change the result, or name files. The record has the hash or size of each file."""
-MINIATURE_WARNING = "warning: --miniature uses a small model that was trained on one face, not ByteDance's model."
 EXAMPLE = """example:
   latentsync run talk.mp4 speech.wav -o out.mp4 --steps 20 --cfg 1.5
   latentsync run song.mp4 song.wav -o out.mp4 --vocals voice.wav --length-mode "audio (loop)"
@@ -87,21 +84,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Declare all flags except the file names."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--version",
-        choices=(AUTO, *sorted(MODELS)),
-        default=AUTO,
-        help="auto: the best on disk that fits the device",
-    )
-    group.add_argument("--unet", type=Path, metavar="FILE", help="a UNet file, such as a fine-tune; needs --version")
-    group.add_argument("--vae", type=Path, metavar="FILE", help="a Stable Diffusion 1.x VAE to replace sd-vae-ft-mse")
-    group.add_argument(
-        "--miniature",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="use the demo's small model, to test the installation",
-    )
+    add_model_options(parser)
     options.add_models_folder(parser)
     add_device_options(parser)
     options.add_face_options(parser)
@@ -171,8 +154,7 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
     with Recorder(args.output, record) if args.save_record else nullcontext():
         opened = open_inputs(args)
         pipeline = session.pipeline(args)
-        is_scored = args.takes > 1 or args.min_sync_confidence is not None
-        syncnet = session.syncnet(args.models, pipeline.device) if is_scored else None
+        syncnet = session.syncnet(args.models, pipeline.device) if is_scored(args) else None
         features, _ = pipeline.encode_audio(
             opened.audio,
             args.vocals,
@@ -214,6 +196,11 @@ class Inputs(NamedTuple):
     background: Waveform | None
     protect: np.ndarray | None
     select: Callable[..., Selection]
+
+
+def is_scored(args: argparse.Namespace) -> bool:
+    """Whether SyncNet scores the result."""
+    return args.takes > 1 or args.min_sync_confidence is not None
 
 
 def open_inputs(args: argparse.Namespace) -> Inputs:
@@ -340,47 +327,6 @@ def _print_notes(warnings: Iterable[str], known: set[str]) -> list[str]:
     for note in notes:
         sys.stderr.write(f"note: {note}\n")
     return notes
-
-
-def locate_model(args: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
-    """The version of the model that the flags describe, and its files. Raises WeightsError if they are not right."""
-    from ..weights import locate, miniature
-    from .device import chosen_device
-
-    if args.miniature:
-        return args.version, miniature.files()
-    version = None if args.version == AUTO else args.version
-    memory_bytes = locate.device_memory(chosen_device(args.device)) if version is None else None
-    folders, needs_vae = folders_in(args.models), args.vae is None
-    files = locate.locate(folders, version, args.unet, memory_bytes=memory_bytes, needs_vae=needs_vae)
-    return files.spec.version, (files.unet, files.whisper, args.vae or files.vae)
-
-
-def worker_flags(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags of the model, for a worker whose current folder can be another one."""
-    flags = {name: getattr(args, name) for name in MODEL_FLAGS}
-    return argparse.Namespace(**{k: v.absolute() if isinstance(v, Path) else v for k, v in flags.items()})
-
-
-def load_pipeline(args: argparse.Namespace, workers: Workers | None = None) -> LipSyncPipeline:
-    """The networks that the flags describe. `workers` replace the UNet and the VAE."""
-    from ..pipeline import LipSyncPipeline
-    from .device import chosen_device, chosen_dtype
-
-    device = chosen_device(args.device)
-    dtype = chosen_dtype(args.precision, device)
-    if args.miniature:
-        sys.stderr.write(MINIATURE_WARNING + "\n")
-        return LipSyncPipeline.miniature(device=device, dtype=dtype, workers=workers)
-    return LipSyncPipeline.from_pretrained(
-        None if args.version == AUTO else args.version,
-        models_dir=args.models,
-        device=device,
-        dtype=dtype,
-        unet=args.unet,
-        vae=args.vae,
-        workers=workers,
-    )
 
 
 def read_mask(path: Path, source: FrameSource) -> np.ndarray:

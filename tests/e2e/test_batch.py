@@ -25,7 +25,7 @@ def test_batch_makes_what_run_makes_and_skips_it_later(
     """The networks are loaded once, and the faces are searched once."""
     calls: list[str] = []
     load, search = run.load_pipeline, faces.search
-    monkeypatch.setattr(run, "load_pipeline", lambda args: (calls.append("load"), load(args))[1])
+    monkeypatch.setattr(run, "load_pipeline", lambda *args: (calls.append("load"), load(*args))[1])
     monkeypatch.setattr(faces, "search", lambda *args: (calls.append("search"), search(*args))[1])
     jobs, out = job_file(tmp_path / "jobs.jsonl", good, 3), tmp_path / "out"
     assert batch(jobs, out) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def job_file(folder: Path, *jobs: Mapping[str, Any] | str) -> Path:
 
 
 def files_of(good: Sample) -> dict[str, str]:
-    return {"video": str(good.video), "audio": str(good.audio)}
+    return {"video": str(good.video), "audio": str(good.audio), "face_landmarks": str(good.landmarks)}
 
 
 def plan(*words: object) -> list[argparse.Namespace]:
@@ -57,7 +58,7 @@ def test_job_fields_are_the_flags_of_run(good: Sample, tmp_path: Path) -> None:
     (job,) = plan(job_file(tmp_path, {**files_of(good), "output": "x.mp4", **fields}), "--out", tmp_path, "--miniature")
     flags = ["--steps=7", "--cfg-start-percent=0.5", "--offset-ms=-40", "--no-color-match", "--consent=ü --x"]
     files = [str(good.video), str(good.audio), "-o", str(tmp_path / "x.mp4")]
-    expected = _parser().parse_args(["run", *files, "--miniature", *flags])
+    expected = _parser().parse_args(["run", *files, "--miniature", *flags, f"--face-landmarks={good.landmarks}"])
     expected.models = expected.models.absolute()
     del expected.command, expected.cluster, expected.cpus_per_worker  # those of the batch hold for all jobs
     assert vars(job) == vars(expected)
@@ -69,7 +70,7 @@ def test_job_csv_reads_as_json_lines(good: Sample, tmp_path: Path) -> None:
         f'"{good.video}",{good.audio},y.webm,,true,{good.audio}\n',
         encoding="utf-8-sig",
     )
-    first, second = plan(tmp_path / "jobs.csv", "--out", tmp_path, *MINIATURE)
+    first, second = plan(tmp_path / "jobs.csv", "--out", tmp_path, *MINIATURE, "--face-landmarks", good.landmarks)
     assert (first.output, first.steps, first.color_match, first.vocals) == (tmp_path / "x.mp4", 3, False, None)
     assert (second.output, second.steps, second.color_match, second.vocals) == (
         tmp_path / "y.webm",
@@ -115,6 +116,7 @@ def test_batch_pairs_folders_by_name(good: Sample, tmp_path: Path) -> None:
             (tmp_path / folder / f"{name}{file.suffix}").write_bytes(file.read_bytes())
     (tmp_path / "videos" / "notes.txt").write_text("not a video", encoding="utf-8")
     words = ["--videos", tmp_path / "videos", "--audios", tmp_path / "audios", "--out", tmp_path / "out", *MINIATURE]
+    words += ["--face-landmarks", good.landmarks]
     assert [(job.audio.name, job.output) for job in plan(*words)] == [
         ("a.wav", tmp_path / "out" / "a.mp4"),
         ("b.c.wav", tmp_path / "out" / "b.c.mp4"),
@@ -205,6 +207,21 @@ def test_batch_without_jobs_or_models_says_so(good: Sample, tmp_path: Path) -> N
     assert "has no jobs" in mistakes(job_file(tmp_path, ""), "--out", tmp_path, *MINIATURE)
     said = mistakes(job_file(tmp_path, files_of(good)), "--out", tmp_path, "--models", tmp_path / "none")
     assert "Line 1: Model files are missing" in said
+
+
+def test_batch_checks_detector_and_syncnet_first(good: Sample, tmp_path: Path) -> None:
+    """A job with landmarks needs no detector, and one without a score needs no SyncNet."""
+    files, detected = files_of(good), {"video": str(good.video), "audio": str(good.audio)}
+    jobs = [
+        {**files, "output": "a.mp4"},
+        {**detected, "output": "b.mp4"},
+        {**files, "output": "c.mp4", "takes": 2},
+        {**files, "output": "d.mp4", "min_sync_confidence": 3},
+    ]
+    said = mistakes(job_file(tmp_path, *jobs), "--out", tmp_path, *MINIATURE, "--models", tmp_path / "none")
+    assert "found 3 mistakes" in said
+    for line, file in ((2, "face_landmarker.task"), (3, "syncnet_v2.model"), (4, "syncnet_v2.model")):
+        assert re.search(rf"Line {line}: Model files are missing \(1\):\n *{file}", said), said
 
 
 def test_batch_dry_run_prints_the_plan(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
