@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -49,8 +49,9 @@ from .oom import BatchLimit
 from .output.result import LipSyncResult
 from .progress import ShowProgress, run, run_with_progress, shown
 from .sampling.conditioning import ConditioningStore, sample_noise
-from .sampling.lip_track import LipTrack, Provenance
+from .sampling.lip_track import LipTrack, Provenance, SampledLatents
 from .sampling.sampler import (
+    StepOutput,
     Workers,
     build_lip_track,
     num_sampling_steps,
@@ -60,7 +61,7 @@ from .sampling.sampler import (
 from .sampling.settings import SamplerSettings
 from .scoring.score import Score, score_track
 from .video.frame_source import FrameSource
-from .video.timeline import FpsMode, LengthMode, build_timeline, check_length, output_rate
+from .video.timeline import FpsMode, LengthMode, Timeline, build_timeline, check_length, output_rate
 from .video.video_file import VideoFile
 from .weights import loader, locate, miniature, random_init
 from .weights.catalog import MODELS, SYNCNET, ModelSpec, Version
@@ -311,9 +312,13 @@ class LipSyncPipeline:
         *,
         fps: FpsMode = "auto",
         length: LengthMode = "audio (ping-pong)",
+        sampled: SampledLatents | None = None,
         progress: ShowProgress | bool = False,
     ) -> LipTrack:
-        """Sample the latents of the new mouths. Arguments as in the call of the pipeline.
+        """Sample the latents of the new mouths. Other arguments as in the call of the pipeline.
+
+        Args:
+            sampled: what the same call gave earlier, see `LipTrack.sampled`. Nothing is sampled again.
 
         Raises:
             FaceError: the face is in no frame of the output.
@@ -325,36 +330,47 @@ class LipSyncPipeline:
         rate = output_rate(face_track.source.rate, fps)
         timeline = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
         timeline = timeline.first(settings.preview_seconds)
+        asked = {"fps": fps, "length": length}
+        vae = self.workers or self.vae
+        assert vae is not None
+
+        def made_in(seconds: float) -> Provenance:
+            return Provenance.from_stages(self.spec.version, self.files, face_track, features, settings, asked, seconds)
+
+        if sampled is not None:
+            waveform = features.waveform.fit_to(timeline.frame_count, timeline.rate)
+            index, provenance = sampled.latent_index, made_in(sampled.seconds)
+            return LipTrack(face_track, timeline, sampled.latents, index, waveform, vae, provenance=provenance)
+        steps, count = self._denoise(face_track, features, timeline, settings)
+        steps = shown(steps, "lips", count, progress)
+        lips = build_lip_track(steps, face_track, timeline, features.waveform, vae, self.temp_dir)
+        return replace(lips, provenance=made_in(monotonic() - started))
+
+    def _denoise(
+        self, face_track: FaceTrack, features: AudioFeatures, timeline: Timeline, settings: SamplerSettings
+    ) -> tuple[Iterator[StepOutput], int]:
+        """Every step of every window, and their number. Workers only give the last step of each window."""
         clip, resolution = (face_track, features, timeline, settings), self.spec.resolution
         count = num_sampling_steps(*clip)
         if self.workers is not None:
-            vae, noise = self.workers, sample_noise(settings.seed, resolution)
+            noise = sample_noise(settings.seed, resolution)
             steps = self.workers.denoise(read_windows(*clip, resolution), noise, settings)
-            count //= settings.num_inference_steps  # only the last step of each window comes back
-        else:
-            vae = self.vae
-            assert self.unet is not None
-            assert vae is not None
-            if face_track not in self.stores:
-                self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
-            steps = sample_windows(
-                self.unet,
-                vae,
-                *clip,
-                resolution,
-                device=self.device,
-                dtype=self.dtype,
-                batch_limit=self.batch_limit,
-                store=self.stores[face_track],
-            )
-        steps = shown(steps, "lips", count, progress)
-        lips = build_lip_track(steps, face_track, timeline, features.waveform, vae, self.temp_dir)
-        asked = {"fps": fps, "length": length}
-        seconds = monotonic() - started
-        provenance = Provenance.from_stages(
-            self.spec.version, self.files, face_track, features, settings, asked, seconds
+            return steps, count // settings.num_inference_steps
+        assert self.unet is not None
+        assert self.vae is not None
+        if face_track not in self.stores:
+            self.stores[face_track] = ConditioningStore(face_track.source.frame_count, self.dtype, self.temp_dir)
+        steps = sample_windows(
+            self.unet,
+            self.vae,
+            *clip,
+            resolution,
+            device=self.device,
+            dtype=self.dtype,
+            batch_limit=self.batch_limit,
+            store=self.stores[face_track],
         )
-        return replace(lips, provenance=provenance)
+        return steps, count
 
     def load_syncnet(self, *, download: bool = False, progress: bool = False) -> SyncNet:
         """`load_syncnet` from this pipeline's models folder, on its device, for `LipSyncResult.score`."""

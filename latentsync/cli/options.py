@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -269,18 +268,6 @@ def sampler_settings(options: argparse.Namespace) -> SamplerSettings:
         guidance_end=options.cfg_end_percent,
         preview_seconds=options.preview_seconds,
     ).at_speed(options.speed)
-
-
-def takes(options: argparse.Namespace) -> list[SamplerSettings]:
-    """The settings of each take: its seed is one more than that of the take before it.
-
-    Raises:
-        UsageError: a setting is out of range.
-    """
-    if options.takes < 1:
-        raise UsageError(f'"--takes" cannot be {options.takes}. Choose 1 or a higher number.')
-    first = sampler_settings(options)
-    return [replace(first, seed=first.seed + take) for take in range(options.takes)]
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

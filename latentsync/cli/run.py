@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
-from collections.abc import Callable, Hashable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,10 +29,12 @@ if TYPE_CHECKING:
     from ..faces.report import Selection
     from ..models.syncnet import SyncNet
     from ..output.result import LipSyncResult
-    from ..output.run_record import RunRecord
+    from ..output.run_record import FileDigest, RunRecord, TensorInfo
+    from ..output.takes import Sample, TakeStore
     from ..pipeline import LipSyncPipeline
+    from ..sampling.lip_track import LipTrack, Take
     from ..sampling.sampler import Workers
-    from ..sampling.settings import SamplerSettings
+    from ..scoring.score import Score
     from ..video.frame_source import FrameSource
     from ..video.video_file import VideoFile
 
@@ -57,6 +62,19 @@ NOT_RECORDED = {
     "command",
 }
 """Flags that do not change the result, or name files. The record has the hash or size of each file."""
+NOT_OF_TAKES = {
+    "takes",
+    "seed",
+    "min_sync_confidence",
+    "format",
+    "crf",
+    "consent",
+    "background_gain_db",
+    "ducking_db",
+}
+"""Flags that do not change the lips of a seed, or their score."""
+TAKES_SUFFIX = ".takes"
+"""Of the file beside the output that keeps the takes of a run until it succeeds."""
 EXAMPLE = """example:
   latentsync run talk.mp4 speech.wav -o out.mp4 --steps 20 --cfg 1.5
   latentsync run song.mp4 song.wav -o out.mp4 --vocals voice.wav --length-mode "audio (loop)"
@@ -129,7 +147,7 @@ def run(args: argparse.Namespace) -> None:
 def check_flags(args: argparse.Namespace) -> None:
     """Raises UsageError for a setting out of range or an impossible output. Opens no input."""
     options.output_format(args)
-    options.takes(args)
+    options.sampler_settings(args).takes(args.takes)
     options.blend_settings(args)
     options.audio_settings(args)
     options.turns(args)
@@ -146,46 +164,67 @@ def check_flags(args: argparse.Namespace) -> None:
 def make_video(args: argparse.Namespace, session: Session) -> str:
     """Write the video of a run and its record, and return a summary. The output must be reserved."""
     from ..output.result import LipSyncResult
-    from ..output.run_record import Recorder, RunRecord, digest_file
+    from ..output.run_record import Recorder, RunRecord, describe_source, digest_file
+    from ..output.takes import TakeStore, best_take, score_takes
 
-    progress, format, takes = session.progress, options.output_format(args), options.takes(args)
+    progress, format = session.progress, options.output_format(args)
+    takes = options.sampler_settings(args).takes(args.takes)
     blend, background_settings = options.blend_settings(args), options.background_settings(args)
     record = RunRecord(consent=args.consent, seed=args.seed, flags=recorded_flags(args))
     with Recorder(args.output, record) if args.save_record else nullcontext():
         opened = open_inputs(args)
         pipeline = session.pipeline(args)
         syncnet = session.syncnet(args.models, pipeline.device) if is_scored(args) else None
-        features, _ = pipeline.encode_audio(
-            opened.audio,
-            args.vocals,
-            offset_ms=args.offset_ms,
-            settings=options.audio_settings(args),
-            progress=progress,
-        )
-        spoken = {number: features.during(turns) for number, turns in options.turns(args).items()}
-        people = session.faces(opened.source, args)
-        tracks = {number: opened.select(people, index=number).track for number in spoken}
+        samples = speakers(args, session, opened)
         # known before sampling
         noted = set(_print_notes([*opened.audio.warnings, *opened.source.warnings()], set()))
 
-        def take(settings: SamplerSettings) -> LipSyncResult:
-            sample = partial(
-                pipeline.sample, settings=settings, fps=args.output_fps, length=args.length_mode, progress=progress
-            )
-            speakers = tuple(sample(track, spoken[number]) for number, track in tracks.items())
+        def result_of(*speakers: LipTrack) -> LipSyncResult:
             return LipSyncResult(speakers, blend, opened.protect, None, opened.background, background_settings)
 
-        if syncnet is None:
-            result = take(takes[0])
-        else:
-            results = ((settings.seed, take(settings)) for settings in takes)
-            result = best_take(results, syncnet, record, args.min_sync_confidence, progress=progress)
-        if args.save_record:
-            others = [(role, getattr(args, role)) for role in INPUTS[1:]]
-            record.add_inputs(result.speakers, [digest_file(role, path) for role, path in others if path])
-        result.save(args.output, format=format, crf=args.crf, record=record, progress=progress)
+        def score(syncnet: SyncNet, lips: LipTrack) -> Score:
+            return result_of(lips).score(syncnet, progress=progress)
+
+        named = [(role, getattr(args, role)) for role in INPUTS[1:]] if args.save_record or syncnet else []
+        files = [digest_file(role, path) for role, path in named if path]
+        store = TakeStore()
+        if syncnet is not None:
+            key = takes_key(record, [describe_source(opened.source), *files], pipeline)
+            store = TakeStore.open(args.output.with_suffix(TAKES_SUFFIX), key)
+        with continued(store):
+            if syncnet is None:
+                lips = [sample(takes[0]) for sample in samples]
+            else:
+                (sample,) = samples
+                for take in score_takes(takes, sample, partial(score, syncnet), store):
+                    record.takes.append(take)
+                    sys.stdout.write(f"{take}\n")
+                    sys.stdout.flush()  # a log shows it while the next take is sampled
+                check_confidence(record.takes, args.min_sync_confidence)
+                lips = [best_take(takes, sample, store)]
+            result = result_of(*lips)
+            if args.save_record:
+                record.add_inputs(result.speakers, files)
+            result.save(args.output, format=format, crf=args.crf, record=record, progress=progress)
     _print_notes(result.warnings(format), noted)
     return f"{result.frame_count} frames, {result.synced_frame_count} of them with new lips"
+
+
+def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list[Sample]:
+    """For each person who speaks, a function that samples their lips."""
+    pipeline, progress = session.pipeline(args), session.progress
+    features, _ = pipeline.encode_audio(
+        opened.audio,
+        args.vocals,
+        offset_ms=args.offset_ms,
+        settings=options.audio_settings(args),
+        progress=progress,
+    )
+    spoken = {number: features.during(turns) for number, turns in options.turns(args).items()}
+    people = session.faces(opened.source, args)
+    tracks = [opened.select(people, index=number).track for number in spoken]
+    sample = partial(pipeline.sample, fps=args.output_fps, length=args.length_mode, progress=progress)
+    return [partial(sample, track, features) for track, features in zip(tracks, spoken.values(), strict=True)]
 
 
 class Inputs(NamedTuple):
@@ -287,38 +326,40 @@ def recorded_flags(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in sorted(vars(args).items()) if name not in NOT_RECORDED}
 
 
-def best_take(
-    results: Iterable[tuple[int, LipSyncResult]],
-    syncnet: SyncNet,
-    record: RunRecord,
-    min_confidence: float | None = None,
-    *,
-    progress: bool = True,
-) -> LipSyncResult:
-    """Choose the result with the highest sync confidence. Print and record each score.
+def takes_key(record: RunRecord, inputs: Iterable[FileDigest | TensorInfo], pipeline: LipSyncPipeline) -> str:
+    """Equal for runs whose takes with the same seed are the same."""
+    from .. import __version__
+    from ..output.run_record import describe_weights
 
-    Raises:
-        ScoreError: the best confidence is below the limit.
-    """
-    from ..output.run_record import Take
-    from ..scoring.sync import FRAME_MS
+    flags = {name: value for name, value in record.flags.items() if name not in NOT_OF_TAKES}
+    weights = [asdict(describe_weights(path)) for path in pipeline.files]
+    content = [__version__, flags, [asdict(item) for item in inputs], weights, str(pipeline.dtype)]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
-    best: tuple[float, LipSyncResult] | None = None
-    for seed, result in results:
-        score = result.score(syncnet, progress=progress)
-        take = Take(seed, round(score.confidence, 3), round(score.distance, 3), FRAME_MS * score.offset_frames)
-        record.takes.append(take)
-        doubt = "" if score.sync is None or score.sync.is_trusted else " (too short to trust)"
-        sys.stdout.write(f"{take}{doubt}\n")
-        if best is None or score.confidence > best[0]:
-            best = score.confidence, result
-    if best is None or (min_confidence is not None and best[0] < min_confidence):
-        numbers = ", ".join(f"{take.confidence:.2f} (seed {take.seed})" for take in record.takes)
+
+@contextmanager
+def continued(store: TakeStore) -> Generator[None, None, None]:
+    """Delete the file of the takes if the block succeeds, and otherwise say that the next run continues with it."""
+    try:
+        yield
+    except BaseException:
+        if store.path is not None and store.path.exists():
+            sys.stderr.write(
+                f"note: The finished takes ({len(store.scores)}) are kept in {store.path}. The same command "
+                "continues with them. Delete the file if you do not need them.\n"
+            )
+        raise
+    store.delete()
+
+
+def check_confidence(takes: Sequence[Take], limit: float | None) -> None:
+    """Raises ScoreError if the best take has a confidence below the limit."""
+    if limit is not None and max(take.confidence for take in takes) < limit:
+        numbers = ", ".join(f"{take.confidence:.2f} (seed {take.seed})" for take in takes)
         raise ScoreError(
-            f"The sync confidence is below --min-sync-confidence {min_confidence}: {numbers}. No video was written. "
+            f"The sync confidence is below --min-sync-confidence {limit}: {numbers}. No video was written. "
             "Try other seeds with --takes, or lower the limit."
         )
-    return best[1]
 
 
 def _print_notes(warnings: Iterable[str], known: set[str]) -> list[str]:

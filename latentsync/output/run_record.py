@@ -30,6 +30,7 @@ from .. import __version__
 from ..errors import MediaError, cannot_write
 from ..fileio import atomic_write, sha256_file
 from ..progress import run
+from ..sampling.lip_track import Take
 from ..video.frame_source import FrameSource, ImageBatch
 from ..video.video_file import VideoFile
 
@@ -108,26 +109,6 @@ class FrameCounts:
     untouched: int
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
-    """The score of the result of one seed.
-
-    confidence, distance: of SyncNet, see `scoring.sync.SyncScore`.
-    offset_ms: by how much the sound leads the lips.
-    """
-
-    seed: int
-    confidence: float
-    distance: float
-    offset_ms: int
-
-    def __str__(self) -> str:
-        return (
-            f"seed {self.seed}: sync confidence {self.confidence:.2f}, distance {self.distance:.2f}, "
-            f"offset {self.offset_ms} ms"
-        )
-
-
 @dataclass(kw_only=True)
 class RunRecord:
     """What is known of a run so far; it is completed while the run goes on and written when it ends.
@@ -135,7 +116,7 @@ class RunRecord:
     settings: by the names, and in the units, of the nodes' inputs.
     flags: the settings as the command line was given them; empty for a run in ComfyUI.
     seconds: by stage.
-    takes: scores of the results among which the best was chosen. Empty without scoring.
+    takes: scores of the results among which the best was chosen, of one speaker after another. Empty without scoring.
     notes: retries, warnings on the source, and the like.
     """
 
@@ -171,6 +152,7 @@ class RunRecord:
         if origins:
             self.model_version = ", ".join(dict.fromkeys(origin.version for origin in origins))
             self.seed = origins[0].seed
+            self.takes = [take for origin in origins for take in origin.takes]
 
     def add_inputs(self, speakers: Sequence[LipTrack], others: Iterable[FileDigest | TensorInfo]) -> None:
         """Add what went in: the source, `others`, and the model files."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +21,41 @@ from .settings import SamplerSettings
 
 
 @dataclass(frozen=True, slots=True)
+class Take:
+    """The score of the result of one seed.
+
+    confidence, distance: of SyncNet, see `scoring.sync.SyncScore`.
+    offset_ms: by how much the sound leads the lips.
+    trusted: whether the clip is long enough for these numbers.
+    """
+
+    seed: int
+    confidence: float
+    distance: float
+    offset_ms: int
+    trusted: bool
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}: sync confidence {self.confidence:.2f}, distance {self.distance:.2f}, "
+            f"offset {self.offset_ms} ms{'' if self.trusted else ' (too short to trust)'}"
+        )
+
+
+class SampledLatents(NamedTuple):
+    """What sampling gave, without the inputs: `latents` and `latent_index` of a `LipTrack`.
+
+    seed: of the noise.
+    seconds: duration of the sampling.
+    """
+
+    seed: int
+    seconds: float
+    latents: Tensor
+    latent_index: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """The model and the settings that made a lip track, for the run record.
 
@@ -28,6 +64,7 @@ class Provenance:
     seed: of the noise.
     params: settings of each stage.
     seconds: duration of the sampling.
+    takes: scores of the lips among which these are the best. Empty without scoring.
     """
 
     version: str
@@ -35,6 +72,7 @@ class Provenance:
     seed: int
     params: Mapping[str, Mapping[str, object]]
     seconds: float
+    takes: tuple[Take, ...] = ()
 
     @classmethod
     def from_stages(
@@ -98,6 +136,11 @@ class LipTrack:
     def resolution(self) -> int:
         """Side of the square face crops in pixels."""
         return self.latents.shape[-1] * LATENT_STRIDE
+
+    def sampled(self, seed: int) -> SampledLatents:
+        """What `LipSyncPipeline.sample` needs to give these lips again without sampling."""
+        seconds = 0.0 if self.provenance is None else self.provenance.seconds
+        return SampledLatents(seed, seconds, self.latents, self.latent_index)
 
     def __repr__(self) -> str:
         return f"LipTrack({self.timeline!r}, {len(self.latents)} new at {self.resolution} px, {self.face_track!r})"

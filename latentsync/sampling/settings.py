@@ -80,6 +80,16 @@ class SamplerSettings:
         }
         return replace(self, **unchanged)
 
+    def takes(self, count: int) -> list[SamplerSettings]:
+        """The settings of a number of takes. The seed of a take is one more than that of the take before it.
+
+        Raises:
+            UsageError: the number or a seed is out of range.
+        """
+        if count < 1:
+            raise UsageError(f'"takes" cannot be {count}. Choose 1 or a higher number.')
+        return [replace(self, seed=self.seed + take) for take in range(count)]
+
     @property
     def cfg_steps(self) -> range:
         """The steps with classifier-free guidance, from 0: those whose middle is in the range."""

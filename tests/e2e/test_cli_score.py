@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from latentsync import LipSyncPipeline, score_video
+from latentsync import LipSyncPipeline, SamplerSettings, pipeline, score_video
 from latentsync.cli import faces
 from latentsync.cli.main import main
 from latentsync.weights.catalog import STABLE_SYNCNET, SYNCNET
 from scripts.sample_clip import Sample
 from tests.support.image_clip import decoded
 from tests.support.numbered_clip import make_wav
+from tests.support.paths import REPOSITORY
 from tests.support.synthetic_models import write_syncnet
 
 FRAMES = 10  # of the clip `good`
@@ -35,9 +41,13 @@ def score(good: Sample, models: Path, *more: object, landmarks: Path | None = No
     return main([*map(str, given)])
 
 
-def run(good: Sample, output: Path, models: Path, *more: object) -> int:
+def arguments(good: Sample, output: Path, models: Path, *more: object) -> list[str]:
     given = ["run", good.video, good.audio, "-o", output, "--miniature", "--steps", 1, "--cfg", 1]
-    return main([*map(str, [*given, "--face-landmarks", good.landmarks, "--models", models, *more])])
+    return [*map(str, [*given, "--face-landmarks", good.landmarks, "--models", models, *more])]
+
+
+def run(good: Sample, output: Path, models: Path, *more: object) -> int:
+    return main(arguments(good, output, models, *more))
 
 
 def test_score_prints_numbers_and_draws_a_chart(
@@ -188,6 +198,79 @@ def test_run_fails_below_the_least_confidence(
     assert run(good, output, models, "--min-sync-confidence", -1000) == 0
 
 
+def count_samplings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds that are sampled from now on."""
+    seeds: list[int] = []
+    sample = pipeline.sample_windows
+
+    def counted(*given: Any, **more: Any) -> Any:
+        seeds.append(next(value for value in given if isinstance(value, SamplerSettings)).seed)
+        return sample(*given, **more)
+
+    monkeypatch.setattr(pipeline, "sample_windows", counted)
+    return seeds
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no Ctrl-C to one process")
+def test_cancelled_takes_are_not_made_again(
+    good: Sample, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, more = tmp_path / "results", ("--takes", 3, "--seed", 5, "--crf", 0, "--steps", 8)
+    folder.mkdir()
+    output, kept = folder / "out.mp4", folder / "out.takes"
+    command = [sys.executable, "-m", "latentsync", *arguments(good, output, models, *more)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"seed 5: sync confidence ")
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1].decode()
+    assert process.returncode == 1, said
+    assert f"note: The finished takes (1) are kept in {kept}. The same command continues with them." in said
+    assert sorted(path.name for path in folder.iterdir()) == ["out.json", "out.takes"]
+    record = json.loads((folder / "out.json").read_text(encoding="utf-8"))
+    assert record["outcome"] == "cancelled"
+    assert [take["seed"] for take in record["takes"]] == [5]
+
+    seeds = count_samplings(monkeypatch)
+    assert run(good, output, models, *more) == 0
+    assert seeds == [6, 7]
+    assert sorted(path.name for path in folder.iterdir()) == ["out.json", "out.mp4"]
+    whole = tmp_path / "whole.mp4"
+    assert run(good, whole, models, *more) == 0
+    assert seeds == [6, 7, 5, 6, 7]
+    np.testing.assert_array_equal(*[decoded(path, FRAMES) for path in (output, whole)])
+    first, second = (json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in (output, whole))
+    assert first["takes"] == second["takes"]
+    assert len(first["takes"]) == 3
+    assert first["seed"] == second["seed"]
+
+
+def test_failed_takes_are_kept_for_a_lower_limit(
+    good: Sample, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More takes add to them. Other settings make them anew."""
+    output, seeds = tmp_path / "out.mp4", count_samplings(monkeypatch)
+    assert run(good, output, models, "--takes", 2, "--seed", 5, "--min-sync-confidence", 1000) == 1
+    assert run(good, output, models, "--takes", 3, "--seed", 5, "--min-sync-confidence", 1000) == 1
+    assert seeds == [5, 6, 7]
+    assert run(good, output, models, "--takes", 3, "--seed", 5, "--min-sync-confidence", -1000) == 0
+    assert seeds == [5, 6, 7]
+    assert not output.with_suffix(".takes").exists()
+    assert run(good, output, models, "--takes", 1, "--seed", 5, "--min-sync-confidence", 1000) == 1
+    assert run(good, output, models, "--takes", 1, "--seed", 5, "--min-sync-confidence", 0, "--steps", 2) == 0
+    assert seeds == [5, 6, 7, 5, 5]
+
+
+def test_run_replaces_no_other_file_named_takes(
+    good: Sample, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "out.takes"
+    notes.write_text("mine", encoding="utf-8")
+    assert run(good, tmp_path / "out.mp4", models, "--takes", 2) == 2
+    assert "out.takes does not contain takes of LatentSync" in refused(capsys)
+    assert notes.read_text(encoding="utf-8") == "mine"
+
+
 def test_run_checks_takes_before_the_long_work(
     good: Sample,
     models: Path,
@@ -198,7 +281,7 @@ def test_run_checks_takes_before_the_long_work(
     monkeypatch.setattr(faces, "search", lambda *_: pytest.fail("the search for faces has begun"))
     output = tmp_path / "out.mp4"
     assert run(good, output, models, "--takes", 0) == 2
-    assert '"--takes" cannot be 0' in refused(capsys)
+    assert '"takes" cannot be 0' in refused(capsys)
     assert run(good, output, models, "--takes", 2, "--seed", 2**64 - 1) == 2
     assert '"seed" cannot be' in refused(capsys)
     assert run(good, output, tmp_path, "--takes", 2) == 1
