@@ -24,17 +24,20 @@ class LivePreview:
     """Receives each step of a run, see `progress.with_progress`.
 
     It decodes the last frame of each finished window, unless ComfyUI's previews are off.
+
+    Args:
+        heading: a text before that of the progress.
     """
 
-    def __init__(self, vae: ComfyVAE) -> None:
-        self._vae = vae
+    def __init__(self, vae: ComfyVAE, heading: str = "") -> None:
+        self._vae, self._heading = vae, heading
         self._shows_images = args.preview_method is not LatentPreviewMethod.NoPreviews
         self._started = monotonic()
         self._finished_windows = 0
 
     def __call__(self, step: StepOutput, done: int, total: int) -> PreviewImage | None:
         position = f"Window {self._finished_windows + 1} of {total // step.num_steps}"
-        text = f"{position}, step {step.step} of {step.num_steps}"
+        text = f"{self._heading}{position}, step {step.step} of {step.num_steps}"
         is_last = step.step == step.num_steps
         self._finished_windows += is_last
         if self._finished_windows and done < total:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,10 @@ from ..latentsync.weights.catalog import MODELS, ModelSpec
 from .progress import is_oom, with_oom_message
 
 if TYPE_CHECKING:
+    from ..latentsync.faces.face_track import FaceTrack
     from ..latentsync.models.protocols import AudioKV
     from ..latentsync.models.unet import UNet
+    from ..latentsync.output.takes import TakeStore
     from ..latentsync.pipeline import ConditioningStores, LipSyncPipeline
 
 log = logging.getLogger("latentsync")
@@ -43,6 +45,7 @@ class LoadedModel:
     dtype: in which the UNet computes.
     files: from which the weights were loaded.
     stores: encoded face crops of each face track, see `LipSyncPipeline`.
+    takes: the last setup of each face track that was sampled in takes, and the takes.
     """
 
     spec: ModelSpec
@@ -52,6 +55,7 @@ class LoadedModel:
     dtype: torch.dtype
     files: tuple[Path, ...]
     stores: ConditioningStores = field(default_factory=WeakKeyDictionary)
+    takes: WeakKeyDictionary[FaceTrack, tuple[Hashable, TakeStore]] = field(default_factory=WeakKeyDictionary)
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +104,15 @@ class LoadedModel:
                 self.device,
             )
         return BatchLimit(min(enough, max(1, fitting)), "the UNet", is_oom)
+
+    def take_store(self, face_track: FaceTrack, setup: Hashable) -> TakeStore:
+        """The takes of a face track with this setup. Those of another setup are forgotten: each has latents in RAM."""
+        from ..latentsync.output.takes import TakeStore
+
+        kept = self.takes.get(face_track)
+        if kept is None or kept[0] != setup:
+            kept = self.takes[face_track] = setup, TakeStore()
+        return kept[1]
 
     def load(self, clips: int) -> None:
         """Load the UNet to its device, and free VRAM for the activations of a number of clips."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
+from weakref import ref
 
 from comfy_api.latest import io
 from typing_extensions import override
@@ -14,11 +17,16 @@ from ..latentsync.video.timeline import FpsMode, LengthMode
 from .io_types import CATEGORY, AudioEmbeds, FaceTracks, Lips, Model, expect_type
 from .live_preview import LivePreview
 from .model_handle import LoadedModel
-from .progress import with_progress
+from .progress import show_text, with_oom_message, with_progress
 
 if TYPE_CHECKING:
     from ..latentsync.audio.features import AudioFeatures
     from ..latentsync.faces.face_track import FaceTrack
+    from ..latentsync.models.syncnet import SyncNet
+    from ..latentsync.output.takes import TakeStore
+    from ..latentsync.sampling.lip_track import LipTrack, Take
+    from ..latentsync.scoring.score import Score
+    from .model_handle import ComfyVAE
 
 
 class LatentSyncSampler(io.ComfyNode):
@@ -155,6 +163,15 @@ class LatentSyncSampler(io.ComfyNode):
                     tooltip="End cfg after this share of the steps. 1 is the end of the last step. Lower it to save "
                     "time. A step without cfg takes half the time.",
                 ),
+                io.Int.Input(
+                    "takes",
+                    default=1,
+                    min=1,
+                    max=100,
+                    advanced=True,
+                    tooltip="Sample this many seeds, from seed up, and keep the lips with the best sync confidence. It "
+                    "takes N times as long and needs SyncNet (see LatentSync Score).",
+                ),
             ],
             outputs=[Lips.Output(display_name="lips", tooltip="Connect to Video Combine, To Images or Crops Out.")],
         )
@@ -178,6 +195,7 @@ class LatentSyncSampler(io.ComfyNode):
         overlap: int,
         cfg_start_percent: float,
         cfg_end_percent: float,
+        takes: int,
     ) -> io.NodeOutput:
         from ..latentsync.audio.features import AudioFeatures
         from ..latentsync.faces.face_track import FaceTrack
@@ -197,12 +215,47 @@ class LatentSyncSampler(io.ComfyNode):
             preview_seconds=preview_seconds,
         ).at_speed(speed)
         pipeline = model.pipeline(model.batch_limit())
-        lips = pipeline.sample(
-            face_track,
-            audio_embeds,
-            settings,
-            fps=output_fps,
-            length=length_mode,
-            progress=partial(with_progress, preview=LivePreview(model.vae)),
-        )
-        return io.NodeOutput(lips)
+        sample = partial(pipeline.sample, face_track, audio_embeds, fps=output_fps, length=length_mode)
+        if takes == 1:
+            return io.NodeOutput(sample(settings, progress=partial(with_progress, preview=LivePreview(model.vae))))
+        syncnet = with_oom_message(pipeline.load_syncnet)
+        setup = ref(audio_embeds), replace(settings, seed=0), output_fps, length_mode
+        store = model.take_store(face_track, setup)
+        return io.NodeOutput(sample_best(settings.takes(takes), sample, syncnet, store, model.vae))
+
+
+def sample_best(
+    takes: Sequence[SamplerSettings],
+    sample: Callable[..., LipTrack],
+    syncnet: SyncNet,
+    store: TakeStore,
+    vae: ComfyVAE,
+) -> LipTrack:
+    """The lips with the highest sync confidence. The node shows each score as soon as it is known.
+
+    Args:
+        sample: `LipSyncPipeline.sample` of one person and one recording.
+        store: the takes that are already made.
+        vae: of the live preview.
+    """
+    from ..latentsync.output.result import LipSyncResult
+    from ..latentsync.output.takes import best_of, best_take, score_takes
+
+    scores: list[Take] = []
+
+    def show(items: Iterator[Any], stage: str, total: int) -> Iterator[Any]:
+        heading = "\n".join([*map(str, scores), f"Take {len(scores) + 1} of {len(takes)}: "])
+        if stage == "lips":
+            return with_progress(items, stage, total, LivePreview(vae, heading))
+        show_text(f"{heading}measuring the sync")
+        return with_progress(items, stage, total)
+
+    def score(lips: LipTrack) -> Score:
+        return LipSyncResult((lips,)).score(syncnet, progress=show)
+
+    sample_and_show = partial(sample, progress=show)
+    for take in score_takes(takes, sample_and_show, score, store):
+        scores.append(take)
+    lips = best_take(takes, sample_and_show, store)
+    show_text("\n".join([*map(str, scores), f"The lips are those of seed {best_of(scores).seed}."]))
+    return lips

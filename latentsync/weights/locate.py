@@ -268,7 +268,7 @@ def missing_files(files: Sequence[WeightFile], folders: Folders, name: str) -> W
     command = python_command(f'latentsync download {name} --models "{folders.models}"')
     node = "Load Model" if name in MODELS else "Score"
     remedy = f"Switch on download_missing in {node}" if folders.models is None else f"Run {command}"
-    terms = f" Their license: {EXTRAS[name].license}." if name in EXTRAS else ""
+    terms = f' "takes" and the sync score need SyncNet (license: {EXTRAS[name].license}).' if name in EXTRAS else ""
     return WeightsError(
         f"Model files are missing ({len(missing)}):\n{files_and_folders}\n{remedy}, or put the files there "
         f"yourself.{terms}"

@@ -51,7 +51,6 @@ COMMAND_LINE_ONLY = {
     "models": "ComfyUI's folders",
     "output": "`filename_prefix` on the node",
     "miniature": "to test an installation",
-    "takes": "a take is scored after it is pasted, in later nodes",
     "video": "`source` on the node",
 }
 PRECISIONS_OF_COMFYUI = {"fp8"}  # its operations store weights in one dtype and compute in another
