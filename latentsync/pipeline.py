@@ -526,7 +526,7 @@ def score_video(
 ) -> Score:
     """Score how well the lips of a person in a video fit its sound, or another one.
 
-    Without the weights of SyncNet, it only measures how often the mouth is open in silence (`Score.lip_leak`).
+    Without the weights of SyncNet, it only measures the opening of the mouth (`Score.mouth_sync`, `Score.lip_leak`).
 
     Args:
         video: a video file, or any frame source.

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from .waveform import SAMPLE_RATE, Waveform, resample
+from .waveform import BLOCK_SAMPLES, SAMPLE_RATE, Waveform, resample
 
 SPEECH_HZ = (300, 4000)  # formants: their level follows the mouth, see 10.1371/journal.pcbi.1000436
 MIN_RMS = 1e-4  # of full scale; the noise of 16-bit audio is below
@@ -25,12 +25,16 @@ def frame_levels(waveform: Waveform, times: Sequence[Fraction]) -> np.ndarray:
     from scipy.signal import butter, sosfilt
 
     mono = resample(Waveform(waveform.samples.mean(dim=0, keepdim=True), waveform.rate), SAMPLE_RATE).samples[0]
-    filtered = sosfilt(butter(2, SPEECH_HZ, "bandpass", fs=SAMPLE_RATE, output="sos"), mono.double().numpy())
-    total = np.concatenate([[0.0], np.cumsum(np.square(filtered))])
     bounds = np.array([round(seconds * SAMPLE_RATE) for seconds in times])
-    is_known = (bounds[:-1] < bounds[1:]) & (bounds[1:] < len(total))
-    starts, stops = bounds[:-1][is_known], bounds[1:][is_known]
-    rms = np.sqrt((total[stops] - total[starts]) / (stops - starts))
+    sections = np.asarray(butter(2, SPEECH_HZ, "bandpass", fs=SAMPLE_RATE, output="sos"))
+    energy, state, start = np.zeros(len(bounds) + 1), np.zeros((len(sections), 2)), 0  # energy[i]: before bounds[i]
+    for block in mono.split(BLOCK_SAMPLES):
+        filtered, state = sosfilt(sections, block.double().numpy(), zi=state)
+        frames = np.searchsorted(bounds, np.arange(start, start + len(block)), side="right")
+        energy += np.bincount(frames, np.square(filtered), len(energy))
+        start += len(block)
+    is_known = (bounds[:-1] < bounds[1:]) & (bounds[1:] <= len(mono))
+    rms = np.sqrt(energy[1:-1][is_known] / np.diff(bounds)[is_known])
     levels = np.full(len(is_known), np.nan)
     levels[is_known] = np.where(rms < MIN_RMS, 0.0, rms)
     return levels

@@ -51,7 +51,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    """Print the score of one person. Measure only LipLeak if SyncNet's weights are missing."""
+    """Print the score of one person. Measure only the mouth if SyncNet's weights are missing."""
     from ..audio.reader import read_audio
     from ..pipeline import load_syncnet
     from ..scoring.plot import plot_score

@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import FaceError, UsageError
 from .appearance import appearance, set_distance
 from .detection import FaceDetector, detect_in_image
+from .lip_correlation import MIN_OPENINGS, lag_correlations
 from .shots import detect_cuts
 from .warp import display_width
 
@@ -27,10 +28,6 @@ MAX_SET_DISTANCE = 0.5  # of one person's tracks: on real clips up to 0.41, and 
 MAX_APPEARANCES = 12  # kept of an identity, spread over time
 APPEARANCE_EVERY_FRAMES = 8  # a track offers one appearance in so many frames
 MAX_LAG_FRAMES = 3  # between the sound of a video and its mouths
-SYLLABLE_SECONDS = Fraction(1, 2)  # mouth and sound share movements above 2 Hz: see `audio.levels`
-MIN_CHANGES = np.array([0.01, 1e-9])
-"""Range of a mouth opening that moves, and of a level that changes. Rounded landmarks of a still mouth jitter less."""
-MIN_OPENINGS = 25  # frames with sound and a known mouth opening; people with fewer are not compared
 MIN_FRAMES = 12  # of an identity, or a tenth of a short clip: briefer ones are false detections
 
 SelectBy = Literal["largest", "leftmost", "rightmost", "most central", "most frames", "speaking"]
@@ -297,8 +294,7 @@ def sort_identities(
 def speech_correlation(identity: Identity, levels: np.ndarray | None, rate: Fraction) -> float:
     """Correlation of a person's mouth opening with the sound: -1 to 1, at the best lag of up to MAX_LAG_FRAMES.
 
-    Both are taken without their mean over SYLLABLE_SECONDS, because mouth and sound share the pace of the syllables.
-    -inf if it is unknown: the mouth never moves, the sound never changes, or fewer than MIN_OPENINGS frames have both.
+    -inf if it is unknown, see `lag_correlations`.
 
     Args:
         levels: float64 (source frames,), of the sound; NaN where unknown.
@@ -309,23 +305,10 @@ def speech_correlation(identity: Identity, levels: np.ndarray | None, rate: Frac
     """
     if levels is None:
         raise UsageError('"face" is speaking, but there is no sound. Provide the level of the sound in every frame.')
-    window = np.ones(min(2 * int(rate * SYLLABLE_SECONDS / 2) + 1, len(levels)))
-
-    def without_mean(values: np.ndarray) -> np.ndarray:
-        is_known = np.isfinite(values)
-        total = np.convolve(np.where(is_known, values, 0.0), window, "same")
-        return values - total / np.maximum(np.convolve(is_known, window, "same"), 1)
-
     openings = np.full(len(levels), np.nan)
     openings[identity.frames] = identity.mouth_openings
-    openings, padded = without_mean(openings), np.pad(without_mean(levels), MAX_LAG_FRAMES, constant_values=np.nan)
-    best = -np.inf
-    for shift in range(2 * MAX_LAG_FRAMES + 1):
-        shifted = padded[shift : shift + len(levels)]
-        both = np.stack([openings, shifted])[:, np.isfinite(openings) & np.isfinite(shifted)]
-        if both.shape[1] >= MIN_OPENINGS and (np.ptp(both, axis=1) > MIN_CHANGES).all():
-            best = max(best, float(np.corrcoef(both)[0, 1]))
-    return best
+    correlations = lag_correlations(openings, levels, rate, MAX_LAG_FRAMES)
+    return float(np.nanmax(correlations, initial=-np.inf))
 
 
 def identity_at(identities: Identities, at: FaceAt) -> Identity:

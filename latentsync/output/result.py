@@ -21,7 +21,7 @@ from ..compositing.settings import BlendSettings
 from ..errors import StorageError, UsageError
 from ..progress import ShowProgress, shown
 from ..sampling.lip_track import LipTrack
-from ..scoring.score import Score, score_frames
+from ..scoring.score import Score, ScoredFrames, score_track
 from ..video.color import to_float32
 from ..video.frame_source import FrameSource
 from ..video.timeline import MODEL_RATE, Timeline
@@ -165,7 +165,8 @@ class LipSyncResult:
     def score(self, syncnet: SyncNet, *, speaker: int = 1, progress: ShowProgress | bool = False) -> Score:
         """Score how well the new lips of one speaker fit their recording, before encoding.
 
-        The face is where it is in the original video, so nothing is detected again, and `Score.lip_leak` is None.
+        The face is where it is in the original video, so nothing is detected again. The opening of the mouth is not
+        measured.
 
         Args:
             syncnet: from `LipSyncPipeline.load_syncnet`.
@@ -186,8 +187,8 @@ class LipSyncResult:
             for frame, repeats in zip(self.frames(), np.bincount(output_index[:count]).tolist(), strict=False):
                 yield from repeat(frame, repeats)
 
-        source_index = [lips.timeline.source_index[i] for i in output_index]
-        return score_frames(lips.face_track, source_index, read, lips.waveform, syncnet=syncnet, progress=progress)
+        frames = ScoredFrames([lips.timeline.source_index[i] for i in output_index], read)
+        return score_track(lips.face_track, lips.waveform, frames, syncnet=syncnet, progress=progress)
 
     def warnings(self, format: Format) -> Iterator[str]:
         """Sentences for the user about the video and its sound. Damage is only found while reading the video."""

@@ -1,10 +1,10 @@
-"""Score of a video: SyncNet's distance, confidence and offset, LipLeak, and a verdict in words."""
+"""Score of a video: SyncNet's distance, confidence and offset, the mouth opening, LipLeak, and a verdict in words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ..models.syncnet import VIDEO_FRAMES, SyncNet
 from ..progress import ShowProgress, shown
 from ..video.timeline import MODEL_RATE, build_timeline
 from .lip_leak import LipLeak, lip_leak
+from .mouth_sync import MouthSync, mouth_sync
 from .stable_sync import CROP_PX, StableSyncScore, score_stable_sync
 from .sync import FRAME_MS, TRUSTED_WINDOWS, SyncScore, mono_samples, num_windows, score_sync
 
@@ -39,13 +40,14 @@ class Score:
 
     name: name of the video.
     sync: SyncNet's result. None without its weights.
-    lip_leak: None without landmarks of the mouth.
+    lip_leak, mouth_sync: None without landmarks of the mouth. `mouth_sync` also needs a mouth that moves, and sound.
     stable_sync: None without StableSyncNet.
     """
 
     name: str
     sync: SyncScore | None = None
     lip_leak: LipLeak | None = None
+    mouth_sync: MouthSync | None = None
     stable_sync: StableSyncScore | None = None
 
     @property
@@ -60,8 +62,10 @@ class Score:
 
     @property
     def offset_frames(self) -> int:
-        """Lead of the audio over the lips, in frames of 40 ms. 0: not measured."""
-        return 0 if self.sync is None else self.sync.offset_frames
+        """Lead of the audio over the lips, in frames of 40 ms: of SyncNet, or else of the mouth opening. 0: unknown."""
+        if self.sync is not None:
+            return self.sync.offset_frames
+        return self.mouth_sync.offset_frames if self.mouth_sync is not None and self.mouth_sync.is_clear else 0
 
     @property
     def verdict(self) -> str:
@@ -70,36 +74,24 @@ class Score:
 
     def sentences(self) -> Iterator[str]:
         """The sentences of the verdict."""
-        sync, leak = self.sync, self.lip_leak
-        if sync is not None:
-            low, high = TYPICAL_CONFIDENCE
-            yield f"Sync confidence {sync.confidence:.2f}, distance {sync.distance:.2f}."
-            if not sync.is_trusted:
-                yield f"The clip is too short to trust. Use at least {TRUSTED_WINDOWS + VIDEO_FRAMES} frames (3 s)."
-            if sync.confidence < MIN_CONFIDENCE:
-                yield f"Lips and sound do not clearly belong together. Real speech is typically {low} to {high}."
-            elif sync.confidence < low:
-                yield f"The sync is weaker than that of typical real speech ({low} to {high})."
-            else:
-                yield f"The confidence is in or above the range of typical real speech ({low} to {high})."
-            if sync.confidence >= MIN_CONFIDENCE:
-                yield offset_sentence(sync.offset_ms)
-                if sync.weak_ranges:
-                    yield f"Weaker or in a pause at {weak_stretches(sync)}."
-            yield HINT
+        if self.sync is not None:
+            yield from sync_sentences(self.sync)
         if self.stable_sync is not None:
             yield (
                 f"StableSyncNet: cosine {self.stable_sync.cosine:.3f}, best {self.stable_sync.best_cosine:.3f} at an "
                 f"offset of {self.stable_sync.offset_ms} ms."
             )
-        if leak is not None and leak.share is None:
+        if self.mouth_sync is not None:
+            yield from mouth_sentences(self.mouth_sync, gives_advice=self.sync is None)
+        if self.lip_leak is not None and self.lip_leak.share is None:
             yield "The sound has no silent part in which the mouth could be checked."
-        elif leak is not None:
+        elif self.lip_leak is not None:
+            leak = self.lip_leak
             yield f"The mouth is open in {leak.share:.0%} of the {leak.silent_frames} frames with silence (LipLeak)."
 
     def to_json(self) -> dict[str, Any]:
         """The numbers for JSON, and the verdict."""
-        sync, leak, stable = self.sync, self.lip_leak, self.stable_sync
+        sync, leak, mouth, stable = self.sync, self.lip_leak, self.mouth_sync, self.stable_sync
         return {
             "video": self.name,
             "sync": None
@@ -121,6 +113,13 @@ class Score:
                 "silent_frames": leak.silent_frames,
                 "open_frames": leak.open_frames,
             },
+            "mouth_sync": None
+            if mouth is None
+            else {
+                "correlation": round(mouth.correlation, 4),
+                "offset_ms": mouth.offset_ms,
+                "clear": mouth.is_clear,
+            },
             "stable_sync": None
             if stable is None
             else {
@@ -130,6 +129,38 @@ class Score:
             },
             "verdict": self.verdict,
         }
+
+
+def sync_sentences(sync: SyncScore) -> Iterator[str]:
+    """The result of SyncNet in words."""
+    low, high = TYPICAL_CONFIDENCE
+    yield f"Sync confidence {sync.confidence:.2f}, distance {sync.distance:.2f}."
+    if not sync.is_trusted:
+        yield f"The clip is too short to trust. Use at least {TRUSTED_WINDOWS + VIDEO_FRAMES} frames (3 s)."
+    if sync.confidence < MIN_CONFIDENCE:
+        yield f"Lips and sound do not clearly belong together. Real speech is typically {low} to {high}."
+    elif sync.confidence < low:
+        yield f"The sync is weaker than that of typical real speech ({low} to {high})."
+    else:
+        yield f"The confidence is in or above the range of typical real speech ({low} to {high})."
+    if sync.confidence >= MIN_CONFIDENCE:
+        yield offset_sentence(sync.offset_ms)
+        if sync.weak_ranges:
+            yield f"Weaker or in a pause at {weak_stretches(sync)}."
+    yield HINT
+
+
+def mouth_sentences(mouth: MouthSync, *, gives_advice: bool) -> Iterator[str]:
+    """The offset of the mouth opening in words, and how to correct it."""
+    if not mouth.is_clear:
+        yield "The opening of the mouth gives no clear offset. A longer part of the video may give one."
+        return
+    yield (
+        f"The opening of the mouth fits the sound best at an offset of {mouth.offset_ms} ms (correlation "
+        f"{mouth.correlation:.2f})."
+    )
+    if gives_advice:
+        yield offset_sentence(mouth.offset_ms)
 
 
 def weak_stretches(sync: SyncScore) -> str:
@@ -148,65 +179,48 @@ def offset_sentence(offset_ms: int) -> str:
     return f"The sound {way} the lips by {abs(offset_ms)} ms. {move}, or add {-offset_ms} to offset_ms and run again."
 
 
+class ScoredFrames(NamedTuple):
+    """The frames of a result, at 25 fps. The face has the same position as in the original video.
+
+    source_index: the original frame for each frame.
+    read: reads a number of frames from the start: (H, W, 3), RGB.
+    """
+
+    source_index: Sequence[int]
+    read: Callable[[int], Iterator[np.ndarray]]
+
+
 def score_track(
     track: FaceTrack,
     waveform: Waveform,
+    frames: ScoredFrames | None = None,
     *,
     syncnet: SyncNet | None = None,
     stable_syncnet: StableSyncNet | None = None,
     progress: ShowProgress | bool = False,
 ) -> Score:
-    """Score one person of a video.
+    """Score one person of a video, or of a result.
 
     Args:
         track: face track from `select_face`.
         waveform: the audio. It starts with the first frame.
-        syncnet, stable_syncnet: the networks to measure with. Without a network, only LipLeak is measured.
+        frames: of a result, whose mouth is not measured. None: those of the original video.
+        syncnet, stable_syncnet: the networks to measure with. Without a network, only the mouth is measured.
         progress: see `progress.ShowProgress`.
 
     Raises:
-        AudioError: the audio is unusable.
-        ScoreError: the video or its audio is too short.
-    """
-    check_samples(waveform, "audio")
-    source_index = build_timeline(track.source, waveform.duration_seconds, MODEL_RATE, "shortest").source_index
-    score = score_frames(
-        track,
-        source_index,
-        lambda count: track.source.read(source_index[:count]),
-        waveform,
-        syncnet=syncnet,
-        stable_syncnet=stable_syncnet,
-        progress=progress,
-    )
-    if track.mouth_openings is None:
-        return score
-    return replace(score, lip_leak=lip_leak(track.mouth_openings[list(source_index)], mono_samples(waveform)))
-
-
-def score_frames(
-    track: FaceTrack,
-    source_index: Sequence[int],
-    read: Callable[[int], Iterator[np.ndarray]],
-    waveform: Waveform,
-    *,
-    syncnet: SyncNet | None = None,
-    stable_syncnet: StableSyncNet | None = None,
-    progress: ShowProgress | bool = False,
-) -> Score:
-    """Score frames of an original video or of a result. The face has the same position in both.
-
-    Args:
-        source_index: the original frame for each frame at 25 fps.
-        read: reads a number of frames from the start, at 25 fps: (H, W, 3), RGB.
-
-    Raises:
         UsageError: the track has no boxes.
+        AudioError: the audio is unusable.
         ScoreError: fewer than six frames have audio.
     """
-    source, samples, index = track.source, mono_samples(waveform), np.asarray(source_index)
+    check_samples(waveform, "audio")
     if track.boxes is None:
         raise UsageError("The face has no boxes, which scoring needs. Select it with select_face.")
+    source, samples, openings = track.source, mono_samples(waveform), None
+    if frames is None:
+        shown_frames = build_timeline(source, waveform.duration_seconds, MODEL_RATE, "shortest").source_index
+        frames, openings = ScoredFrames(shown_frames, lambda n: source.read(shown_frames[:n])), track.mouth_openings
+    index = np.asarray(frames.source_index)
     count = num_windows(len(index), len(samples))
     if count < 1:
         raise ScoreError(
@@ -214,17 +228,14 @@ def score_frames(
             f"{float(waveform.duration_seconds):.2f} s of sound. Use at least {VIDEO_FRAMES + 1} frames with sound."
         )
     score, needed = Score(source.name), count + VIDEO_FRAMES - 1
-
-    def frames() -> Iterator[np.ndarray]:
-        return (square_pixels(frame, source) for frame in read(needed))
-
+    if openings is not None:
+        openings = openings[index]
+        score = replace(score, lip_leak=lip_leak(openings, samples), mouth_sync=mouth_sync(openings, samples))
     if syncnet is not None:
-        reading = shown(frames(), "sync", needed, progress)
-        score = replace(score, sync=score_sync(reading, track.boxes[index], track.shots[index], samples, syncnet))
+        pictures = shown((square_pixels(frame, source) for frame in frames.read(needed)), "sync", needed, progress)
+        score = replace(score, sync=score_sync(pictures, track.boxes[index], track.shots[index], samples, syncnet))
     if stable_syncnet is not None:
-        reading = shown(read(needed), "stable sync", needed, progress)
-        matrices = track_matrices(track, CROP_PX)[index]
-        score = replace(
-            score, stable_sync=score_stable_sync(reading, matrices, track.shots[index], samples, stable_syncnet)
-        )
+        pictures, matrices = shown(frames.read(needed), "stable sync", needed, progress), track_matrices(track, CROP_PX)
+        stable_sync = score_stable_sync(pictures, matrices[index], track.shots[index], samples, stable_syncnet)
+        score = replace(score, stable_sync=stable_sync)
     return score

@@ -14,7 +14,8 @@ import torch
 from latentsync.audio.levels import frame_levels
 from latentsync.audio.waveform import Waveform
 from latentsync.errors import AudioError, FaceError, UsageError
-from latentsync.faces.identities import MIN_OPENINGS, FaceAt, Identities, Identity, select, speech_correlation
+from latentsync.faces.identities import FaceAt, Identities, Identity, select, speech_correlation
+from latentsync.faces.lip_correlation import MIN_OPENINGS
 from latentsync.output.video_writer import VideoWriter
 from latentsync.pipeline import read_speech, select_face
 from latentsync.video.video_file import VideoFile
