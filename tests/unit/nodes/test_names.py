@@ -46,6 +46,8 @@ NODE_ONLY = {
 }
 COMMAND_LINE_ONLY = {
     "audio_track": "AUDIO holds one track",
+    "cluster": "several machines share a video",
+    "cpus_per_worker": "of a cluster",
     "device": "ComfyUI chooses it",
     "min_sync_confidence": "a graph compares the output of Score itself",
     "models": "ComfyUI's folders",
