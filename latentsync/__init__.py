@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .output.result import LipSyncResult as LipSyncResult
     from .pipeline import LipSyncPipeline as LipSyncPipeline
     from .pipeline import detect_faces as detect_faces
+    from .pipeline import find_occlusion as find_occlusion
     from .pipeline import load_syncnet as load_syncnet
     from .pipeline import score_video as score_video
     from .pipeline import select_face as select_face
@@ -64,7 +65,7 @@ _MODULES = {
     "faces.face_track": ("FaceTrack", "TrackSettings"),
     "faces.identities": ("Identities",),
     "output.result": ("LipSyncResult",),
-    "pipeline": ("LipSyncPipeline", "detect_faces", "load_syncnet", "score_video", "select_face"),
+    "pipeline": ("LipSyncPipeline", "detect_faces", "find_occlusion", "load_syncnet", "score_video", "select_face"),
     "sampling.lip_track": ("LipTrack",),
     "sampling.settings": ("SamplerSettings",),
     "scoring.score": ("Score",),

@@ -41,7 +41,9 @@ from .faces.detection import DEFAULT_MIN_CONFIDENCE
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
 from .faces.face_track import FaceTrack, TrackSettings, build_face_track
 from .faces.identities import FaceAt, Identities, SelectBy, cluster_tracks, select, sort_identities
+from .faces.occlusion import collect_masks, occlusion_masks
 from .faces.report import Selection
+from .faces.segmenters import NO_SEGMENTER, open_segmenter, segmenter_entry
 from .faces.tracker import track_faces
 from .models.protocols import VAE, AudioEncoder, Denoiser
 from .models.syncnet import SyncNet
@@ -210,6 +212,7 @@ class LipSyncPipeline:
         face_index: int = 1,
         turns: Mapping[int, Sequence[Turn]] | None = None,
         speech_of_source: str | Path | Waveform | None = None,
+        occlusion: str = NO_SEGMENTER,
         fps: FpsMode = "auto",
         length: LengthMode = "audio (ping-pong)",
         audio_settings: AudioSettings | None = None,
@@ -233,6 +236,7 @@ class LipSyncPipeline:
             turns: several people who speak in turn: the number of each in that order, and when they speak. See
                 `audio.turns.parse_turns_of_people`. It replaces `face_index`.
             speech_of_source: for `face="speaking"`, see `read_speech`.
+            occlusion: "auto" keeps hands and objects in front of the new mouth, see `find_occlusion`.
             fps: frame rate of the result, see `video.timeline.output_rate`.
             length: length of the result, see `video.timeline.build_timeline`.
             audio_settings: what happens in silence, and how speech is detected.
@@ -254,7 +258,9 @@ class LipSyncPipeline:
         background = read_audio(background) if isinstance(background, (str, Path)) else background
         if background is not None:
             check_background(waveform, background)
-        if face == "speaking":  # without sound, fail before the long work
+        if occlusion != NO_SEGMENTER and self.folders is not None:  # without weights, fail before the long work
+            locate.require(segmenter_entry(occlusion).file, self.folders)
+        if face == "speaking":  # without sound, likewise
             speech_of_source = read_speech(source, speech_of_source)
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress
@@ -269,6 +275,8 @@ class LipSyncPipeline:
             people = self.detect_faces(source, progress=progress)
             selected = partial(select_face, people, face, speech_of_source=speech_of_source)
             tracks = [selected(number).track for number in turns]
+        if occlusion != NO_SEGMENTER:
+            tracks = [self.find_occlusion(track, occlusion, progress=progress) for track in tracks]
         speakers = tuple(
             self.sample(track, features, settings, fps=fps, length=length, progress=progress)
             for track, features in zip(tracks, spoken, strict=True)
@@ -284,6 +292,17 @@ class LipSyncPipeline:
                 "Create it with LipSyncPipeline.from_pretrained, or call latentsync.detect_faces with your folders."
             )
         return detect_faces(video, self.folders, **options)
+
+    def find_occlusion(
+        self, track: FaceTrack, occlusion: str = "auto", *, progress: ShowProgress | bool = False
+    ) -> FaceTrack:
+        """`find_occlusion` with the weights of this pipeline's models folder."""
+        if self.folders is None:
+            raise UsageError(
+                "This pipeline has no models folder, so it cannot find the weights of a segmenter. "
+                "Create it with LipSyncPipeline.from_pretrained, or call latentsync.find_occlusion with your folders."
+            )
+        return find_occlusion(track, self.folders, occlusion, temp_dir=self.temp_dir, progress=progress)
 
     def encode_audio(
         self,
@@ -459,6 +478,36 @@ def select_face(
     if at is not None:
         track = replace(track, params={**track.params, "face_at": list(at)})
     return Selection(sort_identities(identities, face, reference, at, levels), identity, track, settings)
+
+
+def find_occlusion(
+    track: FaceTrack,
+    folders: Folders,
+    occlusion: str = "auto",
+    *,
+    temp_dir: Path | None = None,
+    progress: ShowProgress | bool = False,
+) -> FaceTrack:
+    """Find hands and objects in front of a face, so that they stay in front of the new mouth.
+
+    Args:
+        track: of the face, see `select_face`.
+        folders: where the weights of the segmenter are found.
+        occlusion: a key of `faces.segmenters.SEGMENTERS`.
+        temp_dir: for masks that do not fit into memory. None: the system's temporary folder.
+        progress: see `progress.ShowProgress`.
+
+    Returns:
+        A copy of the track with its occlusion masks.
+
+    Raises:
+        UsageError: there is no such segmenter.
+        WeightsError: the weights are missing or wrong.
+    """
+    opened = open_segmenter(partial(locate.require, folders=folders), occlusion)
+    with closing(opened) as segmenter, closing(occlusion_masks(track, segmenter)) as masks:
+        steps = shown(masks, "occlusion", int(track.present.sum()), progress)
+        return collect_masks(steps, track, {"occlusion": occlusion}, temp_dir)
 
 
 def read_speech(source: FrameSource, speech_of_source: str | Path | Waveform | None = None) -> Waveform:

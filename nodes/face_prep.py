@@ -13,11 +13,12 @@ from typing_extensions import override
 from ..latentsync.faces.detection import DEFAULT_MIN_CONFIDENCE
 from ..latentsync.faces.face_track import Smoothing, TrackSettings
 from ..latentsync.faces.identities import SELECT_BY, SelectBy
+from ..latentsync.faces.segmenters import NO_SEGMENTER, OCCLUSION
 from . import conversions
 from .detection_cache import Found, content_key, shared_cache
 from .io_types import CATEGORY, KEEPS_PREVIEW, FaceLandmarks, FaceTracks, expect_type
-from .model_folders import model_folders
-from .progress import show_text, with_progress
+from .model_folders import model_folders, temp_folder
+from .progress import run_with_progress, show_text, with_progress
 
 if TYPE_CHECKING:
     from comfy_api.input import VideoInput
@@ -135,16 +136,33 @@ class LatentSyncFacePrep(io.ComfyNode):
                     tooltip="Enter a point on the person's face as x, y, frame, such as 640, 360, 0. That person "
                     "becomes number 1. The first frame is 0. Leave it empty to use 'face'.",
                 ),
+                io.Combo.Input(
+                    "occlusion",
+                    options=list(OCCLUSION),
+                    default=NO_SEGMENTER,
+                    advanced=True,
+                    tooltip="Choose auto to keep hands, microphones and other objects in front of the new mouth. It "
+                    "needs a model of 16 MB. The preview shows what it finds.",
+                ),
+                io.Boolean.Input(
+                    "download_missing",
+                    default=False,
+                    advanced=True,
+                    tooltip="Download the model of 'occlusion' (16 MB, Apache-2.0) if it is missing. The node "
+                    "verifies the file.",
+                ),
             ],
             outputs=[
                 FaceTracks.Output(display_name="face_track", tooltip="Connect to Sampler."),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="Shows all people, with their numbers. The selected one has a border.",
+                    tooltip="Shows all people, with their numbers. The selected one has a border. One more picture "
+                    "tints the objects that 'occlusion' finds.",
                 ),
                 io.String.Output(
                     display_name="report",
-                    tooltip="Lists the people, the frames of each person, and the unchanged frames.",
+                    tooltip="Lists the people, the frames of each person, the unchanged frames, and those with an "
+                    "object in front of the face.",
                 ),
             ],
         )
@@ -162,6 +180,8 @@ class LatentSyncFacePrep(io.ComfyNode):
         max_yaw: float,
         smoothing: Smoothing,
         face_at: str,
+        occlusion: str,
+        download_missing: bool,
         reference_face: torch.Tensor | None = None,
         face_landmarks: Mapping[str, Any] | None = None,
         speech_of_source: Mapping[str, Any] | None = None,
@@ -169,8 +189,10 @@ class LatentSyncFacePrep(io.ComfyNode):
         from ..latentsync.faces import report
         from ..latentsync.faces.detectors import DEFAULT_DETECTOR, open_detector
         from ..latentsync.faces.identities import FaceAt, reference_appearance
-        from ..latentsync.pipeline import detect_faces, read_speech, select_face
-        from ..latentsync.weights.locate import require
+        from ..latentsync.faces.segmenters import segmenter_entry
+        from ..latentsync.pipeline import detect_faces, find_occlusion, read_speech, select_face
+        from ..latentsync.weights.download import download_files
+        from ..latentsync.weights.locate import exists, require
 
         settings, folders = TrackSettings(max_gap, max_yaw, smoothing), model_folders()
         at = FaceAt.parse(face_at)
@@ -179,6 +201,11 @@ class LatentSyncFacePrep(io.ComfyNode):
         if face_landmarks is not None:
             expect_type("face_landmarks", face_landmarks, Mapping, "any node that makes FACE_LANDMARKS")
         frames = conversions.frame_source(source, image_fps)
+        if occlusion != NO_SEGMENTER:  # without the model, fail before the long search
+            model = segmenter_entry(occlusion).file
+            if download_missing and not exists(model, folders):
+                run_with_progress(download_files([model], folders))
+            require(model, folders)
         speech = None
         if face == "speaking" and reference_face is None:  # without sound, fail before the long search
             speech = read_speech(frames, conversions.speech_of_source(source, speech_of_source))
@@ -200,9 +227,13 @@ class LatentSyncFacePrep(io.ComfyNode):
         selection = select_face(
             people, face, face_index, reference=reference, at=at, speech_of_source=speech, settings=settings
         )
+        if occlusion != NO_SEGMENTER:
+            track = find_occlusion(selection.track, folders, occlusion, temp_dir=temp_folder(), progress=with_progress)
+            selection = selection._replace(track=track)
         people = selection.identities
-        crops = report.identity_crops(people, PREVIEW_PX, selection.identity)
-        preview = torch.stack([conversions.image(crop) for crop in crops])
+        crops = list(report.identity_crops(people, PREVIEW_PX, selection.identity))
+        occluded = report.occlusion_crop(selection.track, PREVIEW_PX)
+        preview = torch.stack([conversions.image(crop) for crop in (crops if occluded is None else [*crops, occluded])])
         text = "\n".join([report.report_text(people, selection), *warnings, *(speech.warnings if speech else ())])
         chosen, frames_with_face = selection.identity.number, int(selection.track.present.sum())
         summary = f"Person {chosen} of {len(people.members)}, in {frames_with_face} of {frames.frame_count} frames"

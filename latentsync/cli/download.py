@@ -14,13 +14,13 @@ from . import options
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    parser = add("download", help="download the model files of a version, or of the command score, and verify them")
+    parser = add("download", help="download the model files of a version or of an option, and verify them")
     parser.set_defaults(command=download)
     parser.add_argument(
         "version",
         choices=[*sorted(MODELS), *EXTRAS],
         help="model version: 1.6 (512 pixels) or 1.5 (256); or syncnet, the network of the command score, whose "
-        "weights are for research use (CC-BY)",
+        "weights are for research use (CC-BY); or occlusion, the segmenter of --occlusion auto (16 MB)",
     )
     options.add_models_folder(parser)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..faces.segmenters import NO_SEGMENTER, segmenter_entry
 from ..weights.locate import folders_in, require
 from . import options
 from .console import native_logs_hidden
@@ -18,7 +19,7 @@ from .pictures import check_png, write_png
 
 if TYPE_CHECKING:
     from ..audio.waveform import Waveform
-    from ..faces.identities import Identities, Identity
+    from ..faces.identities import Identities
     from ..faces.report import Selection
     from ..video.frame_source import FrameSource
 
@@ -38,7 +39,8 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write a numbered crop of every face to this PNG; the selected one has a green border",
+        help="also write a numbered crop of every face to this PNG; the selected one has a green border, and "
+        "objects in front of it are tinted in one more picture",
     )
     options.add_models_folder(parser)
     options.add_face_options(parser)
@@ -53,8 +55,9 @@ def faces(args: argparse.Namespace) -> None:
         check_png(args.output, [args.video, *options.face_files(args)])
     source = VideoFile(args.video)
     select = read_selection(args, source)
+    check_segmenter(args)
     identities = search(source, args)
-    selection = select(identities) if identities.members else None
+    selection = add_occlusion(select(identities), args) if identities.members else None
     if selection is not None:
         identities = selection.identities
     if args.json:
@@ -62,7 +65,7 @@ def faces(args: argparse.Namespace) -> None:
     else:
         sys.stdout.write(report.report_text(identities, selection) + "\n")
     if args.output is not None:
-        _write_crops(identities, None if selection is None else selection.identity, args.output)
+        _write_crops(identities, selection, args.output)
 
 
 def read_selection(
@@ -121,11 +124,30 @@ def search(source: FrameSource, args: argparse.Namespace, progress: bool = True)
         )
 
 
-def _write_crops(identities: Identities, chosen: Identity | None, path: Path) -> None:
+def check_segmenter(args: argparse.Namespace) -> None:
+    """Raises WeightsError if the model of --occlusion is missing, before the long work."""
+    if args.occlusion != NO_SEGMENTER:
+        require(segmenter_entry(args.occlusion).file, folders_in(args.models))
+
+
+def add_occlusion(selection: Selection, args: argparse.Namespace, progress: bool = True) -> Selection:
+    """A selection whose track has the occlusion masks that --occlusion asks for."""
+    from ..pipeline import find_occlusion
+
+    if args.occlusion == NO_SEGMENTER:
+        return selection
+    with native_logs_hidden():
+        track = find_occlusion(selection.track, folders_in(args.models), args.occlusion, progress=progress)
+    return selection._replace(track=track)
+
+
+def _write_crops(identities: Identities, selection: Selection | None, path: Path) -> None:
     from ..faces import report
 
     if not identities.members:
         sys.stderr.write(f"note: LatentSync found no face, so it wrote no picture to {path}\n")
         return
-    picture = report.contact_sheet(list(report.identity_crops(identities, PREVIEW_PX, chosen)))
-    write_png(path, picture)
+    chosen = None if selection is None else selection.identity
+    crops = list(report.identity_crops(identities, PREVIEW_PX, chosen))
+    occluded = None if selection is None else report.occlusion_crop(selection.track, PREVIEW_PX)
+    write_png(path, report.contact_sheet(crops if occluded is None else [*crops, occluded]))

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..faces.detection import DEFAULT_MIN_CONFIDENCE
 from ..faces.face_track import Smoothing, TrackSettings
 from ..faces.identities import SELECT_BY
+from ..faces.segmenters import NO_SEGMENTER, OCCLUSION
 from ..output.formats import FORMATS, Format, format_for_suffix, format_named
 from ..sampling.schedulers import SCHEDULERS
 from ..sampling.settings import SPEEDS, SamplerSettings
@@ -49,8 +50,8 @@ def add_models_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_face_options(parser: argparse.ArgumentParser) -> None:
-    """Whose face is used, and how it is tracked."""
+def add_face_options(parser: argparse.ArgumentParser, *, occlusion: bool = True) -> None:
+    """Whose face is used, how it is tracked, and whether to find what is in front of it."""
     defaults, group = TrackSettings(), parser.add_argument_group("face")
     group.add_argument("--face", choices=SELECT_BY, default=SELECT_BY[0], help="order in which people are numbered")
     group.add_argument(
@@ -105,6 +106,14 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         default=defaults.smoothing,
         help="how the face crop is smoothed; official is the filter of the official code",
     )
+    if occlusion:
+        group.add_argument(
+            "--occlusion",
+            choices=OCCLUSION,
+            default=NO_SEGMENTER,
+            help="auto keeps hands and objects in front of the new mouth; its model is a file of 16 MB (latentsync "
+            "download occlusion)",
+        )
 
 
 def face_files(options: argparse.Namespace) -> list[Path | None]:

@@ -222,7 +222,8 @@ def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list
     )
     spoken = {number: features.during(turns) for number, turns in options.turns(args).items()}
     people = session.faces(opened.source, args)
-    tracks = [opened.select(people, index=number).track for number in spoken]
+    selections = [opened.select(people, index=number) for number in spoken]
+    tracks = [faces.add_occlusion(selection, args, progress).track for selection in selections]
     sample = partial(pipeline.sample, fps=args.output_fps, length=args.length_mode, progress=progress)
     return [partial(sample, track, features) for track, features in zip(tracks, spoken.values(), strict=True)]
 
@@ -256,6 +257,7 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
 
     source, audio = VideoFile(args.video), read_audio(args.audio, args.audio_track)
     check_length(source, audio.duration_seconds, args.length_mode)
+    faces.check_segmenter(args)
     background = None if args.background is None else read_audio(args.background)
     if background is not None:
         check_background(audio, background)

@@ -47,7 +47,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     options.add_models_folder(parser)
     add_device_options(parser, precision=False)
-    options.add_face_options(parser)
+    options.add_face_options(parser, occlusion=False)
 
 
 def score(args: argparse.Namespace) -> None:

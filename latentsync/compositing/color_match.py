@@ -19,6 +19,7 @@ from ..video.color import max_value
 RING_WIDTH = 0.08  # in crop sides: colors are compared within this distance of the mask
 STRIDE_PX = 2  # between compared pixels
 SMOOTHING = 0.8  # weight of the previous frame's correction
+MIN_VISIBLE = 0.95  # of a pixel of the face, beside the soft edge of an object in front of it
 MAX_GAIN = 1.4
 MIN_SPREAD = 1 / 255  # below this standard deviation, a channel's gain stays 1
 
@@ -68,16 +69,22 @@ class ColorMatcher:
         aspect = np.array(crop_size(resolution)) / resolution
         self._crop_points = (np.stack([self.columns, self.rows], axis=1) + 0.5) * aspect - 0.5
 
-    def match_color(self, face: torch.Tensor, frame: np.ndarray, matrix: np.ndarray) -> ColorCorrection:
+    def match_color(
+        self, face: torch.Tensor, frame: np.ndarray, matrix: np.ndarray, visible: np.ndarray | None = None
+    ) -> ColorCorrection:
         """The correction that gives the face the frame's mean and standard deviation in the ring, for each channel.
 
         Args:
             face: (3, h, w) in [-1, 1]. Another size than (3, resolution, resolution) is resized for the comparison.
             frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
             matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
+            visible: float32 (H, W), 1 where the frame shows the face. Other pixels are ignored. None ignores none.
         """
         points = transform_points(self._crop_points, invert_affine(matrix))
         in_frame = ((points >= 0) & (points <= np.array(frame.shape[1::-1]) - 1)).all(axis=1)
+        if visible is not None:
+            x, y = np.rint(points).astype(int).clip(0, np.array(frame.shape[1::-1]) - 1).T
+            in_frame &= visible[y, x] > MIN_VISIBLE
         if not in_frame.any():
             return ColorCorrection(torch.ones(3), torch.zeros(3))
         frame_colors = sample_bilinear(frame, points[in_frame]) * (2 / max_value(frame)) - 1

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import MediaError, UsageError
 from ..faces.alignment import track_matrices
+from ..faces.occlusion import MASK_RESOLUTION, visible_face
 from ..models.constants import LATENT_SCALE
 from ..models.protocols import BatchDecoder
 from ..prefetch import prefetch
@@ -203,6 +204,8 @@ class _FacePaster:
     def __init__(self, lips: LipTrack, settings: BlendSettings) -> None:
         self._lips = lips
         self._matrices = track_matrices(lips.face_track, lips.resolution)[list(lips.timeline.source_index)]
+        self._occlusion = lips.face_track.occlusion
+        self._mask_matrices = None if self._occlusion is None else track_matrices(lips.face_track, MASK_RESOLUTION)
         self._opacity = lip_opacity(lips)
         self._is_continuous = is_continuous(lips)
         self._blender = BLENDERS[settings.mode](lips.resolution, settings)
@@ -228,7 +231,13 @@ class _FacePaster:
         return dict(zip(indices, faces, strict=True))
 
     def paste(self, frame: np.ndarray, face: torch.Tensor, i: int, opacity: float | np.ndarray) -> np.ndarray:
-        """Paste the face of output frame `i` into it. `opacity` is reduced where the lips fade in or out."""
+        """Paste the face of output frame `i` into it, behind the objects in front of the original face.
+
+        `opacity` is reduced where the lips fade in or out.
+        """
+        visible = self._visible(i, frame)
+        if visible is not None:
+            opacity = np.minimum(visible, opacity)
         opacity = opacity * float(self._opacity[i])
         matrix = self._matrices[i]
         pasted = self._blender.paste(frame, face, matrix, opacity)
@@ -239,6 +248,14 @@ class _FacePaster:
             texture = texture.smoothed(self._last_texture[1])
         self._last_texture = (i, texture)
         return self._texture_matcher.apply(pasted, texture, matrix, i, opacity)
+
+    def _visible(self, i: int, frame: np.ndarray) -> np.ndarray | None:
+        """Where output frame `i` shows the face and nothing in front of it, see `visible_face`."""
+        if self._occlusion is None or self._mask_matrices is None:
+            return None
+        source_frame = self._lips.timeline.source_index[i]
+        size = (frame.shape[0], frame.shape[1])
+        return visible_face(self._occlusion, source_frame, self._mask_matrices[source_frame], size)
 
     def _decode(self, indices: list[int]) -> list[torch.Tensor]:
         """The faces of the next output frames with new lips, from the latents or from the crops that replace them."""
@@ -261,7 +278,7 @@ class _FacePaster:
         """Correct the face's colors. The smoothing restarts at cuts and after frames without new lips."""
         if self._color_matcher is None:
             return face
-        correction = self._color_matcher.match_color(face, frame, self._matrices[i])
+        correction = self._color_matcher.match_color(face, frame, self._matrices[i], self._visible(i, frame))
         if self._last_correction is not None and self._last_correction[0] == i - 1 and self._is_continuous[i]:
             correction = correction.smoothed(self._last_correction[1])
         self._last_correction = (i, correction)

@@ -14,6 +14,7 @@ from ..errors import FaceError, UsageError, check_choice
 if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
     from .identities import Identities, Identity
+    from .occlusion import OcclusionMasks
 
 Smoothing = Literal["zero-lag", "official"]
 
@@ -32,8 +33,9 @@ class FaceTrack:
     smoothing: "zero-lag" if the points are smooth already, "official" if `alignment` applies LatentSync's filter.
     params: the settings that gave this track, for the run record.
     boxes: float64 (frames, 4), square pixels: x0, y0, x1, y1 around the face; NaN in frames without the face. Only
-        scoring needs them.
+        scoring and occlusion need them.
     mouth_openings: float64 (frames,), see `FaceDetection`; NaN where unknown. Only scoring needs them.
+    occlusion: masks of what is in front of the face. None if nobody looked for it.
     """
 
     source: FrameSource
@@ -43,6 +45,7 @@ class FaceTrack:
     params: Mapping[str, object] = field(default_factory=dict[str, object])
     boxes: np.ndarray | None = None
     mouth_openings: np.ndarray | None = None
+    occlusion: OcclusionMasks | None = None
 
     def __post_init__(self) -> None:
         check_choice("smoothing", self.smoothing, get_args(Smoothing))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .alignment import affine_matrices, crop
+from .alignment import affine_matrices, crop, track_matrices
 from .face_track import runs, within_yaw_limit
+from .occlusion import MASK_RESOLUTION
 from .warp import opencv, square_pixels
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_RANGES = 8  # of frames, in one line of text
 CHOSEN_RGB = (0, 230, 90)  # of the border around the selected face
+TINT_RGB, TINT_OPACITY = (255, 0, 200), 0.6  # of objects in front of the face
 
 
 class Selection(NamedTuple):
@@ -46,6 +48,8 @@ def report_text(identities: Identities, selection: Selection | None = None) -> s
     if selection is not None:
         lines.append(f"  face in {int(selection.track.present.sum())} of {source.frame_count} frames")
         lines += [f"  {name}: {_range_list(ranges)}" for name, ranges in _gaps(selection).items() if ranges]
+        if selection.track.occlusion is not None:
+            lines.append(f"  object in front of the face: {_range_list(_occluded(selection.track)) or 'none'}")
     return "\n".join(lines)
 
 
@@ -73,6 +77,8 @@ def report_json(identities: Identities, selection: Selection | None = None) -> d
     if selection is not None:
         report["chosen"] = selection.identity.number
         report["track"] = {"frames": int(selection.track.present.sum()), **_gaps(selection)}
+        if selection.track.occlusion is not None:
+            report["track"]["occluded"] = _occluded(selection.track)
     return report
 
 
@@ -98,6 +104,22 @@ def identity_crops(identities: Identities, side_px: int, chosen: Identity | None
     yield from (crops[i] for i in range(len(members)))
 
 
+def occlusion_crop(track: FaceTrack, side_px: int) -> np.ndarray | None:
+    """The crop of the frame where objects cover most of the mouth, with a tint over them: uint8 (side, side, 3).
+
+    None without objects.
+    """
+    masks = track.occlusion
+    if masks is None or not masks.is_covered.any():
+        return None
+    frame_index = int(np.argmax(masks.coverage))
+    frame, mask = next(iter(track.source.read([frame_index]))), masks[frame_index]
+    pixels = crop(frame, track_matrices(track, MASK_RESOLUTION)[frame_index], MASK_RESOLUTION).transpose(1, 2, 0)
+    opacity = TINT_OPACITY * opencv().resize(mask, (MASK_RESOLUTION, MASK_RESOLUTION))[..., None]
+    tinted = pixels + opacity * (np.array(TINT_RGB) - pixels)
+    return opencv().resize(np.rint(tinted).astype(np.uint8), (side_px, side_px), interpolation=opencv().INTER_AREA)
+
+
 def best_frame(identity: Identity) -> int:
     """The frame with a large face that looks into the camera and has a high score."""
     quality = identity.sides_px * np.cos(np.radians(identity.yaws)) * identity.scores
@@ -116,6 +138,11 @@ def _gaps(selection: Selection) -> dict[str, list[list[int]]]:
     detected = np.zeros(track.source.frame_count, bool)
     detected[identity.frames[within_yaw_limit(identity, settings)]] = True
     return {"filled": _ranges(track.present & ~detected), "unchanged": _ranges(~track.present)}
+
+
+def _occluded(track: FaceTrack) -> list[list[int]]:
+    """Ranges of frames with an object in front of the face."""
+    return [] if track.occlusion is None else _ranges(track.occlusion.is_covered)
 
 
 def _frame_ranges(identity: Identity) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""The two released models, and the networks for scoring: resolution, files, sizes, hashes.
+"""The two released models, and the networks for scoring and occlusion: resolution, files, sizes, hashes.
 
 Facts of ByteDance's repositories on the Hugging Face hub at the pinned revisions. Both versions have the same
 keys and shapes: only the hash, or metadata that we wrote, can tell them apart.
@@ -158,6 +158,18 @@ FACE_LANDMARKER = WeightFile(
 )
 
 
+SELFIE_SEGMENTER = WeightFile(
+    path="latentsync/selfie_multiclass_256x256.tflite",
+    url=(
+        "https://storage.googleapis.com/mediapipe-models/image_segmenter/selfie_multiclass_256x256/float32/1/"
+        "selfie_multiclass_256x256.tflite"
+    ),
+    size_bytes=16_371_837,
+    sha256="c6748b1253a99067ef71f7e26ca71096cd449baefa8f101900ea23016507e0e0",
+    license="Apache-2.0",
+)
+
+
 SYNCNET = WeightFile(
     path="latentsync/syncnet/syncnet_v2.model",
     url="https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
@@ -176,5 +188,5 @@ STABLE_SYNCNET = UnverifiedFile(
 )
 
 
-EXTRAS: dict[str, WeightFile] = {"syncnet": SYNCNET}
+EXTRAS: dict[str, WeightFile] = {"syncnet": SYNCNET, "occlusion": SELFIE_SEGMENTER}
 """Files that no version needs, by the name under which `download` takes them."""

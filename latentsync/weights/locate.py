@@ -17,7 +17,18 @@ from ..errors import UsageError, WeightsError, python_command
 from ..fileio import sha256_file
 from ..progress import Task
 from . import metadata
-from .catalog import EXTRAS, FACE_LANDMARKER, MODELS, STABLE_SYNCNET, VAE, WHISPER, ModelSpec, Version, WeightFile
+from .catalog import (
+    EXTRAS,
+    FACE_LANDMARKER,
+    MODELS,
+    STABLE_SYNCNET,
+    SYNCNET,
+    VAE,
+    WHISPER,
+    ModelSpec,
+    Version,
+    WeightFile,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -266,12 +277,13 @@ def missing_files(files: Sequence[WeightFile], folders: Folders, name: str) -> W
         for file, path in ((file, destination(file, folders)) for file in missing)
     )
     command = python_command(f'latentsync download {name} --models "{folders.models}"')
-    node = "Load Model" if name in MODELS else "Score"
+    node = "Load Model" if name in MODELS else "Face Prep" if name == "occlusion" else "Score"
     remedy = f"Switch on download_missing in {node}" if folders.models is None else f"Run {command}"
-    terms = f' "takes" and the sync score need SyncNet (license: {EXTRAS[name].license}).' if name in EXTRAS else ""
+    terms = f' "takes" and the sync score need SyncNet (license: {SYNCNET.license}).' if name == "syncnet" else ""
+    without = ' Or set "occlusion" to off.' if name == "occlusion" else ""
     return WeightsError(
         f"Model files are missing ({len(missing)}):\n{files_and_folders}\n{remedy}, or put the files there "
-        f"yourself.{terms}"
+        f"yourself.{without}{terms}"
     )
 
 

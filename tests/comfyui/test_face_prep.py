@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from latentsync.faces.report import CHOSEN_RGB
+from latentsync.faces.report import CHOSEN_RGB, TINT_OPACITY, TINT_RGB
 from latentsync.video.video_file import VideoFile
-from scripts.comfyui import ComfyUI
+from latentsync.weights.catalog import SELFIE_SEGMENTER
+from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.comfyui_server import SOURCE_FRAMES
+from tests.support.green_bar import FIRST_FRAME, write_green_bar
+from tests.support.toy_segmenter import write_toy_segmenter
 from tests.support.two_people import write_two_people
 
 FACE_PREP = "LatentSyncFacePrep"
+TINTED_GREEN = np.round(TINT_OPACITY * np.array(TINT_RGB) + (1 - TINT_OPACITY) * np.array([0, 255, 0]))
 
 
 def test_face_prep_shows_crops_and_report(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
@@ -108,3 +113,35 @@ def test_previews_come_back_after_a_reload(comfyui: ComfyUI, sample: Sample) -> 
     again = comfyui.run(graph)["outputs"]
     for node_type in (FACE_PREP, "LatentSyncAudioEmbed"):
         assert again[graphs.node(graph, node_type)]["images"], node_type
+
+
+def test_face_prep_finds_an_object_in_front_of_the_mouth(comfyui: ComfyUI, base: Path, sample: Sample) -> None:
+    """Without the model, the sentence. With a file of known output, the object stays in front of the new mouth."""
+    covered, model = comfyui.input / "covered.mkv", base / "models" / SELFIE_SEGMENTER.path
+    rows, columns = write_green_bar(sample, covered)
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
+    graph = graphs.changed(graph, "LoadVideo", file=covered.name)
+    graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    graph = graphs.changed(graph, FACE_PREP, occlusion="auto")
+    with pytest.raises(ExecutionFailedError, match="Switch on download_missing in Face Prep") as failed:
+        comfyui.run(graph)
+    assert failed.value.node_type == FACE_PREP
+    assert SELFIE_SEGMENTER.url in failed.value.exception_message
+    write_toy_segmenter(model)
+    try:
+        entry = comfyui.run(graph)
+    finally:
+        model.unlink()
+    shown = entry["outputs"][graphs.node(graph, FACE_PREP)]
+    assert f"object in front of the face: {FIRST_FRAME}-{SOURCE_FRAMES - 1}" in shown["text"][0]
+    _, tinted = comfyui.outputs({"outputs": {"shown": {"images": shown["images"]}}})
+    pixels = np.asarray(Image.open(tinted).convert("RGB")).astype(int)
+    is_tinted = np.abs(pixels - TINTED_GREEN).max(axis=-1) < 8
+    assert 0.02 < is_tinted.mean() < 0.5
+    made = VideoFile(graphs.the_video(comfyui.outputs(entry), ".mkv"))
+    frames = range(FIRST_FRAME, SOURCE_FRAMES)
+    for frame, original in zip(made.read(frames), VideoFile(covered).read(frames), strict=True):
+        difference = np.abs(frame.astype(int) - original).max(axis=2)
+        assert difference[rows, columns].max() <= 1
+        assert (difference > 30).sum() > 500, "beside the object, untrained lips are noise"

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import jsonschema
 import numpy as np
+import PIL.Image
 import pytest
 
 from latentsync.audio.reader import read_audio
@@ -23,9 +24,12 @@ from latentsync.cli.main import main
 from latentsync.output.video_writer import VideoWriter
 from latentsync.video.timeline import ping_pong
 from latentsync.video.video_file import VideoFile
+from latentsync.weights.catalog import SELFIE_SEGMENTER
 from scripts.sample_clip import Sample
 from tests.support import graphs
+from tests.support.green_bar import FIRST_FRAME, write_green_bar
 from tests.support.paths import REPOSITORY
+from tests.support.toy_segmenter import write_toy_segmenter
 from tests.support.two_people import write_two_people
 
 CLIP_SECONDS, SOURCE_FRAMES, FRAMES = 0.6, 10, 15  # of the clip `good`
@@ -392,3 +396,41 @@ def test_faces_shows_no_logs_of_mediapipe(good: Sample, shared: Path, tmp_path: 
     lines = [line for line in done.stderr.decode().replace("\r", "\n").splitlines() if line]
     assert lines
     assert [line for line in lines if not line.startswith("faces:")] == []
+
+
+def test_run_occlusion_keeps_an_object_in_front_of_the_mouth(
+    good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With MediaPipe's real segmenter and a file of known output: green is an object."""
+    covered, models = tmp_path / "covered.mkv", tmp_path / "models"
+    rows, columns = write_green_bar(good, covered)
+    write_toy_segmenter(models / SELFIE_SEGMENTER.path)
+    video = replace(good, video=covered)
+    original = list(VideoFile(covered).read(range(SOURCE_FRAMES)))
+    for name, kept in (("off", False), ("auto", True)):
+        output = tmp_path / f"{name}.mkv"
+        assert synthetic(video, output, "--models", models, "--occlusion", name) == 0
+        made = list(VideoFile(output).read(range(SOURCE_FRAMES)))
+        behind = [
+            int(np.abs(made[i][rows, columns].astype(int) - original[i][rows, columns]).max())
+            for i in range(FIRST_FRAME, SOURCE_FRAMES)
+        ]
+        assert (max(behind) <= 1) == kept, behind
+        assert np.abs(made[0].astype(int) - original[0]).max() > 30, "the mouth before the object comes is new"
+        assert json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))["flags"]["occlusion"] == name
+    capsys.readouterr()
+    picture = tmp_path / "faces.png"
+    flags = ["--face-landmarks", str(good.landmarks), "--models", str(models), "--occlusion", "auto"]
+    assert main(["faces", str(covered), "-o", str(picture), *flags]) == 0
+    assert f"object in front of the face: {FIRST_FRAME}-{SOURCE_FRAMES - 1}" in capsys.readouterr().out
+    assert PIL.Image.open(picture).size == (2 * faces.PREVIEW_PX, faces.PREVIEW_PX)
+
+
+def test_run_occlusion_without_its_model_says_how_to_get_it(
+    good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert synthetic(good, tmp_path / "out.mp4", "--models", tmp_path, "--occlusion", "auto") == 1
+    error = capsys.readouterr().err
+    assert f'latentsync download occlusion --models "{tmp_path}"' in error
+    assert 'Or set "occlusion" to off' in error
+    assert not (tmp_path / "out.mp4").exists()

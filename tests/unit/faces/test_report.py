@@ -14,10 +14,11 @@ import pytest
 
 from latentsync.cli.main import main
 from latentsync.faces import report
-from latentsync.faces.alignment import affine_matrices, crop
+from latentsync.faces.alignment import affine_matrices, crop, template
 from latentsync.faces.detection import FaceDetector
-from latentsync.faces.face_track import TrackSettings, build_face_track
+from latentsync.faces.face_track import FaceTrack, TrackSettings, build_face_track
 from latentsync.faces.identities import Identities, Identity, reference_appearance, select, sort_identities
+from latentsync.faces.occlusion import OcclusionMasks
 from latentsync.output.video_writer import VideoWriter
 from tests.support.heads import SIDE_PX, actor, blanked, found, staged
 from tests.support.image_clip import Clip, black
@@ -181,3 +182,31 @@ def test_tracker_frames_without_face_give_nobody(detector: FaceDetector, size: t
 def test_tracker_accepts_one_frame(shared: Path, detector: FaceDetector) -> None:
     identities = found(staged(actor(shared, "demo1", np.zeros(1)), width=SIDE_PX), detector)
     assert build_face_track(identities, select(identities)).present.tolist() == [True]
+
+
+def test_report_names_frames_with_an_object() -> None:
+    source = black(6, 300, 300)
+    points = np.repeat((template(256) + np.array([40, 10]))[None], 6, axis=0)
+    masks, mask = OcclusionMasks(6), np.zeros((280, 210), np.float32)
+    boxes = np.repeat(np.array([[60.0, 30, 230, 260]]), 6, axis=0)
+    everywhere, half = np.arange(6), np.full(6, 0.5)
+    identity = Identity(1, everywhere, points, boxes, half, np.zeros(6), half, np.zeros((1, 12, 16, 3), np.float32))
+    identities = Identities(source, (identity,), ())
+    track = FaceTrack(source, points, smoothing="zero-lag")
+    selection = report.Selection(identities, identity, track, TrackSettings())
+    assert "object" not in report.report_text(identities, selection)
+    assert "occluded" not in report.report_json(identities, selection)["track"]
+    assert report.occlusion_crop(track, 64) is None
+    empty = selection._replace(track=replace(track, occlusion=masks))
+    assert report.report_text(identities, empty).endswith("object in front of the face: none")
+    assert report.occlusion_crop(empty.track, 64) is None
+    mask[160:200, :105] = 1
+    masks.add(2, mask / 2)
+    masks.add(3, mask)
+    assert report.report_text(identities, empty).endswith("object in front of the face: 2-3")
+    assert report.report_json(identities, empty)["track"]["occluded"] == [[2, 4]]
+    crop = report.occlusion_crop(empty.track, 64)
+    assert crop is not None
+    assert crop.shape == (64, 64, 3)
+    assert crop[41, 16].tolist() == [153, 0, 120], "the tint at 60 %, on black"
+    assert crop[41, 48].tolist() == [0, 0, 0]

@@ -1,0 +1,70 @@
+"""Registry of segmenters, which find objects in front of a face. To add one, write one file and add one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ..errors import check_choice
+from ..weights.catalog import SELFIE_SEGMENTER, WeightFile
+from .detectors import Locate
+from .selfie_segmenter import SelfieSegmenter
+
+NO_SEGMENTER = "off"
+
+
+class Segmenter(Protocol):
+    """A network that tells a face from anything else. It need not be exact: `occlusion` checks and refines it."""
+
+    def score(self, view: np.ndarray) -> np.ndarray:
+        """How likely each pixel shows no part of the face.
+
+        Args:
+            view: uint8 (side, side, 3), RGB: an upright face with some space around it.
+
+        Returns:
+            float32 (side, side) in [0, 1]: 0 for skin, beard and teeth of the face, 1 for a hand or a microphone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free resources."""
+        ...
+
+
+class SegmenterEntry(NamedTuple):
+    """A row of the registry: the model file, and a function that opens the segmenter from its path."""
+
+    file: WeightFile
+    open: Callable[[Path], Segmenter]
+
+
+SEGMENTERS: dict[str, SegmenterEntry] = {"auto": SegmenterEntry(SELFIE_SEGMENTER, SelfieSegmenter)}
+
+OCCLUSION = (NO_SEGMENTER, *SEGMENTERS)
+"""The values of the setting `occlusion`."""
+
+
+def segmenter_entry(name: str) -> SegmenterEntry:
+    """The row of a segmenter. Raises UsageError for an unknown name."""
+    check_choice("occlusion", name, tuple(SEGMENTERS))
+    return SEGMENTERS[name]
+
+
+def open_segmenter(locate: Locate, name: str) -> Segmenter:
+    """Open a segmenter. Close it after use.
+
+    Args:
+        locate: finds the segmenter's model file.
+        name: a key of `SEGMENTERS`.
+
+    Raises:
+        UsageError: unknown name.
+        WeightsError: the model file is missing or unreadable.
+        DependencyError: the segmenter's library is not installed.
+    """
+    entry = segmenter_entry(name)
+    return entry.open(locate(entry.file))
