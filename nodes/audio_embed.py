@@ -39,28 +39,28 @@ class LatentSyncAudioEmbed(io.ComfyNode):
             ],
             **KEEPS_PREVIEW,
             inputs=[
-                Model.Input("model", tooltip="Connect Load Model."),
-                io.Audio.Input("audio", tooltip="Connect the new speech. The result contains this audio unchanged."),
+                Model.Input("model", tooltip="Connect the output of Load Model."),
+                io.Audio.Input("audio", tooltip="Connect the new speech. The finished video plays this audio."),
                 io.Audio.Input(
                     "vocals",
                     optional=True,
-                    tooltip="For songs and noisy recordings, connect the voice alone. It drives the lips. The "
-                    "result still contains 'audio'. Both must start at the same time.",
+                    tooltip="For songs and noisy recordings, connect only the voice. The voice drives the lips, "
+                    "and the result plays 'audio'. Both recordings must start together.",
                 ),
                 io.Combo.Input(
                     "silence",
                     options=list(get_args(Silence)),
                     default=defaults.silence,
-                    tooltip="Choose the lips in pauses. model treats pauses like speech. keep original keeps the "
-                    "original frames and saves time. close mouth uses lips for silence.",
+                    tooltip="Choose the lips in pauses. Set keep original to copy the original frames and save "
+                    "time. Set close mouth to close the lips. Set model to let the model decide.",
                 ),
                 io.Int.Input(
                     "offset_ms",
                     default=0,
                     min=-600_000,
                     max=600_000,
-                    tooltip="Set how many ms to move the lips later. Negative values move them earlier. Change it "
-                    "if the lips lead or lag behind the audio.",
+                    tooltip="Set by how many ms the lips move later. Negative values move the lips earlier. Change "
+                    "this value if the lips are too early or too late.",
                 ),
                 io.Float.Input(
                     "threshold_db",
@@ -69,8 +69,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     max=20.0,
                     step=0.5,
                     advanced=True,
-                    tooltip="Set how far speech must be above the background noise, in dB. The red line in the plot "
-                    "shows this level. Raise it if noise counts as speech.",
+                    tooltip="Set how much louder than the background noise speech must be, in dB. The red line in "
+                    "the plot shows this value. Raise the value if noise counts as speech.",
                 ),
                 io.Int.Input(
                     "hold_ms",
@@ -79,26 +79,26 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     max=5000,
                     step=20,
                     advanced=True,
-                    tooltip="Set how many ms speech continues after its level drops. Shorter pauses count as "
-                    "speech. Raise it if the ends of words are cut off.",
+                    tooltip="Set for how many ms detected speech continues after its level drops. Shorter pauses "
+                    "become speech. Raise the value if the ends of words are missed.",
                 ),
                 io.Combo.Input(
                     "segments",
                     options=list(get_args(Segments)),
                     default=defaults.segments,
                     advanced=True,
-                    tooltip="Choose how Whisper reads audio longer than 30 s. overlapping gives smooth joins. "
-                    "official reads separate parts, like the official code.",
+                    tooltip="Choose how Whisper encodes audio longer than 30 s. Set overlapping to avoid jumps "
+                    "between segments. Set official for separate segments, like the official code.",
                 ),
                 io.String.Input(
                     "turns",
                     default="",
                     advanced=True,
                     tooltip="Enter when this person speaks, in seconds of the result, such as 0-4.5, 9-12. Other "
-                    "frames keep the original lips. Leave it empty for one speaker.",
+                    "frames keep the original lips. For one speaker, leave the input empty.",
                 ),
             ],
-            outputs=[AudioEmbeds.Output(display_name="audio_embeds", tooltip="Connect to Sampler.")],
+            outputs=[AudioEmbeds.Output(display_name="audio_embeds", tooltip="Connect this output to Sampler.")],
         )
 
     @classmethod

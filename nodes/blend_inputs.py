@@ -27,8 +27,8 @@ OLD_GRAPH = (
 def lips_input() -> io.Autogrow.Input:
     """A socket for each speaker: one more than are connected."""
     tooltip = (
-        "Connect Sampler. For more speakers, connect one Sampler for each. "
-        "All Samplers must use the same original video."
+        "Connect the output of Sampler. For several speakers, connect one Sampler for each speaker. All Samplers "
+        "must use the same original video."
     )
     return io.Autogrow.Input(
         "lips",
@@ -43,8 +43,8 @@ def protect_mask_input() -> io.Input:
     return io.Mask.Input(
         "protect_mask",
         optional=True,
-        tooltip="Connect a mask of pixels to keep, such as a hand. Use one mask, or one for each frame. The masks "
-        "must have the size of the video.",
+        tooltip="Connect a mask of the pixels to keep, such as a hand. Use one mask, or one mask for each frame. "
+        "The masks must have the same size as the video.",
     )
 
 
@@ -56,8 +56,8 @@ def paste_inputs() -> list[io.Input]:
             options=list(BLENDERS),
             default=blend.mode,
             advanced=True,
-            tooltip="Choose what to replace. mouth replaces only the mouth area, with a soft edge. full crop "
-            "replaces the whole face crop, like the official code.",
+            tooltip="Set mouth to replace only the mouth area, with a soft edge. Set full crop to replace the "
+            "whole face crop, like the official code.",
         ),
         io.Float.Input(
             "mask_feather",
@@ -66,8 +66,8 @@ def paste_inputs() -> list[io.Input]:
             max=30.0,
             step=0.5,
             advanced=True,
-            tooltip="Percent of the face crop's width for the soft edge inside the mouth mask. Raise it if you see "
-            "the edge. It works only with paste_mode mouth.",
+            tooltip="Percent of the face crop's width that the soft edge of the mouth mask takes. Raise the value "
+            "if you see the edge. Works only if paste_mode is mouth.",
         ),
         io.Float.Input(
             "mask_expand",
@@ -76,14 +76,15 @@ def paste_inputs() -> list[io.Input]:
             max=20.0,
             step=0.5,
             advanced=True,
-            tooltip="Percent of the face crop's width to add to the mouth mask. Raise it if the old mouth shows. "
-            "Negative values narrow the mask. Only for paste_mode mouth.",
+            tooltip="Percent of the face crop's width added to the mouth mask. Raise it if you see the old mouth. "
+            "Negative values shrink the mask. Works only if paste_mode is mouth.",
         ),
         io.Boolean.Input(
             "color_match",
             default=blend.color_match,
             advanced=True,
-            tooltip="Match the colors of the new mouth to the skin around it. Turn it off if the colors flicker.",
+            tooltip="Match the colors of the new mouth to the skin around the mouth. Turn this off if the colors "
+            "flicker.",
         ),
     ]
 
@@ -93,8 +94,8 @@ def match_texture_input() -> io.Input:
         "match_texture",
         default=BlendSettings().match_texture,
         advanced=True,
-        tooltip="Match the sharpness and grain of the new mouth to the skin above it. Turn it on if the mouth looks "
-        "smoother than the face.",
+        tooltip="Match the sharpness and grain of the new mouth to the skin above the mouth. Turn this on if the "
+        "mouth looks smoother than the face.",
     )
 
 

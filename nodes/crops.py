@@ -22,10 +22,10 @@ class LatentSyncCropsOut(io.ComfyNode):
             node_id="LatentSyncCropsOut",
             display_name="LatentSync Crops Out",
             category=CATEGORY,
-            description="Outputs the generated faces as upright images, for a face restorer or an upscaler. Crops "
-            "In puts them back. Each image needs 3 MB of RAM with model 1.6.",
+            description="Outputs the generated faces as upright images, for a face restorer or an upscaler. The "
+            "node Crops In puts the restored faces back. Each image needs 3 MB of RAM with model 1.6.",
             search_aliases=["lip sync crops", "face restore", "face crops"],
-            inputs=[Lips.Input("lips", tooltip="Connect Sampler.")],
+            inputs=[Lips.Input("lips", tooltip="Connect the output of Sampler.")],
             outputs=[io.Image.Output(display_name="crops", tooltip="One image for each frame with new lips.")],
         )
 
@@ -51,14 +51,15 @@ class LatentSyncCropsIn(io.ComfyNode):
             node_id="LatentSyncCropsIn",
             display_name="LatentSync Crops In",
             category=CATEGORY,
-            description="Puts the face crops of Crops Out back into the lips, after a face restorer or an upscaler "
-            "changed them. Their number and order must stay the same. They can have any size.",
+            description="Replaces the generated faces with the face crops of Crops Out, after a face restorer or "
+            "an upscaler changed these crops. Keep the number and the order of the crops. The crops can have any "
+            "size.",
             search_aliases=["lip sync crops", "face restore", "face crops"],
             inputs=[
-                Lips.Input("lips", tooltip="Connect the output that you connected to Crops Out."),
+                Lips.Input("lips", tooltip="Connect the same Sampler that you connected to Crops Out."),
                 io.Image.Input("crops", tooltip="Connect all restored faces, in the same order."),
             ],
-            outputs=[Lips.Output(display_name="lips", tooltip="Connect to Video Combine or To Images.")],
+            outputs=[Lips.Output(display_name="lips", tooltip="Connect this output to Video Combine or To Images.")],
         )
 
     @classmethod

@@ -37,9 +37,9 @@ class LatentSyncFacePrep(io.ComfyNode):
             node_id="LatentSyncFacePrep",
             display_name="LatentSync Face Prep",
             category=CATEGORY,
-            description="Detects every face, tracks it through the video, and selects one. Frames without this face "
-            "are copied unchanged. The preview shows all people, with a border around the selected one. Run this "
-            "node alone to see it.",
+            description="Detects and tracks every face in the video, and selects one person. Frames without this "
+            "person's face are copied unchanged. The preview shows all people, with a border around the selected "
+            "person. To see the preview, run only this node.",
             is_output_node=True,
             **KEEPS_PREVIEW,
             search_aliases=["lip sync face", "face tracking", "face alignment", "talking avatar"],
@@ -56,41 +56,41 @@ class LatentSyncFacePrep(io.ComfyNode):
                     min=1.0,
                     max=240.0,
                     step=0.001,
-                    tooltip="Set the frame rate of an IMAGE batch, in fps. The node ignores it for a VIDEO, which "
-                    "has its own frame rate.",
+                    tooltip="Set the frame rate of an IMAGE batch, in fps. The node ignores this value for a "
+                    "VIDEO, because a VIDEO contains its frame rate.",
                 ),
                 io.Combo.Input(
                     "face",
                     options=list(SELECT_BY),
                     default=SELECT_BY[0],
-                    tooltip="Choose the order of the people: by face area, average position or number of frames. "
-                    "speaking: by how well the mouth follows the sound of the video.",
+                    tooltip="Choose how to order the people: by face area, average position or number of frames. "
+                    "With speaking, the node compares the mouths with the sound of the video.",
                 ),
                 io.Int.Input(
                     "face_index",
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Enter the number of the person in the preview. 1 is the first person in the order of "
+                    tooltip="Enter the person's number from the preview. 1 is the first person in the order of "
                     "'face', or the person most similar to 'reference_face'.",
                 ),
                 io.Image.Input(
                     "reference_face",
                     optional=True,
-                    tooltip="Connect an image of the person to order people by similarity. The node compares skin, "
+                    tooltip="Connect an image of the person. The node then orders people by similarity of skin, "
                     "hair and light. A frame of the same video works best.",
                 ),
                 FaceLandmarks.Input(
                     "face_landmarks",
                     optional=True,
-                    tooltip="Connect face landmarks (478 points of the MediaPipe mesh) to replace detection. Use "
-                    "them for cartoons.",
+                    tooltip="Connect face landmarks (478 points of the MediaPipe mesh) to replace the face "
+                    "detection. Use landmarks for cartoons.",
                 ),
                 io.Audio.Input(
                     "speech_of_source",
                     optional=True,
-                    tooltip="Connect the sound of the original video if 'source' is an IMAGE batch. Only the order "
-                    "speaking of 'face' uses it. A VIDEO has its own sound.",
+                    tooltip="Connect the sound of the original video if 'source' is an IMAGE batch and 'face' is "
+                    "speaking. For a VIDEO, the node uses the sound of the VIDEO.",
                 ),
                 io.Float.Input(
                     "min_confidence",
@@ -99,8 +99,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="Set the lowest detection score. Lower it if the node misses faces. Raise it if the "
-                    "node detects hands or pictures as faces.",
+                    tooltip="Set the lowest score of a detected face. Lower the value if the node misses faces. "
+                    "Raise the value if the node detects hands or pictures as faces.",
                 ),
                 io.Int.Input(
                     "max_gap",
@@ -108,8 +108,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                     min=0,
                     max=250,
                     advanced=True,
-                    tooltip="Set the longest gap between two detections to fill, in frames. Frames in longer gaps "
-                    "are copied unchanged.",
+                    tooltip="Set the longest gap between two detections that the node fills, in frames. Frames in "
+                    "longer gaps are copied unchanged.",
                 ),
                 io.Float.Input(
                     "max_yaw",
@@ -118,23 +118,23 @@ class LatentSyncFacePrep(io.ComfyNode):
                     max=90.0,
                     step=1.0,
                     advanced=True,
-                    tooltip="Set the largest head turn, in degrees. Frames with a larger turn count as frames "
-                    "without the face. Lower it if side views look wrong.",
+                    tooltip="Set the largest head turn, in degrees. The node treats frames with a larger turn like "
+                    "frames without a face. Lower the value if side views look wrong.",
                 ),
                 io.Combo.Input(
                     "smoothing",
                     options=list(get_args(Smoothing)),
                     default=defaults.smoothing,
                     advanced=True,
-                    tooltip="Choose the smoothing of the face crop. zero-lag has the least jitter and no delay. "
-                    "official uses the filter of the official code, for comparison.",
+                    tooltip="Choose the filter that smooths the position of the face crop. The zero-lag filter has "
+                    "the least jitter and no delay. The official code uses the official filter.",
                 ),
                 io.String.Input(
                     "face_at",
                     default="",
                     advanced=True,
-                    tooltip="Enter a point on the person's face as x, y, frame, such as 640, 360, 0. That person "
-                    "becomes number 1. The first frame is 0. Leave it empty to use 'face'.",
+                    tooltip="Enter a point on the person's face as x, y, frame, such as 640, 360, 0. This person "
+                    "becomes number 1. The first frame is 0. Leave the field empty to use 'face'.",
                 ),
                 io.Combo.Input(
                     "occlusion",
@@ -153,16 +153,16 @@ class LatentSyncFacePrep(io.ComfyNode):
                 ),
             ],
             outputs=[
-                FaceTracks.Output(display_name="face_track", tooltip="Connect to Sampler."),
+                FaceTracks.Output(display_name="face_track", tooltip="Connect this output to Sampler."),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="Shows all people, with their numbers. The selected one has a border. One more picture "
+                    tooltip="An image of all people with their numbers. The selected person has a border. Another image "
                     "tints the objects that 'occlusion' finds.",
                 ),
                 io.String.Output(
                     display_name="report",
-                    tooltip="Lists the people, the frames of each person, the unchanged frames, and those with an "
-                    "object in front of the face.",
+                    tooltip="A text that lists the people, the frames of each person, the unchanged frames, and the "
+                    "frames with an object in front of the face.",
                 ),
             ],
         )

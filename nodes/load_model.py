@@ -25,8 +25,8 @@ class LatentSyncLoadModel(io.ComfyNode):
             node_id="LatentSyncLoadModel",
             display_name="LatentSync Load Model",
             category=CATEGORY,
-            description="Loads LatentSync's UNet, the Whisper encoder and the VAE. ComfyUI moves them between RAM and "
-            "VRAM.",
+            description="Loads LatentSync's UNet, the Whisper encoder and the VAE. ComfyUI moves the models "
+            "between RAM and VRAM.",
             search_aliases=[
                 "lip sync model",
                 "LatentSync loader",
@@ -39,29 +39,29 @@ class LatentSyncLoadModel(io.ComfyNode):
                     "version",
                     options=[AUTO, *sorted(MODELS, key=lambda version: MODELS[version].rank, reverse=True)],
                     default=AUTO,
-                    tooltip="Choose the model. 1.6 gives sharper faces (512 pixels). 1.5 (256 pixels) needs less "
-                    "VRAM and time. auto prefers an installed one, then 1.6 from 10 GB of VRAM.",
+                    tooltip="1.6 gives sharper faces (512 pixels). 1.5 (256 pixels) needs less VRAM and time. auto "
+                    "uses an installed version. With 10 GB of VRAM, auto prefers 1.6.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=[AUTO, *model_loader.PRECISIONS],
                     default=AUTO,
-                    tooltip="Choose the precision of the UNet. auto follows ComfyUI. fp8 halves the VRAM of the "
-                    "weights, but is less exact. Set fp32 if you get NaN errors.",
+                    tooltip="Choose the precision of the UNet. With auto, ComfyUI chooses. Set fp8 to halve the "
+                    "VRAM of the weights. fp8 is less exact. Set fp32 if you get NaN errors.",
                 ),
                 io.Boolean.Input(
                     "download_missing",
                     default=False,
-                    tooltip="Download missing model files, up to 5.5 GB from Hugging Face (or HF_ENDPOINT) and 4 MB "
-                    "from Google. The node verifies every file.",
+                    tooltip="Download missing model files: up to 5.5 GB from Hugging Face (or the mirror in "
+                    "HF_ENDPOINT) and 4 MB from Google. The node verifies every file.",
                 ),
                 io.Combo.Input(
                     "unet",
                     options=[AUTO, *model_folders.unet_files()],
                     default=AUTO,
                     advanced=True,
-                    tooltip="Choose a UNet file. auto uses the official file of 'version'. For a fine-tuned file, "
-                    "also set 'version'.",
+                    tooltip="Choose a UNet file. With auto, the node uses the official file of 'version'. For a "
+                    "fine-tuned file, also set 'version'.",
                 ),
                 io.Vae.Input(
                     "vae",
@@ -70,7 +70,7 @@ class LatentSyncLoadModel(io.ComfyNode):
                     "colors.",
                 ),
             ],
-            outputs=[Model.Output(display_name="model", tooltip="Connect to Audio Embed and Sampler.")],
+            outputs=[Model.Output(display_name="model", tooltip="Connect this output to Audio Embed and Sampler.")],
         )
 
     @classmethod

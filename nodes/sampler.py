@@ -38,9 +38,9 @@ class LatentSyncSampler(io.ComfyNode):
             node_id="LatentSyncSampler",
             display_name="LatentSync Sampler",
             category=CATEGORY,
-            description="Generates a new mouth for every frame to match the speech. If the speech is longer, the "
-            "video plays forwards and backwards. If the speech is shorter, the node cuts the video. `length_mode` "
-            "changes this.",
+            description="Generates a new mouth for every frame to match the speech. If the speech is longer than "
+            "the video, the video plays forwards and backwards. If the speech is shorter, the node cuts the video. "
+            "To choose another length, set `length_mode`.",
             search_aliases=[
                 "lip sync",
                 "lipsync",
@@ -59,16 +59,16 @@ class LatentSyncSampler(io.ComfyNode):
                 "\u914d\u97f3",
             ],
             inputs=[
-                Model.Input("model", tooltip="Connect Load Model."),
-                FaceTracks.Input("face_track", tooltip="Connect Face Prep."),
-                AudioEmbeds.Input("audio_embeds", tooltip="Connect Audio Embed."),
+                Model.Input("model", tooltip="Connect the output of Load Model."),
+                FaceTracks.Input("face_track", tooltip="Connect the output of Face Prep."),
+                AudioEmbeds.Input("audio_embeds", tooltip="Connect the output of Audio Embed."),
                 io.Int.Input(
                     "seed",
                     default=defaults.seed,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Set the seed of the noise. Change it to get different lips. All frames use the same "
+                    tooltip="Set the seed of the noise. Another seed gives different lips. All frames use the same "
                     "noise.",
                 ),
                 io.Int.Input(
@@ -77,7 +77,7 @@ class LatentSyncSampler(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="Set the number of denoising steps. More steps take more time. The official code uses "
-                    "20. Use 10 with dpmpp_2m and uni_pc.",
+                    "20 steps. With dpmpp_2m or uni_pc, use 10 steps.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -85,36 +85,36 @@ class LatentSyncSampler(io.ComfyNode):
                     min=1.0,
                     max=3.0,
                     step=0.1,
-                    tooltip="Set how strongly the mouth follows the speech (guidance scale). Higher values move it "
-                    "more, but may cause flicker. 1 turns guidance off and halves the time.",
+                    tooltip="Set how strongly the mouth follows the speech (guidance scale). Higher values cause "
+                    "more movement and flicker. 1 turns guidance off and halves the time.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
                     options=list(SCHEDULERS),
                     default=defaults.scheduler,
-                    tooltip="Choose the sampling algorithm. ddim matches the official code. dpmpp_2m and uni_pc "
-                    "need only about 10 steps. Set steps to 10 to halve the time.",
+                    tooltip="Choose the sampling algorithm. The official code uses ddim. dpmpp_2m and uni_pc need "
+                    "only about 10 steps. To halve the time, also set steps to 10.",
                 ),
                 io.Combo.Input(
                     "length_mode",
                     options=list(get_args(LengthMode)),
                     default=get_args(LengthMode)[0],
-                    tooltip="Choose whether the result is as long as the audio, the video or the shorter one. For "
-                    "audio, the brackets say how a shorter video continues.",
+                    tooltip="Choose if the result is as long as the audio, the video, or the shorter of both. The "
+                    "text in brackets says how the node makes the video as long as the audio.",
                 ),
                 io.Combo.Input(
                     "output_fps",
                     options=list(get_args(FpsMode)),
                     default="auto",
-                    tooltip="Choose the frame rate of the result. auto keeps 23 to 31 fps and changes others to 25 "
-                    "fps. source keeps the original frame rate, but lips may look worse.",
+                    tooltip="Choose the frame rate. With auto, the node keeps 23 to 31 fps, and changes other "
+                    "rates to 25 fps. With source, the node keeps all rates. Lips may look worse.",
                 ),
                 io.Combo.Input(
                     "speed",
                     options=list(SPEEDS),
                     default="balanced",
-                    tooltip="Choose a preset. exact takes 2.5 times as long as balanced. fast takes about a third "
-                    "of the time of balanced. Inputs that you change override it.",
+                    tooltip="Choose a preset. The preset exact takes 2.5 times as long as balanced. The preset "
+                    "fast takes about a third as long. Inputs that you change override the preset.",
                 ),
                 io.Float.Input(
                     "preview_seconds",
@@ -122,8 +122,8 @@ class LatentSyncSampler(io.ComfyNode):
                     min=0.0,
                     max=36_000.0,
                     step=0.5,
-                    tooltip="Make only the first seconds of the result, for a trial run. 0 makes all. Face Prep still "
-                    "reads the whole video, but only once.",
+                    tooltip="For a trial run, set how many seconds of the result to make. 0 makes the whole "
+                    "result. Face Prep still reads the whole video, but only once.",
                 ),
                 io.Int.Input(
                     "deepcache_interval",
@@ -132,7 +132,7 @@ class LatentSyncSampler(io.ComfyNode):
                     max=10,
                     advanced=True,
                     tooltip="Run the full UNet only every N steps (DeepCache). The official code uses 3. Set 1 to "
-                    "turn DeepCache off. The result is then exact, but takes longer.",
+                    "turn DeepCache off. The result is then exact, but the run takes longer.",
                 ),
                 io.Int.Input(
                     "overlap",
@@ -140,8 +140,8 @@ class LatentSyncSampler(io.ComfyNode):
                     min=0,
                     max=MAX_OVERLAP,
                     advanced=True,
-                    tooltip="Set how many frames neighboring windows share. Raise it if the mouth jumps every 16 "
-                    "frames. 4 takes a third longer than 0. 8 takes twice as long as 0.",
+                    tooltip="Set how many frames neighboring windows share. Raise the value if the mouth jumps "
+                    "every 16 frames. 4 takes a third longer than 0. 8 takes twice as long.",
                 ),
                 io.Float.Input(
                     "cfg_start_percent",
@@ -150,8 +150,8 @@ class LatentSyncSampler(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="Start cfg after this share of the steps. 0 is the start of the first step, and 1 is "
-                    "the end of the last. A step without cfg takes half the time.",
+                    tooltip="Start guidance (cfg) after this share of the steps. 0 is the start of the first step. "
+                    "1 is the end of the last step. Steps without guidance take half the time.",
                 ),
                 io.Float.Input(
                     "cfg_end_percent",
@@ -160,8 +160,8 @@ class LatentSyncSampler(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="End cfg after this share of the steps. 1 is the end of the last step. Lower it to save "
-                    "time. A step without cfg takes half the time.",
+                    tooltip="End guidance (cfg) after this share of the steps. 1 is the end of the last step. "
+                    "Lower the value to save time. Steps without guidance take half the time.",
                 ),
                 io.Int.Input(
                     "takes",
@@ -173,7 +173,11 @@ class LatentSyncSampler(io.ComfyNode):
                     "takes N times as long and needs SyncNet (see LatentSync Score).",
                 ),
             ],
-            outputs=[Lips.Output(display_name="lips", tooltip="Connect to Video Combine, To Images or Crops Out.")],
+            outputs=[
+                Lips.Output(
+                    display_name="lips", tooltip="Connect this output to Video Combine, To Images or Crops Out."
+                )
+            ],
         )
 
     @classmethod

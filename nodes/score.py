@@ -32,12 +32,14 @@ class LatentSyncScore(io.ComfyNode):
             category=CATEGORY,
             is_output_node=True,
             **KEEPS_PREVIEW,
-            description="Measures how well the lips in a video fit its sound, and by how much the sound leads or "
-            "lags. Compare takes with each other and with the original video. It does not measure the quality of the "
-            "picture.",
+            description="Measures how well the lips in a video fit the sound, and by how much the sound is early "
+            "or late. Compare the scores of several results with each other and with the original video. The score "
+            "does not measure the quality of the picture.",
             search_aliases=["lip sync score", "syncnet", "sync confidence", "LSE-C", "LSE-D", "audio offset"],
             inputs=[
-                io.Video.Input("video", tooltip="Connect the video to measure. It is passed through unchanged."),
+                io.Video.Input(
+                    "video", tooltip="Connect the video to measure. The node also outputs this video, unchanged."
+                ),
                 io.Combo.Input(
                     "face",
                     options=list(SELECT_BY),
@@ -49,13 +51,14 @@ class LatentSyncScore(io.ComfyNode):
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Enter the number of the person in that order. Only this person is measured.",
+                    tooltip="Enter the number of the person in the order of 'face'. The node measures only this "
+                    "person.",
                 ),
                 io.Boolean.Input(
                     "download_missing",
                     default=False,
                     tooltip="Download missing weights of SyncNet (55 MB, for research use, CC-BY) and of the face "
-                    "detector (4 MB). Every file is verified.",
+                    "detector (4 MB). The node verifies every file.",
                 ),
                 io.Audio.Input(
                     "audio",
@@ -68,21 +71,24 @@ class LatentSyncScore(io.ComfyNode):
                 io.Video.Output(display_name="video", tooltip="The same video."),
                 io.Float.Output(
                     display_name="confidence",
-                    tooltip="Sync-C of SyncNet. Higher is better. Real speech is typically 6 to 9. NaN without the "
-                    "weights of SyncNet.",
+                    tooltip="The sync confidence of SyncNet (Sync-C). Higher is better. Real speech typically has "
+                    "a confidence of 6 to 9. NaN means that SyncNet's weights are missing.",
                 ),
                 io.Float.Output(
                     display_name="distance",
-                    tooltip="Sync-D of SyncNet. Lower is better. NaN without the weights of SyncNet.",
+                    tooltip="The sync distance of SyncNet (Sync-D). Lower is better. NaN means that SyncNet's "
+                    "weights are missing.",
                 ),
                 io.Int.Output(
                     display_name="offset",
                     tooltip="How far the sound is ahead of the lips, in frames of 40 ms. A negative value means that "
                     "the sound is late.",
                 ),
-                io.String.Output(display_name="verdict", tooltip="The numbers in words, and what to do."),
+                io.String.Output(display_name="verdict", tooltip="A summary of the score in sentences, with advice."),
                 io.Image.Output(
-                    display_name="chart", tooltip="Distance by offset, and confidence over time with weak parts shaded."
+                    display_name="chart",
+                    tooltip="A chart of the distance at each offset, and of the confidence "
+                    "over time. Parts with weak sync are shaded.",
                 ),
             ],
         )

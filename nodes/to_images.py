@@ -34,20 +34,23 @@ class LatentSyncToImages(io.ComfyNode):
             node_id="LatentSyncToImages",
             display_name="LatentSync To Images",
             category=CATEGORY,
-            description="Pastes the new lips into the video and outputs the frames as IMAGE, for other nodes. "
-            "Images and mask need 33 MB of RAM for each 1080p frame. Use Video Combine for long videos.",
+            description="Pastes the new lips into the video and outputs the frames as an IMAGE batch, for other "
+            "nodes. Images and mask need 33 MB of RAM for each 1080p frame. Use Video Combine for long videos.",
             search_aliases=["lip sync images", "lip sync frames", "\u5bf9\u53e3\u578b"],
             inputs=[lips_input(), protect_mask_input(), *paste_inputs(), match_texture_input()],
             outputs=[
                 io.Image.Output(
                     display_name="images",
-                    tooltip="The finished frames. They have an alpha channel if the source has one.",
+                    tooltip="The finished frames. The frames have an alpha channel if the original frames have an "
+                    "alpha channel.",
                 ),
                 io.Mask.Output(
-                    display_name="mask", tooltip="1 where a pixel differs from the original frame, and 0 elsewhere."
+                    display_name="mask",
+                    tooltip="A mask: 1 where a pixel differs from the original frame, and 0 elsewhere.",
                 ),
                 io.Audio.Output(
-                    display_name="audio", tooltip="The speech, unchanged. The node mixes the audio of several speakers."
+                    display_name="audio",
+                    tooltip="The speech. If there are several speakers, the output is the mix of their speech.",
                 ),
                 io.Float.Output(display_name="fps", tooltip="The frame rate, in fps."),
             ],

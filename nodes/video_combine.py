@@ -57,7 +57,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
             display_name="LatentSync Video Combine",
             category=CATEGORY,
             description="Pastes the new lips into the video, adds the speech, and saves the result as mp4, webm, "
-            "mov or mkv. It works frame by frame and needs little RAM.",
+            "mov or mkv. The node processes one frame after another, so it needs little RAM.",
             search_aliases=[
                 "lip sync video",
                 "save lip sync",
@@ -74,48 +74,48 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     "audio",
                     optional=True,
                     tooltip="Connect other audio for the result, such as the full mix of a song. By default, the "
-                    "result contains the speech.",
+                    "result plays the speech.",
                 ),
                 io.Audio.Input(
                     "background",
                     optional=True,
-                    tooltip="Connect room sound, music or effects without speech. The node mixes them under the "
-                    "speech, and keeps the sum below full scale.",
+                    tooltip="Connect room sound, music or effects without speech. The node mixes this background "
+                    "under the speech, and limits the peaks of the mix.",
                 ),
                 io.String.Input(
                     "filename_prefix",
                     default="video/LatentSync",
-                    tooltip="Enter a name in the output folder. The node adds a counter. Use %year%, %month%, %day%, "
+                    tooltip="Enter the name of the video. The node adds a number. Tokens: %year%, %month%, %day%, "
                     "%hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd%.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=[form.name for form in available_formats()],
                     default=available_formats()[0].name,
-                    tooltip="Choose container and codec. Browsers play h264 and vp9. ProRes and FFV1 are for editing. "
-                    "ProRes 4444, VP9 and FFV1 keep alpha. FFV1 is lossless.",
+                    tooltip="Choose the container and the codec. Browsers play h264 and vp9. ProRes and FFV1 are "
+                    "for editing. ProRes 4444, VP9 and FFV1 keep alpha. FFV1 is lossless.",
                 ),
                 io.Int.Input(
                     "crf",
                     default=18,
                     min=0,
                     max=51,
-                    tooltip="Set the quality. Lower values look better and give larger files. 18 looks like the "
-                    "original. ProRes and FFV1 ignore this.",
+                    tooltip="Set the quality. Lower values give a better picture and a larger file. 18 looks like "
+                    "the original video. ProRes and FFV1 ignore this value.",
                 ),
                 io.String.Input(
                     "consent",
                     default="",
-                    tooltip="Describe what the person in the video agreed to. The node writes it into the record "
-                    "and the tags of the video. You can leave it empty.",
+                    tooltip="Describe what the person in the video agreed to. The node writes this text into the "
+                    "record and the tags of the video. You can leave this input empty.",
                 ),
                 *paste_inputs(),
                 io.Boolean.Input(
                     "save_record",
                     default=True,
                     advanced=True,
-                    tooltip="Write NAME.json beside the video, with the model, settings, seed, file hashes and "
-                    "frame counts. It stays on this computer. Turn it off to keep no record.",
+                    tooltip="Write the record NAME.json beside the video. The record lists the model, settings, "
+                    "seed, file hashes and frame counts. The record stays on this computer.",
                 ),
                 match_texture_input(),
                 io.Float.Input(
@@ -125,8 +125,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     max=40.0,
                     step=0.5,
                     advanced=True,
-                    tooltip="Level of the background, in dB. Lower it if the background covers the speech. "
-                    "It works only with background.",
+                    tooltip="Set the level of the background, in dB. Lower the value if the background covers the "
+                    "speech. Works only if 'background' is connected.",
                 ),
                 io.Float.Input(
                     "ducking_db",
@@ -135,14 +135,16 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     max=40.0,
                     step=0.5,
                     advanced=True,
-                    tooltip="How much quieter the background is during speech, in dB. Set 0 to keep its level. "
-                    "It works only with background.",
+                    tooltip="Set how much quieter the background is during speech, in dB. 0 keeps the level of the "
+                    "background. Works only if 'background' is connected.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The finished video."),
-                io.String.Output(display_name="filename", tooltip="The file name in ComfyUI's output folder."),
+                io.String.Output(
+                    display_name="filename", tooltip="The name of the video file in ComfyUI's output folder."
+                ),
             ],
             is_output_node=True,
         )

@@ -53,7 +53,7 @@ WIDGETS = {
 BLUEPRINTS = (
     Blueprint(
         name="Lip Sync (video)",
-        description="Give a video of someone talking and a recording. The lips match the recording. Saves the video.",
+        description="Changes the lips in a video to match a speech recording, and saves the video.",
         workflow="lipsync_video",
         sockets={"video": ("LatentSyncFacePrep", "source"), "audio": ("LatentSyncAudioEmbed", "audio")},
         widgets={**WIDGETS, "format": ("LatentSyncVideoCombine", "format")},
@@ -62,8 +62,7 @@ BLUEPRINTS = (
     ),
     Blueprint(
         name="Lip Sync (images)",
-        description="Give frames of someone talking and a recording. The lips match the recording. All frames stay in "
-        "RAM.",
+        description="Changes the lips in an IMAGE batch to match a speech recording. All frames stay in RAM.",
         workflow="lipsync_images",
         sockets={"images": ("LatentSyncFacePrep", "source"), "audio": ("LatentSyncAudioEmbed", "audio")},
         widgets={"image_fps": ("LatentSyncFacePrep", "image_fps"), **WIDGETS},
