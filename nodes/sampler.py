@@ -169,8 +169,8 @@ class LatentSyncSampler(io.ComfyNode):
                     min=1,
                     max=100,
                     advanced=True,
-                    tooltip="Sample this many seeds, from seed up, and keep the lips with the best sync confidence. It "
-                    "takes N times as long and needs SyncNet (see LatentSync Score).",
+                    tooltip="Set how many seeds to try, from 'seed' up. The node keeps the lips with the best "
+                    "sync. N seeds take N times as long, and need SyncNet (see LatentSync Score).",
                 ),
             ],
             outputs=[
