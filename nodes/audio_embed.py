@@ -79,8 +79,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     max=5000,
                     step=20,
                     advanced=True,
-                    tooltip="Set for how many ms detected speech continues after its level drops. Shorter pauses "
-                    "become speech. Raise the value if the ends of words are missed.",
+                    tooltip="Set how long detected speech continues after its level drops, in ms. Pauses shorter "
+                    "than this value count as speech. Raise it if the ends of words are missed.",
                 ),
                 io.Combo.Input(
                     "segments",

@@ -66,8 +66,8 @@ def paste_inputs() -> list[io.Input]:
             max=30.0,
             step=0.5,
             advanced=True,
-            tooltip="Percent of the face crop's width that the soft edge of the mouth mask takes. Raise the value "
-            "if you see the edge. Works only if paste_mode is mouth.",
+            tooltip="Percent of the face crop's width for the soft edge of the mouth mask. Raise the value if you "
+            "see the edge. Works only if paste_mode is mouth.",
         ),
         io.Float.Input(
             "mask_expand",

@@ -107,7 +107,7 @@ class LatentSyncSampler(io.ComfyNode):
                     options=list(get_args(FpsMode)),
                     default="auto",
                     tooltip="Choose the frame rate. With auto, the node keeps 23 to 31 fps, and changes other "
-                    "rates to 25 fps. With source, the node keeps all rates. Lips may look worse.",
+                    "rates to 25 fps. With source, it keeps all rates, but lips may look worse.",
                 ),
                 io.Combo.Input(
                     "speed",
