@@ -156,8 +156,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                 FaceTracks.Output(display_name="face_track", tooltip="Connect this output to Sampler."),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="An image of all people with their numbers. The selected person has a border. Another image "
-                    "tints the objects that 'occlusion' finds.",
+                    tooltip="An image of all people with their numbers. The selected person has a border. Another "
+                    "image tints the objects that 'occlusion' finds.",
                 ),
                 io.String.Output(
                     display_name="report",
