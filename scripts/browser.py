@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from playwright.sync_api import Locator, Page, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
@@ -61,6 +62,25 @@ SET_WIDGET = """([type, name, value]) => {
         widget.callback?.(value);
     }
 }"""
+BOXES = """() => app.graph.nodes.map(node => {
+    const shown = document.querySelector(`[data-node-id="${node.id}"]`), {scale, offset} = app.canvas.ds;
+    if (!shown) {
+        const [left, top, width, height] = node.boundingRect;
+        return [node.title, left, top, left + width, top + height];
+    }
+    const box = shown.getBoundingClientRect();
+    const ends = [[box.left, box.top], [box.right, box.bottom]];
+    return [node.title, ...ends.flatMap(([x, y]) => [x / scale - offset[0], y / scale - offset[1]])];
+})"""
+FONT_PX = """([type]) => {
+    const node = app.graph.nodes.find(node => node.type === type), scale = app.canvas.ds.scale;
+    const shown = document.querySelector(`[data-node-id="${node.id}"]`);
+    if (!shown) return app.canvas.low_quality ? 0 : scale * LiteGraph.NODE_SUBTEXT_SIZE;
+    const texts = document.createTreeWalker(shown, NodeFilter.SHOW_TEXT, text => text.data.trim() ? 1 : 2);
+    const sizes = [];
+    while (texts.nextNode()) sizes.push(parseFloat(getComputedStyle(texts.currentNode.parentElement).fontSize));
+    return scale * Math.min(...sizes);
+}"""
 SET_MODE = "([type, mode]) => app.graph.nodes.filter(node => node.type === type).forEach(node => { node.mode = mode })"
 ALWAYS, BYPASSED = 0, 4
 SELECT = "([type]) => app.canvas.selectNode(app.graph.nodes.find(node => node.type === type))"
@@ -78,6 +98,21 @@ class NodeView:
     title: str
     red: bool
     labels: list[str]
+
+
+class Box(NamedTuple):
+    """A node on the page, in pixels of the graph."""
+
+    title: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: Box) -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
 
 
 def program() -> str | None:
@@ -210,6 +245,14 @@ class ComfyPage:
         box = self.page.get_by_role("dialog").get_by_role("combobox")
         box.press_sequentially(phrase)
         return self.page.get_by_test_id("result-item")
+
+    def boxes(self) -> list[Box]:
+        """The place of each node, with its title."""
+        return [Box(*values) for values in self.page.evaluate(BOXES)]
+
+    def font_px(self, node_type: str) -> float:
+        """Height of the smallest text of a node, in pixels of the screen. 0 if the page draws no text at this zoom."""
+        return self.page.evaluate(FONT_PX, [node_type])
 
     def set_palette(self, name: str) -> None:
         """Choose the colors of the page, such as dark or light, as in its settings."""

@@ -51,6 +51,7 @@ def test_live_preview_decodes_one_image_per_window(
     width, height = crop_size(RESOLUTION)
     assert [image.width / image.height for image in shown] == expected * [width / height], "ComfyUI enlarges it"
     assert all(len(np.unique(np.asarray(image))) > 10 for image in shown), "noise, not one flat color"
+    assert len({image.tobytes() for image in shown}) == expected, "each window has another image"
 
 
 def test_live_preview_says_window_and_step(comfyui: ComfyUI, sample: Sample) -> None:

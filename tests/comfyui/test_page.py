@@ -11,6 +11,7 @@ from scripts.browser import LOAD_MS, ComfyPage, opened, program
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
+from tests.support.pages import open_with_samples, overlaps_after_run
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium or Chrome is installed")
@@ -21,6 +22,14 @@ FIRST_RESULTS = 8
 """They are visible without scrolling. Nodes of paid services and our blueprints share some phrases."""
 OUR_TYPES = {"LATENTSYNC_MODEL", "LATENTSYNC_FACE_TRACK", "LATENTSYNC_AUDIO_EMBEDS", "LATENTSYNC_LIPS"}
 HELP = sorted(path.stem for path in (REPOSITORY / "web" / "docs").glob("*.md"))
+MAIN_NODES = (
+    "LatentSyncLoadModel",
+    "LatentSyncFacePrep",
+    "LatentSyncAudioEmbed",
+    "LatentSyncSampler",
+    "LatentSyncVideoCombine",
+)
+SMALLEST_TEXT_PX = 9
 FACE_PREP, SAMPLER = "LatentSyncFacePrep", "LatentSyncSampler"
 
 LINK_COLORS = """() => Object.fromEntries([...app.graph.links.values()].map(link =>
@@ -74,6 +83,20 @@ def test_help_fits_its_panel(page: ComfyPage, node_type: str) -> None:
     assert panel.evaluate("(panel) => (" + TOO_WIDE + ")([panel])") == []
 
 
+def test_nodes_do_not_overlap_after_a_run(page: ComfyPage, sample: Sample, request: pytest.FixtureRequest) -> None:
+    """Nodes grow when they show pictures and text. tests/nightly/browser does the same with each template."""
+    open_with_samples(page, "lipsync_video")
+    assert overlaps_after_run(page) == []
+    page.picture(ARTIFACTS / f"{request.node.name}.png")
+
+
+def test_text_is_readable_in_fit_view(page: ComfyPage) -> None:
+    """Of the first template, in a window of 1600 x 900 pixels."""
+    page.open_graph(graphs.WORKFLOWS / "lipsync_video.json")
+    page.fit()
+    assert {name: page.font_px(name) for name in MAIN_NODES if page.font_px(name) < SMALLEST_TEXT_PX} == {}
+
+
 @pytest.mark.parametrize(
     ("bypassed", "sentence"),
     [
@@ -83,10 +106,7 @@ def test_help_fits_its_panel(page: ComfyPage, node_type: str) -> None:
 )
 def test_page_names_the_input_of_a_bypassed_node(page: ComfyPage, sample: Sample, bypassed: str, sentence: str) -> None:
     """ComfyUI passes nothing through a node whose inputs have other types than its outputs."""
-    page.open_graph(graphs.WORKFLOWS / "lipsync_video.json")
-    for node_type, inputs in graphs.SAMPLE_FILES.items():
-        for widget, file in inputs.items():
-            page.set_widget(node_type, widget, file)
+    open_with_samples(page, "lipsync_video")
     page.bypass(bypassed)
     page.run()
     expect(page.page.get_by_test_id("error-overlay")).to_contain_text(sentence, timeout=LOAD_MS)

@@ -14,12 +14,12 @@ from scripts.comfyui import PACK, ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.comfyui_server import SAMPLE_SECONDS
+from tests.support.pages import RUN_SECONDS, choose_samples
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium or Chrome is installed")
 
 ARTIFACTS = REPOSITORY / "artifacts" / "browser"
-RUN_SECONDS = 300.0
 FACE_PREP = "LatentSyncFacePrep"
 TEMPLATES = sorted(path.stem for path in graphs.WORKFLOWS.glob("*.json"))
 LOADED = "picture => new Promise(done => picture.complete ? done() : (picture.onload = picture.onerror = done))"
@@ -27,11 +27,7 @@ LOADED = "picture => new Promise(done => picture.complete ? done() : (picture.on
 
 def open_template(page: ComfyPage, name: str) -> None:
     page.open_template(PACK, name)
-    for node_type, inputs in graphs.SAMPLE_FILES.items():
-        for widget, file in inputs.items():
-            page.set_widget(node_type, widget, file)
-    page.set_widget("LatentSyncLoadModel", "version", "1.5")
-    page.set_widget("LatentSyncSampler", "steps", 2)
+    choose_samples(page)
 
 
 def test_template_cards_have_thumbnails(comfyui: ComfyUI, sample: Sample) -> None:
