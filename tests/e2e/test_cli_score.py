@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from latentsync import LipSyncPipeline, SamplerSettings, pipeline, score_video
 from latentsync.cli import faces
 from latentsync.cli.main import main
 from latentsync.weights.catalog import STABLE_SYNCNET, SYNCNET
-from scripts.sample_clip import Sample
+from scripts.sample_clip import Sample, camera_path, face_landmarks, write_video
 from tests.support.image_clip import decoded
 from tests.support.numbered_clip import make_wav
 from tests.support.paths import REPOSITORY
@@ -88,6 +89,16 @@ def test_score_of_silent_sound_is_an_answer(
     make_wav(tmp_path / "silent.wav", np.zeros((1, 16_000)), 16_000)
     assert score(good, models, "--audio", tmp_path / "silent.wav") == 0
     assert "of the 10 frames with silence (LipLeak)" in capsys.readouterr().out
+
+
+def test_score_measures_60_fps_at_25(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cameras, video, landmarks = camera_path(60), tmp_path / "60.mp4", tmp_path / "60.json"
+    write_video(video, cameras, Fraction(60))
+    landmarks.write_text(json.dumps(face_landmarks(cameras)), encoding="utf-8")
+    make_wav(tmp_path / "silent.wav", np.zeros((1, 16_000)), 16_000)
+    sound = ("--audio", tmp_path / "silent.wav", "--models", tmp_path)
+    assert main([*map(str, ["score", video, "--face-landmarks", landmarks, *sound, "--json"])]) == 0
+    assert json.loads(capsys.readouterr().out)["lip_leak"]["silent_frames"] == 25
 
 
 def test_score_chooses_among_two_people(

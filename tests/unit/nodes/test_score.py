@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from math import isnan
 from pathlib import Path
@@ -13,51 +15,104 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.sample_clip import Sample
+from latentsync.weights.catalog import SYNCNET
+from scripts.sample_clip import Sample, camera_path, face_landmarks, write_video
 from tests.support.synthetic_models import write_syncnet
+from tests.support.two_people import write_two_people
+
+Run = Callable[..., Any]
+NOISE = {"waveform": 0.1 * torch.randn(1, 2, 9_600), "sample_rate": 16_000}
+SECOND_OF_SILENCE = {"waveform": torch.zeros(1, 1, 16_000), "sample_rate": 16_000}
 
 
 @pytest.fixture
-def scored(pack: ModuleType, good: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs the node on the sample clip. Its landmarks replace detection."""
+def score(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the node on a video with its landmarks, which replace detection. `tmp_path` is the models folder."""
     from comfy_api.input_impl import VideoFromFile
 
-    node = pack.score
-    library = __import__(f"{pack.__name__.rpartition('.')[0]}.latentsync.pipeline", fromlist=["detect_faces"])
-    landmarks = json.loads(good.landmarks.read_text(encoding="utf-8"))
+    root = pack.__name__.rpartition(".")[0]
+    library, locate = (importlib.import_module(f"{root}.latentsync.{name}") for name in ("pipeline", "weights.locate"))
     detect = library.detect_faces
-    monkeypatch.setattr(
-        library, "detect_faces", lambda source, folders, **_: detect(source, folders, landmarks=landmarks)
-    )
-    locate = __import__(f"{pack.__name__.rpartition('.')[0]}.latentsync.weights.locate", fromlist=["folders_in"])
-    monkeypatch.setattr(node, "model_folders", lambda: locate.folders_in(tmp_path))
-    sound = {"waveform": 0.1 * torch.randn(1, 2, 9_600), "sample_rate": 16_000}
-    video = VideoFromFile(str(good.video))
-    return lambda: (video, node.LatentSyncScore.execute(video, "largest", 1, False, sound))
+    monkeypatch.setattr(pack.score, "model_folders", lambda: locate.folders_in(tmp_path))
+
+    def run(video: Path, landmarks: dict[str, Any], sound: dict[str, Any] | None = NOISE, face_index: int = 1) -> Any:
+        monkeypatch.setattr(
+            library, "detect_faces", lambda source, folders, **_: detect(source, folders, landmarks=landmarks)
+        )
+        return pack.score.LatentSyncScore.execute(VideoFromFile(str(video)), "largest", face_index, False, sound)
+
+    return run
 
 
-def test_score_node_gives_numbers_words_and_chart(scored: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def landmarks(good: Sample) -> dict[str, Any]:
+    return json.loads(good.landmarks.read_text(encoding="utf-8"))
+
+
+def test_score_node_gives_numbers_words_and_chart(
+    score: Run, good: Sample, landmarks: dict[str, Any], tmp_path: Path
+) -> None:
     write_syncnet(tmp_path)
-    video, output = scored()
-    passed, confidence, distance, offset, verdict, chart = output.args
-    assert passed is video
+    video, confidence, distance, offset, verdict, chart = score(good.video, landmarks).args
+    assert video.get_stream_source() == str(good.video)
     assert confidence >= 0
     assert distance > 0
     assert -15 <= offset <= 15
     assert f"Sync confidence {confidence:.2f}" in verdict
-    assert "too short to trust" in verdict
+    assert "too short to trust" in verdict, "the clip has 10 frames"
     assert chart.shape == (1, 408, 1024, 3)
     assert chart.dtype == torch.float32
 
 
-def test_score_node_without_weights_still_answers(scored: Any) -> None:
-    _, output = scored()
-    _, confidence, distance, offset, verdict, _ = output.args
+def test_score_node_without_weights_still_answers(score: Run, good: Sample, landmarks: dict[str, Any]) -> None:
+    _, confidence, distance, offset, verdict, _ = score(good.video, landmarks).args
     assert isnan(confidence)
     assert isnan(distance)
     assert offset == 0
     assert "LipLeak" in verdict or "silent part" in verdict
     assert "The weights of SyncNet are missing" in verdict
+
+
+def test_score_node_of_silence_is_an_answer(
+    score: Run, good: Sample, landmarks: dict[str, Any], tmp_path: Path
+) -> None:
+    write_syncnet(tmp_path)
+    verdict = score(good.video, landmarks, SECOND_OF_SILENCE).args[4]
+    assert "Lips and sound do not clearly belong together" in verdict
+    assert "of the 10 frames with silence (LipLeak)" in verdict
+
+
+def test_score_node_measures_60_fps_at_25(score: Run, tmp_path: Path) -> None:
+    cameras = camera_path(60)
+    write_video(tmp_path / "60.mp4", cameras, Fraction(60))
+    verdict = score(tmp_path / "60.mp4", face_landmarks(cameras), SECOND_OF_SILENCE).args[4]
+    assert "of the 25 frames with silence (LipLeak)" in verdict
+
+
+def test_score_node_chooses_among_two_people(score: Run, good: Sample, tmp_path: Path) -> None:
+    write_syncnet(tmp_path)
+    video, path = write_two_people(good, tmp_path)
+    landmarks = json.loads(path.read_text(encoding="utf-8"))
+    first, second = (score(video, landmarks, NOISE, index).args[2] for index in (1, 2))
+    assert first != second
+    with pytest.raises(Exception, match=r'"face_index" is 3, but two_people\.mp4 has no person with this number'):
+        score(video, landmarks, NOISE, 3)
+
+
+def test_score_node_names_what_is_wrong(score: Run, good: Sample, landmarks: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"has no audio\. Choose a recording, or a video with sound"):
+        score(good.video, landmarks, None)
+    blip = {"waveform": torch.ones(1, 1, 2_000), "sample_rate": 16_000}
+    with pytest.raises(Exception, match=r"is too short to score\. It has 3 frames at 25 fps and 0\.12 s of sound"):
+        score(good.video, landmarks, blip)
+    write_video(tmp_path / "nobody.mp4", camera_path(12))
+    with pytest.raises(Exception, match=r"nobody\.mp4 has 12 frames, but LatentSync found no face in any of them"):
+        score(tmp_path / "nobody.mp4", {**landmarks, "frames": [[]]})
+    path = tmp_path / SYNCNET.path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"words")
+    with pytest.raises(Exception, match=f"{path.name} contains more than weights, or is not a checkpoint"):
+        score(good.video, landmarks)
 
 
 def test_score_node_sound_starts_with_the_trimmed_video(pack: ModuleType, tmp_path: Path) -> None:
