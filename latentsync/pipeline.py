@@ -33,7 +33,7 @@ from .audio.features import (
 from .audio.levels import frame_levels
 from .audio.reader import read_audio
 from .audio.turns import Turn
-from .audio.waveform import Waveform, check_samples
+from .audio.waveform import Waveform, check_samples, mono_samples
 from .compositing.settings import BlendSettings
 from .errors import AudioError, UsageError
 from .faces import precomputed
@@ -471,7 +471,7 @@ def select_face(
     if face == "speaking" and reference is None:
         source = identities.source
         times = [*map(source.time_of, range(source.frame_count)), source.duration_seconds]
-        levels = frame_levels(read_speech(source, speech_of_source), times)
+        levels = frame_levels(mono_samples(read_speech(source, speech_of_source)), times)
     identity = select(identities, face, index, reference, at, levels)
     track = build_face_track(identities, identity, settings)
     track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})

@@ -6,34 +6,35 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
+from torch import Tensor
 
-from .waveform import BLOCK_SAMPLES, SAMPLE_RATE, Waveform, resample
+from .waveform import BLOCK_SAMPLES, SAMPLE_RATE
 
 SPEECH_HZ = (300, 4000)  # formants: their level follows the mouth, see 10.1371/journal.pcbi.1000436
 MIN_RMS = 1e-4  # of full scale; the noise of 16-bit audio is below
 
 
-def frame_levels(waveform: Waveform, times: Sequence[Fraction]) -> np.ndarray:
+def frame_levels(samples: Tensor, times: Sequence[Fraction]) -> np.ndarray:
     """Level of the sound while each frame is on display.
 
     Args:
-        times: n + 1, rising, seconds from the start of the waveform: when each frame appears, and when the last ends.
+        samples: float32 (m,), 16 kHz, -1 to 1, see `waveform.mono_samples`.
+        times: n + 1, rising, seconds from the start of the sound: when each frame appears, and when the last ends.
 
     Returns:
-        float64 (n,): RMS of the mean channel between 300 and 4000 Hz, 0 to 1. NaN beyond the end of the sound.
+        float64 (n,): RMS between 300 and 4000 Hz, 0 to 1. NaN beyond the end of the sound.
     """
     from scipy.signal import butter, sosfilt
 
-    mono = resample(Waveform(waveform.samples.mean(dim=0, keepdim=True), waveform.rate), SAMPLE_RATE).samples[0]
     bounds = np.array([round(seconds * SAMPLE_RATE) for seconds in times])
     sections = np.asarray(butter(2, SPEECH_HZ, "bandpass", fs=SAMPLE_RATE, output="sos"))
     energy, state, start = np.zeros(len(bounds) + 1), np.zeros((len(sections), 2)), 0  # energy[i]: before bounds[i]
-    for block in mono.split(BLOCK_SAMPLES):
+    for block in samples.split(BLOCK_SAMPLES):
         filtered, state = sosfilt(sections, block.double().numpy(), zi=state)
         frames = np.searchsorted(bounds, np.arange(start, start + len(block)), side="right")
         energy += np.bincount(frames, np.square(filtered), len(energy))
         start += len(block)
-    is_known = (bounds[:-1] < bounds[1:]) & (bounds[1:] <= len(mono))
+    is_known = (bounds[:-1] < bounds[1:]) & (bounds[1:] <= len(samples))
     rms = np.sqrt(energy[1:-1][is_known] / np.diff(bounds)[is_known])
     levels = np.full(len(is_known), np.nan)
     levels[is_known] = np.where(rms < MIN_RMS, 0.0, rms)

@@ -118,6 +118,12 @@ def resample(waveform: Waveform, rate: int) -> Waveform:
     return replace(waveform, samples=samples, rate=rate)
 
 
+def mono_samples(waveform: Waveform) -> Tensor:
+    """Mean of the channels at 16 kHz: float32 (n,), -1 to 1."""
+    blocks = (block.cpu().float().mean(dim=0) for block in waveform.samples.split(BLOCK_SAMPLES, dim=1))
+    return resample_blocks(blocks, waveform.rate, SAMPLE_RATE, int(waveform.duration_seconds * SAMPLE_RATE))
+
+
 def resample_blocks(blocks: Iterable[Tensor], rate: int, new_rate: int, num_samples: int) -> Tensor:
     """Convert one channel to another sample rate with FFmpeg's resampler, which the official code uses too.
 

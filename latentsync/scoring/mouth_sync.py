@@ -9,7 +9,6 @@ import numpy as np
 from torch import Tensor
 
 from ..audio.levels import frame_levels
-from ..audio.waveform import SAMPLE_RATE, Waveform
 from ..faces.lip_correlation import lag_correlations
 from ..video.timeline import MODEL_RATE
 from .sync import FRAME_MS, MAX_SHIFT
@@ -61,8 +60,7 @@ def mouth_sync(mouth_openings: np.ndarray, samples: Tensor) -> MouthSync | None:
         None if they cannot be compared: the mouth never moves, the sound never changes, or they are too short.
     """
     times = [Fraction(i) / MODEL_RATE for i in range(len(mouth_openings) + 1)]
-    levels = frame_levels(Waveform(samples[None], SAMPLE_RATE), times)
-    correlations = lag_correlations(mouth_openings, levels, MODEL_RATE, MAX_SHIFT)
+    correlations = lag_correlations(mouth_openings, frame_levels(samples, times), MODEL_RATE, MAX_SHIFT)
     if np.isnan(correlations).all():
         return None
     return MouthSync(correlations, int(np.isfinite(mouth_openings).sum()))

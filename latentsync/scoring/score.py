@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..audio.waveform import Waveform, check_samples
+from ..audio.waveform import Waveform, check_samples, mono_samples
 from ..errors import ScoreError, UsageError
 from ..faces.alignment import track_matrices
 from ..faces.warp import square_pixels
@@ -19,7 +19,7 @@ from ..video.timeline import MODEL_RATE, build_timeline
 from .lip_leak import LipLeak, lip_leak
 from .mouth_sync import MouthSync, mouth_sync
 from .stable_sync import CROP_PX, StableSyncScore, score_stable_sync
-from .sync import FRAME_MS, TRUSTED_WINDOWS, SyncScore, mono_samples, num_windows, score_sync
+from .sync import FRAME_MS, TRUSTED_WINDOWS, SyncScore, num_windows, score_sync
 
 if TYPE_CHECKING:
     from ..faces.face_track import FaceTrack

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio.waveform import BLOCK_SAMPLES, SAMPLE_RATE, Waveform, resample_blocks
+from ..audio.waveform import BLOCK_SAMPLES, SAMPLE_RATE
 from ..errors import ScoreError
 from ..faces.face_track import runs
 from ..models.syncnet import AUDIO_COLUMNS, FEATURES, VIDEO_FRAMES, SyncNet
@@ -113,12 +113,6 @@ class SyncScore:
         )
 
 
-def mono_samples(waveform: Waveform) -> Tensor:
-    """Mean of the channels at 16 kHz: float32 (n,), -1 to 1."""
-    blocks = (block.cpu().float().mean(dim=0) for block in waveform.samples.split(BLOCK_SAMPLES, dim=1))
-    return resample_blocks(blocks, waveform.rate, SAMPLE_RATE, int(waveform.duration_seconds * SAMPLE_RATE))
-
-
 def num_windows(num_frames: int, num_samples: int) -> int:
     """Number of windows of a clip. It leaves the last one out, like the official code."""
     return max(min(num_frames, num_samples // FRAME_SAMPLES) - VIDEO_FRAMES, 0)
@@ -198,7 +192,8 @@ class _SoundFeatures:
     """Audio features of each window, computed once and kept while windows nearby need them."""
 
     def __init__(self, samples: Tensor, count: int, network: SyncNet) -> None:
-        self._pcm = samples.mul(32768).round().clamp(-32768, 32767).to(torch.int16).numpy()
+        blocks = (block * 32768 for block in samples.split(BLOCK_SAMPLES))  # without copies of the whole
+        self._pcm = torch.cat([block.round().clamp(-32768, 32767).to(torch.int16) for block in blocks]).numpy()
         self._count, self._network = count, network
         self._kept: dict[int, Tensor] = {}
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from latentsync.audio.levels import frame_levels
-from latentsync.audio.waveform import Waveform
+from latentsync.audio.waveform import Waveform, mono_samples
 from latentsync.errors import AudioError, FaceError, UsageError
 from latentsync.faces.identities import FaceAt, Identities, Identity, select, speech_correlation
 from latentsync.faces.lip_correlation import MIN_OPENINGS
@@ -76,7 +76,7 @@ def test_speaking_follows_the_sound(swapped: bool) -> None:
 def test_speaking_allows_a_lag(lag: int) -> None:
     sound = speech(np.roll(BOB.mouth_openings, lag))
     assert select_face(people(ANN, BOB), "speaking", speech_of_source=sound).identity.center_px[0] > 100
-    levels = frame_levels(sound, [Fraction(i, RATE) for i in range(COUNT + 1)])
+    levels = frame_levels(mono_samples(sound), [Fraction(i, RATE) for i in range(COUNT + 1)])
     assert speech_correlation(BOB, levels, Fraction(RATE)) > 0.9
     assert speech_correlation(BOB, np.roll(levels, 2 * np.sign(lag)), Fraction(RATE)) < 0.5, "five frames are too many"
 
@@ -156,15 +156,17 @@ def test_speaking_takes_the_sound_of_the_file(tmp_path: Path) -> None:
         assert select_face(replace(people(ANN, BOB), source=source), "speaking").identity.center_px[0] > 100
     assert later.start_seconds == 2
     times = [Fraction(i, RATE) for i in range(COUNT - 50)]
-    levels = frame_levels(read_speech(later), times)
-    np.testing.assert_allclose(levels, frame_levels(sound, [time + 2 for time in times]), atol=0.03)  # AAC
+    levels = frame_levels(mono_samples(read_speech(later)), times)
+    np.testing.assert_allclose(
+        levels, frame_levels(mono_samples(sound), [time + 2 for time in times]), atol=0.03
+    )  # AAC
 
 
 def test_frame_levels_are_those_of_the_frames() -> None:
     """A tone in the second of three frames, and the sound ends within the fourth."""
     time = np.arange(round(3.5 * SAMPLES)) / 16_000
     tone = 0.5 * np.sin(2 * np.pi * 1000 * time) * ((time >= 0.04) & (time < 0.08))
-    levels = frame_levels(Waveform(torch.from_numpy(tone[None]).float(), 16_000), [Fraction(i, 25) for i in range(5)])
+    levels = frame_levels(torch.from_numpy(tone).float(), [Fraction(i, 25) for i in range(5)])
     assert levels[0] == 0
     assert levels[1] == pytest.approx(0.5 / np.sqrt(2), rel=0.05), "the filter settles within a few samples"
     assert levels[2] < 0.1 * levels[1]
@@ -174,7 +176,7 @@ def test_frame_levels_are_those_of_the_frames() -> None:
 def test_frame_levels_leave_hum_out() -> None:
     hum, voice = (
         frame_levels(
-            Waveform(torch.sin(2 * torch.pi * hertz * torch.arange(16_000) / 16_000)[None], 16_000),
+            torch.sin(2 * torch.pi * hertz * torch.arange(16_000) / 16_000),
             [Fraction(i, 25) for i in range(26)],
         )[-1]
         for hertz in (50, 1000)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from latentsync.audio.waveform import mono_samples
 from latentsync.errors import ScoreError
 from latentsync.scoring import sync
-from latentsync.scoring.sync import SyncScore, mono_samples, num_windows, score_sync
+from latentsync.scoring.sync import SyncScore, num_windows, score_sync
 from tests.support.sync_networks import LevelNet, boxes, brightness, frames, sound
 
 COUNT = 90
