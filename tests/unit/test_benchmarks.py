@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, plain, sampler
+from benchmarks import gpu, plain, preview, sampler
 from latentsync.oom import BatchLimit
 from latentsync.sampling.denoise import denoise
 from latentsync.sampling.sampler import CFG_BATCH
 from latentsync.sampling.settings import SamplerSettings
+from latentsync.weights.catalog import MODELS
 from tests.support.paths import GOLDEN, REPOSITORY
 
 COMMANDS = [
@@ -47,6 +48,12 @@ def test_plain_computation_equals_the_product(interval: int) -> None:
     expected = plain.denoise(window.weights, *given, settings)
     *_, latents = denoise(window.unet, *given, settings, BatchLimit(CFG_BATCH, "the UNet"))
     assert (latents - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_live_preview_costs_less_than_two_percent() -> None:
+    """Counted where it costs most: at the smallest face crop and with the fewest steps of a preset."""
+    fast = SamplerSettings().at_speed("fast")
+    assert 0.01 < preview.counted_share(MODELS["1.5"].resolution, fast) < 0.02
 
 
 def test_gpu_benchmark_needs_an_accelerator(capsys: pytest.CaptureFixture[str]) -> None:
