@@ -41,22 +41,28 @@ STATES_PER_SECOND = 50
 
 
 class SimulatedGpu:
-    """A queue of kernels. waits: seconds that it was idle before each call, the first one left out."""
+    """A queue of kernels. All values are in seconds.
+
+    busy: the sum of its kernels.
+    waits: how long it was idle before each call. The first one is the time before its first kernel.
+    host_waits: how long the CPU waited for it.
+    """
 
     def __init__(self) -> None:
-        self.busy = 0.0
+        self.busy = self.host_waits = 0.0
         self.waits: list[float] = []
-        self._free_at: float | None = None
+        self._free_at = time.perf_counter()
 
     def launch(self, seconds: float) -> None:
         now = time.perf_counter()
-        if self._free_at is not None:
-            self.waits.append(max(now - self._free_at, 0))
-        self._free_at = max(now, self._free_at or now) + seconds
+        self.waits.append(max(now - self._free_at, 0))
+        self._free_at = max(now, self._free_at) + seconds
         self.busy += seconds
 
     def synchronize(self) -> None:
-        time.sleep(max((self._free_at or 0) - time.perf_counter(), 0))
+        wait = max(self._free_at - time.perf_counter(), 0)
+        self.host_waits += wait
+        time.sleep(wait)
 
 
 class OnGpu(Tensor):
@@ -103,8 +109,9 @@ def row(stage: str) -> Iterator[None]:
     OnGpu.gpu, started = SimulatedGpu(), time.perf_counter()
     yield
     gpu, seconds = OnGpu.gpu, time.perf_counter() - started
-    waits = f"{sum(gpu.waits):.2f} | {max(gpu.waits):.3f}"
-    sys.stdout.write(f"| {stage} | {seconds:.2f} | {gpu.busy:.2f} | {waits} |\n")
+    first, *others = gpu.waits
+    values = (seconds, gpu.busy, gpu.host_waits, first, sum(others), max(others))
+    sys.stdout.write(f"| {stage} | {' | '.join(f'{value:.2f}' for value in values)} |\n")
 
 
 def main() -> None:
@@ -116,7 +123,8 @@ def main() -> None:
     passes = sum(roofline.passes_of(options.speed).values())
     unet = SlowUNet(costs.window(options.speed).seconds(gpu) / passes)
     vae = SlowVAE(costs.encode.seconds(gpu), costs.decode.seconds(gpu))
-    sys.stdout.write("| stage | s | GPU busy, s | GPU waits, s | longest wait, s |\n|---|---|---|---|---|\n")
+    columns = ("stage", "s", "GPU busy", "CPU waits", "before the first kernel", "GPU waits after it", "longest wait")
+    sys.stdout.write(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         loop_video(options.video, folder / "video.mp4", options.seconds)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from scripts.sample_clip import make_sample
 from tests.support import graphs
@@ -31,48 +32,73 @@ SECONDS = 0.8  # of audio
 WINDOWS = 2  # of 16 frames
 MAX_WAITS = 8  # a window, with everything on the device
 MAX_VAE_LOADS = 2  # a window
+MAX_ERROR = 0.1  # of latents in fp8. fp16 and bf16 are closer
 STEP_FILES = ("sampling/denoise", "sampling/schedulers", "models/unet", "models/layers")
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to start ComfyUI, and the results of the CPU that it must equal.
+    """A way to start ComfyUI, and the results of the CPU that it must equal bit for bit.
 
-    Its VAE and its UNet compute in float32, except in "half", which is compared with nothing.
-
+    precision: of Load Model.
+    equals: a key of `REFERENCES`.
     is_resident: weights stay on the device between windows. If not, each window waits for them.
     dynamic_bytes: see `PretendComfyUI`.
     """
 
-    arguments: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ("--fp32-vae",)
     precision: str = "fp32"
     equals: str = "fp32"
     is_resident: bool = True
     dynamic_bytes: float | None = None
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A run on the CPU.
+
+    computed: dtype of the UNet. None leaves the choice to the nodes: float32 on a CPU.
+    is_parted: both passes of guidance are computed one after the other.
+    """
+
+    arguments: tuple[str, ...] = ("--fp32-vae",)
+    precision: str = "fp32"
+    computed: torch.dtype | None = None
+    is_parted: bool = False
+
+
+HALF = ("--fp16-vae", "--fp16-intermediates")
+BF16 = ("--bf16-vae", "--bf16-unet")
+REFERENCES = {
+    "fp32": Reference(),
+    "fp8": Reference(precision="fp8"),
+    "parted": Reference(is_parted=True),
+    "fp16": Reference(HALF, "fp16", torch.float16),
+    "bf16": Reference(BF16, "bf16", torch.bfloat16),
+}
 MODES = {
     "default": Mode(),
     "dynamic": Mode(dynamic_bytes=float("inf")),
     "dynamic-full": Mode(is_resident=False, dynamic_bytes=2**20),
-    "lowvram": Mode(("--lowvram",)),
-    "novram": Mode(("--novram",), is_resident=False),
-    "highvram": Mode(("--highvram",)),
-    "gpu-only": Mode(("--gpu-only",)),
+    "lowvram": Mode(("--fp32-vae", "--lowvram")),
+    "novram": Mode(("--fp32-vae", "--novram"), is_resident=False),
+    "highvram": Mode(("--fp32-vae", "--highvram")),
+    "gpu-only": Mode(("--fp32-vae", "--gpu-only")),
     "cpu-vae": Mode(("--cpu-vae",)),
-    "fp8": Mode(("--force-fp32",), "fp8", "fp8"),
-    "deterministic": Mode(("--deterministic",), equals="apart"),
-    "sage": Mode(("--use-sage-attention",)),
-    "half": Mode(("--bf16-vae",), "auto", ""),
+    "fp8": Mode(("--fp32-vae", "--force-fp32"), "fp8", "fp8"),
+    "half": Mode(HALF, "auto", "fp16"),
+    "bf16": Mode(BF16, "auto", "bf16"),
+    "deterministic": Mode(("--fp32-vae", "--deterministic"), equals="parted"),
+    "sage": Mode(("--fp32-vae", "--use-sage-attention")),
 }
-FLOAT32 = "--fp32-vae"
-REFERENCES = {"fp32": "fp32", "fp8": "fp8", "apart": "fp32"}
-"""Precision of each result of the CPU. "apart" computes both passes of guidance one after the other."""
 
 
 @dataclass
 class Report:
-    """What one mode did, for the table. Counts are of one window, without the loading of weights."""
+    """What one mode did, for the table. Counts are of one window, without the loading of weights.
+
+    error: mean distance of the latents from those of float32 on the CPU, relative to their mean size.
+    """
 
     mode: str
     vae_loads: float
@@ -81,7 +107,8 @@ class Report:
     waits: float
     step_waits: int
     second_take_encodes: int
-    equal: bool | None
+    equal: bool
+    error: float
     oom: str
     left_bytes: int
 
@@ -91,7 +118,8 @@ class Report:
             "too many waits": MODES[self.mode].is_resident and self.waits > MAX_WAITS,
             "a step waits": self.step_waits > 0,
             "a second take encodes crops": self.second_take_encodes > 0,
-            "differs from the CPU": self.equal is False,
+            "differs from the CPU": not self.equal,
+            "is far from float32": self.error > MAX_ERROR,
             "out of memory ends badly": self.oom not in ("sentence", "smaller"),
             "memory is left": self.left_bytes > 0,
         }
@@ -104,19 +132,19 @@ def prepare(base: Path) -> None:
     make_sample(base / "input", SECONDS)
 
 
-def reference(base: Path, names: list[str]) -> None:
-    """Run on the CPU in some ways, and keep the results in files."""
-    comfyui = PretendComfyUI(base, ("--cpu", FLOAT32))
-    for name in names:
-        precision = REFERENCES[name]
-        comfyui.clips_at_once(1 if name == "apart" else 2)
-        np.savez(base / f"{name}.npz", **comfyui.results(video_graph(f"cpu/{name}", precision=precision)))
+def reference(base: Path, name: str) -> None:
+    """Run on the CPU, and keep the results in a file."""
+    made = REFERENCES[name]
+    comfyui = PretendComfyUI(base, ("--cpu", *made.arguments))
+    comfyui.clips_at_once(1 if made.is_parted else 2)
+    if made.computed is not None:
+        comfyui.compute_in(made.computed)
+    np.savez(base / f"{name}.npz", **comfyui.results(video_graph(f"cpu/{name}", precision=made.precision)))
 
 
 def run_mode(name: str, base: Path) -> Report:
     mode = MODES[name]
-    vae = () if "half" in name or "--cpu-vae" in mode.arguments else (FLOAT32,)
-    comfyui = PretendComfyUI(base, (*vae, *mode.arguments), mode.dynamic_bytes)
+    comfyui = PretendComfyUI(base, mode.arguments, mode.dynamic_bytes)
     device = comfyui.device
     assert device is not None
     first = video_graph(f"{name}/first", precision=mode.precision)
@@ -134,10 +162,9 @@ def run_mode(name: str, base: Path) -> Report:
     steps = sum(
         count for (kind, site), count in counts.items() if kind == "wait" and any(file in site for file in STEP_FILES)
     )
-    equal = None
-    if mode.equals:
-        expected = np.load(base / f"{mode.equals}.npz")
-        equal = all(np.array_equal(results[key], expected[key]) for key in expected)
+    expected, exact = np.load(base / f"{mode.equals}.npz"), np.load(base / "fp32.npz")
+    equal = all(np.array_equal(results[key], expected[key]) for key in expected)
+    error = np.abs(results["latents"] - exact["latents"]).mean() / np.abs(exact["latents"]).mean()
     comfyui.encoded_images = 0
     with device.counting():
         comfyui.run(graphs.changed(first, "LatentSyncSampler", seed=2))
@@ -155,6 +182,7 @@ def run_mode(name: str, base: Path) -> Report:
         steps,
         encodes,
         equal,
+        float(error),
         oom,
         device.used_bytes,
     )
@@ -173,7 +201,7 @@ def out_of_memory(comfyui: PretendComfyUI, graph: graphs.Graph, allocation: int)
 
 def stops(base: Path, kind: str, count: int) -> list[str]:
     """What is wrong after runs that are stopped at some of the allocations of a whole run."""
-    comfyui = PretendComfyUI(base, (FLOAT32,))
+    comfyui = PretendComfyUI(base, MODES["default"].arguments)
     device = comfyui.device
     assert device is not None
     graph = video_graph(kind, precision="fp32")
@@ -204,7 +232,7 @@ def stops(base: Path, kind: str, count: int) -> list[str]:
 
 def plant(base: Path) -> str:
     """The line that is named when a tensor stays on the CPU."""
-    comfyui = PretendComfyUI(base, (FLOAT32,))
+    comfyui = PretendComfyUI(base, MODES["default"].arguments)
     assert comfyui.device is not None
     with comfyui.device.counting():
         leave_a_tensor_on_the_cpu()
@@ -225,11 +253,12 @@ def child(base: Path, *arguments: str) -> str:
 
 
 def table(reports: list[Report]) -> str:
-    names = ["mode", "VAE loads", "H2D", "D2H", "waits", "in steps", "second take", "equal", "OOM", "left", "faults"]
+    names = ["mode", "VAE loads", "H2D", "D2H", "waits", "in steps", "second take", "equal", "error"]
+    names += ["OOM", "left", "faults"]
     rows = [names]
     for report in reports:
         values: list[Any] = list(asdict(report).values())
-        rows.append([*(f"{value:g}" if isinstance(value, float) else str(value) for value in values)])
+        rows.append([*(f"{value:.2g}" if isinstance(value, float) else str(value) for value in values)])
         rows[-1].append("; ".join(report.faults()) or "none")
     widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
@@ -237,7 +266,8 @@ def table(reports: list[Report]) -> str:
 
 def reports(base: Path, modes: list[str]) -> list[Report]:
     prepare(base)
-    child(base, "--child", "reference", *sorted({MODES[mode].equals for mode in modes} - {""}))
+    for name in sorted({"fp32", *(MODES[mode].equals for mode in modes)}):
+        child(base, "--child", "reference", name)
     return [Report(**json.loads(child(base, "--child", mode))) for mode in modes]
 
 
@@ -250,7 +280,7 @@ def main() -> int:
     parser.add_argument("--stops", type=int, default=10, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child == "reference":
-        reference(args.base, args.modes)
+        reference(args.base, *args.modes)
         print("done")
     elif args.child in ("oom", "cancel"):
         print(json.dumps(stops(args.base, args.child, args.stops)))

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 
 from latentsync.video.video_file import VideoFile
 from scripts.comfyui import BASE_FOLDERS, installed_program
@@ -123,6 +124,10 @@ class PretendComfyUI:
     def clips_at_once(self, count: int) -> None:
         """How many clips the UNet takes at once on a CPU."""
         pack_module(".nodes.model_handle").CFG_BATCH = count
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Store and compute the UNet in a dtype that ComfyUI does not choose on a CPU."""
+        pack_module(".nodes.model_loader")._dtypes = lambda *_: (dtype, dtype)
 
     def results(self, graph: graphs.Graph) -> dict[str, np.ndarray]:
         """Run a prompt: its latents and its frames."""

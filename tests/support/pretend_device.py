@@ -23,7 +23,6 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch.utils import backend_registration
-from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.support.paths import REPOSITORY
 
@@ -172,7 +171,7 @@ class PretendTensor(torch.Tensor):
             device.count("wait")
             device.count("D2H")
         given = {id(tensor.raw): tensor for tensor in tensors if isinstance(tensor, cls)}
-        result = func(*tree_map(_raw, args), **tree_map(_raw, kwargs))
+        result = func(*mapped(_raw, args), **mapped(_raw, kwargs))
         if name == "aten::upsample_nearest2d" and device.is_nearest_black and result.dtype != torch.float32:
             result.zero_()
         if is_to_cpu:
@@ -180,12 +179,7 @@ class PretendTensor(torch.Tensor):
         if name == "aten::copy_" and not isinstance(args[0], cls):
             return args[0]
 
-        def wrapped(value: Any) -> Any:
-            if not isinstance(value, torch.Tensor):
-                return value
-            return given[id(value)] if id(value) in given else cls(value)
-
-        return tree_map(wrapped, result)
+        return mapped(lambda tensor: given[id(tensor)] if id(tensor) in given else cls(tensor), result)
 
 
 @cache
@@ -227,12 +221,25 @@ def _count_copy(device: Device, name: str, args: Any, kwargs: Any, is_to_cpu: bo
             device.count("wait")
 
 
+def mapped(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
+    """The arguments or results of an operator with each tensor replaced: torch's `tree_map` takes ten times as long."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([mapped(function, item) for item in value])
+    if isinstance(value, dict):
+        return {key: mapped(function, item) for key, item in value.items()}
+    return value
+
+
 def _tensors(values: Any) -> list[torch.Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+    found: list[torch.Tensor] = []
+    mapped(found.append, values)
+    return found
 
 
-def _raw(value: Any) -> Any:
-    return value.raw if isinstance(value, PretendTensor) else value
+def _raw(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.raw if isinstance(tensor, PretendTensor) else tensor
 
 
 def call_site() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -111,6 +112,28 @@ def test_sampler_draws_noise_from_settings_seed(clip: Clip) -> None:
     noise = sample_noise(77, RESOLUTION)
     assert [latents.shape[2] for latents in unet.latents] == [16, 10, 14]
     assert all(torch.equal(latents, noise.expand_as(latents)) for latents in unet.latents)
+
+
+def test_sampler_reads_the_next_window_while_the_gpu_computes(clip: Clip) -> None:
+    """The first call of the UNet ends only after the frames of the second window are read."""
+    was_read = threading.Event()
+
+    class NotingClip(Clip):
+        def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+            for i in indices:
+                yield self.frames[i]
+                if i == CUTS[0] - 1:
+                    was_read.set()
+
+    class BusyUNet(RecordingUNet):
+        def __call__(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            in_time.append(was_read.wait(timeout=60))
+            return super().__call__(*args, **kwargs)
+
+    in_time: list[bool] = []
+    settings, source = SamplerSettings(num_inference_steps=1), NotingClip(clip.frames)
+    list(sample_windows(BusyUNet(), random_init.vae(), track(source), AUDIO, TIMELINE, settings, RESOLUTION))
+    assert in_time == [True] * 3
 
 
 def test_sampler_yields_as_many_steps_as_announced(clip: Clip, overlapping_steps: list[StepOutput]) -> None:
