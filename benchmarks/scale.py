@@ -1,10 +1,13 @@
-"""How batches scale with the number of workers, where a simulated network does the work.
+"""How batches, and the windows of one video, scale with the number of workers. A simulated network does the work.
 
-Each worker sleeps for the time that a video would take. What is left is the cost of the batch itself: reading records,
-reserving outputs, and handing out jobs. Workers are threads by default, so that no process takes CPU time from the
-driver; `--ray` uses Ray actors on this machine.
+Each worker sleeps for the time that a video or a window would take. What is left is the cost of the main process.
 
-Usage: python -m benchmarks.scale [--workers 1,2,4,16,64] [--seconds 2] [--frames 250] [--ray]
+- Jobs of a batch: reading records, reserving outputs, and handing out jobs. Workers are threads, so that no process
+  takes CPU time from the main process. `--ray` uses Ray actors on this machine.
+- `--windows`: the windows of one video, as `run --cluster` sends them to Ray actors: uint8 crops of 16 frames at 512
+  pixels, and latents back.
+
+Usage: python -m benchmarks.scale [--workers 1,2,4,16,64] [--seconds 2] [--frames 250] [--ray] [--windows]
 """
 
 from __future__ import annotations
@@ -13,14 +16,20 @@ import argparse
 import tempfile
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
+import numpy as np
+import psutil
+
 from latentsync.batch import Finished, Job, Pool, Row, run_jobs, work
 
-JOBS_PER_WORKER = 4
+TASKS_PER_WORKER = 4
+WINDOW_FRAMES, CROP_SHAPE, LATENT_SHAPE = 16, (16, 3, 512, 512), (1, 4, 16, 64, 64)
+ACTOR_BYTES = 100e6  # RAM of an actor that loads no network, about
 
 
 def sleep_for(seconds: float) -> str:
@@ -31,6 +40,18 @@ def sleep_for(seconds: float) -> str:
 
 def worker() -> Any:
     return sleep_for
+
+
+def denoise_for(task: tuple[float, np.ndarray]) -> np.ndarray:
+    """The simulated network for one window."""
+    seconds, crops = task
+    assert crops.shape == CROP_SHAPE
+    time.sleep(seconds)
+    return np.zeros(LATENT_SHAPE, np.float32)
+
+
+def window_worker() -> Any:
+    return denoise_for
 
 
 def no_error(_: Exception) -> None:
@@ -67,8 +88,8 @@ class Sleepers:
 
 
 def measure(pool: Pool, workers: int, seconds: float, folder: Path) -> float:
-    """Seconds for `JOBS_PER_WORKER` jobs on each worker."""
-    jobs = range(workers * JOBS_PER_WORKER)
+    """Seconds for `TASKS_PER_WORKER` jobs on each worker."""
+    jobs = range(workers * TASKS_PER_WORKER)
     rows = [Row(Job(f"job {i}", seconds, folder / f"{i}.mp4", "model", i // 4, seconds)) for i in jobs]
     began = time.perf_counter()
     for _ in run_jobs(rows, pool, lambda _: False):
@@ -77,40 +98,67 @@ def measure(pool: Pool, workers: int, seconds: float, folder: Path) -> float:
     return time.perf_counter() - began
 
 
+def measure_windows(pool: Pool, workers: int, seconds: float) -> float:
+    """Seconds for `TASKS_PER_WORKER` windows on each worker."""
+    from latentsync.cluster.windows import WINDOWS_AHEAD, InOrder  # not for the actors: it imports torch
+
+    crops = np.random.default_rng(0).integers(0, 256, CROP_SHAPE, np.uint8)
+    began = time.perf_counter()
+    windows = InOrder(pool)(((seconds, crops.copy()) for _ in range(workers * TASKS_PER_WORKER)), WINDOWS_AHEAD)
+    assert sum(latents.shape == LATENT_SHAPE for latents in windows) == workers * TASKS_PER_WORKER
+    return time.perf_counter() - began
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", default="1,2,4,16,64", help="numbers of workers (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a job (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a job or a window (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=250, help="of a job, for frames a second (default: %(default)s)")
     parser.add_argument("--ray", action="store_true", help="use Ray actors")
+    parser.add_argument("--windows", action="store_true", help="windows of one video on Ray actors, in place of jobs")
     args = parser.parse_args()
-    print("| workers | jobs | seconds | efficiency | frames a second | driver, ms a job |")
+    frames = WINDOW_FRAMES if args.windows else args.frames
+    print("| workers | tasks | seconds | efficiency | frames a second | main process, CPU ms a task |")
     print("|---|---|---|---|---|---|")
     for count in map(int, args.workers.split(",")):
+        if (args.ray or args.windows) and count * ACTOR_BYTES > psutil.virtual_memory().available:
+            print(f"{count} actors need about {count * ACTOR_BYTES / 1e9:.0f} GB of RAM. This machine has less free.")
+            return
         with tempfile.TemporaryDirectory() as folder:
-            seconds = on_ray(count, args.seconds, Path(folder)) if args.ray else on_threads(count, args, Path(folder))
-        jobs, ideal = count * JOBS_PER_WORKER, JOBS_PER_WORKER * args.seconds
-        overhead = 1000 * (seconds - ideal) / jobs
-        row = [count, jobs, f"{seconds:.2f}", f"{ideal / seconds:.0%}", f"{jobs * args.frames / seconds:,.0f}"]
-        print("|", " | ".join(map(str, [*row, f"{overhead:.1f}"])), "|", flush=True)
+            run = on_ray if args.ray or args.windows else on_threads
+            seconds, cpu_seconds = run(count, args, Path(folder))
+        tasks, ideal = count * TASKS_PER_WORKER, TASKS_PER_WORKER * args.seconds
+        row = [count, tasks, f"{seconds:.2f}", f"{ideal / seconds:.0%}", f"{tasks * frames / seconds:,.0f}"]
+        print("|", " | ".join(map(str, [*row, f"{1000 * cpu_seconds / tasks:.1f}"])), "|", flush=True)
 
 
-def on_threads(count: int, args: argparse.Namespace, folder: Path) -> float:
-    return measure(Sleepers(count), count, args.seconds, folder)
+def on_threads(count: int, args: argparse.Namespace, folder: Path) -> tuple[float, float]:
+    """Seconds, and CPU seconds of this process."""
+    cpu = time.process_time()
+    return measure(Sleepers(count), count, args.seconds, folder), time.process_time() - cpu
 
 
-def on_ray(count: int, seconds: float, folder: Path) -> float:
+def on_ray(count: int, args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     """With as many actors as the simulated CPUs of a node of this machine. Their start is not measured."""
     import ray
 
+    from latentsync.cli.cluster import CALLS_EACH
     from latentsync.cluster.actors import Actors
 
     ray.init(num_cpus=count, include_dashboard=False, log_to_driver=False)
     try:
-        pool = Actors(worker, no_error, 1, [folder])
-        while len(pool.idle()) < count:
-            list(pool.wait(1.0))
-        return measure(pool, count, seconds, folder)
+        pool = Actors(
+            window_worker if args.windows else worker, no_error, 1, [folder], CALLS_EACH if args.windows else 1
+        )
+        with closing(pool):
+            while len(set(pool.idle())) < count:
+                list(pool.wait(1.0))
+            cpu = time.process_time()
+            if args.windows:
+                seconds = measure_windows(pool, count, args.seconds)
+            else:
+                seconds = measure(pool, count, args.seconds, folder)
+            return seconds, time.process_time() - cpu
     finally:
         ray.shutdown()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Literal, Protocol
 
-from .errors import LatentSyncError, OutputInUseError
-from .output.output_path import reserve_path
+from .errors import LatentSyncError, OutputInUseError, UsageError
+from .output.output_path import reserve_path, videos_named
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Job:
     output: path of the finished video.
     model, source: jobs with the same values share the loaded networks and the detected faces.
     seconds: length of the recording, to estimate the remaining time.
+    replaces: videos with the name of the output, of any format, when the batch was checked. It may replace them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Job:
     model: Hashable
     source: Hashable
     seconds: float
+    replaces: frozenset[Path] = frozenset()
 
 
 @dataclass(eq=False)
@@ -178,6 +180,12 @@ def _begin(row: Row, is_finished: Callable[[Job], bool]) -> ExitStack | None:
             reserved.close()
             row.state, row.reason = "skipped", ""
             return None
+        others = videos_named(row.job.output) - row.job.replaces
+        if others and not row.tries and not row.losses:  # a lost worker can leave a video of this batch
+            raise UsageError(
+                f"{min(others)} was made by another run after the jobs were checked, so LatentSync does not replace "
+                "it. Choose another output, or start the batch again to replace it."
+            )
     except OutputInUseError as error:
         row.reason, row.not_before = str(error), monotonic() + IN_USE_SECONDS
         return None

@@ -72,6 +72,7 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
         UsageError: with every mistake of every job.
     """
     from ..batch import Job, Row
+    from ..output.output_path import videos_named
     from ..output.result import least_bytes
     from ..progress import progress_bar
 
@@ -104,7 +105,8 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
                 check_version(task)
             weights_of(task)
             task.version, _ = ledger.model(task)  # all workers use it, also on a device with other VRAM
-            job = Job(name, task, task.output, _model_key(task), run.faces_key(task), 0.0)
+            replaces = videos_named(task.output)
+            job = Job(name, task, task.output, _model_key(task), run.faces_key(task), 0.0, replaces)
             if ledger.is_finished(job):
                 checked.rows.append(Row(job, "skipped"))
                 continue

@@ -48,6 +48,12 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
     raise OutputInUseError(f"Another run is writing {path}. Wait until it ends, or choose another output.")
 
 
+def videos_named(path: Path) -> frozenset[Path]:
+    """The videos of any format with the name of `path`, without empty files that reserve a name."""
+    others = (path.with_suffix(suffix) for suffix in SUFFIXES)
+    return frozenset(other for other in others if other.is_file() and other.stat().st_size > 0)
+
+
 def _create(path: Path) -> bool:
     """Create an empty file. False if the path exists."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -35,7 +36,9 @@ from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import Sample
 from tests.support.batch_jobs import QUICK, finished_in, job_file, started, states, tiny_sample
+from tests.support.cli_process import record_of
 from tests.support.image_clip import Clip
+from tests.support.paths import REPOSITORY
 
 JOBS = 12
 TOKEN = "0123456789abcdef" * 4
@@ -178,6 +181,46 @@ def test_batch_on_cluster_leaves_nothing_half_made(cluster: Any, tmp_path: Path)
     after = finished_in(out)
     assert len(after) == 4
     assert after.items() >= finished.items()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
+def test_run_on_cluster_cancelled_leaves_nothing_half_made(cluster: Any, good: Sample, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    files = [good.video, good.audio, "-o", out, "--face-landmarks", good.landmarks]
+    flags = ["--miniature", "--steps", 200, "--cluster", cluster.address]
+    command = [sys.executable, "-m", "latentsync", "run", *map(str, [*files, *flags])]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+    assert process.stdout is not None
+    said = b""
+    while b"lips:" not in said:
+        piece = process.stdout.read(4096)
+        assert piece, said.decode()
+        said += piece
+    process.send_signal(signal.SIGINT)
+    said += process.stdout.read()
+    assert process.wait() == 1, said.decode()
+    assert b"Cancelled." in said
+    assert b"Traceback" not in said, said.decode()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert record_of(tmp_path / "out.json")["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--cluster", "local"], 'With "--cluster", "version" cannot be auto'),
+        (["--cluster", "127.0.0.1:9", "--miniature"], "No cluster answers at 127.0.0.1:9"),
+        (["--cluster", "local", "--miniature", "--cpus-per-worker", "0"], '"--cpus-per-worker" cannot be 0'),
+    ],
+)
+def test_run_on_cluster_tells_mistakes_first(
+    good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    pytest.importorskip("ray", reason="needs Ray")
+    assert main(["run", *map(str, [good.video, good.audio, "-o", tmp_path / "out.mp4"]), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "no-such-host.invalid:6379", "192.0.2.77:6379"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,21 @@ def test_batch_gives_up_after_the_retries(tmp_path: Path) -> None:
     table, pool = rows(tmp_path, "a1", "a2"), PretendPool(ends_well=lambda name, _: name == "a2")
     finish(table, pool, retries=2)
     assert [(row.state, row.tries) for row in table] == [("failed", 3), ("done", 1)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_batch_keeps_videos_that_other_runs_make(tmp_path: Path, suffix: str) -> None:
+    """A video that was there when the jobs were checked is replaced. Both have the record a1.json."""
+    other = tmp_path / f"a1{suffix}"
+    other.write_bytes(b"video")
+    (row,), pool = rows(tmp_path, "a1"), PretendPool()
+    finish([row], pool)
+    assert (row.state, pool.began) == ("failed", [])
+    assert row.reason.startswith(f"{other} was made by another run after the jobs were checked")
+    checked = Row(replace(row.job, replaces=frozenset([other])))
+    finish([checked], pool)
+    assert checked.state == "done"
+    assert other.read_bytes() == b"video"
 
 
 def test_batch_lost_worker_is_no_failure_of_the_job(tmp_path: Path) -> None:
