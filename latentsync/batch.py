@@ -1,8 +1,8 @@
 """Run many jobs on a pool of workers: choose their order, skip finished jobs, and retry failed jobs.
 
-A job is finished if the record beside its output says so. A stopped batch therefore continues when you start it
-again. No other file stores its state. Every job reserves its output while it runs. Two batches, or a batch and
-ComfyUI, therefore never write the same file.
+A job is finished if the run record beside its output says so. A stopped batch therefore continues when you start it
+again. No other file stores the state of the batch. Every job reserves its output path while it runs. Two batches, or a
+batch and ComfyUI, therefore never write the same file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .output.output_path import reserve_path, videos_named
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-IN_USE_SECONDS = 2.0  # before the next check of an output in use
-MAX_LOSSES = 3  # of workers during one job, which may be the cause
+IN_USE_SECONDS = 2.0  # until the next check of an output that another run is writing
+MAX_LOSSES = 3  # workers that may die during one job. The job may be the cause
 
 Make = Callable[[Any], Any]
 """Does a task. Of a job, it returns the summary."""
@@ -36,12 +36,13 @@ State = Literal["waiting", "running", "done", "skipped", "failed", "cancelled"]
 class Job:
     """One video to make.
 
-    name: its name in errors and in the table, such as "line 3".
+    name: name of the job in errors and in the table, such as "line 3".
     task: what a worker receives.
     output: path of the finished video.
     model, source: jobs with the same values share the loaded networks and the detected faces.
-    seconds: length of the recording, to estimate the remaining time.
-    replaces: videos with the name of the output, of any format, when the batch was checked. It may replace them.
+    seconds: length of the recording, from which the remaining time is estimated.
+    replaces: existing videos with the name of the output, of any format, at the time of the check. The batch may
+        replace them.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Job:
 
 @dataclass(eq=False)
 class Row:
-    """A job in the table of a batch. `reason` is the error of its last try, or the summary of its video."""
+    """A job in the table of a batch. `reason` is the error of its last attempt, or the summary of its video."""
 
     job: Job
     state: State = "waiting"
@@ -109,21 +110,21 @@ def run_jobs(
     """Run all jobs. A failed job never ends the batch.
 
     Args:
-        rows: one for each job. They change while the batch runs.
-        pool: always closed at the end, also after an error.
+        rows: one row for each job. The batch updates the rows while it runs.
+        pool: the workers. The pool is closed at the end, also after an error.
         is_finished: whether the output of a job exists already.
-        retries: number of further tries of a failed job, after all others.
+        retries: how often a failed job runs again, after all other jobs.
 
     Yields:
-        A row when it begins and when it ends, and a row that waits for the output of another run.
+        A row when its job starts, ends, or waits for another run that is writing the same output.
     """
     last: dict[Hashable, Job] = {}
     running: dict[Hashable, tuple[Row, ExitStack]] = {}
 
     def next_row(worker: Hashable) -> Row | None:
-        """Order of the rows: the model and source of the worker's last job first, then those of no other worker.
+        """The next waiting row. It prefers the model and the source of the worker's last job.
 
-        Rows with an output in use come last.
+        Then it prefers a source that no other worker uses. Rows with an output in use come last.
         """
         model, source = (last[worker].model, last[worker].source) if worker in last else (None, None)
         others = {job.source for key, job in last.items() if key != worker}
@@ -141,7 +142,7 @@ def run_jobs(
         )
 
     def start_next(worker: Hashable) -> Iterator[Row]:
-        """Give a worker its next job. Yields the row, and rows that need no work or have to wait."""
+        """Start the next job on a worker. Yields its row, and rows that are finished already or have to wait."""
         while worker not in running and (row := next_row(worker)) is not None:
             before = row.reason
             if reserved := _begin(row, is_finished):
@@ -172,7 +173,7 @@ def run_jobs(
 
 
 def _begin(row: Row, is_finished: Callable[[Job], bool]) -> ExitStack | None:
-    """Reserve the output of a job. None if there is nothing to do now."""
+    """Reserve the output of a job. None if the job is finished, has failed or has to wait."""
     reserved = ExitStack()
     try:
         reserved.enter_context(reserve_path([row.job.output]))
@@ -211,7 +212,7 @@ class LocalWorker:
     """A pool of one worker: this process.
 
     Args:
-        error_of: returns the error to show the user for an exception, if there is one.
+        error_of: returns the error that the user sees for an exception. None: the exception is an internal error.
     """
 
     def __init__(self, make: Make, error_of: ErrorOf) -> None:
@@ -236,7 +237,7 @@ class LocalWorker:
 
 
 def work(worker: Hashable, task: Any, make: Make, error_of: ErrorOf) -> Finished:  # noqa: ANN401 - of a Job
-    """Do a task. An exception becomes the text of the result."""
+    """Run a task. If it raises an exception, the result is the text of the error."""
     try:
         return Finished(worker, make(task), is_done=True)
     except Exception as error:  # the batch continues
@@ -247,10 +248,13 @@ def work(worker: Hashable, task: Any, make: Make, error_of: ErrorOf) -> Finished
 
 
 def seconds_left(rows: Sequence[Row], elapsed_seconds: float) -> float | None:
-    """Estimate the time of the waiting and the running jobs from the length of their recordings.
+    """Estimate the seconds that the unfinished jobs still need, from the lengths of their recordings.
 
     Args:
         elapsed_seconds: seconds since the batch began.
+
+    Returns:
+        None until the first job is done.
     """
     done = sum(row.job.seconds for row in rows if row.state == "done")
     left = sum(row.job.seconds for row in rows if row.state in ("waiting", "running"))

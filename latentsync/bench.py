@@ -48,11 +48,11 @@ from .weights.catalog import MODELS
 from .weights.fp8 import FP8, PRECISIONS, CastingOperations
 from .weights.locate import device_memory
 
-FULL_VAE_CHANNELS = (128, 256, 512, 512)  # of sd-vae-ft-mse, which has two layers in each block
-TINY_DIVISOR = 4  # of the resolution, with the tiny networks
+FULL_VAE_CHANNELS = (128, 256, 512, 512)  # channels of sd-vae-ft-mse, which has two layers in each block
+TINY_DIVISOR = 4  # the tiny networks run at a quarter of the resolution
 FRAMES = (WINDOW_FRAMES, 250)  # one window, and ten seconds of video
 WINDOWS = (1, 2, 4)
-FACE_POINTS = ((0.35, 0.4), (0.65, 0.4), (0.5, 0.6))  # brows and nose, in sides of the frame
+FACE_POINTS = ((0.35, 0.4), (0.65, 0.4), (0.5, 0.6))  # (x, y) of the brows and the nose, as shares of the frame size
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 PROFILE_ROWS = 20
 GB = 1e9
@@ -86,7 +86,7 @@ class Row:
     allocated_bytes: peak of the tensors on the device. None: the device does not report it.
     reserved_bytes: peak of the memory that PyTorch's allocator reserves on the device.
     note: the reason for a case without measurement, as a sentence.
-    is_skipped: the time limit was reached.
+    is_skipped: whether the time limit ended before this case.
     """
 
     case: Case
@@ -114,7 +114,7 @@ def list_cases(*, quick: bool = False) -> list[Case]:
     """All cases, the most useful first. A clip of one window has only cases with one window in a batch.
 
     Args:
-        quick: one window in fp16 alone, at each speed.
+        quick: only the clips of one window in fp16, at each version and speed.
     """
     speeds = sorted(SPEEDS, key=lambda speed: speed != "balanced")
     cases = [
@@ -145,9 +145,9 @@ def run_cases(
     """Measure the cases in order. A case that does not fit or is not supported becomes a row with a note.
 
     Args:
-        tiny: the small untrained networks, at a quarter of the resolution.
-        minutes: cases that would probably end later are skipped.
-        started: value of `time.monotonic()` from which the minutes count. None: the start of this run.
+        tiny: use small untrained networks at a quarter of the resolution.
+        minutes: time limit. Cases that would probably end after it are skipped.
+        started: value of `time.monotonic()` at the start of the time limit. None: the start of this run.
     """
     deadline = (monotonic() if started is None else started) + 60 * minutes
     known_seconds: dict[tuple[str, ...], float] = {}
@@ -175,7 +175,7 @@ def run_cases(
 
 
 def synthetic_pipeline(precision: str, device: torch.device, *, tiny: bool = False) -> LipSyncPipeline:
-    """The networks in one precision, with synthetic weights, at full size or tiny. The version does not matter."""
+    """A pipeline of synthetic networks in one precision, at full size or tiny. `measure` sets the version."""
     stored = PRECISIONS[precision]
     dtype = computing_dtype(stored)
     config = random_init.UNET_CONFIG if tiny else UNetConfig()
@@ -204,7 +204,7 @@ def unet_in(state: dict[str, Tensor], stored: torch.dtype, dtype: torch.dtype) -
 
 
 def measure(pipeline: LipSyncPipeline, case: Case, *, tiny: bool = False) -> Row:
-    """Warm up, then run all stages once."""
+    """Measure one case: run a short warm-up, then all stages once."""
     spec = MODELS[case.version]
     spec = replace(spec, resolution=spec.resolution // TINY_DIVISOR) if tiny else spec
     limit = BatchLimit(CFG_BATCH * case.windows, "the UNet")
@@ -281,7 +281,7 @@ class TimedVAE:
 
 
 def profile_step(precision: str, version: str, device: torch.device, *, tiny: bool = False) -> str:
-    """PyTorch's table of the operations of one full step with guidance, the slowest first."""
+    """PyTorch's profile of one full UNet step with guidance, as a table with the slowest operations first."""
     pipeline = synthetic_pipeline(precision, device, tiny=tiny)
     side = MODELS[version].resolution // LATENT_STRIDE // (TINY_DIVISOR if tiny else 1)
     noise = torch.randn(1, LATENT_CHANNELS, 1, side, side).to(device)
@@ -301,7 +301,7 @@ def profile_step(precision: str, version: str, device: torch.device, *, tiny: bo
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished."""
+    """Wait until the device has finished all its work."""
     torch.get_device_module(device).synchronize()
 
 

@@ -1,7 +1,8 @@
-"""The error tree. Every failure that is not a mistake in this package is one of these.
+"""The error classes. Every failure that is not a bug in this package raises one of them.
 
-A message names the file, input or frame, says what happened, and says what to do. ComfyUI shows it at the node. The
-command line prints it and exits with status 1, or 2 for a `UsageError`. docs/troubleshooting.md lists all messages.
+A message names the file, input or frame, says what happened, and says what to do. ComfyUI shows the message at the
+node. The command line prints the message and exits with status 1, or with status 2 for a `UsageError`.
+docs/troubleshooting.md lists all messages.
 """
 
 import sys
@@ -10,11 +11,11 @@ from pathlib import Path
 
 
 class LatentSyncError(Exception):
-    """Base of every error that the package raises on purpose."""
+    """Base class of all errors of this package."""
 
 
 class UsageError(LatentSyncError):
-    """A setting or an argument is out of range or contradicts another."""
+    """A setting or an argument is out of range, or contradicts another setting."""
 
 
 class DependencyError(LatentSyncError):
@@ -22,7 +23,7 @@ class DependencyError(LatentSyncError):
 
 
 class WeightsError(LatentSyncError):
-    """A model file is missing, damaged or of another network, or a network produced NaN."""
+    """A model file is missing, damaged or made for another network, or a network produced NaN."""
 
 
 class MediaError(LatentSyncError):
@@ -54,12 +55,12 @@ class ScoreError(LatentSyncError):
 
 
 def cannot_import(library: str, package: str, cause: ImportError | OSError, instead: str = "") -> DependencyError:
-    """The error of a library that cannot be imported, to be raised from `cause`.
+    """The error for a library that cannot be imported. Raise it from `cause`.
 
     Args:
-        library: its name in texts.
-        package: its name for pip, with the oldest supported version.
-        instead: an instruction that avoids the library, if there is one.
+        library: name of the library in the message.
+        package: name of the library for pip, with the oldest supported version.
+        instead: an instruction that works without the library. Empty: there is none.
     """
     alternative = f" Or {instead}." if instead else ""
     if isinstance(cause, ModuleNotFoundError):
@@ -72,7 +73,8 @@ def cannot_import(library: str, package: str, cause: ImportError | OSError, inst
         )
     command = python_command(f'pip install --force-reinstall --no-deps "{package}"')
     return DependencyError(
-        f"{library} is installed, but does not work ({cause}). To repair it, run {command} and try again.{alternative}"
+        f"{library} is installed, but does not work ({cause}). To repair {library}, run {command} and try "
+        f"again.{alternative}"
     )
 
 
@@ -82,18 +84,19 @@ def python_command(arguments: str) -> str:
 
 
 def cannot_write(path: Path, cause: Exception) -> MediaError:
-    """The error of a file that the system or FFmpeg cannot write, to be raised from `cause`."""
+    """The error for a file that the system or FFmpeg cannot write. Raise it from `cause`."""
     return MediaError(
-        f"{path} cannot be written ({reason_of(cause)}). Check its name, its folder, permissions and free space."
+        f"{path} cannot be written ({reason_of(cause)}). Check the file name, the folder, the permissions and the free "
+        "space."
     )
 
 
 def reason_of(cause: BaseException) -> str:
-    """The text of an error of the system, without its number and file name."""
+    """The text of a system error, without the error number and the file name."""
     return getattr(cause, "strerror", None) or str(cause)
 
 
 def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
-    """Raises UsageError if `value` is not one of `choices`."""
+    """Raise UsageError if `value` is not one of `choices`. `field` is the name of the input in the message."""
     if value not in choices:
         raise UsageError(f'"{field}" cannot be {value}. Choose one of {", ".join(choices)}.')

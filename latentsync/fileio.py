@@ -1,9 +1,9 @@
-"""Write files atomically, claim names that other processes may also want, and hash files.
+"""Write files atomically, claim file names that other processes may also use, and hash files.
 
 A file is written beside its final name under a hidden temporary name, and renamed when it is complete. The temporary
-name identifies the process that owns it: machine, process id and process start time. A later run can therefore tell
-which temporary files belong to a running process, and delete those of processes that were killed. No file locks are
-needed, and network drives do not need to support them.
+name identifies the process that owns the file: machine, process id and process start time. A later run therefore
+recognizes the temporary files of running processes, and deletes the files of killed processes. This needs no file
+locks, so it also works on network drives that do not support them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .errors import cannot_import
 from .progress import Progress, Task
 
 BLOCK_BYTES = 16 << 20
-START_TOLERANCE_SECONDS = 10  # the system may report another start time for a process after its clock was set
-FOREIGN_AGE_SECONDS = 7 * 24 * 3600  # processes of other machines cannot be looked up: their files are stale by age
+START_TOLERANCE_SECONDS = 10  # a changed system clock can change the reported start time of a process
+FOREIGN_AGE_SECONDS = 7 * 24 * 3600  # other machines' processes are unknown here: their files count as stale
 TEMP_NAME = re.compile(r"\.latentsync-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{12}\.(claim|part)(\.\w+)?")
 
 
 def temp_path(path: Path) -> Path:
-    """A new hidden name beside `path`, with its suffix, that identifies this process as its owner."""
+    """A new hidden path in the folder of `path`, with the same suffix. It names this process as the owner."""
     return path.with_name(f"{_temp_prefix()}.part{path.suffix}")
 
 
@@ -39,10 +39,10 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], object]) -> None:
 
     Args:
         path: the final name.
-        content: the bytes, or a function that writes the file under the path that it receives.
+        content: the bytes, or a function that receives a path and writes the file there.
 
     Raises:
-        OSError: the file cannot be written. The temporary file is deleted, whatever the failure.
+        OSError: the file cannot be written. The temporary file is deleted after any failure.
     """
     temporary = temp_path(path)
     try:
@@ -69,15 +69,16 @@ def sha256_file(path: Path) -> Task[str]:
 
 @contextmanager
 def claim(path: Path) -> Generator[Callable[[], bool], None, None]:
-    """Announce that this process works on `path` until the block ends. The suffix of the name does not count.
+    """Announce that this process writes `path` until the block ends. Names that differ only in the suffix are equal.
 
-    The claim is a hidden file beside `path` that contains its name. Stale files of killed processes are deleted first.
+    The claim is a hidden file in the folder of `path` that contains the name of `path`. Stale files of killed processes
+    are deleted first.
 
     Yields:
-        A function that says whether no other claim of the same name exists, of a running process.
+        A function that returns True if no other claim of the same name exists.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder is not writable.
     """
     remove_stale_files(path.parent)
     marker = path.with_name(f"{_temp_prefix()}.claim")
@@ -95,7 +96,7 @@ def claim(path: Path) -> Generator[Callable[[], bool], None, None]:
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Delete the temporary files of killed processes, and the empty files under the names that they had reserved."""
+    """Delete the temporary files of killed processes, and the empty files that reserved their output names."""
     machine, is_running = _machine(), cache(_is_running)  # a batch has one claim for each of its workers
     for path in list(folder.glob(".latentsync-*")):
         owner = TEMP_NAME.fullmatch(path.name)
@@ -113,7 +114,7 @@ def remove_stale_files(folder: Path) -> None:
 
 
 def _claimed_name(marker: Path) -> Path:
-    """The name that a claim is for. Empty if another process has just created or deleted the claim."""
+    """The file name in a claim. Empty if another process has just created or deleted the claim."""
     try:
         return Path(marker.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError:
@@ -127,7 +128,7 @@ def owner_prefix() -> str:
 
 
 def owned_files(folders: Iterable[Path], prefix: str) -> list[Path]:
-    """The temporary files of the process with this `owner_prefix`, which can be one of another machine."""
+    """The temporary files of the process with this `owner_prefix`. The process can be on another machine."""
     return [path for folder in folders for path in folder.glob(f"{prefix}*")]
 
 
@@ -136,7 +137,7 @@ def _temp_prefix() -> str:
 
 
 def _is_running(pid: int, started: int) -> bool:
-    """Whether a process of this machine still runs, or may still run."""
+    """Whether a process of this machine is running. True if the system denies access to it."""
     psutil = _psutil()
     try:
         process = psutil.Process(pid)
@@ -149,7 +150,7 @@ def _is_running(pid: int, started: int) -> bool:
 
 
 def _machine() -> str:
-    """Identifies this machine, and on Linux this container: process ids of others mean nothing here."""
+    """An id of this machine, and on Linux of this container. A process id is valid only inside it."""
     name = platform.node()
     with suppress(OSError):
         name += str(Path("/proc/self/ns/pid").stat().st_ino)

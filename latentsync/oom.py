@@ -37,8 +37,8 @@ class BatchLimit:
     """The largest batch that fits in VRAM. Each out-of-memory error halves it permanently.
 
     Args:
-        max_batch: the limit at first.
-        network: named in errors and in the log.
+        max_batch: the initial limit.
+        network: name of the network in errors and in the log.
         is_oom: recognizes an out-of-memory error.
     """
 
@@ -50,7 +50,7 @@ class BatchLimit:
         self._is_oom = is_oom
 
     def run(self, function: Callable[[int], T], count: int) -> T:
-        """Calls `function(batch_size)` with smaller batches until one fits in VRAM. Returns the result of `function`.
+        """Call `function(batch_size)` with smaller and smaller batches until one fits in VRAM. Return its result.
 
         Args:
             function: processes all items, at most `batch_size` of them together.
@@ -83,7 +83,7 @@ class BatchLimit:
 
 
 def out_of_memory_error(error: BaseException) -> OutOfMemoryError:
-    """A backend's error with a message for the user. The message of a BatchLimit stays as it is."""
+    """The error with a message for the user, from a backend's error. The message of a BatchLimit is kept."""
     return OutOfMemoryError(str(error) if isinstance(error, OutOfMemoryError) else _message("", str(error)))
 
 

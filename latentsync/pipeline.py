@@ -81,11 +81,11 @@ class LipSyncPipeline:
 
     unet, whisper, vae: the networks, each on its device. `workers` replace the UNet and the VAE.
     spec: version and resolution of the UNet.
-    device, dtype: where and in which precision the UNet runs.
-    files: the weights that were loaded, for the run record.
-    folders: where the weights of face detectors are found.
-    batch_limit: how many clips run through the UNet at once. None: one window.
-    temp_dir: for latents and features that do not fit into memory. None: the system's temporary folder.
+    device, dtype: device and precision of the UNet.
+    files: paths of the loaded weights, for the run record.
+    folders: folders with the weights of the face detectors.
+    batch_limit: largest batch of the UNet, in clips. None: one window.
+    temp_dir: folder for latents and features that do not fit in RAM. None: the system's temporary folder.
     stores: encoded face crops of each face track, kept as long as the track, for further runs.
     workers: run the UNet and the VAE elsewhere, such as on a cluster, see `sampling.sampler.Workers`.
     """
@@ -123,11 +123,11 @@ class LipSyncPipeline:
         """Load the weights of a version.
 
         Args:
-            version: "1.6" (512 pixels) or "1.5" (256 pixels). None takes the best that is on disk and fits the device.
-            models_dir: a models folder laid out as ComfyUI's. Default: ~/.cache/latentsync.
-            device: where the networks run. None takes torch's default device.
-            dtype: of the UNet and the VAE: torch.float16, bfloat16 or float32.
-            unet, vae: files to use in place of the published ones.
+            version: "1.6" (512 pixels) or "1.5" (256 pixels). None takes the best one on disk that fits the device.
+            models_dir: a models folder with the layout of ComfyUI's. Default: ~/.cache/latentsync.
+            device: device of the networks. None takes torch's default device.
+            dtype: precision of the UNet and the VAE: torch.float16, bfloat16 or float32.
+            unet, vae: files to use in place of the published files.
             download: download missing files first, from Hugging Face and Google.
             progress: show downloads on stderr.
             workers: replace the UNet and the VAE, which are then not loaded.
@@ -164,7 +164,7 @@ class LipSyncPipeline:
     def untrained(
         cls, *, resolution: int = 128, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> LipSyncPipeline:
-        """Tiny untrained networks: every stage runs, and the mouth is noise."""
+        """A pipeline of tiny untrained networks. Every stage runs, but the mouth is noise."""
         device = torch.get_default_device() if device is None else torch.device(device)
         spec = replace(MODELS["1.5"], version="untrained", resolution=resolution)
         return cls(
@@ -187,7 +187,7 @@ class LipSyncPipeline:
         """The small model of the demo, trained on one face: the lips of scikit-image's astronaut follow the sound.
 
         Raises:
-            WeightsError: the package is installed without it.
+            WeightsError: the package was installed without this model.
         """
         device = torch.get_default_device() if device is None else torch.device(device)
         return cls(
@@ -224,12 +224,12 @@ class LipSyncPipeline:
         progress: ShowProgress | bool = False,
         **sampling: Any,  # noqa: ANN401 - the fields of SamplerSettings
     ) -> LipSyncResult:
-        """Give a video new speech. Nothing is composited or encoded until the result is asked for frames or a file.
+        """Give a video new speech. Compositing and encoding start when you ask the result for frames or a file.
 
         Args:
             video: a video file, or any frame source.
             audio: the speech: a recording, a video with sound, or a waveform. It is the sound of the result.
-            vocals: drives the lips in place of `audio`, for songs and noisy recordings.
+            vocals: recording that drives the lips in place of `audio`, for songs and noisy recordings.
             offset_ms: moves the lips later against the sound. Negative: earlier.
             face: how to select the person, or the face track of an earlier run.
             face_index: number of the person in that order, from 1.
@@ -239,10 +239,10 @@ class LipSyncPipeline:
             occlusion: "auto" keeps hands and objects in front of the new mouth, see `find_occlusion`.
             fps: frame rate of the result, see `video.timeline.output_rate`.
             length: length of the result, see `video.timeline.build_timeline`.
-            audio_settings: what happens in silence, and how speech is detected.
+            audio_settings: treatment of silence, and settings of speech detection.
             blend, protect: see `LipSyncResult`.
             background: sound to mix under the speech: a recording, or a waveform.
-            background_settings: its level, and how much quieter it is during speech.
+            background_settings: level of the background, and its reduction during speech.
             speed: a preset of the sampler: exact, balanced or fast, see `SamplerSettings.at_speed`.
             progress: True draws bars on stderr, see `progress.ShowProgress`.
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
@@ -289,7 +289,7 @@ class LipSyncPipeline:
         if self.folders is None:
             raise UsageError(
                 "This pipeline has no models folder, so it cannot find the weights of a face detector. "
-                "Create it with LipSyncPipeline.from_pretrained, or call latentsync.detect_faces with your folders."
+                "Create one with LipSyncPipeline.from_pretrained, or call latentsync.detect_faces with your folders."
             )
         return detect_faces(video, self.folders, **options)
 
@@ -313,7 +313,7 @@ class LipSyncPipeline:
         settings: AudioSettings | None = None,
         progress: ShowProgress | bool = False,
     ) -> tuple[AudioFeatures, VoiceActivity]:
-        """Whisper features of the speech, and where speech was detected. Arguments as in the call of the pipeline."""
+        """Whisper features and detected speech of a recording. The arguments are the same as in `__call__`."""
         settings = settings or AudioSettings()
         audio = audio if isinstance(audio, Waveform) else read_audio(audio)
         vocals = read_audio(vocals) if isinstance(vocals, (str, Path)) else vocals
@@ -341,8 +341,8 @@ class LipSyncPipeline:
 
         Raises:
             FaceError: the face is in no frame of the output.
-            WeightsError: the UNet gave NaN.
-            OutOfMemoryError: not even one window fits into memory.
+            WeightsError: the UNet produced NaN.
+            OutOfMemoryError: not even one window fits in memory.
         """
         started = monotonic()
         settings = settings or SamplerSettings()
@@ -396,7 +396,7 @@ class LipSyncPipeline:
         if self.folders is None:
             raise UsageError(
                 "This pipeline has no models folder, so it cannot find the weights of SyncNet. "
-                "Create it with LipSyncPipeline.from_pretrained, or call latentsync.load_syncnet."
+                "Create one with LipSyncPipeline.from_pretrained, or call latentsync.load_syncnet."
             )
         return load_syncnet(self.folders, device=self.device, download=download, progress=progress)
 
@@ -405,12 +405,12 @@ class LipSyncPipeline:
 
 
 def vae_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the VAE beside a UNet of `dtype`. On MPS, its upsampling gives black pixels outside float32."""
+    """The dtype of the VAE for a UNet of `dtype`. On MPS it is float32: other dtypes give black pixels."""
     return torch.float32 if device.type == "mps" else dtype
 
 
 def open_video(video: str | Path | FrameSource) -> FrameSource:
-    """A video file by its path, or a frame source as it is."""
+    """Open a video file by its path. A frame source is returned unchanged."""
     return VideoFile(video) if isinstance(video, (str, Path)) else video
 
 
@@ -426,9 +426,9 @@ def detect_faces(
     """Detect and track every face of a video, and cluster the tracks into identities.
 
     Args:
-        folders: where the weights of the detector are found.
+        folders: folders with the weights of the detector.
         detector: a name of `faces.detectors.DETECTORS`.
-        min_confidence: 0 to 1. Lower finds more faces, and more mistakes.
+        min_confidence: 0 to 1. A lower value finds more faces, but also more false ones.
         landmarks: ComfyUI's FACE_LANDMARKS, used in place of a detector.
         progress: see `progress.ShowProgress`.
     """
@@ -459,12 +459,12 @@ def select_face(
         face: the order of the people.
         index: number of the person in that order, from 1.
         reference: an appearance, see `faces.identities.reference_appearance`: the most similar people come first.
-        at: a point in a frame: the person there comes first.
+        at: a point in a frame. The person at this point comes first.
         speech_of_source: for `face="speaking"`, see `read_speech`. Any other order ignores it.
         settings: gaps, yaw limit and smoothing of the track.
 
     Raises:
-        FaceError: the video shows no face, or fewer people, or nobody can be compared with the sound.
+        FaceError: the video has no face or too few people, or no mouth can be compared with the sound.
         AudioError: see `read_speech`.
     """
     settings, levels = settings or TrackSettings(), None
@@ -517,7 +517,7 @@ def read_speech(source: FrameSource, speech_of_source: str | Path | Waveform | N
         speech_of_source: a recording that starts with the first frame. None takes the sound of the video file.
 
     Raises:
-        AudioError: the source is no video file with sound, or the recording cannot be read.
+        AudioError: the source is not a video file with sound, or the recording cannot be read.
     """
     if speech_of_source is not None:
         speech = speech_of_source if isinstance(speech_of_source, Waveform) else read_audio(speech_of_source)
@@ -548,8 +548,8 @@ def load_syncnet(
     """Load SyncNet v2, which scores how well lips and sound fit together. Its weights are for research use (CC-BY).
 
     Args:
-        folders: where its weights are found, see `weights.locate.folders_in`.
-        device: where it runs. None takes torch's default device.
+        folders: folders with its weights, see `weights.locate.folders_in`.
+        device: device of SyncNet. None takes torch's default device.
         download: download the file first if it is missing, 55 MB from the University of Oxford.
         progress: show the download on stderr.
 
@@ -573,16 +573,16 @@ def score_video(
     download: bool = False,
     progress: ShowProgress | bool = False,
 ) -> Score:
-    """Score how well the lips of a person in a video fit its sound, or another one.
+    """Score how well the lips of a person in a video fit the sound of the video, or another sound.
 
     Without the weights of SyncNet, it only measures the opening of the mouth (`Score.mouth_sync`, `Score.lip_leak`).
 
     Args:
         video: a video file, or any frame source.
-        audio: the sound: a file or a waveform that starts with the first frame. None takes that of the video file.
-        models_dir: a models folder laid out as ComfyUI's. Default: ~/.cache/latentsync.
+        audio: a file or a waveform that starts with the first frame. None takes the sound of the video file.
+        models_dir: a models folder with the layout of ComfyUI's. Default: ~/.cache/latentsync.
         face, face_index: as in the call of `LipSyncPipeline`.
-        device: where SyncNet runs. None takes torch's default device.
+        device: device of SyncNet. None takes torch's default device.
         download: download the weights of SyncNet (research use, CC-BY) and of the face detector if they are missing.
         progress: see `progress.ShowProgress`.
 
@@ -590,7 +590,7 @@ def score_video(
         LatentSyncError: there is no face or no sound, or the video is too short. The message says what to do.
     """
     if audio is None and not isinstance(video, (str, Path)):
-        raise UsageError('This video has no sound of its own. Set "audio" to a recording.')
+        raise UsageError('Frames in memory have no sound. Set "audio" to a recording.')
     waveform = audio if isinstance(audio, Waveform) else read_audio(video if audio is None else audio)  # pyright: ignore[reportArgumentType] - checked above
     folders = locate.folders_in(Path(models_dir or locate.DEFAULT_MODELS_DIR).expanduser())
     if download:
@@ -607,7 +607,7 @@ def _sampler_settings(fields: Mapping[str, Any]) -> SamplerSettings:
     unknown = fields.keys() - SamplerSettings.__dataclass_fields__.keys()
     if unknown:
         raise UsageError(
-            f"The sampler has no setting {', '.join(sorted(unknown))}. "
-            f"Use {', '.join(SamplerSettings.__dataclass_fields__)}."
+            f"The sampler does not support these settings: {', '.join(sorted(unknown))}. "
+            f"Use only {', '.join(SamplerSettings.__dataclass_fields__)}."
         )
     return SamplerSettings(**fields)

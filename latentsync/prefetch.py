@@ -13,13 +13,13 @@ PREFETCH_ITEMS = 4  # items that are ready before the consumer needs them. Frame
 
 
 def prefetch(items: Iterator[T], count: int = PREFETCH_ITEMS) -> Generator[T, None, None]:
-    """Yield the same items in the same order. An error comes where its item would have come.
+    """Yield the same items in the same order. An error is raised in place of the item that failed.
 
-    Close the generator, or run it to its end. Both close `items` too, in the background thread, and wait until that is
-    done: a cancelled read leaves no file open.
+    Close the generator, or read it to its end. Both also close `items`, in the background thread, and wait until
+    `items` is closed. A canceled run therefore leaves no file open.
     """
     end = object()
-    close: Callable[[], None] | None = getattr(items, "close", None)  # of a generator
+    close: Callable[[], None] | None = getattr(items, "close", None)  # generators have it
     with ThreadPoolExecutor(1, "prefetch") as worker:
         pending = deque(worker.submit(next, items, end) for _ in range(count))
         try:

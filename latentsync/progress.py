@@ -1,6 +1,7 @@
-"""Progress of long work: a task is a generator that yields its progress, and its caller may show it or stop.
+"""Progress of long tasks. A task is a generator that yields its progress. The caller can show it, or stop the task.
 
-`ShowProgress` is how a caller takes part in a loop of the library: it passes items on, and may draw a bar or raise.
+A `ShowProgress` is a function of the caller through which the library passes the items of a loop. The function can
+draw a bar, or raise an error to stop the loop.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class Progress:
 
 
 Task = Generator[Progress, None, T]
-"""Long work on files: yields its progress, returns its result."""
+"""A long task on files: a generator that yields its progress and returns its result."""
 
 ShowProgress = Callable[[Iterator[Any], str, int], Iterator[Any]]
-"""Passes on the items of an iterator. Arguments: the iterator, the name of the stage, the number of items."""
+"""Yields the items of an iterator. Arguments: the iterator, the name of the stage, the number of items."""
 
 
 def duration_text(seconds: float) -> str:
@@ -50,14 +51,14 @@ def run(task: Task[T]) -> T:
 
 
 def progress_bar(items: Iterable[T], stage: str, total: int) -> Iterator[T]:
-    """Pass items on under a progress bar on stderr."""
+    """Yield the items, and draw a progress bar on stderr."""
     from tqdm import tqdm
 
     return iter(tqdm(items, desc=stage, total=total))
 
 
 def run_with_progress(task: Task[T]) -> T:
-    """Run a task under progress bars on stderr, one for each file, and return its result."""
+    """Run a task, draw a progress bar for each file on stderr, and return the result."""
     from tqdm import tqdm
 
     results: list[T] = []
@@ -75,7 +76,7 @@ def run_with_progress(task: Task[T]) -> T:
 
 
 def shown(items: Iterator[T], stage: str, total: int, progress: ShowProgress | bool) -> Iterator[T]:
-    """`items` under the caller's progress: True draws a bar on stderr, False nothing."""
+    """Yield the items, and show the progress. True draws a bar on stderr, False shows nothing."""
     if progress is False:
         return items
     return progress_bar(items, stage, total) if progress is True else progress(items, stage, total)

@@ -1,4 +1,4 @@
-"""Append-only tensor buffer. Above 256 MB it lives in an anonymous temporary file."""
+"""Append-only tensor buffer. If it is larger than 256 MB, it is stored in an anonymous temporary file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MEMORY_BYTES = 256 * 2**20  # largest buffer that is kept in RAM
 
 
 class TensorBuffer:
-    """Collects rows of one shape and dtype. Use it as a context manager, or close it with its last reference.
+    """Collects rows of one shape and dtype. Close it with a `with` block, or delete all references to it.
 
     The temporary file has no name on systems that allow it, and is deleted with the last tensor that maps it, even if
     the process is killed. Nothing has to be cleaned up, and two runs never share a file.
 
     Args:
-        contents: names the rows in errors.
-        max_rows: capacity.
-        folder: for the temporary file. None is the system's temporary folder.
-        dtype: of the rows.
+        contents: name of the rows in errors.
+        max_rows: number of rows that the buffer can hold.
+        folder: folder of the temporary file. None: the system's temporary folder.
+        dtype: dtype of the stored rows.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class TensorBuffer:
         self._num_rows = 0
 
     def append(self, rows: Tensor) -> range:
-        """Adds rows (n, ...) of any floating dtype.
+        """Add rows (n, ...) of any floating dtype.
 
         Returns:
-            their indices in the buffer.
+            The indices of the new rows in the buffer.
 
         Raises:
             StorageError: the folder is full or not writable.

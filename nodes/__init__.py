@@ -1,4 +1,4 @@
-"""The ComfyUI layer: each node converts its inputs, calls the library, converts the result."""
+"""The ComfyUI layer: each node converts its inputs, calls the library, and converts the result."""
 
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override

@@ -1,4 +1,4 @@
-"""Audio Embed."""
+"""The Audio Embed node."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ OLD_GRAPH = (
 
 
 def lips_input() -> io.Autogrow.Input:
-    """A socket for each speaker: one more than are connected."""
+    """One input for each speaker. ComfyUI shows one free input more than are connected."""
     tooltip = (
         "Connect the output of Sampler. For several speakers, connect one Sampler for each speaker. All Samplers "
         "must use the same original video."
@@ -100,9 +100,10 @@ def match_texture_input() -> io.Input:
 
 
 def check_paste_mode(paste_mode: object) -> bool | str:
-    """For `validate_inputs`: whether the mode exists. None is a connection, and "" an old graph without the input.
+    """True if the mode exists, or else the error for `validate_inputs`.
 
-    ComfyUI itself names the missing inputs of the last node of an old graph, but not what they were called before.
+    None means that the input is connected. "" means an old graph without this input. ComfyUI itself names the missing
+    inputs of the last node of an old graph, but not their old names.
     """
     return paste_mode in (None, *BLENDERS) or OLD_GRAPH.format(modes=" or ".join(BLENDERS))
 
@@ -117,7 +118,7 @@ def lip_sync_result(
     protect_mask: torch.Tensor | None,
     audio: Waveform | None = None,
 ) -> LipSyncResult:
-    """The connected speakers and the paste inputs as the library's result."""
+    """Build the library's result from the connected speakers and the paste inputs."""
     from ..latentsync.output.result import LipSyncResult
 
     speakers = [

@@ -1,4 +1,4 @@
-"""ComfyUI's IMAGE, VIDEO and AUDIO to and from the library's types. Ranges and layouts are converted here, once."""
+"""Convert ComfyUI's IMAGE, VIDEO and AUDIO to the library's types and back. Only this module converts value ranges."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_RATE_DENOMINATOR = 1001  # NTSC rates such as 30000/1001 have no exact float
 
 
 def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
-    """A VIDEO (streamed from its file) or an IMAGE batch of `fps` frames per second."""
+    """The frames of a VIDEO, streamed from its file, or of an IMAGE batch with `fps` frames per second."""
     if isinstance(source, torch.Tensor):
         return ImageBatch(source, exact_rate(fps))
     expect_type("source", source, VideoInput, "Load Video, or another VIDEO or IMAGE output")
@@ -57,14 +57,14 @@ def video_sound(video: VideoInput) -> Waveform:
 
 
 def speech_of_source(source: VideoInput | torch.Tensor, audio: Mapping[str, Any] | None) -> Waveform | None:
-    """The AUDIO of "speech_of_source", or else the sound of a VIDEO without a file. None for a file, and for images."""
+    """The AUDIO of "speech_of_source", or else the sound of a VIDEO without a file. None for other sources."""
     if audio is None and isinstance(source, VideoInput) and why_not_streamed(source) is not None:
         audio = source.get_components().audio
     return None if audio is None else waveform("speech_of_source", audio)
 
 
 def why_not_streamed(video: VideoInput) -> str | None:
-    """Why a VIDEO cannot be read from its file. None if it can."""
+    """The reason why a VIDEO cannot be read from its file. None: it can be read."""
     if type(video).get_stream_source is VideoInput.get_stream_source:
         return "it was made from images and has no file"
     if _has_pending_edits(video):
@@ -81,14 +81,14 @@ def trim_window(video: VideoInput) -> tuple[float, float]:
 
 
 def exact_rate(fps: float) -> Fraction:
-    """The frame rate that a float stands for: 29.97002997 is 30000/1001."""
+    """The exact frame rate of a float: 29.97002997 is 30000/1001."""
     if not isfinite(fps):
-        raise UsageError(f'"image_fps" cannot be {fps}. Set it to a number above 0.')
+        raise UsageError(f'"image_fps" cannot be {fps}. Choose a number above 0.')
     return Fraction(fps).limit_denominator(MAX_RATE_DENOMINATOR)
 
 
 def waveform(name: str, audio: Mapping[str, Any] | None) -> Waveform:
-    """The AUDIO of an input as a Waveform. A lazy mapping, such as VideoHelperSuite's, is read here and may fail."""
+    """Convert the AUDIO of an input to a Waveform. A lazy mapping, such as VideoHelperSuite's, is read here."""
     if audio is None:
         raise AudioError(f'"{name}" has no audio. Connect the AUDIO of Load Audio, or of a video with a sound track.')
     samples, rate = _read(name, expect_type(name, audio, Mapping, MAKES_AUDIO))
@@ -99,17 +99,17 @@ def waveform(name: str, audio: Mapping[str, Any] | None) -> Waveform:
 
 
 def audio(sound: Waveform) -> dict[str, Any]:
-    """A Waveform as ComfyUI's AUDIO."""
+    """Convert a Waveform to ComfyUI's AUDIO."""
     return {"waveform": sound.samples[None], "sample_rate": sound.rate}
 
 
 def image(frame: np.ndarray) -> torch.Tensor:
-    """A frame (H, W, C) as float32 (H, W, C) in 0..1."""
+    """Convert a frame (H, W, C) to a float32 tensor (H, W, C) in 0..1."""
     return torch.from_numpy(np.require(to_float32(frame), requirements="W"))  # copies a read-only frame
 
 
 def picture(drawn: Image) -> torch.Tensor:
-    """A drawing as an IMAGE batch of one."""
+    """Convert a drawing to an IMAGE batch with one image."""
     return image(np.array(drawn))[None]
 
 
@@ -119,14 +119,14 @@ def _has_pending_edits(video: VideoInput) -> bool:
 
 
 def _hides_its_trim(video: VideoInput) -> bool:
-    """Whether a VIDEO is trimmed and does not report how. ComfyUI before 0.23 reports only the remaining duration."""
+    """Whether a VIDEO is trimmed without reporting the start. ComfyUI before 0.23 reports only the duration."""
     if hasattr(video, "get_active_trim_window"):
         return False
     return video.get_duration() != VideoFromFile(video.get_stream_source()).get_duration()
 
 
 def _exact_seconds(seconds: float) -> Fraction:
-    """The short fraction that a float stands for: 0.12 is 3/25."""
+    """The exact fraction of a float: 0.12 is 3/25."""
     return Fraction(seconds).limit_denominator(MAX_SECONDS_DENOMINATOR)
 
 

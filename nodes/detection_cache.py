@@ -1,4 +1,4 @@
-"""A cache of detected people, so that several Face Prep nodes with one source run detection once."""
+"""A cache of detected people, so that several Face Prep nodes with the same source run detection only once."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from ..latentsync.faces.identities import Identities, Identity
     from ..latentsync.video.frame_source import FrameSource
 
-KEPT = 4  # sources; a minute of one face takes about 200 KB
+KEPT = 4  # sources. A minute of one face takes about 200 KB
 
 
 class Found(NamedTuple):
-    """The people in a source, and the warnings of the search."""
+    """The people in a source, and the warnings about the source."""
 
     people: Identities
     warnings: tuple[str, ...]
 
 
 class DetectionCache:
-    """The results of the last few searches. Thread-safe. It keeps no source in memory."""
+    """The results of the last few searches. The cache is thread-safe, and keeps no source in memory."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -64,7 +64,7 @@ class _Kept(NamedTuple):
 
 @cache
 def shared_cache() -> DetectionCache:
-    """The cache of this process. ComfyUI creates a new node for every run, so it cannot belong to a node."""
+    """The cache of this process. ComfyUI creates a new node for every run, so a node cannot hold the cache."""
     return DetectionCache()
 
 
@@ -84,7 +84,7 @@ def content_key(source: VideoInput | torch.Tensor) -> Hashable:
 
 
 class _Living:
-    """Compares objects by identity and keeps none alive. A new object at the address of a deleted one is not equal."""
+    """Compares objects by identity, without keeping them alive. A new object at a reused address is not equal."""
 
     def __init__(self, thing: object) -> None:
         self.thing = weakref.ref(thing)

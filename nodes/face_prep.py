@@ -1,4 +1,4 @@
-"""Face Prep."""
+"""The Face Prep node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens in filename_prefix that ComfyUI's page expands for its own save nodes, and for no others."""
+"""Expand tokens in filename_prefix. ComfyUI's page expands them only for its own save nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNSAFE_IN_NAMES = r'[/?<>\\:*|"\x00-\x1F\x7F]'
 
 
 def expand_tokens(prefix: str, prompt: Mapping[str, Any] | None, now: datetime) -> str:
-    """Replace `%date:yyyy-MM-dd%` and `%Node.input%` as ComfyUI's SaveVideo does. Unknown tokens stay.
+    """Replace `%date:yyyy-MM-dd%` and `%Node.input%` like ComfyUI's SaveVideo. Unknown tokens stay unchanged.
 
     Args:
         prompt: the running graph, which holds the inputs of each node.

@@ -1,4 +1,4 @@
-"""The socket types of the pack, and the check of what is connected to them."""
+"""The input and output types of the pack, and the check of a connected value."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ T = TypeVar("T")
 
 
 def expect_type(name: str, value: object, kind: type[T], maker: str) -> T:
-    """The value of a socket. An API prompt may hold any value in place of a connection.
+    """Return the value of an input if it has the expected type. An API prompt can contain any value.
 
     Args:
-        name: of the input.
-        kind: of the value.
-        maker: the node to connect.
+        name: name of the input.
+        kind: expected type of the value.
+        maker: the node to connect, for the message.
 
     Raises:
-        UsageError: the value is of another kind.
+        UsageError: the value has another type.
     """
     if not isinstance(value, kind):
         raise UsageError(f'"{name}" has a value of the wrong type. Connect {maker}.')

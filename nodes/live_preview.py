@@ -60,7 +60,7 @@ class LivePreview:
         except (RuntimeError, MemoryError) as error:
             if not is_oom(error):
                 raise
-            log.warning("Out of memory in the live preview. LatentSync continues without it.")
+            log.warning("Out of memory in the live preview. LatentSync continues without the preview.")
             self._shows_images = False
             return None
         return "JPEG", Image.fromarray(to_uint8(upright_crop(face))), args.preview_size

@@ -1,4 +1,4 @@
-"""Load Model."""
+"""The Load Model node."""
 
 from __future__ import annotations
 

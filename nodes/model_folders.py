@@ -12,7 +12,7 @@ UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
 
 
 def register_model_folders() -> None:
-    """Register `models/latentsync` with ComfyUI. Paths from the user's extra_model_paths.yaml stay."""
+    """Register `models/latentsync` with ComfyUI. Paths from the user's extra_model_paths.yaml are kept."""
     folder_paths.add_model_folder_path("latentsync", str(Path(folder_paths.models_dir) / "latentsync"))
     folder_paths.folder_names_and_paths["latentsync"][1].update(UNET_SUFFIXES)
 
@@ -32,7 +32,7 @@ def temp_folder() -> Path:
 
 
 def unet_files() -> list[str]:
-    """Names of the UNet files in `models/latentsync`, for a combo. Downloads in progress are hidden folders."""
+    """Names of the UNet files in `models/latentsync`, without downloads in progress, which have hidden folders."""
     names = folder_paths.get_filename_list("latentsync")
     visible = [name for name in names if not any(part.startswith(".") for part in PurePath(name).parts)]
     return [name for name in visible if PurePath(name).parts[0] not in ("whisper", "syncnet")]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("latentsync")
 
-VAE_IMAGES = 2  # that a GPU encodes or decodes at once
+VAE_IMAGES = 2  # images that a GPU encodes or decodes at once
 # channels per latent pixel of a clip in VRAM at once: an upper bound of what benchmarks/footprint.py counts
 CLIP_CHANNELS = 8200
 
@@ -42,8 +42,8 @@ class LoadedModel:
     spec: version and resolution.
     unet, whisper: ComfyUI's patchers, which decide where the weights are.
     vae: ComfyUI's VAE behind the library's interface.
-    dtype: in which the UNet computes.
-    files: from which the weights were loaded.
+    dtype: dtype in which the UNet computes.
+    files: paths of the loaded weights.
     stores: encoded face crops of each face track, see `LipSyncPipeline`.
     takes: the last setup of each face track that was sampled in takes, and the takes.
     """
@@ -83,10 +83,11 @@ class LoadedModel:
     def batch_limit(self) -> BatchLimit:
         """The largest batch of the UNet, in clips. It is halved whenever memory runs out.
 
-        At most one window with guidance at 512 pixels, or as many pixels of smaller windows, which keeps a GPU busy,
-        and at most what the VRAM holds beside the weights: ComfyUI unloads other models. On a CPU, one window.
-        The free VRAM does not count: the batch size changes the order of sums, and the free VRAM differs from run to
-        run. With ComfyUI's --deterministic, one clip.
+        The limit is one window with guidance at 512 pixels, or the same number of pixels in smaller windows, which
+        keeps a GPU busy. It is lower if the device has too little VRAM for this batch and the weights. ComfyUI unloads
+        other models. On a CPU, the limit is one window. With ComfyUI's --deterministic, it is one clip.
+        The limit does not depend on the free VRAM, because the batch size changes the order of sums, and the free VRAM
+        differs from run to run.
         """
         if self.device.type == "cpu":
             return BatchLimit(CFG_BATCH, "the UNet", is_oom)
@@ -181,7 +182,7 @@ class ComfyVAE:
         return made.to(self.vae.output_device)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """As the protocol. The images stay on the device: the call returns before they are finished."""
+        """See the protocol. The images stay on the device, and the call returns before they are finished."""
 
         def decode(latents: torch.Tensor) -> torch.Tensor:
             images = self.vae.first_stage_model.decode(latents).to(self.vae.vae_output_dtype())
@@ -193,7 +194,7 @@ class ComfyVAE:
         return images.mul_(2).sub_(1)
 
     def decode_small(self, latents: torch.Tensor) -> torch.Tensor:
-        """As `decode`, for a preview: without the image that fills the batch, and with other last digits."""
+        """Like `decode`, but without the image that fills the batch, so the last digits differ. For a preview."""
         return _one_by_one(self.vae.decode, latents).movedim(-1, 1).mul(2).sub(1)
 
     def _run(

@@ -39,8 +39,8 @@ UNET_PARAMETERS = 1_267_900_000
 
 
 MINIATURE_WARNING = (
-    "%s is the small model of the demo. It was trained on one face. For other faces, install the official files (see "
-    "the README)."
+    "%s is the small model of the demo, which was trained on one face. For other faces, install the official files "
+    "(see the README)."
 )
 SYNTHETIC_WARNING = (
     "%s has tiny untrained weights for tests, so the mouth will be noise. For speech, install the official files (see "
@@ -63,7 +63,7 @@ def load_model(
         unet: a name of `model_folders.unet_files()` or `published_names()`. None takes the official file.
         precision: "auto", or a key of PRECISIONS.
         download_missing: download missing files first.
-        vae: replaces the file on disk.
+        vae: the connected VAE, which replaces the VAE file.
     """
     device = mm.get_torch_device()
     given_vae = ComfyVAE(checked_vae(vae)) if vae is not None else None
@@ -94,7 +94,7 @@ def load_model(
 
 
 def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
-    """The connected VAE. Raises WeightsError if it cannot be one of Stable Diffusion 1.x.
+    """Return the connected VAE. Raises WeightsError if it cannot be a VAE of Stable Diffusion 1.x.
 
     The VAE of SDXL has the same layout, so this check cannot recognize it.
     """
@@ -116,7 +116,7 @@ def published_names() -> dict[str, Version]:
 
 
 def _choice(version: Version | None, unet: str | None) -> tuple[Version | None, Path | None]:
-    """The version and the file that the inputs `version` and `unet` stand for."""
+    """The version and the file of the inputs `version` and `unet`."""
     if unet is None:
         return version, None
     path = folder_paths.get_full_path("latentsync", unet)
@@ -145,13 +145,13 @@ def _files(
 
 
 def _dtypes(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
-    """Stored and computed dtype of the UNet."""
+    """The dtype of the UNet's stored weights, and the dtype in which it computes."""
     stored = PRECISIONS.get(precision) or mm.unet_dtype(device, UNET_PARAMETERS, COMPUTED)
     return stored, mm.unet_manual_cast(stored, device, COMPUTED) or stored
 
 
 def _attention(device: torch.device) -> AttentionFn:
-    """ComfyUI's choice, except on a CPU, where it saves memory but takes three times as long as torch's kernel.
+    """ComfyUI's attention. On a CPU, torch's attention: ComfyUI's saves memory there, but takes three times as long.
 
     SageAttention has no kernel for heads of 160 channels, and quantizes the 16 tokens of temporal attention.
     """
@@ -161,7 +161,7 @@ def _attention(device: torch.device) -> AttentionFn:
 
 
 def _fine(stored: torch.dtype, computed: torch.dtype) -> torch.dtype:
-    """The dtype of norms, biases and tables: fp8 is for matrices only."""
+    """The dtype of norms, biases and tables. Only matrices use fp8."""
     return computed if stored.itemsize == 1 else stored
 
 
@@ -171,7 +171,7 @@ def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.devi
 
 
 def _load_vae(path: Path) -> comfy.sd.VAE:
-    """ComfyUI's VAE with every key of the file used and every weight loaded. ComfyUI itself only logs missing keys."""
+    """Load a VAE file into ComfyUI's VAE. All keys must match, although ComfyUI itself only logs missing keys."""
     tensors = dict(loader.read(path).tensors)
     if any(".resnets." in key for key in tensors):
         tensors = comfy.diffusers_convert.convert_vae_state_dict(tensors)
@@ -186,7 +186,7 @@ def _load_vae(path: Path) -> comfy.sd.VAE:
 
 
 def _vae_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The widths of a Stable Diffusion 1.x VAE, read from its shapes (LDM naming)."""
+    """The config of a Stable Diffusion 1.x VAE, read from the shapes of its weights (LDM names)."""
     width = tensors["encoder.conv_in.weight"].shape[0]
     levels = sorted(key for key in tensors if fullmatch(r"encoder\.down\.\d\.block\.0\.conv2\.weight", key))
     blocks = [key for key in tensors if fullmatch(r"encoder\.down\.0\.block\.\d\.conv2\.weight", key)]

@@ -31,9 +31,9 @@ def with_progress(
     total: int,
     preview: Callable[[T, int, int], PreviewImage | None] | None = None,
 ) -> Iterator[T]:
-    """Pass items on, move the node's progress bar, and stop when the user cancels: a `progress.ShowProgress`.
+    """Yield the items, move the node's progress bar, and stop when the user cancels. See `progress.ShowProgress`.
 
-    `items` is a generator. It is closed at the end, so that a cancelled run keeps no file open.
+    `items` is a generator. It is closed at the end, so that a canceled run keeps no file open.
     `preview` makes an image for the node from an item, the number of items so far and `total`.
 
     Raises:
@@ -51,7 +51,7 @@ def with_progress(
 
 
 def show_text(text: str) -> None:
-    """Show a text in the node that runs. Does nothing outside a run or without a page, as in a test."""
+    """Show a text in the running node. Outside a run, or without a page, this does nothing."""
     from comfy_execution.progress import get_progress_state
     from comfy_execution.utils import get_executing_context
 
@@ -62,12 +62,12 @@ def show_text(text: str) -> None:
 
 
 def is_oom(error: BaseException) -> bool:
-    """Whether ComfyUI or the library knows an error as out of memory. CUDA must forget it before the next attempt."""
+    """Whether ComfyUI or the library recognizes an out-of-memory error. ComfyUI also clears the error in CUDA."""
     return mm.is_oom(error) or is_out_of_memory(error)
 
 
 def with_oom_message(work: Callable[[], T]) -> T:
-    """The result of `work`.
+    """Call `work` and return its result. An out-of-memory error becomes an error with a message for the user.
 
     Raises:
         OutOfMemoryError: memory ran out. All models were unloaded first, so the next prompt starts clean.

@@ -1,4 +1,4 @@
-"""Sampler."""
+"""The Sampler node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score."""
+"""The Score node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Video Combine."""
+"""The Video Combine node."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("latentsync")
 
-MAX_COUNTERS = 100  # tried from the first free one, as other runs may take some at the same time
+MAX_COUNTERS = 100  # counters to try from the first free one, because other runs may use them too
 
 
 class LatentSyncVideoCombine(io.ComfyNode):
@@ -152,7 +152,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
     @classmethod
     @override
     def validate_inputs(cls, lips: object = None, color_match: object = None, paste_mode: object = "") -> bool | str:
-        """ComfyUI always passes `lips`, and reports an error at each other argument. Old graphs have `color_match`."""
+        """ComfyUI always passes `lips`, and shows the error at the others. Old graphs have only `color_match`."""
         return check_paste_mode(paste_mode)
 
     @classmethod
@@ -214,7 +214,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
     @classmethod
     def _graph_tags(cls) -> dict[str, str]:
-        """The graph, as ComfyUI's own nodes store it: dropping the file on the canvas restores it."""
+        """The graph, as ComfyUI's own nodes store it. Drop the video on the canvas to restore the graph."""
         if args.disable_metadata:
             return {}
         graph = {**(cls.hidden.extra_pnginfo or {}), "prompt": cls.hidden.prompt}
@@ -222,12 +222,12 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
 
 def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path], str]:
-    """File names for a prefix with rising counters, and their folder inside ComfyUI's output folder."""
+    """File names for a prefix with increasing counters, and their folder inside ComfyUI's output folder."""
     try:
         folder, name, first, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), source.width, source.height
         )
-    except Exception as error:  # ComfyUI raises a bare one for a folder outside, and the system others
+    except Exception as error:  # ComfyUI raises Exception for a folder outside, and the system raises other errors
         reason = str(error).partition("\n")[0].strip(" *")
         raise UsageError(
             f'"filename_prefix" {prefix} cannot be used ({reason}). Enter a name inside ComfyUI\'s output folder.'
@@ -237,7 +237,7 @@ def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Ite
 
 
 def _recorded_inputs(result: LipSyncResult, protect_mask: torch.Tensor | None) -> Iterator[TensorInfo]:
-    """The inputs besides the video, for the record. Tensors are described, not hashed."""
+    """The inputs for the record, without the video. Tensors are described, but not hashed."""
     from ..latentsync.output.run_record import describe_tensor
 
     yield describe_tensor("audio", "audio", result.waveform.samples)

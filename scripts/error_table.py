@@ -113,7 +113,8 @@ class Reader:
             case ast.FormattedValue(value=value):
                 return self.texts(value, module, known, depth + 1) or ["{" + placeholder(node) + "}"]
             case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return joined([self.texts(side, module, known, depth + 1) for side in (left, right)])
+                sides = [self.texts(side, module, known, depth + 1) for side in (left, right)]
+                return [added(*choice) for choice in product(*sides)]
             case ast.IfExp(body=body, orelse=other):
                 sides = [self.texts(side, module, known, depth + 1) for side in (body, other)]
                 return [text for side in sides for text in side if text] if all(sides) else []
@@ -155,6 +156,11 @@ class Reader:
     def _function(self, name: str, module: Module) -> tuple[Module, ast.FunctionDef | None]:
         own = text_functions(module)
         return (module, own[name]) if name in own else self._functions.get(name, (module, None))
+
+
+def added(left: str, right: str) -> str:
+    """The sum of two whole numbers, or two texts joined."""
+    return str(int(left) + int(right)) if left.isdecimal() and right.isdecimal() else left + right
 
 
 def joined(parts: list[Texts]) -> Texts:

@@ -15,11 +15,11 @@ from .driving_audio import prepare_driving_audio
 from .features import detect_speech
 from .waveform import MIN_PEAK_TO_PEAK, Waveform, check_samples, resample
 
-CEILING_DB = -1.0  # of the true peak: lossy codecs overshoot by less
-OVERSAMPLING = 4  # of the true peak, as in ITU-R BS.1770-4
-HALF_TAPS = 12  # of the oversampling filter, on either side
+CEILING_DB = -1.0  # limit of the true peak. Lossy codecs overshoot by less than 1 dB
+OVERSAMPLING = 4  # factor for the true peak, as in ITU-R BS.1770-4
+HALF_TAPS = 12  # taps of the oversampling filter on each side of its center
 LOOKAHEAD_S = 0.005  # the limiter's gain falls over this time before a peak, and rises after it
-ATTACK_S = 0.1  # from full to ducked level. It ends when speech begins
+ATTACK_S = 0.1  # time of the fade to the ducked level, which ends when speech begins
 RELEASE_S = 0.5
 MAX_GAIN_DB = 40.0
 
@@ -45,11 +45,11 @@ class BackgroundSettings:
 def add_background(speech: Waveform, background: Waveform, settings: BackgroundSettings) -> Waveform:
     """Mix a background under the speech. Both start together, and the mix has the length of the speech.
 
-    The mix has the higher sample rate of the two. A shorter background ends before the speech. Mono plays on every
+    The mix has the higher sample rate of both. A shorter background ends before the speech. Mono audio plays on every
     channel. The true peak of the mix stays below CEILING_DB. The limiter changes only samples around peaks.
 
     Raises:
-        AudioError: the background is unusable, or has a number of channels that does not fit.
+        AudioError: the background is unusable, or its number of channels does not fit the speech.
     """
     check_background(speech, background)
     rate = max(speech.rate, background.rate)
@@ -72,7 +72,7 @@ def check_background(speech: Waveform, background: Waveform) -> None:
     if channels != speech_channels and 1 not in (channels, speech_channels):
         raise AudioError(
             f'"background" has {channels} channels, and the speech has {speech_channels}. '
-            "Convert both to stereo or mono."
+            "Convert both recordings to stereo or mono."
         )
 
 
@@ -82,13 +82,13 @@ def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int
     It falls linearly in dB over ATTACK_S before the speech, and rises over RELEASE_S after it.
 
     Args:
-        is_speech: bool (n,), 100 a second.
-        rate, count: sample rate and length of the background.
+        is_speech: bool (n,), 100 values a second.
+        rate, count: sample rate and number of samples of the background.
     """
     times = np.arange(len(is_speech)) / MEL_RATE
     starts = times[np.flatnonzero(np.diff(is_speech, prepend=False) & is_speech)]
     stops = (np.flatnonzero(np.diff(is_speech, append=False) & is_speech) + 1) / MEL_RATE
-    share = torch.zeros(count, dtype=torch.float64)  # of the full ducking, 0 to 1
+    share = torch.zeros(count, dtype=torch.float64)  # share of the full ducking, 0 to 1
     for start, stop in zip(starts, stops, strict=True):
         first = max(int((start - ATTACK_S) * rate), 0)
         last = min(int((stop + RELEASE_S) * rate) + 1, count)
@@ -99,9 +99,9 @@ def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int
 
 
 def limit(samples: Tensor, rate: int) -> Tensor:
-    """Keep the true peak of float32 (channels, n) below CEILING_DB. Samples away from peaks stay exact.
+    """Keep the true peak of samples, float32 (channels, n), below CEILING_DB. Only samples around peaks change.
 
-    The limiter holds the gain of each peak for LOOKAHEAD_S on both sides, and smooths it with a window of that length.
+    The limiter holds the gain of each peak for LOOKAHEAD_S on both sides, and smooths it with a window of this reach.
     The gain therefore has no steps and never lets a peak pass.
     """
     ceiling = 10 ** (CEILING_DB / 20)
@@ -125,6 +125,6 @@ def true_peaks(samples: Tensor) -> Tensor:
         taps = torch.sinc(at) * torch.cos(torch.pi * at / (2 * HALF_TAPS + 2)) ** 2
         kernel = (taps / taps.sum()).float()[None, None]
         between = F.conv1d(samples[:, None], kernel, padding=HALF_TAPS)[:, 0].abs().amax(dim=0)
-        # a point between two samples counts for both
+        # a peak between two samples counts for both samples
         peaks = torch.maximum(peaks, torch.maximum(between, F.pad(between, (1, 0))[:-1]))
     return peaks

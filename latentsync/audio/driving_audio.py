@@ -16,17 +16,17 @@ from .waveform import BLOCK_SAMPLES, SAMPLE_RATE, Waveform, check_not_silent, ch
 log = logging.getLogger(__name__)
 
 MIN_SAMPLES = SAMPLE_RATE // 25  # one video frame. Whisper's spectrogram needs 25 ms
-MIN_DC = 0.01  # of full scale. Every recording has less, and Whisper does not resolve it
+MIN_DC = 0.01  # share of full scale. A smaller offset is common, and does not affect Whisper
 
 
 @dataclass(frozen=True, eq=False)
 class DrivingAudio:
     """The audio that drives the lips, and the audio of the finished video.
 
-    samples: float32 (n,), 16 kHz mono: 230 MB an hour. They last as long as `waveform`.
+    samples: float32 (n,), mono at 16 kHz, as long as `waveform`. An hour takes 230 MB.
     waveform: audio of the finished video, unchanged.
     has_vocals: whether `samples` come from a separate recording of the voice.
-    offset_samples: delay of the lips in samples of the driving recording. Negative is earlier.
+    offset_samples: delay of the lips in samples of the driving recording. A negative value moves the lips earlier.
     """
 
     samples: Tensor
@@ -49,11 +49,11 @@ def prepare_driving_audio(
 
     Args:
         audio: audio of the finished video.
-        vocals: drives the lips in place of `audio`. Both start together.
-        offset_seconds: delay of the lips, exact to a sample of the driving recording. Negative is earlier.
+        vocals: recording that drives the lips in place of `audio`. Both start together.
+        offset_seconds: delay of the lips, rounded to a sample of the driving recording. Negative: earlier.
 
     Raises:
-        AudioError: a recording is unusable, or the offset moves all of it outside of `audio`.
+        AudioError: a recording is unusable, or the offset moves the whole driving recording outside `audio`.
     """
     check_samples(audio, "audio")
     driving, name = (audio, "audio") if vocals is None else (vocals, "vocals")
@@ -73,7 +73,7 @@ def prepare_driving_audio(
 
 
 def _mono_blocks(waveform: Waveform, offset: int) -> Iterator[Tensor]:
-    """The mean of the channels without a DC offset, `offset` samples later: silence first, or the start left out."""
+    """The mean of the channels, without DC offset. It begins with `offset` samples of silence, or without -`offset`."""
     dc = float(waveform.samples.mean())
     if abs(dc) < MIN_DC:
         dc = 0.0

@@ -31,26 +31,26 @@ STATE_RATE = MEL_RATE // 2  # positions per second: the encoder halves the rate
 SEGMENT_POSITIONS = SEGMENT_MELS // 2
 BEFORE = AUDIO_POSITIONS // 2 - 1  # positions of a frame's window before its center
 AFTER = AUDIO_POSITIONS - BEFORE - 1
-CONTEXT_POSITIONS = 5 * STATE_RATE  # that each hidden state has on both sides, except at the ends of the recording
-FADE_POSITIONS = 7  # 140 ms, over which the hidden states of silence replace those of speech
+CONTEXT_POSITIONS = 5 * STATE_RATE  # context of each hidden state on both sides, except at the ends of the recording
+FADE_POSITIONS = 7  # 140 ms, in which the hidden states of silence replace the speech
 SEGMENT_HOPS = {"overlapping": SEGMENT_MELS // 2, "official": SEGMENT_MELS}
 """Mel frames from the start of one segment to the start of the next."""
 
 Segments = Literal["overlapping", "official"]
-"""How a recording is cut into the 30 s that Whisper encodes at once."""
+"""The way to cut a recording into segments of 30 s, which Whisper encodes one at a time."""
 Silence = Literal["model", "keep original", "close mouth"]
 """The treatment of frames without speech."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioSettings:
-    """How audio features are extracted.
+    """Settings for the extraction of audio features.
 
-    silence: frames without speech: "model" samples them like all others, "keep original" keeps the original frames,
-        "close mouth" gives the model the hidden states of true silence.
-    threshold_db: SNR over the noise floor at which speech starts, 1 to 20.
+    silence: treatment of frames without speech. "model" samples them like all other frames. "keep original" keeps the
+        original frames. "close mouth" gives the model the hidden states of digital silence.
+    threshold_db: SNR over the noise floor at which speech starts, 1 to 20 dB.
     hangover_s: seconds for which speech continues after the SNR has fallen, 0 to 5.
-    segments: overlapping, or cut every 30 s like the official code.
+    segments: "overlapping", or "official": separate segments of 30 s, like the official code.
     """
 
     silence: Silence = "model"
@@ -74,8 +74,8 @@ class AudioFeatures:
     hidden_states: (positions, 5, 384) of the Whisper encoder, 50 positions a second, on the CPU.
     waveform: audio of the finished video, unchanged.
     start: position of hidden_states[0]. Negative if there are hidden states from before the recording.
-    is_speech: bool (n,), 100 a second: where the lips change. The other frames stay original. None: everywhere.
-    params: how the features were extracted, for the run record.
+    is_speech: bool (n,), 100 values a second. Frames without speech stay original. None: all frames change.
+    params: settings of the extraction, for the run record.
     """
 
     hidden_states: Tensor
@@ -91,15 +91,14 @@ class AudioFeatures:
         if self.is_speech is not None and not self.is_speech.any():
             raise AudioError(
                 'The recording has no speech that is clearly louder than its background. Lower "threshold_db", connect '
-                'the voice alone as "vocals", or set "silence" to "model".'
+                'a recording of only the voice to "vocals", or set "silence" to "model".'
             )
 
     def during(self, turns: Sequence[Turn]) -> AudioFeatures:
         """The same features for a person who speaks only in `turns`. Without turns, the person always speaks.
 
         Raises:
-            AudioError: a turn begins after the end of the recording, or none of them has speech where only speech
-                changes the lips.
+            AudioError: a turn begins after the end of the recording, or no turn contains speech.
         """
         if not turns:
             return self
@@ -109,7 +108,7 @@ class AudioFeatures:
             if turn.start >= seconds:
                 raise AudioError(
                     f'"turns" contains {turn}, but the recording is only {float(seconds):.2f} s long. '
-                    "Enter times inside it."
+                    "Enter times within the recording."
                 )
             is_turn[round(turn.start * MEL_RATE) : round(turn.stop * MEL_RATE)] = True
         if self.is_speech is not None:
@@ -122,7 +121,7 @@ class AudioFeatures:
         return replace(self, is_speech=is_turn, params={**self.params, "turns": ", ".join(map(str, turns))})
 
     def speech_frames(self, timeline: Timeline) -> np.ndarray:
-        """bool (output frames,): whether a frame contains any speech. Frames after the end of the audio do not."""
+        """bool (output frames,): whether a frame contains speech. Frames after the end of the audio contain none."""
         if self.is_speech is None:
             return np.ones(timeline.frame_count, dtype=bool)
         speech_before = np.concatenate(([0], np.cumsum(self.is_speech)))
@@ -136,7 +135,7 @@ class AudioFeatures:
 
 
 class FeatureStep(NamedTuple):
-    """Progress of feature extraction: empty, then the VAD result, then chunks of hidden states."""
+    """One step of feature extraction. The first steps are empty. Then come the VAD result and the hidden states."""
 
     speech: VoiceActivity | None = None
     hidden_states: Tensor | None = None
@@ -145,7 +144,7 @@ class FeatureStep(NamedTuple):
 def extract_features(
     driving_audio: DrivingAudio, encoder: AudioEncoder, settings: AudioSettings
 ) -> Iterator[FeatureStep]:
-    """Detect speech, then encode the recording. Beyond its samples, an hour takes 27 MB for voice activity detection.
+    """Detect speech, then encode the recording. Speech detection needs 27 MB of RAM for each hour of the recording.
 
     Yields:
         `num_feature_steps` steps, at most 30 s of audio each.
@@ -162,14 +161,14 @@ def extract_features(
     yield FeatureStep(speech=speech)
     is_closed = None
     if settings.silence == "close mouth":
-        mels = speech.is_speech[: total // 2 * 2]  # two to a position
+        mels = speech.is_speech[: total // 2 * 2]  # two mel frames for each position
         is_closed = ~(mels[::2] | mels[1::2])
     for hidden_states in encode_audio(samples, encoder, peak, settings.segments, is_closed):
         yield FeatureStep(hidden_states=hidden_states)
 
 
 def detect_speech(samples: Tensor, settings: AudioSettings | None = None) -> VoiceActivity:
-    """When a recording (n,), float32 at 16 kHz, contains speech. The defaults are those of the nodes."""
+    """Detect the speech in samples, float32 (n,) at 16 kHz. Without settings, the defaults of the nodes are used."""
     settings, total = settings or AudioSettings(), num_mels(samples)
     starts = range(0, total, SEGMENT_MELS)
     bands = [vad.band_power(mel_power(samples, start, min(start + SEGMENT_MELS, total))) for start in starts]
@@ -185,15 +184,15 @@ def num_feature_steps(driving_audio: DrivingAudio, settings: AudioSettings) -> i
 def collect_features(
     steps: Iterable[FeatureStep], driving_audio: DrivingAudio, settings: AudioSettings, folder: Path | None = None
 ) -> tuple[AudioFeatures, VoiceActivity]:
-    """Run `extract_features` to its end and keep the hidden states in half precision, 192 KB a second.
+    """Run `extract_features` to its end and keep the hidden states in float16, 192 KB for each second of audio.
 
     Args:
-        folder: for a temporary file with the hidden states of a long recording. None: the temporary folder of the
-            system.
+        folder: folder of the temporary file for the hidden states of a long recording. None: the system's temporary
+            folder.
 
     Raises:
-        AudioError: there is no speech, and the frames without speech are to stay original.
-        StorageError: the folder cannot hold the file.
+        AudioError: the recording has no speech, and `silence` is "keep original".
+        StorageError: the folder is full or not writable.
     """
     is_padded = settings.segments == "overlapping"
     expected = num_mels(driving_audio.samples) // 2 + (BEFORE + AFTER if is_padded else 0)
@@ -216,7 +215,7 @@ def collect_features(
 
 
 def frame_windows(hidden_states: Tensor, frames: Sequence[int], rate: Fraction, start: int = 0) -> Tensor:
-    """Gather the ten positions around each frame's instant, with five hidden states each.
+    """Gather the ten positions around the time of each frame, with five hidden states each.
 
     Args:
         hidden_states: (positions, 5, 384).
@@ -225,7 +224,7 @@ def frame_windows(hidden_states: Tensor, frames: Sequence[int], rate: Fraction, 
         start: position of hidden_states[0]. Negative if there are hidden states from before the clip.
 
     Returns:
-        (len(frames), 50, 384), position-major. Beyond either end the outermost position repeats.
+        (len(frames), 50, 384), position-major. Beyond both ends, the first or the last position repeats.
     """
     centers = torch.tensor([int(frame * STATE_RATE / rate) for frame in frames], device=hidden_states.device)
     offsets = torch.arange(AUDIO_POSITIONS, device=hidden_states.device) - BEFORE
@@ -243,20 +242,21 @@ def encode_audio(
     """Encode a recording with Whisper.
 
     "official" follows whisper/audio2feature.py of the official code: separate segments of 30 s, the last one padded
-    with zeros after the logarithm. Lips jump where two segments meet. "overlapping" encodes the same segments and one
-    more over each cut. It cross-fades between them, so that no hidden state comes from near the end of a segment. In
-    the first 20 s, and from 10 to 20 s of every further segment, both give the same hidden states. "overlapping" also
-    has true silence before and after the recording, where the official code repeats its outermost hidden states.
+    with zeros after the logarithm. Lips jump where two segments meet. "overlapping" encodes the same segments, and one
+    more segment across each cut. It cross-fades the segments, so that no hidden state comes from near the end of a
+    segment. In the first 20 s, and from 10 to 20 s of every further segment, both ways give the same hidden states.
+    "overlapping" also adds the hidden states of digital silence before and after the recording. The official code
+    repeats the first and the last hidden state there.
 
     Args:
         samples: float32 (n,) at 16 kHz.
         encoder: runs on the device and in the dtype of its weights.
         peak: `log_peak` of the whole recording.
-        is_closed: bool (positions,): where the hidden states become those of true silence. None: nowhere.
+        is_closed: bool (positions,): positions that get the hidden states of digital silence. None: no position.
 
     Yields:
-        `num_chunks` chunks (positions, 5, 384) in order, on the CPU, 50 positions a second. With "overlapping" the
-        first 4 positions and the last 5 are outside the recording.
+        `num_chunks` chunks (positions, 5, 384) in order, on the CPU, 50 positions a second. With "overlapping", the
+        first 4 positions are before the recording, and the last 5 are after it.
     """
     silence = _encode_segment(log_mel(torch.zeros(MEL_BINS, SEGMENT_MELS), peak), encoder)
     opacity = None if is_closed is None else _silence_opacity(is_closed)
@@ -279,7 +279,7 @@ def encode_audio(
 def num_chunks(mel_count: int, segments: Segments) -> int:
     """Number of chunks that `encode_audio` yields for a recording of `mel_count` mel frames."""
     num_segments = len(_segment_starts(mel_count, segments))
-    return num_segments if segments == "official" else num_segments + 3  # silence, the last half, silence
+    return num_segments if segments == "official" else num_segments + 3  # silence, last half segment, silence
 
 
 def _segment_starts(mel_count: int, segments: Segments) -> range:
@@ -297,14 +297,14 @@ def _encode_segment(mel: Tensor, encoder: AudioEncoder) -> Tensor:
 
 
 def _silence_opacity(is_closed: np.ndarray) -> Tensor:
-    """Weight of true silence at each position: 1 inside each closed stretch, with ramps from 0 at its ends."""
+    """Weight of digital silence at each position: 1 inside each range of `is_closed`, with ramps from 0 at its ends."""
     closed, half = torch.from_numpy(is_closed).float()[None], FADE_POSITIONS // 2
     inside = -F.max_pool1d(-F.pad(closed, (half, half), value=1.0), FADE_POSITIONS, 1)
     return F.avg_pool1d(F.pad(inside, (half, half), mode="replicate"), FADE_POSITIONS, 1)[0]
 
 
 def _crossfade_segments(segments: Iterator[Tensor], silence: Tensor) -> Iterator[Tensor]:
-    """Join segments that overlap by half, and add the silence before and after that frame windows reach.
+    """Join segments that overlap by half. Add silence at both ends, because frame windows extend beyond the recording.
 
     Hidden states include positional embeddings, so the silence comes from the nearest positions.
     """

@@ -10,16 +10,17 @@ from torch import Tensor
 
 from .waveform import BLOCK_SAMPLES, SAMPLE_RATE
 
-SPEECH_HZ = (300, 4000)  # formants: their level follows the mouth, see 10.1371/journal.pcbi.1000436
-MIN_RMS = 1e-4  # of full scale; the noise of 16-bit audio is below
+SPEECH_HZ = (300, 4000)  # formants: their level follows the opening of the mouth, see 10.1371/journal.pcbi.1000436
+MIN_RMS = 1e-4  # share of full scale. The noise of 16-bit audio is lower
 
 
 def frame_levels(samples: Tensor, times: Sequence[Fraction]) -> np.ndarray:
-    """Level of the sound while each frame is on display.
+    """Level of the sound during each frame.
 
     Args:
         samples: float32 (m,), 16 kHz, -1 to 1, see `waveform.mono_samples`.
-        times: n + 1, rising, seconds from the start of the sound: when each frame appears, and when the last ends.
+        times: n + 1 increasing times in seconds from the start of the sound: the start of each frame, and the end of
+            the last frame.
 
     Returns:
         float64 (n,): RMS between 300 and 4000 Hz, 0 to 1. NaN beyond the end of the sound.

@@ -1,7 +1,8 @@
-"""Log-mel spectrogram of any part of a recording, equal to `log_mel_spectrogram` of whisper/audio.py on the whole.
+"""Log-mel spectrogram of any part of a recording.
 
-Whisper's floor is 8 below the largest value of the whole recording. `log_peak` finds that value in a first pass,
-`log_mel` applies it in a second one.
+The values equal `log_mel_spectrogram` of whisper/audio.py for the whole recording. Whisper raises every log10 power to
+at least 8 below the peak of the whole recording. `log_peak` finds this peak in a first pass, and `log_mel` uses it in a
+second pass.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def mel_power(samples: Tensor, start: int = 0, stop: int | None = None) -> Tenso
 
     Args:
         samples: float32 (n,) at 16 kHz, the whole recording, at least 25 ms.
-        start, stop: half-open range of mel frames. A range from 0 needs two. By default it is all n // 160 frames.
+        start, stop: half-open range of mel frames. A range that starts at 0 must contain at least two mel frames.
+            Default: all n // 160 mel frames.
 
     Returns:
         float32 (80, stop - start).
@@ -58,7 +60,7 @@ def log_peak(power: Tensor) -> float:
 
 
 def log_mel(power: Tensor, peak: float) -> Tensor:
-    """Whisper's input from mel power (80, n).
+    """Convert mel power (80, n) to the input of Whisper, with the same shape.
 
     Args:
         peak: `log_peak` of the whole recording.

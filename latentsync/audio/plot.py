@@ -25,10 +25,10 @@ def plot_speech(speech: VoiceActivity, driving_audio: DrivingAudio) -> Image:
     """Draw the waveform above its SNR and the threshold, with the speech shaded.
 
     Args:
-        speech: the activity that was detected in `driving_audio`.
+        speech: the speech that was detected in `driving_audio`.
 
     Returns:
-        1024 x 308 pixels for any duration.
+        An image of 1024 x 308 pixels, for any duration.
     """
     from PIL import Image, ImageDraw
 
@@ -44,7 +44,7 @@ def plot_speech(speech: VoiceActivity, driving_audio: DrivingAudio) -> Image:
 
 
 def pixel_columns(values: np.ndarray) -> list[np.ndarray]:
-    """The values behind each pixel column, at least one."""
+    """Split values into a group for each pixel column. Each group has at least one value."""
     edges = np.linspace(0, len(values), WIDTH_PX + 1).astype(int)
     return [values[start : max(stop, start + 1)] for start, stop in pairwise(edges)]
 
@@ -68,7 +68,7 @@ def _draw_snr(draw: ImageDraw, speech: VoiceActivity) -> None:
 
 
 def draw_time_axis(draw: ImageDraw, seconds: float, y: int) -> None:
-    """Draw a scale of `seconds` over the width of the picture, below `y`. It is AXIS_PX high."""
+    """Draw a time axis of `seconds` over the width of the picture, below `y`. The axis is AXIS_PX high."""
     spacing = next((tick for tick in TICKS_SECONDS if seconds / tick <= MAX_TICKS), TICKS_SECONDS[-1])
     for tick in np.arange(0, seconds, spacing):
         x = tick / seconds * WIDTH_PX

@@ -1,4 +1,4 @@
-"""Read the audio of any media file at its own rate and channels."""
+"""Read the audio of any media file in its original sample rate and channels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNSUPPORTED_FORMATS = ("s64", "s64p")  # sample formats that PyAV cannot convert to an array
-MIN_GAP_SECONDS = Fraction(1, 20)  # between timestamps; a longer gap means that audio was lost
+MIN_GAP_SECONDS = Fraction(1, 20)  # between timestamps. A longer gap means that audio was lost
 
 
 class _Block(NamedTuple):
@@ -41,14 +41,14 @@ class _Block(NamedTuple):
 def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Waveform:
     """Read the whole audio of a recording or a video.
 
-    The audio of a video begins with its first frame: silence fills in where it starts later, and what sounds before
-    is left out.
+    The result begins at the first frame of a video. If the audio starts later, silence comes first. Audio from before
+    the first frame is left out.
 
     Args:
-        track: number of the audio track, from 1. None takes the track that players take.
+        track: number of the audio track, from 1. None takes the track that players choose.
 
     Raises:
-        AudioError: the file does not exist, has no such audio, or cannot be decoded.
+        AudioError: the file does not exist, has no audio or not this track, or cannot be decoded.
     """
     name = source_name(source)
     content = source.getvalue() if isinstance(source, BytesIO) else Path(source)
@@ -64,7 +64,7 @@ def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Wavefo
     if len(channels - {1}) > 1:
         raise AudioError(
             f"{name} changes its number of audio channels midway ({' and '.join(map(str, sorted(channels)))}). "
-            "Export it as stereo."
+            "Export the recording as stereo."
         )
     if len(rates) > 1:
         hertz = " and ".join(f"{rate:,}" for rate in sorted(rates))
@@ -80,14 +80,15 @@ def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Wavefo
         delay_seconds = start - picture_start
         if -delay_seconds * max(rates) >= samples.shape[1]:
             raise AudioError(
-                f"The sound of {name} ends before its first frame appears. To use the sound, export it alone as WAV."
+                f"The sound of {name} ends before its first frame appears. To use the sound, export only the sound as "
+                "WAV."
             )
         samples = F.pad(samples, (round(delay_seconds * max(rates)), 0))
         log.info("%s: the sound begins %.0f ms after the picture", name, delay_seconds * 1000)
         if delay_seconds < -MIN_GAP_SECONDS:
             warnings.append(
                 f"The sound of {name} begins {-float(delay_seconds):.2f} s before its first frame. LatentSync "
-                "leaves that part out. To keep it, export the sound alone as WAV."
+                "leaves that part out. To keep it, export only the sound as WAV."
             )
     return Waveform(samples, max(rates), tuple(warnings))
 
@@ -115,7 +116,7 @@ def _choose_stream(streams: Sequence[AudioStream], track: int | None, name: str)
     if stream is None:
         raise AudioError(
             f"{name} has audio that cannot be decoded. The file is incomplete, or FFmpeg does not support its "
-            "codec. Export it as WAV."
+            "codec. Export the recording as WAV."
         )
     log.debug("%s: reading audio stream %d of %d", name, streams.index(stream) + 1, len(streams))
     return stream
@@ -128,9 +129,9 @@ def _track_warnings(streams: Sequence[AudioStream], stream: AudioStream, name: s
 
 
 def _track_list(streams: Sequence[AudioStream]) -> str:
-    """The audio tracks of a file, and how to choose one."""
+    """The audio tracks of a file, and the flag that chooses a track."""
     tracks = ", ".join(f"{number} ({_describe(stream)})" for number, stream in enumerate(streams, start=1))
-    return f"Its audio tracks are {tracks}. Choose one with --audio-track."
+    return f"Its audio tracks are {tracks}. Choose a track with --audio-track."
 
 
 def _describe(stream: AudioStream) -> str:
@@ -147,7 +148,7 @@ def _describe(stream: AudioStream) -> str:
 
 
 def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[Fraction | None, list[_Block]]:
-    """When the audio begins, in seconds on the clock of the file, and all of it, with silence for lost audio."""
+    """The start of the audio in seconds on the clock of the file, and its blocks. Silence replaces lost audio."""
     from av.error import InvalidDataError
 
     start, seconds = None, Fraction(0)
@@ -160,7 +161,8 @@ def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[
         for frame in frames:
             if frame.format.name in UNSUPPORTED_FORMATS:
                 raise AudioError(
-                    f"{name} has 64-bit integer samples, which LatentSync cannot read. Export it with 24 bits."
+                    f"{name} has 64-bit integer samples, which LatentSync cannot read. Export the recording with 24 "
+                    "bits."
                 )
             samples = _to_float32(frame)
             if frame.pts is not None and frame.time_base is not None:
@@ -177,7 +179,7 @@ def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[
 
 
 def _join(blocks: Sequence[_Block], channels: int, rate: int) -> Tensor:
-    """Blocks float32 (channels, samples) with the same sample rate and number of channels."""
+    """Join blocks to float32 (channels, samples) at one sample rate. Mono blocks play on all channels."""
     parts: list[Tensor] = []
     for (part_rate, _), group in groupby(blocks, key=lambda block: (block.rate, len(block.samples))):
         part = Waveform(torch.from_numpy(np.concatenate([block.samples for block in group], axis=1)), part_rate)

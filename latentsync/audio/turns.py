@@ -27,10 +27,10 @@ class Turn(NamedTuple):
 
 
 def parse_turns(text: str) -> tuple[Turn, ...]:
-    """Turns from text such as "0-4.5, 9-12". Empty text gives none.
+    """Turns from text such as "0-4.5, 9-12". Empty text gives no turns.
 
     Raises:
-        UsageError: the text is something else, or a turn ends before it begins.
+        UsageError: the text has another form, or a turn ends before it begins.
     """
     turns: list[Turn] = []
     for part in text.split(",") if text.strip() else []:
@@ -39,7 +39,7 @@ def parse_turns(text: str) -> tuple[Turn, ...]:
             raise UsageError(f'"turns" cannot be {text}. Enter times in seconds, such as 0-4.5, 9-12.')
         turn = Turn(*(Fraction(seconds) for seconds in match.groups()))
         if turn.start >= turn.stop:
-            raise UsageError(f'"turns" contains {turn}, which ends before it begins. Enter the start first.')
+            raise UsageError(f'"turns" contains {turn}, which ends before it begins. Enter the start before the end.')
         turns.append(turn)
     return tuple(turns)
 
@@ -48,10 +48,10 @@ def parse_turns_of_people(text: str, person: int) -> Mapping[int, tuple[Turn, ..
     """Turns of each person, by number, from text such as "1: 0-4.5, 9-12 / 2: 4.5-9".
 
     Args:
-        person: the number of the person if the text has none. Empty text gives this person alone, without turns.
+        person: the number of the person if the text names no person. Empty text gives only this person, without turns.
 
     Raises:
-        UsageError: the text is something else, or names a person twice.
+        UsageError: the text has another form, or names a person twice.
     """
     if ":" not in text:
         return {person: parse_turns(text)}

@@ -1,7 +1,7 @@
 """Voice activity detection: per-band SNR over an adaptive noise floor, with hysteresis.
 
-The noise floor of a band is the power that the audio returns to again and again within 15 s. It is never lower than
-22 dB below the loud parts of the band, so quiet music counts as background too.
+The noise floor of a band is the power to which the audio repeatedly returns within 15 s. The noise floor is never lower
+than 22 dB below the loud parts of the band, so quiet music also counts as background.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .mel import MIN_POWER
 
 log = logging.getLogger(__name__)
 
-FIRST_BIN = 4  # of the mel bins: about 150 Hz. Mains hum is lower
+FIRST_BIN = 4  # the first mel bin in a band, at about 150 Hz. Mains hum is lower
 BINS_PER_BAND = 4
 NUM_BANDS = (MEL_BINS - FIRST_BIN) // BINS_PER_BAND
 SMOOTHING_MELS = 5  # 50 ms: two or three pitch periods of a deep voice
-QUIET_QUANTILE = 0.1  # of the powers within a second: its background
-REACH_SECONDS = 15  # on either side, from which the noise floor is learned
-FLOOR_QUANTILE = 0.2  # of the background of those seconds: a gap of digital silence is not the floor
-LOUD_QUANTILE = 0.9  # of the loudest powers of all seconds
+QUIET_QUANTILE = 0.1  # of the powers within a second. It is the background of that second
+REACH_SECONDS = 15  # on each side of a second, from which its noise floor is computed
+FLOOR_QUANTILE = 0.2  # of the background of these seconds. A gap of digital silence is not the floor
+LOUD_QUANTILE = 0.9  # of the highest power of each second
 RANGE_DB = 22.0  # from the loud parts down to the lowest possible floor
-MAX_SNR_DB = 30.0  # per band: a single whistle is not speech
+MAX_SNR_DB = 30.0  # per band. A single whistle is not speech
 HYSTERESIS = 0.6  # of the threshold: speech that has started continues above it
 LEAD_MELS = 12  # 120 ms: lips part before the sound, and a fade over three frames ends when it starts
 
@@ -52,7 +52,7 @@ class VoiceActivity:
 
 
 def band_power(power: Tensor) -> Tensor:
-    """Sum mel power (80, n) to the power of 19 bands, float32 (19, n)."""
+    """Sum mel power (80, n) over 19 bands: float32 (19, n)."""
     return power[FIRST_BIN:].unflatten(0, (NUM_BANDS, BINS_PER_BAND)).sum(dim=1).clamp_min(MIN_POWER)
 
 
@@ -84,8 +84,8 @@ def snr_db(bands: Tensor) -> Tensor:
 
 
 def noise_floor(power: Tensor) -> Tensor:
-    """Background power of one band (mel frames,) around each second, (seconds,)."""
-    missing = -len(power) % MEL_RATE  # of the last second
+    """Background power around each second, (seconds,), from the power of one band, (mel frames,)."""
+    missing = -len(power) % MEL_RATE  # mel frames that the last second lacks
     quiet = F.pad(power, (0, missing), value=torch.nan).view(-1, MEL_RATE).nanquantile(QUIET_QUANTILE, dim=1)
     loud = F.pad(power, (0, missing)).view(-1, MEL_RATE).amax(dim=1).quantile(LOUD_QUANTILE)
     around = F.pad(quiet, (REACH_SECONDS, REACH_SECONDS), value=torch.nan).unfold(0, 2 * REACH_SECONDS + 1, 1)
@@ -93,9 +93,9 @@ def noise_floor(power: Tensor) -> Tensor:
 
 
 def threshold(snr: Tensor, threshold_db: float, hangover_s: float) -> VoiceActivity:
-    """Mark as speech each stretch where the SNR stays above 60 % of the threshold and exceeds the threshold once.
+    """Mark as speech each range in which the SNR stays above 60 % of the threshold and exceeds the threshold once.
 
-    Speech also covers the 120 ms before a stretch and the `hangover_s` seconds after it.
+    Speech also covers the 120 ms before such a range and the `hangover_s` seconds after it.
 
     Args:
         snr: float32 (mel frames,) in dB.

@@ -15,22 +15,22 @@ from torch.nn import functional as F
 from ..errors import AudioError
 from ..video.timeline import num_frames
 
-SAMPLE_RATE = 16_000  # Hz, of the audio that Whisper takes
+SAMPLE_RATE = 16_000  # Hz, for the input of Whisper
 BLOCK_SAMPLES = 1 << 20  # samples per channel that are converted at once
-MIN_RATE = 4_000  # Hz; telephones have 8,000
+MIN_RATE = 4_000  # Hz. Telephones have 8,000
 MIN_SECONDS = Fraction(1, 100)
-MIN_PEAK_TO_PEAK = 2.0**-15  # one step of 16-bit audio; anything below is silence
-MAX_PEAK = 100.0  # 40 dB above full scale; anything above holds integers
+MIN_PEAK_TO_PEAK = 2.0**-15  # one step of 16-bit audio. A lower value is silence
+MAX_PEAK = 100.0  # 40 dB above full scale. A higher peak means integer samples
 REMEDY = "Use a recording of the speech that the lips should follow."
 
 
 @dataclass(frozen=True, eq=False)
 class Waveform:
-    """Audio at its own rate and channels.
+    """Audio in its original sample rate and channels.
 
     samples: float32 (channels, samples), nominally in [-1, 1].
     rate: samples per second.
-    warnings: sentences for the user about the file that it comes from.
+    warnings: sentences for the user about the audio file.
     """
 
     samples: Tensor
@@ -43,7 +43,7 @@ class Waveform:
                 "The waveform has the wrong dimensions. Provide channels and samples, with at least one channel."
             )
         if self.rate <= 0:
-            raise AudioError(f"The sample rate of a waveform cannot be {self.rate} Hz. Set it to a number above 0.")
+            raise AudioError(f"The sample rate of a waveform cannot be {self.rate} Hz. Use a number above 0.")
 
     @property
     def duration_seconds(self) -> Fraction:
@@ -66,10 +66,10 @@ class Waveform:
 
 
 def check_samples(waveform: Waveform, name: str) -> None:
-    """Raise AudioError if a waveform is too short, has too low a rate, or holds values that are no audio.
+    """Raise AudioError if a waveform is too short, its sample rate is too low, or its values are not audio.
 
     Args:
-        name: the input that the message names.
+        name: name of the input in the message.
     """
     count = waveform.samples.shape[1]
     if waveform.rate < MIN_RATE:
@@ -90,7 +90,7 @@ def check_samples(waveform: Waveform, name: str) -> None:
     if max(-low, high) > MAX_PEAK:
         raise AudioError(
             f'The audio "{name}" has a peak of {max(-low, high):g}, but full scale is 1. Its samples are integers. '
-            "Divide them by full scale (32768 for 16 bits)."
+            "Divide the samples by full scale (32768 for 16 bits)."
         )
 
 
@@ -101,7 +101,7 @@ def check_not_silent(waveform: Waveform, name: str) -> None:
         raise AudioError(
             " ".join(
                 [
-                    f'"{name}" is silent for all of its {float(waveform.duration_seconds):.1f} s. {REMEDY}',
+                    f'"{name}" is completely silent ({float(waveform.duration_seconds):.1f} s). {REMEDY}',
                     *waveform.warnings,
                 ]
             )
@@ -128,7 +128,7 @@ def resample_blocks(blocks: Iterable[Tensor], rate: int, new_rate: int, num_samp
     """Convert one channel to another sample rate with FFmpeg's resampler, which the official code uses too.
 
     Args:
-        blocks: consecutive float32 (n,) parts of the channel, so that no copy of the whole is needed.
+        blocks: consecutive parts of the channel, each float32 (n,). The whole channel is never copied.
         num_samples: length of the result, which is cut or padded with silence.
 
     Returns:
@@ -148,7 +148,7 @@ def _swresample(blocks: Iterable[Tensor], rate: int, new_rate: int) -> Iterator[
     import av
 
     resampler = av.AudioResampler(format="flt", layout="mono", rate=new_rate)
-    for block in chain(blocks, [None]):  # None asks for the samples that the filter still holds back
+    for block in chain(blocks, [None]):  # None flushes the last samples of the filter
         frame = None
         if block is not None:
             frame = av.AudioFrame.from_ndarray(block[None].numpy(), format="flt", layout="mono")
@@ -160,11 +160,11 @@ def _swresample(blocks: Iterable[Tensor], rate: int, new_rate: int) -> Iterator[
 def mix(waveforms: Sequence[Waveform]) -> Waveform:
     """Add recordings that start together. The mix is as long as the longest and has the highest sample rate.
 
-    A single recording, or the same one twice, is returned unchanged. Mono plays on every channel. A sum that exceeds
-    full scale is made quieter as a whole.
+    A single recording, or the same recording twice, is returned unchanged. Mono recordings play on all channels. If the
+    sum exceeds full scale, the whole mix becomes quieter.
 
     Raises:
-        AudioError: the recordings have different numbers of channels, and neither is 1.
+        AudioError: the recordings have different numbers of channels, even without the mono recordings.
     """
     different: list[Waveform] = []
     for waveform in waveforms:
@@ -175,8 +175,8 @@ def mix(waveforms: Sequence[Waveform]) -> Waveform:
     counts = sorted({waveform.samples.shape[0] for waveform in different})
     if len(set(counts) - {1}) > 1:
         raise AudioError(
-            f"The recordings of the speakers have {' and '.join(map(str, counts))} channels, and cannot be mixed. "
-            "Convert them to stereo or mono."
+            f"LatentSync cannot mix recordings with {' and '.join(map(str, counts))} channels. Convert all recordings "
+            "of the speakers to stereo or mono."
         )
     rate = max(waveform.rate for waveform in different)
     voices = [resample(waveform, rate).samples.expand(counts[-1], -1) for waveform in different]

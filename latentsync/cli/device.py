@@ -1,4 +1,4 @@
-"""The device and the precision that the command line runs in."""
+"""The device and the precision of the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BROKEN_FP16 = ("1660", "1650", "1630", "T500", "T550", "T600", "MX550", "MX450",
 
 
 def add_device_options(parser: argparse.ArgumentParser, *, precision: bool = True) -> None:
-    """Where the networks run, and in which precision if that can be chosen."""
+    """Add the flags for the device and, if `precision` is true, for the precision of the networks."""
     group = parser.add_argument_group("device")
     group.add_argument(
         "--device", metavar="NAME", help="such as cuda:1, mps or cpu; default: the accelerator that torch finds"
@@ -34,7 +34,7 @@ def add_device_options(parser: argparse.ArgumentParser, *, precision: bool = Tru
 
 
 def chosen_device(name: str | None = None) -> torch.device:
-    """The named device, or the accelerator if there is one and it works, or the CPU.
+    """The named device. Without a name, the accelerator if torch finds one, or else the CPU.
 
     Raises:
         DependencyError: torch is older than 2.6, which has no API for accelerators.
@@ -60,7 +60,7 @@ def chosen_device(name: str | None = None) -> torch.device:
 def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype of a precision. `auto` follows ComfyUI's rule for a UNet.
 
-    NVIDIA's GPUs like the GTX 16 series give NaN in fp16, and GPUs before Volta compute it slowly: they take fp32.
+    NVIDIA GPUs like the GTX 16 series produce NaN in fp16, and GPUs before Volta compute fp16 slowly. They use fp32.
     """
     if precision != "auto":
         return PRECISIONS[precision]

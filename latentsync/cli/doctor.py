@@ -35,7 +35,7 @@ LIBRARIES = {
     "safetensors": "safetensors>=0.4.2",
     "huggingface_hub": "huggingface_hub>=0.27",
 }
-"""Module -> its package for pip."""
+"""Module -> name of its package for pip."""
 
 
 UNETS = tuple(spec.unet for spec in MODELS.values())
@@ -46,7 +46,7 @@ FOUND, MISSING, WRONG = "ok", "missing", "wrong"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library. `version` is None if it cannot be imported, and `problem` says why."""
+    """A library. If it cannot be imported, `version` is None and `problem` says why."""
 
     name: str
     version: str | None
@@ -69,7 +69,7 @@ class FoundFile:
 class Report:
     """The result of the checks.
 
-    device: None if torch cannot use any. `device_problem` says why.
+    device: name of the device. None: torch cannot use a device, see `device_problem`.
     memory_bytes: VRAM of the device. None for a CPU.
     models: the models folder.
     """
@@ -86,7 +86,7 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """Everything that makes a run fail."""
+        """All problems that make a run fail."""
         found = [
             *(library.problem for library in self.libraries),
             self.device_problem,
@@ -162,7 +162,7 @@ def _library(name: str) -> Library:
 
 
 def _with_detector(library: Library, folders: locate.Folders) -> Library:
-    """Add the problem of MediaPipe if it cannot open its model: it loads system libraries such as libGLESv2 then."""
+    """Add a problem to MediaPipe if it cannot open its model. It then needs system libraries such as libGLESv2."""
     if library.name == "mediapipe" and library.problem is None:
         try:
             open_detector(partial(locate.require, folders=folders)).close()
@@ -174,13 +174,13 @@ def _with_detector(library: Library, folders: locate.Folders) -> Library:
 
 
 def _device() -> tuple[str | None, int | None, str | None]:
-    """Name and VRAM in bytes of the device, and the problem with it."""
+    """Name of the device, its VRAM in bytes, and the problem with it."""
     from .device import chosen_device
 
     try:
         device = chosen_device()
         return str(device), locate.device_memory(device), None
-    except Exception as error:  # drivers break in as many ways as libraries
+    except Exception as error:  # broken drivers raise any type of error
         return None, None, f"No device can be used: {error}"
 
 

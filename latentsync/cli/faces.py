@@ -47,7 +47,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def faces(args: argparse.Namespace) -> None:
-    """Print who is in a video, and in which frames the selected face would get new lips."""
+    """Print the people in a video, and the frames in which the selected face would get new lips."""
     from ..faces import report
     from ..video.video_file import VideoFile
 
@@ -71,14 +71,14 @@ def faces(args: argparse.Namespace) -> None:
 def read_selection(
     args: argparse.Namespace, source: FrameSource, sound: Waveform | None = None
 ) -> Callable[[Identities], Selection]:
-    """A function that selects the person whom the flags describe. Bad flags are refused before the long search.
+    """A function that selects the person from the flags. Wrong flags raise an error before the long search.
 
     Args:
-        sound: of the source, if another sound than its own is measured.
+        sound: sound to use in place of the sound of the source.
 
     Raises:
-        UsageError: a number out of range.
-        FaceError: no face in the reference picture.
+        UsageError: a number is out of range.
+        FaceError: the reference picture has no face.
         AudioError: --face speaking has no sound.
     """
     from ..faces.detectors import open_detector
@@ -110,7 +110,7 @@ def read_selection(
 
 
 def search(source: FrameSource, args: argparse.Namespace, progress: bool = True) -> Identities:
-    """Everybody in a source, by detection or by landmarks from a file."""
+    """Find all people in a source, by detection or from landmarks in a file."""
     from ..faces import precomputed
     from ..pipeline import detect_faces
 

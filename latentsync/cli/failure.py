@@ -15,6 +15,6 @@ def error_of(error: Exception) -> LatentSyncError | None:
         return out_of_memory_error(error) if is_out_of_memory(error) else None
     if isinstance(error, OSError):  # such as a full temporary folder or a closed standard output
         place = error.filename or "A file"
-        advice = "Check its name, its folder, permissions and free space."
+        advice = "Check the file name, the folder, the permissions and the free space."
         return StorageError(f"{place} cannot be written ({reason_of(error)}). {advice}")
     return None

@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _fail(error, 2)
     except (LatentSyncError, RuntimeError, MemoryError, OSError) as error:
-        told = error_of(error)
-        if told is None:
+        known = error_of(error)
+        if known is None:
             raise
-        return _fail(told, 1)
+        return _fail(known, 1)
     except KeyboardInterrupt:
         return _fail("Cancelled.", 1)
     return 0

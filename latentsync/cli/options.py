@@ -1,4 +1,4 @@
-"""Flags that several commands share, and the settings that they stand for."""
+"""Flags that several commands share, and the settings from these flags."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HelpText(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHe
 
 
 def add_models_folder(parser: argparse.ArgumentParser) -> None:
-    """Where weights are found, and downloaded to."""
+    """Add the flag for the folder in which weights are found and downloaded."""
     parser.add_argument(
         "--models",
         type=Path,
@@ -117,7 +117,7 @@ def add_face_options(parser: argparse.ArgumentParser, *, occlusion: bool = True)
 
 
 def face_files(options: argparse.Namespace) -> list[Path | None]:
-    """The files that the flags of the face name."""
+    """The files in the face flags."""
     return [options.reference_face, options.speech_of_source, options.face_landmarks]
 
 
@@ -126,7 +126,7 @@ def track_settings(options: argparse.Namespace) -> TrackSettings:
 
 
 def add_audio_options(parser: argparse.ArgumentParser) -> None:
-    """How the recording drives the lips."""
+    """Add the flags for the recording that drives the lips."""
     defaults, group = AudioSettings(), parser.add_argument_group("speech")
     group.add_argument(
         "--audio-track",
@@ -181,7 +181,7 @@ def turns(options: argparse.Namespace) -> Mapping[int, tuple[Turn, ...]]:
     """The number of each person who speaks, and their turns.
 
     Raises:
-        UsageError: a wrong text, or takes of several people.
+        UsageError: the text has another form, or several people are combined with takes.
     """
     people = parse_turns_of_people(options.turns, options.face_index)
     if len(people) > 1 and (options.takes > 1 or options.min_sync_confidence is not None):
@@ -192,7 +192,7 @@ def turns(options: argparse.Namespace) -> Mapping[int, tuple[Turn, ...]]:
 
 
 def add_sampler_options(parser: argparse.ArgumentParser) -> None:
-    """How the mouths are sampled, and the frame rate and length of the result."""
+    """Add the flags for the sampler, and for the frame rate and length of the result."""
     defaults, group = SamplerSettings(), parser.add_argument_group("sampler")
     group.add_argument("--seed", type=int, default=defaults.seed, metavar="NUMBER", help="seed of the noise")
     group.add_argument(
@@ -280,7 +280,7 @@ def sampler_settings(options: argparse.Namespace) -> SamplerSettings:
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """How mouths are pasted into the frames, and how the video is written."""
+    """Add the flags for pasting the mouths and for writing the video."""
     blend, edge, group = BlendSettings(), MaskEdge(), parser.add_argument_group("output")
     names = [format.name for format in FORMATS]
     group.add_argument(
@@ -347,7 +347,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_background_options(parser: argparse.ArgumentParser) -> None:
-    """Sound under the speech."""
+    """Add the flags for the sound under the speech."""
     background, group = BackgroundSettings(), parser.add_argument_group("background")
     group.add_argument(
         "--background", type=Path, metavar="FILE", help="room, music and effects to mix under the speech"
@@ -378,10 +378,10 @@ def background_settings(options: argparse.Namespace) -> BackgroundSettings:
 
 
 def output_format(options: argparse.Namespace) -> Format:
-    """The chosen format, or the one that the suffix of the output stands for.
+    """The chosen format, or the format for the suffix of the output.
 
     Raises:
-        UsageError: there is none, or the suffix does not fit it.
+        UsageError: no format has this suffix, or the suffix does not fit the chosen format.
     """
     if options.format is None:
         return format_for_suffix(options.output.suffix)
@@ -395,7 +395,7 @@ def output_format(options: argparse.Namespace) -> Format:
 
 
 def check_record_path(path: Path, inputs: Sequence[Path | None]) -> None:
-    """Raises UsageError as `check_output_path`, or for a file that is not the record of an earlier run."""
+    """Raise UsageError like `check_output_path`, or for a file that is not the record of an earlier run."""
     check_output_path(path, inputs)
     is_record = False
     with suppress(OSError, ValueError):  # there is no such file, or it is not JSON
@@ -409,10 +409,10 @@ def check_record_path(path: Path, inputs: Sequence[Path | None]) -> None:
 
 
 def check_output_path(path: Path, inputs: Sequence[Path | None]) -> None:
-    """Raises UsageError for an output that has no folder, is a folder, or is one of the inputs."""
+    """Raise UsageError if the output has no folder, is a folder, or is one of the inputs."""
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"The folder {folder} does not exist. Create it, or choose another output.")
+        raise UsageError(f"The folder {folder} does not exist. Create this folder, or choose another output.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder. Choose another output.")
     if path.exists() and any(file is not None and file.exists() and path.samefile(file) for file in inputs):

@@ -10,14 +10,14 @@ from .options import check_output_path
 
 
 def check_png(path: Path, inputs: Sequence[Path | None]) -> None:
-    """Raises UsageError if a command cannot write its picture to `path`, before the long work."""
+    """Raise UsageError if `path` is not a PNG file that can be written. Call this before the long work."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path.name} does not end in .png. Choose a PNG file with -o, such as picture.png.")
     check_output_path(path, inputs)
 
 
 def write_png(path: Path, content: bytes) -> None:
-    """Write a picture. Raises StorageError if the folder is full or not writable."""
+    """Write a picture. Raises MediaError if it cannot be written."""
     from ..fileio import atomic_write
     from ..output.output_path import reserve_path
 

@@ -18,14 +18,14 @@ from ..errors import UsageError
 from .failure import error_of
 from .run import Session, make_video
 
-CLOSE_SECONDS = 10  # for a process to delete its temporary files
+CLOSE_SECONDS = 10  # time for a process to delete its temporary files
 
 
 class Processes:
     """Workers that are processes. The pool replaces a process that dies.
 
     Args:
-        devices: one for each worker.
+        devices: the device of each worker.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
@@ -77,7 +77,7 @@ class Processes:
 
 
 def _serve(pipe: connection.Connection, device: str, num_workers: int) -> None:
-    """Do tasks until the parent ends or is killed."""
+    """Run tasks until the parent process ends or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a shell sends Ctrl-C to all, but only the parent handles it
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     Thread(target=_end_with_parent, daemon=True).start()
@@ -104,7 +104,7 @@ def _end_with_parent() -> None:
 
 
 def check_devices(names: Sequence[str]) -> None:
-    """Raises UsageError for a device that this machine does not have. Does not use the devices."""
+    """Raise UsageError for a device that this machine does not have. The devices are not used."""
     import torch
 
     for name in names:

@@ -20,11 +20,11 @@ FULL_SIZE_BLUR_PX = 8  # a wider blur runs on a smaller mask. The error stays be
 
 
 class BoxBlender:
-    """Pastes the whole crop. Outside the inpainting mask the crop holds the original pixels, resampled twice.
+    """Pastes the whole crop. Outside the inpainting mask, the crop shows the original pixels, resampled twice.
 
     Args:
         resolution: side of the square model crop in pixels.
-        settings: not used, this mode has no options.
+        settings: not used, because this mode has no options.
     """
 
     def __init__(self, resolution: int, settings: BlendSettings) -> None:  # noqa: ARG002 - see `Blender`
@@ -32,7 +32,7 @@ class BoxBlender:
         self._keep_mask = keep_mask(resolution)
 
     def prepare(self, faces: list[torch.Tensor], frames: list[np.ndarray], matrices: np.ndarray) -> list[torch.Tensor]:
-        """Replace the pixels outside the inpainting mask with those of the original frames."""
+        """Replace the pixels outside the inpainting mask with the original pixels."""
         crops = [alignment.crop(frame, m, self._resolution) for frame, m in zip(frames, matrices, strict=True)]
         square = (self._resolution, self._resolution)
         batch = torch.stack(faces)
@@ -60,7 +60,7 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
         matrix: (2, 3), frame pixels to the crop of `crop_size(R)`.
 
     Returns:
-        A new frame of the same dtype. Pixels outside the bounds of the crop equal those of `frame`.
+        A new frame of the same dtype. Pixels outside the bounds of the crop stay unchanged.
 
     Raises:
         FaceError: the matrix belongs to a frame without a face.
@@ -126,10 +126,10 @@ def to_crop_aspect(face: torch.Tensor) -> np.ndarray:
 
 
 def _coverage_and_weight(box: PixelBox, matrix: np.ndarray, crop_px: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """How far the crop covers each pixel of the box, and its blend weight: float32 (h, w) in [0, 1] each.
+    """Coverage of each pixel of the box by the crop, and blend weight of each pixel: float32 (h, w) in [0, 1] each.
 
-    The weight is the coverage, eroded by a twentieth of its side and blurred as far. The coverage has 256 levels,
-    because it is 0 or 1 except at its outline. `crop_px` is width and height.
+    The weight is the coverage, eroded and blurred by a twentieth of its side. 256 levels are enough for the coverage,
+    because it is 0 or 1 except at its outline. `crop_px` is the width and height of the crop.
     """
     cv2 = opencv()
     ones = np.full((crop_px[1], crop_px[0]), 255, np.uint8)
@@ -154,7 +154,7 @@ def _blur_mask(levels: np.ndarray, edge_px: int) -> np.ndarray:
     small = cv2.resize(levels, (-(-width // factor), -(-height // factor)), interpolation=cv2.INTER_AREA)
     small = small * np.float32(1 / 255)
     radius_px = round(edge_px / factor)
-    # The official sigma, less what averaging and interpolation blur.
+    # The official sigma, reduced by the blur of averaging and interpolation.
     variance = (0.3 * (edge_px - 1) + 0.8) ** 2 - (factor**2 - 1) / 4
     blurred = cv2.GaussianBlur(small, (2 * radius_px + 1, 2 * radius_px + 1), variance**0.5 / factor)
     return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)

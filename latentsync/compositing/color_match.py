@@ -1,7 +1,7 @@
-"""Match the colors of a new face to those of the frame around the mask.
+"""Match the colors of a new face to the frame around the mask.
 
-Outside the inpainting mask the model reconstructs the crop that it received. If the colors differ there, they differ in
-the mouth too.
+Outside the inpainting mask, the model reconstructs the original crop. If the colors of the new face are wrong there,
+they are also wrong in the mouth.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIN_SPREAD = 1 / 255  # below this standard deviation, a channel's gain stays 1
 class ColorCorrection:
     """Corrects a face in [-1, 1]: `gain * face + offset`.
 
-    gain, offset: float32 (3,), red, green, blue.
+    gain, offset: float32 (3,), for red, green and blue.
     """
 
     gain: torch.Tensor
@@ -75,7 +75,7 @@ class ColorMatcher:
         """The correction that gives the face the frame's mean and standard deviation in the ring, for each channel.
 
         Args:
-            face: (3, h, w) in [-1, 1]. Another size than (3, resolution, resolution) is resized for the comparison.
+            face: (3, h, w) in [-1, 1]. A face of another size than `resolution` is resized for the comparison.
             frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
             matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
             visible: float32 (H, W), 1 where the frame shows the face. Other pixels are ignored. None ignores none.

@@ -31,7 +31,7 @@ NEAR_SECONDS = 0.1  # of the original video: a stretched video, or one of 60 fps
 
 
 class Composite(NamedTuple):
-    """One output frame (H, W, 3) and the original frame below it. A frame without new lips is the same object."""
+    """One output frame (H, W, 3) and its original frame. Without new lips, both are the same object."""
 
     frame: np.ndarray
     source: np.ndarray
@@ -43,12 +43,12 @@ def composite(
     """Paste the new faces into the original frames.
 
     Args:
-        speakers: one or more, of the same video.
-        settings: how to paste the faces.
+        speakers: lip tracks of one or more people in the same video.
+        settings: settings for pasting the faces.
         protect: float (1 or source frames, H, W), 1 where the original pixels stay, for example at a hand.
 
     Yields:
-        The output frames in order. Frames without new lips are copied unchanged. Lips fade in and out beside them.
+        The output frames in order. Frames without new lips are copied unchanged. Next to them, new lips fade in or out.
 
     Raises:
         UsageError: the speakers do not belong to the same video, or the mask does not fit it.
@@ -84,7 +84,7 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
         if source.identity != first.identity:
             raise UsageError(
                 f"All speakers need the same video. Speaker 1: {first.name}. Speaker {number}: {source.name}. "
-                "Use one video for all of them."
+                "Use one video for all speakers."
             )
         if timeline.rate != longest.rate or timeline.source_index != longest.source_index[: timeline.frame_count]:
             timelines = (
@@ -93,13 +93,15 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
             )
             raise UsageError(
                 f"All speakers need the same output_fps and length_mode. {' '.join(timelines)} "
-                "Set both to the same values in each Sampler."
+                "Set both inputs to the same values in each Sampler."
             )
     return longest
 
 
 def decode_crops(lips: LipTrack) -> Iterator[np.ndarray]:
-    """Decode the new faces alone, upright and with their true aspect, one for each regenerated frame.
+    """Decode only the new faces, without the original frames, one for each frame with new lips.
+
+    Each face is upright and has its true aspect ratio.
 
     Yields:
         float32 (height, width, 3) in [0, 1], of `crop_size(lips.resolution)`.
@@ -109,7 +111,7 @@ def decode_crops(lips: LipTrack) -> Iterator[np.ndarray]:
 
 
 def upright_crop(face: torch.Tensor) -> np.ndarray:
-    """A face (3, R, R) in [-1, 1] with its true aspect: float32 (height, width, 3) in [0, 1], of `crop_size(R)`."""
+    """A face (3, R, R) in [-1, 1] in its true aspect ratio: float32 (height, width, 3) in [0, 1], of `crop_size(R)`."""
     return (to_crop_aspect(face) / 2 + 0.5).clip(0, 1)
 
 
@@ -146,7 +148,7 @@ def lip_opacity(lips: LipTrack) -> np.ndarray:
 
 
 def is_continuous(lips: LipTrack) -> np.ndarray:
-    """Whether each output frame shows a frame of the same shot within NEAR_SECONDS of the one before it.
+    """Whether each output frame shows the same shot as the previous one, within NEAR_SECONDS of the original video.
 
     bool (output frames,), False for the first.
     """
@@ -195,7 +197,7 @@ def check_protect_mask(protect: np.ndarray, source: FrameSource) -> None:
             "Use one mask, or one for each frame."
         )
     if not all(np.isfinite(mask).all() for mask in protect):
-        raise UsageError('"protect_mask" contains NaN or infinite values. Check the node that made it.')
+        raise UsageError('"protect_mask" contains NaN or infinite values. Check the node that made the mask.')
 
 
 class _FacePaster:
@@ -231,9 +233,9 @@ class _FacePaster:
         return dict(zip(indices, faces, strict=True))
 
     def paste(self, frame: np.ndarray, face: torch.Tensor, i: int, opacity: float | np.ndarray) -> np.ndarray:
-        """Paste the face of output frame `i` into it, behind the objects in front of the original face.
+        """Paste the face of output frame `i` into this frame, behind the objects in front of the original face.
 
-        `opacity` is reduced where the lips fade in or out.
+        Where the lips fade, `opacity` is reduced.
         """
         visible = self._visible(i, frame)
         if visible is not None:
@@ -267,7 +269,8 @@ class _FacePaster:
         for i, face in zip(indices, faces, strict=True):
             if not bool(face.isfinite().all()):
                 remedy = (
-                    'Check the VAE file with "python -m latentsync doctor". If it is correct, run the VAE in fp32.'
+                    'Check the VAE file with "python -m latentsync doctor". If the file is correct, run the VAE in '
+                    "fp32."
                     if lips.crops is None
                     else "Check the node that changed the crops."
                 )

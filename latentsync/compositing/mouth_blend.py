@@ -28,7 +28,7 @@ MAX_STEP_PX = 2  # face pixels per frame pixel. Above this, the face is downscal
 
 
 class _WarpedMask(NamedTuple):
-    """The mask in frame pixels: its weight (h, w) inside `box`, and the matrix and frame size it belongs to."""
+    """The mask in frame pixels: weight (h, w) inside `box`, and the matrix and frame size of this mask."""
 
     matrix: np.ndarray
     frame_size: tuple[int, int]
@@ -69,12 +69,12 @@ class MouthBlender:
 
         Args:
             frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
-            face: (3, h, w) in [-1, 1], of any size: it is stretched over the crop.
+            face: (3, h, w) in [-1, 1], of any size. It is resized to the crop.
             matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
-            opacity: in [0, 1]: one number, or float32 (H, W).
+            opacity: one number or float32 (H, W), in [0, 1].
 
         Returns:
-            A new frame of the same dtype. Pixels where the mask's weight is 0 equal those of `frame`.
+            A new frame of the same dtype. Pixels with a mask weight of 0 stay unchanged.
 
         Raises:
             FaceError: the matrix belongs to a frame without a face.
@@ -118,11 +118,11 @@ def mouth_weight(resolution: int, grow: float, feather: float) -> np.ndarray:
 
     Args:
         resolution: side of the square model crop in pixels.
-        grow: how far to expand the mask, in crop widths. A negative value shrinks it.
+        grow: expansion of the mask, in crop widths. A negative value shrinks the mask.
         feather: width of the soft edge inside the mask, in crop widths.
 
     Returns:
-        float32, height and width of `crop_size(resolution)`, in [0, 1]. 0 outside the mask and at the crop's border.
+        float32 (height, width) of `crop_size(resolution)`, in [0, 1]. 0 outside the mask and at the crop's border.
     """
     cv2 = opencv()
     width, height = crop_size(resolution)
@@ -171,7 +171,7 @@ def _warp_face(
 
 
 def _is_still(matrix: np.ndarray, other: np.ndarray, crop_px: tuple[int, int]) -> bool:
-    """Whether two matrices put the crop's corners at the same frame pixels, within STILL_PX."""
+    """Whether two matrices map the crop's corners to the same frame pixels, within STILL_PX."""
     width, height = crop_px
     corners = np.array([[0, 0], [width, 0], [0, height]], np.float64)
     shift = transform_points(corners, invert_affine(matrix)) - transform_points(corners, invert_affine(other))

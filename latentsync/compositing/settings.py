@@ -14,7 +14,7 @@ from .mouth_blend import MouthBlender
 
 
 class Blender(Protocol):
-    """A blend mode: how to paste the faces of one speaker into the frames.
+    """A blend mode: it pastes the faces of one speaker into the frames.
 
     To add a mode, write a class with these methods and add one row to `BLENDERS`.
     """
@@ -36,7 +36,7 @@ class Blender(Protocol):
     def paste(
         self, frame: np.ndarray, face: torch.Tensor, matrix: np.ndarray, opacity: float | np.ndarray = 1.0
     ) -> np.ndarray:
-        """Return a copy of `frame` with a prepared face. `opacity` is in [0, 1]: one number, or float32 (H, W)."""
+        """Return a copy of `frame` with a prepared face. `opacity` is one number or float32 (H, W), in [0, 1]."""
         ...
 
 
@@ -47,7 +47,7 @@ BLENDERS: dict[str, type[Blender]] = {"mouth": MouthBlender, "full crop": BoxBle
 class MaskEdge:
     """The edge of the pasted mouth, in widths of the crop.
 
-    grow: expands the mask that the model was trained with, -0.2 to 0.2. A negative value shrinks it.
+    grow: expansion of the model's training mask, -0.2 to 0.2. A negative value shrinks the mask.
     feather: width of the soft edge inside the mask, 0 to 0.3.
     """
 
@@ -63,12 +63,13 @@ class MaskEdge:
 
 @dataclass(frozen=True, slots=True)
 class BlendSettings:
-    """How to paste the faces into the frames.
+    """Settings for pasting the faces into the frames.
 
-    mode: a key of `BLENDERS`. "mouth" pastes only the mouth area, "full crop" the whole crop like the official code.
-    edge: the edge of the mouth. Only the mode "mouth" uses it.
+    mode: a key of `BLENDERS`. "mouth" pastes only the mouth area. "full crop" pastes the whole crop like the official
+        code.
+    edge: the edge of the mouth. Only the mode "mouth" uses this setting.
     color_match: match the face's colors to the frame around the mask.
-    match_texture: match the mouth's sharpness and grain to those of the skin above it.
+    match_texture: match the mouth's sharpness and grain to the skin above the mouth.
     """
 
     mode: str = "mouth"

@@ -2,7 +2,7 @@
 
 The generated mouth is smoother than the original video, because the VAE blurs it and it has no camera noise. The
 module measures detail in two bands: second differences of the frame (fine), and of the frame at half size (coarse).
-White noise has a fixed ratio of both, see `grain_band_ratio`. The rest of the coarse band is the sharpness.
+White noise has a fixed ratio of both bands, see `grain_band_ratio`. The rest of the coarse band is the sharpness.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .mouth_blend import mouth_weight
 
 RING_WIDTH = 0.12  # in crop widths: skin is measured within this distance above the mouth mask
 SECOND_DIFFERENCE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # 0 on gradients and straight edges
-SMOOTH_SHARE = 0.75  # of the pixels, those with least detail. Lips, teeth and hair have edges
-MAX_SHARPENING = 2.0  # factor of the mouth's own detail
-DETAIL_SIGMA_PX = 1.5  # finer structure is detail
+SMOOTH_SHARE = 0.75  # share of the measured pixels: those with the least detail. Lips, teeth and hair have edges
+MAX_SHARPENING = 2.0  # factor for the mouth's detail
+DETAIL_SIGMA_PX = 1.5  # structure finer than this is detail
 LEAST_DETAIL = 0.3  # levels of 8 bits, standard deviation: weaker detail is rounding error
 MAX_GRAIN = 16.0  # levels of 8 bits, standard deviation
 SMOOTHING = 0.8  # weight of the previous frame's measurement
-MIN_PIXELS = 200  # of skin and of mouth, for a measurement
+MIN_PIXELS = 200  # skin pixels and mouth pixels that a measurement needs
 GRAIN_SIGMAS_PX = (0.0, 0.4, 0.5, 0.6, 0.8)  # blur of grain. Coarser grain looks like structure
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # BT.709
 
@@ -38,10 +38,10 @@ class Detail(NamedTuple):
 
 
 class Texture(NamedTuple):
-    """Correction of a mouth.
+    """Texture correction of a mouth.
 
     sharpening: factor for the mouth's detail, 1 to MAX_SHARPENING.
-    grain: standard deviation of the grain to add, levels of 8 bits.
+    grain: standard deviation of the grain to add, in levels of 8 bits.
     grain_sigma_px: blur of white noise that gives the grain size of the original video.
     """
 
@@ -83,7 +83,7 @@ class TextureMatcher:
         Args:
             frame, pasted: the original frame and the frame with the new mouth, (H, W, 3).
             matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
-            opacity: of the mouth, in [0, 1]: one number, or float32 (H, W).
+            opacity: opacity of the mouth: one number or float32 (H, W), in [0, 1].
         """
         box, weight = self._in_frame(self._weight, frame, matrix)
         _, skin = self._in_frame(self._skin, frame, matrix)
@@ -104,7 +104,7 @@ class TextureMatcher:
         ratios = [grain_band_ratio(sigma) for sigma in GRAIN_SIGMAS_PX]
         size = float(np.interp(wanted.coarse / max(wanted.fine, 1e-6), ratios, GRAIN_SIGMAS_PX))
         of_unit = measure_detail(_grain(np.random.default_rng(0), weight.shape, size), core)
-        lost = 1 - (1 - most) ** 2  # of the variance of the original grain. Lower opacity keeps more of it
+        lost = 1 - (1 - most) ** 2  # lost variance of the original grain. A lower opacity keeps more of it
         variance = (wanted.fine - sharpened.fine) / of_unit.fine / lost - LEAST_DETAIL**2
         return Texture(sharpening, min(float(np.sqrt(max(variance, 0.0))), MAX_GRAIN), size)
 
@@ -120,11 +120,11 @@ class TextureMatcher:
 
         Args:
             pasted: (H, W, 3), uint8, uint16, or float32 in [0, 1].
-            output_frame: number of the frame. It selects the grain, which is repeatable.
-            opacity: of the mouth, in [0, 1]: one number, or float32 (H, W).
+            output_frame: number of the frame. Each number always gets the same grain.
+            opacity: opacity of the mouth: one number or float32 (H, W), in [0, 1].
 
         Returns:
-            A new frame of the same dtype, or `pasted` itself without a correction.
+            A new frame of the same dtype, or `pasted` itself if there is no correction.
         """
         box, weight = self._in_frame(self._weight, pasted, matrix)
         if is_empty(box) or texture[:2] == (1.0, 0.0):
@@ -144,7 +144,7 @@ class TextureMatcher:
         return changed
 
     def _in_frame(self, mask: np.ndarray, frame: np.ndarray, matrix: np.ndarray) -> tuple[PixelBox, np.ndarray]:
-        """The part of a frame under the crop, and a mask of the crop there: float32 (h, w)."""
+        """The part of a frame under the crop, and a mask of the crop, warped to this part: float32 (h, w)."""
         box = crop_bounds(matrix, self._crop_size, (frame.shape[0], frame.shape[1]))
         size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
         if is_empty(box):
@@ -153,7 +153,7 @@ class TextureMatcher:
 
 
 def measure_detail(luma: np.ndarray, region: np.ndarray) -> Detail:
-    """The detail of the smooth part of a region: float32 (h, w) in levels, and bool (h, w)."""
+    """Measure the detail of the smooth part of a region. luma: float32 (h, w) in levels. region: bool (h, w)."""
     cv2 = opencv()
     half = (luma.shape[1] // 2, luma.shape[0] // 2)
     small = cv2.resize(luma, half, interpolation=cv2.INTER_AREA)
@@ -169,9 +169,10 @@ def _smooth_energy(luma: np.ndarray, region: np.ndarray) -> float:
 
 @cache
 def grain_band_ratio(sigma_px: float) -> float:
-    """Ratio of coarse to fine detail of blurred white noise. 1/4 without blur: a half-size pixel averages four.
+    """Ratio of coarse to fine detail of blurred white noise. It is 1/4 without blur: a half-size pixel averages four.
 
-    It comes from the spectrum: the mean, over all frequencies, of the squared responses of blur, kernel and halving.
+    Both details are computed from the spectrum: the mean, over all frequencies, of the squared responses of blur,
+    kernel and halving.
     """
     frequency = np.fft.fftfreq(256) * 2 * np.pi
     kernel = opencv().getGaussianKernel(2 * round(4 * sigma_px) + 1, max(sigma_px, 1e-6))[:, 0]
@@ -183,7 +184,7 @@ def grain_band_ratio(sigma_px: float) -> float:
 
 
 def _sharpen(levels: np.ndarray, factor: float) -> np.ndarray:
-    """Unsharp mask of float32 (h, w, 3): detail finer than DETAIL_SIGMA_PX times `factor`."""
+    """Unsharp mask of float32 (h, w, 3): multiply detail finer than DETAIL_SIGMA_PX by `factor`."""
     if factor == 1:
         return levels
     return levels + (factor - 1) * (levels - opencv().GaussianBlur(levels, (0, 0), DETAIL_SIGMA_PX))
@@ -199,5 +200,5 @@ def _grain(generator: np.random.Generator, size: tuple[int, ...], sigma_px: floa
 
 
 def _levels(pixels: np.ndarray) -> np.ndarray:
-    """Pixels of any dtype in levels of 8 bits: float32."""
+    """Convert pixels of any dtype to levels of 8 bits: float32."""
     return pixels.astype(np.float32) * np.float32(255 / max_value(pixels))

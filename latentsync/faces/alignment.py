@@ -1,7 +1,7 @@
-"""Face alignment: from three points of a face to the crop that the model sees, as in LatentSync.
+"""Face alignment: cut the square crop for the model out of a frame, by three points of the face, as in LatentSync.
 
-A similarity transform maps the eyebrows and the nose to fixed places of the crop. A smoothed shift then moves the nose
-closer to its place.
+A similarity transform maps the eyebrows and the nose to fixed points of the crop. A smoothed shift then moves the nose
+closer to its fixed point.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ SHIFT_MOMENTUM = 0.2  # weight of the previous frame's nose shift
 def affine_matrices(
     points: np.ndarray, resolution: int, cuts: Collection[int] = (), smoothing: Smoothing = "official"
 ) -> np.ndarray:
-    """The transforms from frame to crop, for all frames of a track.
+    """The affine transforms from frame to crop, for all frames of a track.
 
     With "official" smoothing, points are rounded to whole pixels and the nose shift is an exponential moving average
-    over the frames. It restarts after every frame without the face and at every cut. (The official code carries it on.)
+    over the frames. The average restarts after every frame without the face, and at every cut. (The official code never
+    restarts it.)
 
     Args:
-        points: float64 (N, 3, 2), pixels: left eyebrow, right eyebrow, nose; NaN in frames without the face.
+        points: float64 (N, 3, 2), pixels: left eyebrow, right eyebrow, nose. NaN in frames without the face.
         resolution: side of the square crop in pixels.
-        cuts: the first frame of every shot but the first.
-        smoothing: "official" filters here. "zero-lag" points are smooth already, and are taken as they are.
+        cuts: the first frame of every shot, except the first shot.
+        smoothing: "official" smooths the points here. "zero-lag" means that the points are already smooth.
 
     Returns:
-        float64 (N, 2, 3): frame pixels to crop pixels of `crop_size(resolution)`; NaN in frames without the face.
+        float64 (N, 2, 3): frame pixels to crop pixels of `crop_size(resolution)`. NaN in frames without the face.
 
     Raises:
-        FaceError: `points` has another shape, or the three points of a frame are one pixel.
+        FaceError: `points` has another shape, or the three points of a frame are at one pixel.
     """
     if points.ndim != 3 or points.shape[1:] != (3, 2):
         raise FaceError("Internal error: the face landmarks have the wrong dimensions. Please report this.")
@@ -56,8 +57,8 @@ def affine_matrices(
     collapsed = frames[(targets == targets[:, :1]).all(axis=(1, 2))]
     if len(collapsed):
         raise FaceError(
-            f"Frame {collapsed[0]} shows a face that is too small to align. Its eyebrows and nose are on one pixel. "
-            "Use a larger video, or select another face."
+            f"Frame {collapsed[0]} shows a face that is too small to align. The eyebrows and the nose are on one "
+            "pixel. Use a larger video, or select another face."
         )
     matrices = np.full((len(points), 2, 3), np.nan)
     matrices[present], shifts = fit_similarity(targets, template(resolution))
@@ -71,7 +72,7 @@ def affine_matrices(
 
 
 def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
-    """`affine_matrices` of a track, for frames as stored: float64 (source frames, 2, 3). Errors name its source."""
+    """`affine_matrices` of a track, for stored pixels: float64 (source frames, 2, 3). Errors name the video."""
     try:
         matrices = affine_matrices(track.points, resolution, frozenset(track.cuts), track.smoothing)
         return to_stored_pixels(matrices, track.source)
@@ -80,7 +81,7 @@ def track_matrices(track: FaceTrack, resolution: int) -> np.ndarray:
 
 
 def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
-    """The square crop of one frame's face.
+    """Cut the square face crop out of one frame.
 
     Args:
         frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
@@ -91,7 +92,7 @@ def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
         uint8 (3, resolution, resolution).
 
     Raises:
-        FaceError: the matrix is that of a frame without the face.
+        FaceError: the matrix belongs to a frame without the face.
     """
     size = crop_size(resolution)
     bounds = crop_bounds(matrix, size, (frame.shape[0], frame.shape[1]))
@@ -105,7 +106,7 @@ def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def template(resolution: int) -> np.ndarray:
-    """Places of left eyebrow, right eyebrow and nose: float64 (3, 2), pixels of the crop before it is made square."""
+    """Fixed points of left eyebrow, right eyebrow and nose: float64 (3, 2), pixels of the crop before it is square."""
     return np.array(TEMPLATE) * _unit_px(resolution)
 
 
@@ -122,9 +123,8 @@ def _unit_px(resolution: int) -> float:
 def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Least-squares similarity transforms (N, 2, 3) from points (N, 3, 2) to the target (3, 2).
 
-    Umeyama's method without reflections; the scale is the ratio of the standard deviations. The points of one face
-    must not all be equal. The second result, (N, 2), is the distance of each nose from its target, in standard
-    deviations.
+    Umeyama's method without reflections. The scale is the ratio of the standard deviations. The points of one face
+    must not all be equal. The second result, (N, 2), is the shift of each nose to its target, in standard deviations.
     """
     start, start_deviation, start_mean = _normalized(points)
     goal, goal_deviation, goal_mean = _normalized(target[None])
@@ -137,7 +137,7 @@ def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _normalized(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (N, 3, 2) centered and divided by their one standard deviation, that deviation (N,), the mean (N, 2)."""
+    """Points (N, 3, 2), centered and divided by their standard deviation, the deviation (N,) and the mean (N, 2)."""
     mean = points.mean(axis=1)
     centered = points - mean[:, None]
     deviation = centered.std(axis=(1, 2), ddof=1)

@@ -24,7 +24,7 @@ SAME_FACE_IOU = 0.4  # two boxes of one frame with at least this intersection ov
 class FaceDetection:
     """One face in one frame.
 
-    box: around the whole face, from forehead to chin, in pixels.
+    box: bounding box of the whole face, from forehead to chin, in pixels.
     score: confidence of the detector, 0 to 1.
     brow_left: center of the eyebrow on the left side of the image.
     brow_right: center of the eyebrow on the right side of the image.
@@ -68,12 +68,12 @@ class BoxDetection(NamedTuple):
 
 
 class DetectionHints(NamedTuple):
-    """Information of the tracker about a frame. A detector may ignore any of it.
+    """Information from the tracker about a frame. A detector may ignore it.
 
-    frame_index: place of the frame in its source, from 0.
+    frame_index: number of the frame in its source, from 0.
     boxes: result of `FaceDetector.detect_boxes` for this frame.
-    tracked: boxes of the faces that the tracker follows, each from the frame that last showed it.
-    tiled: also search the frame in enlarged tiles, for small faces. This is slow, so it is set in few frames only.
+    tracked: boxes of the faces that the tracker follows, each from the last frame that showed the face.
+    tiled: also search enlarged tiles of the frame for small faces. This is slow, so only a few frames need it.
     """
 
     frame_index: int
@@ -86,7 +86,7 @@ class FaceDetector(Protocol):
     """Base class of face detectors: implement `detect`, and add the class to `detectors.DETECTORS`."""
 
     def detect_boxes(self, frame: np.ndarray) -> Sequence[BoxDetection]:  # noqa: ARG002
-        """Fast first pass over a frame, optional. It runs ahead in another thread and fills `DetectionHints.boxes`."""
+        """Optional fast first pass over a frame. It runs early, in another thread, and fills `DetectionHints.boxes`."""
         return ()
 
     def detect(self, frame: np.ndarray, hints: DetectionHints) -> Sequence[FaceDetection]:
@@ -94,7 +94,7 @@ class FaceDetector(Protocol):
         ...
 
     def close(self) -> None:
-        """Free resources, optional."""
+        """Free resources. Optional."""
 
     def __enter__(self) -> FaceDetector:
         return self
@@ -104,7 +104,7 @@ class FaceDetector(Protocol):
 
 
 def detect_in_image(detector: FaceDetector, image: np.ndarray) -> tuple[FaceDetection, ...]:
-    """The faces of a single image (H, W, 3), uint8 or float32 in [0, 1], small ones included, largest first."""
+    """The faces of a single image (H, W, 3), uint8 or float32 in [0, 1], also small faces, largest first."""
     return largest_first(detector.detect(image, DetectionHints(0, detector.detect_boxes(image), (), tiled=True)))
 
 

@@ -24,7 +24,7 @@ DEFAULT_DETECTOR = "mediapipe"
 def open_detector(
     locate: Locate, min_confidence: float = DEFAULT_MIN_CONFIDENCE, name: str = DEFAULT_DETECTOR
 ) -> FaceDetector:
-    """Open a face detector. Close it, or use it as a context manager.
+    """Open a face detector. Close it after use, or use it as a context manager.
 
     Args:
         locate: finds the detector's model files.
@@ -32,7 +32,7 @@ def open_detector(
         name: a key of `DETECTORS`.
 
     Raises:
-        UsageError: unknown name, or a confidence out of range.
+        UsageError: the name is unknown, or the confidence is out of range.
         WeightsError: a model file is missing or unreadable.
         DependencyError: the detector's library is not installed.
     """

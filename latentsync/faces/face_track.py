@@ -24,12 +24,12 @@ SMOOTHING_DEGREE = 2
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
-    """The face of one person in every frame of a source. It holds no pixels: they are read again when needed.
+    """The face of one person in every frame of a source. It contains no pixels. They are read again when needed.
 
     source: the frames that show the face.
-    points: float64 (frames, 3, 2), square pixels, see `warp.square_pixels`: left eyebrow, right eyebrow and nose; NaN
+    points: float64 (frames, 3, 2), square pixels, see `warp.square_pixels`: left eyebrow, right eyebrow and nose. NaN
         in frames without the face.
-    cuts: the first frame of every shot but the first.
+    cuts: the first frame of every shot, except the first shot.
     smoothing: "zero-lag" if the points are smooth already, "official" if `alignment` applies LatentSync's filter.
     params: the settings that gave this track, for the run record.
     boxes: float64 (frames, 4), square pixels: x0, y0, x1, y1 around the face; NaN in frames without the face. Only
@@ -62,7 +62,7 @@ class FaceTrack:
 
     @property
     def present(self) -> np.ndarray:
-        """bool (frames,): whether the frame has the face."""
+        """bool (frames,): whether the frame shows the face."""
         return has_points(self.points)
 
     @property
@@ -76,10 +76,10 @@ class FaceTrack:
 
 @dataclass(frozen=True, slots=True)
 class TrackSettings:
-    """How to turn the detections of an identity into a track.
+    """Settings for building the face track of an identity.
 
-    max_gap_frames: longest gap, in frames, to fill by interpolation. Longer gaps stay without the face.
-    max_yaw_degrees: above 0, at most 90. A head that is turned further counts as a frame without the face.
+    max_gap_frames: longest gap, in frames, to fill by interpolation. Frames in longer gaps have no face.
+    max_yaw_degrees: above 0, at most 90. Frames where the head turns further count as frames without the face.
     smoothing: "zero-lag" (Savitzky-Golay), or "official" for LatentSync's causal filter.
     """
 
@@ -96,7 +96,7 @@ class TrackSettings:
 
 
 def build_face_track(identities: Identities, identity: Identity, settings: TrackSettings | None = None) -> FaceTrack:
-    """The track of one identity: shot by shot, fill short gaps, then smooth.
+    """Build the track of one identity. In each shot, fill short gaps and then smooth the points.
 
     Raises:
         FaceError: the head is turned beyond the limit in every frame.
@@ -107,9 +107,9 @@ def build_face_track(identities: Identities, identity: Identity, settings: Track
     if not frontal.any():
         raise FaceError(
             f"{source.name} shows the selected face in {len(frontal)} frames, but the head turns by more than "
-            f"{settings.max_yaw_degrees:g} degrees in all of them. Raise max_yaw, or select another face."
+            f"{settings.max_yaw_degrees:g} degrees in all these frames. Raise max_yaw, or select another face."
         )
-    points = np.full((source.frame_count, 5, 2), np.nan)  # and the two corners of the box
+    points = np.full((source.frame_count, 5, 2), np.nan)  # three points, and two corners of the box
     points[identity.frames[frontal]] = np.concatenate([identity.points, identity.boxes.reshape(-1, 2, 2)], 1)[frontal]
     mouth_openings = np.full(source.frame_count, np.nan)
     mouth_openings[identity.frames] = identity.mouth_openings
@@ -129,14 +129,14 @@ def build_face_track(identities: Identities, identity: Identity, settings: Track
 
 
 def within_yaw_limit(identity: Identity, settings: TrackSettings) -> np.ndarray:
-    """bool, one for each of the identity's frames: whether the head is turned no further than the limit."""
+    """bool (n,): for each frame of the identity, whether the yaw of the head is within the limit."""
     return np.abs(identity.yaws) <= settings.max_yaw_degrees
 
 
 def smooth(points: np.ndarray) -> np.ndarray:
-    """Savitzky-Golay filter over consecutive frames, without lag: points (n, ...), the result has the same shape.
+    """Smooth points (n, ...) of consecutive frames with a Savitzky-Golay filter, without lag. The shape stays the same.
 
-    At both ends the polynomial of the first and last window is evaluated. Runs of up to four frames stay unchanged.
+    At both ends, the filter uses the polynomial of the first or last window. Up to four frames stay unchanged.
     """
     from scipy.signal import savgol_filter
 
@@ -155,5 +155,5 @@ def runs(flags: np.ndarray) -> Iterator[range]:
 
 
 def has_points(points: np.ndarray) -> np.ndarray:
-    """bool (n,): which frames of points (n, k, 2) have the face."""
+    """bool (n,): whether each frame of points (n, k, 2) has the face."""
     return np.isfinite(points.sum(axis=(1, 2)))

@@ -1,4 +1,4 @@
-"""Cluster face tracks into identities, and select one of them."""
+"""Cluster face tracks into identities, and select an identity."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
     from .tracker import FrameResult
 
-MAX_SET_DISTANCE = 0.5  # of one person's tracks: on real clips up to 0.41, and from 0.61 between two people
-MAX_APPEARANCES = 12  # kept of an identity, spread over time
-APPEARANCE_EVERY_FRAMES = 8  # a track offers one appearance in so many frames
+MAX_SET_DISTANCE = 0.5  # between tracks of one person. On real clips up to 0.41, and from 0.61 for two people
+MAX_APPEARANCES = 12  # appearances that an identity keeps, spread over time
+APPEARANCE_EVERY_FRAMES = 8  # frames between two appearances of a track
 MAX_LAG_FRAMES = 3  # between the sound of a video and its mouths
 MIN_FRAMES = 12  # of an identity, or a tenth of a short clip: briefer ones are false detections
 
@@ -35,7 +35,7 @@ SELECT_BY: tuple[SelectBy, ...] = get_args(SelectBy)
 
 
 class FaceAt(NamedTuple):
-    """A point on a face: x and y in pixels of the original frame `frame`, from 0."""
+    """A point on a face: x and y in pixels of the original frame with the number `frame`. All three start at 0."""
 
     x: int
     y: int
@@ -46,7 +46,7 @@ class FaceAt(NamedTuple):
         """A point from "x, y" or "x, y, frame". None if the text is empty.
 
         Raises:
-            UsageError: the text is something else.
+            UsageError: the text has another form.
         """
         if not text.strip():
             return None
@@ -62,14 +62,14 @@ class FaceAt(NamedTuple):
 class Identity:
     """One person of a clip.
 
-    number: from 1, its place in `Identities.members`.
+    number: position in `Identities.members`, from 1.
     frames: int64 (n,), increasing: the source frames that show the face.
-    points: float64 (n, 3, 2), square pixels: left eyebrow, right eyebrow and nose in each of them.
+    points: float64 (n, 3, 2), square pixels: left eyebrow, right eyebrow and nose in each frame.
     boxes: float64 (n, 4), square pixels: x0, y0, x1, y1.
     scores: float64 (n,), 0 to 1: confidence of the detector.
     yaws: float64 (n,), degrees, positive when the head turns to the right side of the image.
     mouth_openings: float64 (n,), see `FaceDetection`. NaN where unknown.
-    appearances: float32 (k, 12, 16, 3), from k of the frames.
+    appearances: float32 (k, 12, 16, 3), from k of the n frames.
     """
 
     number: int
@@ -83,7 +83,7 @@ class Identity:
 
     @property
     def sides_px(self) -> np.ndarray:
-        """float64 (n,): side of the square with the area of the box."""
+        """float64 (n,): side of a square with the same area as the box."""
         return np.sqrt(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1))
 
     @property
@@ -102,9 +102,9 @@ class Identities:
     """All identities of a clip. There may be none.
 
     source: the frames that were searched.
-    members: by number, in order of first appearance or as `sort_identities` orders them.
-    cuts: the first frame of every shot but the first.
-    params: how they were detected, for the run record.
+    members: identities in the order of their numbers: by first appearance, or in the order of `sort_identities`.
+    cuts: the first frame of every shot, except the first shot.
+    params: settings of the detection, for the run record.
     """
 
     source: FrameSource
@@ -209,15 +209,15 @@ def select(
     at: FaceAt | None = None,
     levels: np.ndarray | None = None,
 ) -> Identity:
-    """Select the target identity, once per clip.
+    """Select one identity of a clip.
 
     Args:
         by, reference, at, levels: the order of the identities, see `sort_identities`.
         index: number of the identity in that order, from 1.
 
     Raises:
-        FaceError: there are fewer identities, or none, or the order cannot be computed.
-        UsageError: unknown order, an index below 1, or no levels for the order "speaking".
+        FaceError: the clip has fewer than `index` identities, or the order cannot be computed.
+        UsageError: the order is unknown, the index is below 1, or the order "speaking" has no levels.
     """
     source, count = identities.source, len(identities.members)
     if by not in SELECT_BY or index < 1:
@@ -253,18 +253,18 @@ def sort_identities(
     the sound, see `speech_correlation`. People without a correlation come last.
 
     Args:
-        reference: appearance of a face, see `reference_appearance`. Sorts by similarity to it instead of `by`.
-        at: the person whose face is at this point comes first, the others follow by `by` or `reference`.
-        levels: float64 (source frames,), of the sound of the source, for "speaking"; NaN where unknown.
+        reference: appearance of a face, see `reference_appearance`. It replaces `by`: the most similar person is first.
+        at: the person whose face is at this point comes first. The others follow in the order of `by` or `reference`.
+        levels: float64 (source frames,): sound level in each source frame, for "speaking". NaN where unknown.
 
     Raises:
-        UsageError: the point is outside of the video, or "speaking" has no levels.
-        FaceError: no face is at the point, or nobody can be compared with the sound.
+        UsageError: the point is outside the video, or "speaking" has no levels.
+        FaceError: no face is at the point, or no mouth can be compared with the sound.
     """
     center = np.array([display_width(identities.source), identities.source.height]) / 2
 
     def distance(identity: Identity, reference: np.ndarray) -> float:
-        # At the brightness of the identity: two images of one person differ in light.
+        # Match the brightness first, because two images of one person differ in light.
         brightness = float(identity.appearances.mean()) / max(float(reference.mean()), 1.0)
         return set_distance(identity.appearances, reference[None] * brightness)
 
@@ -280,9 +280,9 @@ def sort_identities(
     ordered = sorted(identities.members, key=key)
     if by == "speaking" and reference is None and ordered and np.isposinf(key(ordered[0])):
         raise FaceError(
-            f'"face" is speaking, but no mouth in {identities.source.name} can be compared with the sound. That needs '
-            f"{MIN_OPENINGS} frames with a mouth that moves, and sound that is not silent. If you use face landmarks, "
-            'detect them in every frame. Otherwise choose another order in "face".'
+            f'"face" is speaking, but no mouth in {identities.source.name} can be compared with the sound. The '
+            f"comparison needs {MIN_OPENINGS} frames with a moving mouth, and sound that is not silent. If you use "
+            'face landmarks, detect them in every frame. Otherwise choose another order in "face".'
         )
     if at is not None:
         chosen = identity_at(identities, at)
@@ -297,7 +297,7 @@ def speech_correlation(identity: Identity, levels: np.ndarray | None, rate: Frac
     -inf if it is unknown, see `lag_correlations`.
 
     Args:
-        levels: float64 (source frames,), of the sound; NaN where unknown.
+        levels: float64 (source frames,): sound level in each source frame. NaN where unknown.
         rate: frames per second.
 
     Raises:
@@ -312,10 +312,10 @@ def speech_correlation(identity: Identity, levels: np.ndarray | None, rate: Frac
 
 
 def identity_at(identities: Identities, at: FaceAt) -> Identity:
-    """The person whose face box contains a point: of several, the one with the nearest center.
+    """The person whose face box contains a point. If several boxes contain it, the nearest center decides.
 
     Raises:
-        UsageError: the point is outside of the video.
+        UsageError: the point is outside the video.
         FaceError: no face is at the point.
     """
     source = identities.source
@@ -333,7 +333,7 @@ def identity_at(identities: Identities, at: FaceAt) -> Identity:
     if not found:
         raise FaceError(
             f'"face_at" is {at.x}, {at.y} in frame {at.frame}, but {source.name} shows no face at that point. '
-            "Choose a point on the face, in a frame where LatentSync detects it."
+            "Choose a point on the face, in a frame where LatentSync detects the face."
         )
     return identities.members[min(found)[1]]
 

@@ -33,8 +33,8 @@ CROP_SCALE = 2.0  # side of the crop for the mesh model / side of the box
 CROP_PX = 256  # input size of the mesh model
 
 TILE_SIDES_PX = (640, 320)  # the box model finds faces above a tenth of its input: here above 64 and 32 pixels
-TILE_OVERLAP = 0.3  # of a tile's side: above the largest face that the whole frame or the larger tiles can miss
-TILE_MAX_DOUBT = 0.4  # of 1 - min_confidence: enlarged hands score up to 0.75, small faces at least 0.8
+TILE_OVERLAP = 0.3  # share of a tile's side, above every face that the frame or the larger tiles can miss
+TILE_MAX_DOUBT = 0.4  # share of 1 - min_confidence. Enlarged hands score up to 0.75, small faces at least 0.8
 WHOLE_FRAME = (slice(None), slice(None))
 
 MESH_POINTS = 468  # 478 with the irises
@@ -71,17 +71,17 @@ class MediaPipeDetector(FaceDetector):
         self._mediapipe: Any = mediapipe
         self._graphs = ExitStack()
         try:
-            # As bytes: MediaPipe cannot open paths with characters outside the system's code page.
+            # Pass bytes, because MediaPipe cannot open paths with characters outside the system's code page.
             content = model.read_bytes()
             box_model = ZipFile(BytesIO(content)).read(BOX_MODEL)
             self._boxes: Any = self._graphs.enter_context(closing(self._open_box_model(box_model)))
             self._mesh: Any = self._graphs.enter_context(closing(self._open_mesh_model(content)))
         except (OSError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
             self.close()
-            if isinstance(error, OSError) and error.filename is None:  # of a system library, such as libGLESv2
+            if isinstance(error, OSError) and error.filename is None:  # a system library is missing
                 raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, "provide face landmarks") from error
             raise WeightsError(
-                f"{model} is not a valid face landmarker of MediaPipe ({reason_of(error)}). Delete it, download "
+                f"{model} is not a valid face landmarker of MediaPipe ({reason_of(error)}). Delete this file, download "
                 f"{FACE_LANDMARKER.url} ({FACE_LANDMARKER.size_bytes:,} bytes) to this path, or provide face landmarks."
             ) from error
 
@@ -107,19 +107,19 @@ class MediaPipeDetector(FaceDetector):
 
     @override
     def close(self) -> None:
-        """Free MediaPipe's graphs. At the interpreter's exit it would print a traceback."""
+        """Free MediaPipe's graphs. Graphs that are still open when Python exits print a traceback."""
         self._graphs.close()
 
     @override
     def detect_boxes(self, frame: np.ndarray) -> list[BoxDetection]:
-        """Boxes in the whole frame, which the model scales down: faces above a tenth of the longer side."""
+        """Boxes in the whole frame. The model scales it down, and finds faces above a tenth of the longer side."""
         return self._detect_boxes(to_uint8(frame), WHOLE_FRAME)
 
     @override
     def detect(self, frame: np.ndarray, hints: DetectionHints) -> list[FaceDetection]:
-        """Fit a mesh in the tracked boxes, then in the boxes of the whole frame, then in those of the tiles.
+        """Fit a mesh in the tracked boxes, then in the boxes of the whole frame, then in the boxes of the tiles.
 
-        A tracked face that is missing everywhere starts the tiled search, too.
+        The tiled search also runs if faces are tracked, but no face is found.
         """
         pixels = to_uint8(frame)
         faces: list[FaceDetection] = []
@@ -136,7 +136,7 @@ class MediaPipeDetector(FaceDetector):
         return faces
 
     def _detect_boxes(self, pixels: np.ndarray, tile: tuple[slice, slice]) -> list[BoxDetection]:
-        """Boxes in one tile, in pixels of the frame."""
+        """Boxes that the model finds in one tile, in pixels of the frame."""
         top, left = tile[0].start or 0, tile[1].start or 0
         boxes: list[BoxDetection] = []
         for detection in self._boxes.detect(self._image(np.ascontiguousarray(pixels[tile]))).detections:
@@ -146,7 +146,7 @@ class MediaPipeDetector(FaceDetector):
         return boxes
 
     def _add_face(self, pixels: np.ndarray, detection: BoxDetection, faces: list[FaceDetection]) -> None:
-        """Fit a mesh in a box, and append the face unless `faces` has it already."""
+        """Fit a mesh in a box, and append the face to `faces`, unless the list has it already."""
         if any(same_center(detection.box, face.box) for face in faces):
             return
         x0, y0, x1, y1 = detection.box
@@ -166,7 +166,7 @@ class MediaPipeDetector(FaceDetector):
 
 
 def face_from_mesh(mesh: np.ndarray, score: float = 1.0) -> FaceDetection:
-    """The detection of a face mesh.
+    """Convert a face mesh to a detection.
 
     Args:
         mesh: (478, 2), pixels: MediaPipe's face mesh. The last ten points, the irises, may be missing.
@@ -184,7 +184,7 @@ def face_from_mesh(mesh: np.ndarray, score: float = 1.0) -> FaceDetection:
 
 
 def check_mesh(mesh: np.ndarray) -> None:
-    """Raises FaceError unless `mesh` is MediaPipe's face mesh (468 or 478, 2) with finite values."""
+    """Raise FaceError unless `mesh` is MediaPipe's face mesh (468 or 478, 2) with finite values."""
     if mesh.ndim != 2 or mesh.shape[0] < MESH_POINTS or mesh.shape[1] != 2:
         size = " x ".join(str(side) for side in mesh.shape) or "1"
         raise FaceError(
@@ -198,8 +198,8 @@ def check_mesh(mesh: np.ndarray) -> None:
 def mesh_yaw(mesh: np.ndarray) -> float:
     """Yaw of the head, in degrees from -90 to 90, positive to the right side of the image.
 
-    When the head turns, the nose tip moves away from the center between the cheeks by the tangent of the yaw,
-    whatever the distance of the camera.
+    When the head turns, the nose tip moves away from the center between the cheeks. The shift is proportional to the
+    tangent of the yaw, at every distance of the camera.
     """
     left, right, nose = mesh[[LEFT_CHEEK, RIGHT_CHEEK, NOSE_TIP]]
     width = right - left
@@ -214,7 +214,7 @@ def _mean_point(mesh: np.ndarray, group: Iterable[int]) -> tuple[float, float]:
 
 
 def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Overlapping tiles of a frame, large ones first. A frame no larger than a tile has none."""
+    """Overlapping tiles of a frame, large tiles first. A frame that is not larger than a tile needs no tiles."""
     for side in TILE_SIDES_PX:
         if side < max(height, width):
             for top, left in product(_tile_starts(height, side), _tile_starts(width, side)):
@@ -222,6 +222,6 @@ def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _tile_starts(length: int, side: int) -> list[int]:
-    """First pixels of the tiles along one axis: evenly spread, with an overlap of at least TILE_OVERLAP."""
+    """First pixel of each tile along one axis: evenly spaced, with an overlap of at least TILE_OVERLAP."""
     count = 1 if length <= side else 1 + int(np.ceil((length - side) / (side * (1 - TILE_OVERLAP))))
     return [round(start) for start in np.linspace(0, max(length - side, 0), count)]

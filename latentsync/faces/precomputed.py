@@ -1,4 +1,4 @@
-"""Face landmarks from other programs as a detector: ComfyUI's FACE_LANDMARKS, in memory or as JSON."""
+"""A face detector that returns the landmarks of another program: ComfyUI's FACE_LANDMARKS, in memory or as JSON."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
 
 MAX_FILE_BYTES = 2 << 30  # three hours of one face
-MAX_DISTANCE = 10  # of a landmark from the frame's corner, in sides of the frame
-ASPECT_TOLERANCE = 0.01  # of the ratio of the two scales: resizing rounds to whole pixels
+MAX_DISTANCE = 10  # of a landmark from the corner of the frame, in multiples of the longer side
+ASPECT_TOLERANCE = 0.01  # for the ratio of the two scales, because resizing rounds to whole pixels
 
 
 class PrecomputedDetector(FaceDetector):
-    """Faces that are known already.
+    """A detector that returns faces which are already known.
 
     Args:
         faces: the faces of each source frame.
@@ -42,16 +42,16 @@ class PrecomputedDetector(FaceDetector):
 
 
 def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tuple[FaceDetection, ...]]:
-    """The faces of every source frame.
+    """Convert face landmarks to the faces of every source frame.
 
     Args:
         landmarks: FACE_LANDMARKS of ComfyUI's MediaPipe node:
             `{"frames": [[{"landmarks_xy": (478, 2) pixels, ...}, ...], ...], "image_size": (H, W)}`, the faces of
             each frame, as arrays, tensors or lists. A single frame is used for every source frame.
-        source: the frames of the landmarks. Landmarks of a resized copy are scaled to it.
+        source: the frames that the landmarks belong to. Landmarks of a resized copy are scaled.
 
     Returns:
-        Per source frame its faces, largest first.
+        The faces of each source frame, largest first.
 
     Raises:
         FaceError: the landmarks have another structure, or belong to another source.
@@ -70,7 +70,7 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
             "Detect the landmarks on the frames of the video."
         )
     scale_x, scale_y = display_width(source) / width, source.height / height
-    # of frames as they are stored, or with square pixels
+    # the landmarks may be in stored pixels or in square pixels
     aspects = source.width * height / (source.height * width), scale_x / scale_y
     if min(abs(aspect - 1) for aspect in aspects) > ASPECT_TOLERANCE:
         raise FaceError(
@@ -126,8 +126,9 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FaceError(
-            f"{path} cannot be read as face landmarks ({reason_of(error)}). Check the path, or export it again."
+            f"{path} cannot be read as face landmarks ({reason_of(error)}). Check the path, or export the landmarks "
+            "again."
         ) from error
     if not isinstance(content, dict):
-        raise FaceError(f'{path} is not a JSON object with "frames" and "image_size". Export it again.')
+        raise FaceError(f'{path} is not a JSON object with "frames" and "image_size". Export the landmarks again.')
     return cast("dict[str, Any]", content)

@@ -1,4 +1,4 @@
-"""Report on the faces of a clip: as text, as JSON and as numbered crops."""
+"""A report on the faces of a clip: as text, as JSON and as numbered crops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TINT_RGB, TINT_OPACITY = (255, 0, 200), 0.6  # of objects in front of the face
 class Selection(NamedTuple):
     """The selected identity, its track, and the settings of the track.
 
-    identities: everybody, numbered in the order that the selection used.
+    identities: all people, numbered in the order of the selection.
     """
 
     identities: Identities
@@ -34,7 +34,7 @@ class Selection(NamedTuple):
 
 
 def report_text(identities: Identities, selection: Selection | None = None) -> str:
-    """A few lines: the clip, each identity, and the filled and the unchanged frames of the selected one."""
+    """A text of a few lines: the clip, each identity, and the filled and unchanged frames of the selected identity."""
     source, members = identities.source, identities.members
     lines = [f"{source.name}: {source.frame_count} frames, {len(identities.cuts) + 1} shot(s), {len(members)} face(s)"]
     for identity in members:
@@ -54,7 +54,7 @@ def report_text(identities: Identities, selection: Selection | None = None) -> s
 
 
 def report_json(identities: Identities, selection: Selection | None = None) -> dict[str, Any]:
-    """The same report as values for JSON. Frame ranges are half-open."""
+    """The report of `report_text` as values for JSON. Frame ranges are half-open."""
     source = identities.source
     report: dict[str, Any] = {
         "source": source.name,
@@ -83,7 +83,9 @@ def report_json(identities: Identities, selection: Selection | None = None) -> d
 
 
 def identity_crops(identities: Identities, side_px: int, chosen: Identity | None = None) -> Iterator[np.ndarray]:
-    """One numbered crop per identity, by number: uint8 (side, side, 3) each, cut out as for the model.
+    """One crop of each identity with its number, in the order of the numbers: uint8 (side, side, 3).
+
+    The crops are aligned in the same way as for the model.
 
     Args:
         chosen: the identity whose crop gets a green border.
@@ -121,7 +123,7 @@ def occlusion_crop(track: FaceTrack, side_px: int) -> np.ndarray | None:
 
 
 def best_frame(identity: Identity) -> int:
-    """The frame with a large face that looks into the camera and has a high score."""
+    """The number of the frame where the face is large, looks into the camera and has a high score."""
     quality = identity.sides_px * np.cos(np.radians(identity.yaws)) * identity.scores
     return int(identity.frames[int(np.argmax(quality))])
 
@@ -156,7 +158,7 @@ def _ranges(flags: np.ndarray) -> list[list[int]]:
 
 
 def _range_list(ranges: list[list[int]]) -> str:
-    """Text with the first and last frame of each range, for the first few ranges."""
+    """A text with the first and last frame of the first few ranges."""
     texts = [f"{start}-{stop - 1}" if stop - start > 1 else f"{start}" for start, stop in ranges[:MAX_RANGES]]
     return ", ".join(texts) + (f" and {len(ranges) - MAX_RANGES} more" if len(ranges) > MAX_RANGES else "")
 

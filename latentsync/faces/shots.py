@@ -12,7 +12,7 @@ THUMBNAIL_PX = 8
 MAX_SAMPLES = 16  # rows and columns of the frame that are averaged for one pixel of the thumbnail
 
 CUT_LEVELS = 12.0  # least mean difference of the two thumbnails at a cut, in levels of 255
-CUT_RATIO = 4.0  # difference at a cut / median difference around it: camera shake and fades are even
+CUT_RATIO = 4.0  # difference at a cut / median difference around it. Camera shake and fades change all frames alike
 NEIGHBOR_FRAMES = 6  # on each side of a cut, for that median
 
 FLASH_FRAMES = 12  # longest flash, run of black frames or covered camera that is not a shot of its own
@@ -34,7 +34,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def detect_cuts(thumbnails: np.ndarray) -> tuple[int, ...]:
-    """The first frame of every shot, without the first shot.
+    """The first frame of every shot, except the first shot.
 
     Args:
         thumbnails: (frames, 8, 8, 3), uint8 or float32. An hour at 25 fps in uint8 takes 17 MB.

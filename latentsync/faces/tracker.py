@@ -1,6 +1,6 @@
 """Frame-to-frame face tracking.
 
-A face continues a track if place, size and appearance agree. Otherwise (two people cross, a person leaves) the track
+A face continues a track if position, size and appearance match. Otherwise (two people cross, a person leaves) the track
 ends. `identities` merges the tracks of one person afterwards.
 """
 
@@ -21,22 +21,22 @@ from .warp import square_pixels
 if TYPE_CHECKING:
     from ..video.frame_source import FrameSource
 
-TILED_EVERY_FRAMES = 25  # tiled search for more faces while some are tracked: it takes as long as ten meshes
+TILED_EVERY_FRAMES = 25  # between tiled searches while a face is tracked. One search takes as long as ten meshes
 MAX_TILED_INTERVAL_FRAMES = 50  # between tiled searches while no face is tracked: 2 s at 25 fps
-NEW_SHOT_RATIO = 2.0  # of the change to the frame before: in flicker and fast pans, all frames change alike
+NEW_SHOT_RATIO = 2.0  # to the change of the previous frame. In flicker and fast pans, all frames change alike
 MAX_MISSED_FRAMES = 6  # a track ends if it misses its face in more frames
-MAX_SHIFT = 0.6  # of a face between two frames, in sides of its box
-MAX_GROWTH = 1.6  # of the side of its box
+MAX_SHIFT = 0.6  # of a face between two frames, in sides of the larger box
+MAX_GROWTH = 1.6  # of the side of the box between two frames
 SAME_FACE_DISTANCE = 0.55  # largest appearance distance between a track and its next face
-LONE_FACE_DISTANCE = 0.8  # the same without another face or track nearby: light may change, a hand may pass
-APPEARANCE_MOMENTUM = 0.8  # weight of the track's appearance so far in the exponential moving average
+LONE_FACE_DISTANCE = 0.8  # the same if no other face or track is near. Light may change, or a hand may pass
+APPEARANCE_MOMENTUM = 0.8  # weight of the track's previous appearance in the exponential moving average
 
 
 class TrackedFace(NamedTuple):
     """One face in one frame.
 
-    track: number of its track, from 0 in order of appearance.
-    detection: place, size and yaw of the face.
+    track: number of the face's track, from 0, in order of first appearance.
+    detection: position, size and yaw of the face.
     appearance: float32 (12, 16, 3), see `appearance.appearance`.
     """
 
@@ -53,7 +53,7 @@ class FrameResult(NamedTuple):
 
 
 class _Track(NamedTuple):
-    """Active track: last box, mean appearance, frames since the last match."""
+    """An active track: last box, mean appearance, frames since the last match."""
 
     number: int
     box: Box
@@ -64,16 +64,16 @@ class _Track(NamedTuple):
 def track_faces(source: FrameSource, detector: FaceDetector) -> Generator[FrameResult, None, None]:
     """Detect the faces of each source frame in turn, and link them to tracks.
 
-    Faces that only the tiled search finds enter their track late. While others are tracked, the delay is less than 25
-    frames. Otherwise it is at most the number of frames since the last face or cut, and less than 50: the interval
-    between searches doubles while they find nothing.
+    The track of a face that only the tiled search finds starts late. While other faces are tracked, the delay is less
+    than 25 frames. Otherwise the delay is at most the number of frames since the last face or cut, and less than 50,
+    because the interval between searches doubles until a face is found.
 
     Another thread decodes the next frames and runs the detector's first pass. Close this generator before the detector.
     """
     active: list[_Track] = []
     track_count = 0
     previous: np.ndarray | None = None
-    change = 0.0  # from the frame before, in levels
+    change = 0.0  # from the previous frame, in levels
     next_tiled, interval = 0, 1  # in frames, for the time without a tracked face
     with closing(prefetch(_read(source, detector))) as frames:
         for index, (frame, small, boxes) in enumerate(frames):
@@ -133,7 +133,7 @@ def _link(
 
 
 def _update(active: Sequence[_Track], faces: Sequence[TrackedFace]) -> list[_Track]:
-    """The tracks to look for in the next frame: those with a face in this frame, then those that missed few."""
+    """The tracks for the next frame: tracks with a face in this frame, then tracks that missed only a few frames."""
     before = {track.number: track for track in active}
     tracks: list[_Track] = []
     for number, detection, patch in faces:

@@ -1,4 +1,4 @@
-"""Affine warps between a frame and the crop of a face. They touch only the part of the frame under the crop.
+"""Affine warps between a frame and the crop of a face. They process only the part of the frame under the crop.
 
 Every matrix maps frame pixels to crop pixels, with pixel centers at whole numbers.
 """
@@ -55,14 +55,14 @@ def is_empty(box: PixelBox) -> bool:
 
 
 def strips(box: PixelBox) -> Iterator[PixelBox]:
-    """Split a box into strips of a few rows, whose pixels fit into the processor's cache."""
+    """Split a box into strips of a few rows, so that the pixels of a strip fit in the processor's cache."""
     rows, columns = box
     for start in range(rows.start, rows.stop, STRIP_ROWS):
         yield slice(start, min(start + STRIP_ROWS, rows.stop)), columns
 
 
 def offset_matrix(matrix: np.ndarray, box: PixelBox) -> np.ndarray:
-    """The same map for a frame that is cut down to `box`: float64 (2, 3)."""
+    """The same transform for a frame that is cropped to `box`: float64 (2, 3)."""
     rows, columns = box
     local = np.array(matrix, np.float64)
     local[:, 2] += local[:, :2] @ np.array([columns.start, rows.start], np.float64)
@@ -70,23 +70,23 @@ def offset_matrix(matrix: np.ndarray, box: PixelBox) -> np.ndarray:
 
 
 def warp_to_crop(pixels: np.ndarray, matrix: np.ndarray, crop_size: tuple[int, int], outside: float) -> np.ndarray:
-    """Warp pixels (h, w, 3) of a frame, or of a box of it, to a crop (height, width, 3).
+    """Warp pixels (h, w, 3) of a frame, or of a part of it, to a crop (height, width, 3).
 
-    It is bilinear. Crop pixels outside the frame get the value `outside`.
+    The interpolation is bilinear. Crop pixels outside the frame get the value `outside`.
     """
     cv2 = opencv()
     return cv2.warpAffine(pixels, matrix, crop_size, flags=cv2.INTER_LINEAR, borderValue=(outside,) * 4)
 
 
 def warp_to_frame(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], outside: float) -> np.ndarray:
-    """Warp a crop (h, w) or (h, w, 3) to a frame, or a box of it, of `size` height and width."""
+    """Warp a crop (h, w) or (h, w, 3) to a frame, or to a part of it. `size` is its height and width."""
     cv2 = opencv()
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(pixels, matrix, size[::-1], flags=flags, borderValue=(outside,) * 4)
 
 
 def sample_bilinear(frame: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The colors of a frame (H, W, 3) at places (n, 2), x and y in pixels inside the frame: float32 (n, 3)."""
+    """The colors of a frame (H, W, 3) at `places` (n, 2), x and y in pixels inside the frame: float32 (n, 3)."""
     corner = places.min(axis=0).astype(int)
     last = np.ceil(places.max(axis=0)).astype(int)
     pixels = np.ascontiguousarray(frame[corner[1] : last[1] + 1, corner[0] : last[0] + 1])
@@ -100,7 +100,7 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def invert_affine(matrix: np.ndarray) -> np.ndarray:
-    """The inverse map, crop pixels to frame pixels: float64 (2, 3)."""
+    """The inverse transform, from crop pixels to frame pixels: float64 (2, 3)."""
     return opencv().invertAffineTransform(np.asarray(matrix, np.float64))
 
 
@@ -123,14 +123,14 @@ def square_pixels(frame: np.ndarray, source: FrameSource) -> np.ndarray:
 
 
 def to_stored_pixels(matrices: np.ndarray, source: FrameSource) -> np.ndarray:
-    """Let matrices (n, 2, 3) that take square pixels take the pixels of the frames."""
+    """Convert matrices (n, 2, 3) for frames with square pixels to matrices for the stored frames."""
     scale = display_width(source) / source.width
     shift = (scale - 1) / 2  # pixel centers are at whole numbers
     return matrices @ np.array([[scale, 0, shift], [0, 1, 0], [0, 0, 1]])
 
 
 def opencv() -> ModuleType:
-    """The module cv2, imported late so that the pack loads without OpenCV.
+    """The module cv2. It is imported at the first use, so that the pack loads without OpenCV.
 
     Raises:
         DependencyError: OpenCV cannot be imported.

@@ -33,10 +33,10 @@ GPU_CHUNK_BYTES = 256 * 2**20  # smaller chunks cost kernel launches and, with o
 class LayerConfig:
     """The configuration that all layers share.
 
-    operations: namespace of the layers with weights.
+    operations: the classes of the layers with weights.
     attention: computes attention over packed heads.
-    heads: of every attention.
-    groups: of every group norm.
+    heads: number of heads in every attention.
+    groups: number of groups in every group norm.
     time_width: width of the time embedding.
     audio_width: width of one audio token.
     max_frames: longest window that the motion modules accept.
@@ -59,12 +59,12 @@ class Context:
     """Conditioning of one forward pass.
 
     With classifier-free guidance, every window is computed twice: without audio and with it. Both copies are equal
-    before the first audio attention, so until then the batch holds each window once. After it, the unconditional
-    samples come first and the conditional ones follow.
+    before the first audio attention, so until then the batch contains each window once. After this attention, the
+    unconditional samples come first, then the conditional samples.
 
     time: time embedding (1, time width), the same for every sample.
     audio_kv: audio keys and values. None is silence.
-    frames: in each window.
+    frames: number of frames in each window.
     batch: batch size after the CFG split.
     num_uncond: number of leading unconditional samples.
     """
@@ -76,7 +76,7 @@ class Context:
     num_uncond: int
 
     def expand_for_cfg(self, x: Tensor) -> Tensor:
-        """Copies the windows of `x` in front of it to fill the batch. Returns `x` itself if it is full."""
+        """Fill the batch: put copies of the windows of `x` in front of `x`. Return `x` itself if the batch is full."""
         missing = self.batch * self.frames - len(x)
         return torch.cat([x[:missing], x]) if missing else x
 
@@ -103,18 +103,18 @@ def norm_over_frames(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """SiLU in place. Autograd needs the input, so a training pass gets a copy."""
+    """SiLU in place. In training, autograd needs the input, so the result is a copy."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def chunked(function: Callable[..., Tensor], x: Tensor, *others: Tensor, expansion: int) -> Tensor:
-    """Applies `function` to chunks of rows (the first dimension), to bound its memory. Rows must be independent.
+    """Apply `function` to chunks of rows (the first dimension), to limit its memory. Rows must be independent.
 
     A training pass is not chunked: autograd keeps every intermediate tensor.
 
     Args:
-        x: has the shape of the result.
-        others: further arguments with as many rows.
+        x: the first argument. It has the shape of the result.
+        others: further arguments with the same number of rows.
         expansion: memory that `function` needs, in multiples of `x`.
     """
     max_bytes = CPU_CHUNK_BYTES if x.device.type == "cpu" else GPU_CHUNK_BYTES
@@ -169,7 +169,7 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Tokens attend to each other. (n, tokens, width) -> the same."""
+    """Tokens attend to each other. (n, tokens, width) -> the same shape."""
 
     def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__(width, width, config)
@@ -190,7 +190,7 @@ class AudioAttention(Attention):
 
 
 class GatedGelu(nn.Module):
-    """Half of a projection gated by the GELU of the other (arXiv 2002.05202). (..., width in) -> (..., width)."""
+    """One half of a projection, gated by the GELU of the other (arXiv 2002.05202). (..., width in) -> (..., width)."""
 
     def __init__(self, width_in: int, width: int, config: LayerConfig) -> None:
         super().__init__()
@@ -203,12 +203,12 @@ class GatedGelu(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The MLP of a transformer, four times as wide inside. (..., width) -> (..., width)."""
+    """The MLP of a transformer. Its hidden layer is four times as wide. (..., width) -> (..., width)."""
 
     def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
         inner = MLP_EXPANSION * width
-        # Identity stands for the dropout of the official layout
+        # Identity replaces the dropout of the official layout
         self.net = nn.Sequential(GatedGelu(width, inner, config), nn.Identity(), config.operations.Linear(inner, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ class SpatialBlock(nn.Module):
         self.attn2 = AudioAttention(width, config.audio_width, config)
         self.norm3 = ops.LayerNorm(width)
         self.ff = FeedForward(width, config)
-        self.layer_index = 0  # of this block in AudioKV. The UNet sets it
+        self.layer_index = 0  # index of this block in AudioKV. The UNet sets it
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         x = context.expand_for_cfg(self.attn1(self.norm1(x)).add_(x))
@@ -262,7 +262,7 @@ class SpatialTransformer(nn.Module):
 
 
 class PositionalEncoding(nn.Module):
-    """Adds the sinusoid of each frame's position in the window. x: (n, frames, width)."""
+    """Adds a sinusoidal embedding of each frame's position in the window. x: (n, frames, width)."""
 
     pe: Tensor
 
@@ -276,7 +276,7 @@ class PositionalEncoding(nn.Module):
 
 def sinusoid_table(positions: int, width: int) -> Tensor:
     """float32 (1, positions, width): sine and cosine interleaved ("Attention is all you need", 3.5)."""
-    # on the CPU even while a network is built on the meta device: meta arithmetic takes torch seconds
+    # always on the CPU, because arithmetic on the meta device takes seconds
     even, position = torch.arange(0, width, 2, device="cpu"), torch.arange(positions, device="cpu")
     angles = position[:, None] * torch.exp(even * (-math.log(10_000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None]
@@ -351,7 +351,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width: nearest-neighbor, then a convolution. x: (batch * frames, width, h, w)."""
+    """Doubles height and width with nearest-neighbor, then a convolution. x: (batch * frames, width, h, w)."""
 
     def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ AudioKV = Sequence[tuple[Tensor, Tensor]]
 
 
 class Operations(Protocol):
-    """A namespace of the layers that hold weights: `torch.nn`, or ComfyUI's casting layers."""
+    """The classes of the layers with weights, from `torch.nn` or from ComfyUI's casting layers."""
 
     Linear: type[nn.Linear]
     Conv2d: type[nn.Conv2d]
@@ -65,7 +65,7 @@ class AudioEncoder(Protocol):
     """Whisper's encoder, see `models.whisper.WhisperEncoder`."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The weights. They tell the device and the dtype of the encoder's input."""
+        """The weights. The encoder's input needs the same device and dtype."""
         ...
 
     def __call__(self, mel: Tensor) -> Tensor:

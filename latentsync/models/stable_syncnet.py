@@ -14,18 +14,18 @@ from .layers import FeedForward, LayerConfig, attention
 
 WINDOW_FRAMES = 16  # at 25 fps
 MEL_BINS = 80
-MEL_COLUMNS = 52  # of one window, at 80 a second
+MEL_COLUMNS = 52  # mel frames of one window, at 80 a second
 PADDING = {2: (0, 1, 0, 1), (1, 2): (0, 1, 1, 1), (2, 1): (1, 1, 0, 1), (2, 3): (0, 1, 0, 1)}
-"""Zeros at the left, right, top and bottom before a convolution with this stride."""
+"""Stride of a convolution -> zeros to add before it at the left, right, top and bottom."""
 
 LAYERS = LayerConfig(nn, attention, heads=8, groups=32, time_width=0, audio_width=0, max_frames=0)
-EPS = 1e-6  # of every group norm
+EPS = 1e-6  # epsilon of every group norm
 
 Factor = int | tuple[int, int]
 
 
 class StableSyncNet(nn.Module):
-    """The two encoders. Their features have length 1, so that the dot product of two is their cosine."""
+    """The two encoders. Their features have length 1, so the dot product of two features is their cosine similarity."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class StableSyncNet(nn.Module):
         )
 
     def visual(self, crops: Tensor) -> Tensor:
-        """Features (n, 2048) of lower face halves (n, 48, 128, 256) in -1 to 1, channel 3 frame + color."""
+        """Features (n, 2048) of lower face halves (n, 48, 128, 256) in -1 to 1. Channel 3 * frame + color."""
         return F.normalize(self.visual_encoder(crops).flatten(1))
 
     def audio(self, mel: Tensor) -> Tensor:
@@ -44,12 +44,12 @@ class StableSyncNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Residual blocks that shrink their input to one position.
+    """Residual blocks that reduce their input to one position.
 
     Args:
-        channels: of each block.
-        factors: by which each block shrinks height and width.
-        attentions: the blocks with an attention after them.
+        channels: output channels of each block.
+        factors: each block divides height and width by its factor.
+        attentions: numbers of the blocks, from 0, that an attention follows.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual block, and a strided convolution unless the factor is 1."""
+    """A residual block. If the factor is not 1, a strided convolution follows."""
 
     def __init__(self, in_width: int, width: int, factor: Factor) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class PixelAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with 8 heads and biases. (n, tokens, width) -> the same."""
+    """Self-attention with 8 heads and biases. (n, tokens, width) -> the same shape."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,14 +1,14 @@
 """SyncNet v2: features of a mouth and of audio that have a small distance if the two are in sync.
 
-Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016). Layers and keys equal those of the published
-file. Papers measure Sync-C and Sync-D (LSE-C and LSE-D) with it, see `scoring.sync`.
+Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016). Layers and keys match the published file.
+Papers measure Sync-C and Sync-D (LSE-C and LSE-D) with SyncNet v2, see `scoring.sync`.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-SIDE_PX = 224  # of a face crop
+SIDE_PX = 224  # side of a face crop
 VIDEO_FRAMES = 5  # frames of one window, at 25 fps
 AUDIO_COLUMNS = 20  # MFCC columns of one window, at 100 a second
 CEPSTRA = 13  # coefficients of one MFCC column

@@ -1,6 +1,6 @@
 """LatentSync's UNet: Stable Diffusion 1.5 with audio in place of text, and a motion module after every layer.
 
-Follows ByteDance's latentsync/models/unet.py (commit a229c39). Keys and shapes are those of its checkpoints.
+Follows ByteDance's latentsync/models/unet.py (commit a229c39). Keys and shapes match its checkpoints.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from .protocols import AudioKV, Operations
 
 MAX_CHANNELS = 1 << 13  # limit for the blocks of a file. The released models have at most 1280
 INPUT_CHANNELS = 3 * LATENT_CHANNELS + 1  # noisy latents, mask, masked latents, reference latents
-TIME_EXPANSION = 4  # width of the time embedding, in multiples of the first block's
+TIME_EXPANSION = 4  # width of the time embedding, in multiples of the first block's width
 
 
 @dataclass(frozen=True, slots=True)
 class UNetConfig:
-    """The widths of the network. The defaults are those of both released models.
+    """The dimensions of the network. The defaults match both released models.
 
-    channels: of each block, outermost first. All but the innermost have attention.
-    layers: in each down block. An up block has one more.
+    channels: channel count of each block, outermost first. All blocks except the innermost have attention.
+    layers: number of layers in each down block. An up block has one more layer.
     max_frames: longest window, in frames.
     """
 
@@ -59,17 +59,17 @@ class UNetConfig:
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> UNetConfig:
-        """The config of the network with these state-dict shapes. Only the channels vary.
+        """Read the config from the shapes of a state dict. Only the channels vary.
 
         Raises:
-            WeightsError: the keys are not those of a LatentSync UNet.
+            WeightsError: the state dict does not belong to a LatentSync UNet.
         """
         try:
             channels = tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4))
         except (KeyError, IndexError) as error:
             raise WeightsError(
-                f"The file is not a LatentSync UNet. It has {len(shapes)} weights, but not those of the first "
-                "layers. Choose a latentsync_unet file of version 1.5 or 1.6."
+                f"The file is not a LatentSync UNet. It has {len(shapes)} weights, but the weights of the first layers "
+                "are missing. Choose a latentsync_unet file of version 1.5 or 1.6."
             ) from error
         config = cls(channels)
         if not all(0 < width <= MAX_CHANNELS and width % config.groups == 0 for width in channels):
@@ -82,11 +82,12 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """Predicts the noise in the latents of windows of face crops from their audio.
+    """Predicts the noise in the latents of face crops from their audio, for windows of frames.
 
     Args:
-        config: the widths. The default is that of both released models.
-        operations: namespace of the layers with weights. ComfyUI's cast to the input's dtype and device.
+        config: the dimensions. The default matches both released models.
+        operations: the classes of the layers with weights. ComfyUI's layers cast their weights to the input's dtype
+            and device.
         attention: computes attention over packed heads, see `layers.attention`.
     """
 
@@ -118,7 +119,7 @@ class UNet(nn.Module):
     def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
         """The cross-attention keys and values of audio (windows, frames, 50, 384). They do not depend on the timestep.
 
-        Precompute them once per batch of windows and pass them to `forward` at every step.
+        Compute them once for each batch of windows, and pass them to `forward` at every step.
         """
         tokens = audio.flatten(0, 1)
         return [block.attn2.kv(tokens) for block in self.spatial_blocks]
@@ -137,9 +138,9 @@ class UNet(nn.Module):
         Args:
             x: (windows, 13, frames, h, w): noisy latents, mask, masked latents, reference latents.
             timestep: 0 to 999.
-            audio_kv: from `precompute_audio_kv`. None is silence (audio embeddings of zero).
-            cached_features: from an earlier pass with the same batch. With it only the last layer runs.
-            do_cfg: classifier-free guidance: compute every window twice, first all without audio, then all with it.
+            audio_kv: result of `precompute_audio_kv`. None: silence (audio embeddings of zero).
+            cached_features: second result of an earlier pass with the same batch. With it, only the last layer runs.
+            do_cfg: use classifier-free guidance: compute all windows without audio, then all windows with audio.
 
         Returns:
             The noise (batch, 4, frames, h, w), and the features that entered the last layer.
@@ -157,7 +158,7 @@ class UNet(nn.Module):
         return unfold(self.conv_out(hidden), batch), cached_features
 
     def trunk(self, stem: Tensor, context: Context) -> Tensor:
-        """Everything between the first convolution, which returned `stem`, and the last layer."""
+        """Run all layers between the first convolution, which returned `stem`, and the last layer."""
         skips = [stem]
         for block in self.down_blocks:
             skips += block(skips[-1], context)
@@ -168,7 +169,7 @@ class UNet(nn.Module):
 
     @property
     def spatial_blocks(self) -> list[SpatialBlock]:
-        """One per spatial transformer, in the order of `layer_index`."""
+        """The blocks of all spatial transformers, in the order of `layer_index`."""
         return [module for module in self.modules() if isinstance(module, SpatialBlock)]
 
     @property
@@ -177,7 +178,7 @@ class UNet(nn.Module):
 
 
 def down_blocks(config: UNetConfig, layer_config: LayerConfig) -> list[DownBlock]:
-    """Outermost first. The innermost has neither attention nor downsampling."""
+    """The down blocks, outermost first. The innermost block has neither attention nor downsampling."""
     widths = config.channels
     last = len(widths) - 1
     return [
@@ -192,7 +193,10 @@ def down_blocks(config: UNetConfig, layer_config: LayerConfig) -> list[DownBlock
 
 
 def up_blocks(config: UNetConfig, layer_config: LayerConfig) -> list[UpBlock]:
-    """Innermost first. Each layer takes one skip: an output of the mirrored down block, last first, then its input."""
+    """The up blocks, innermost first.
+
+    Each layer takes one skip: the outputs of the mirrored down block in reverse order, then the input of that block.
+    """
     widths = config.channels[::-1]
     last = len(widths) - 1
     blocks: list[UpBlock] = []
@@ -205,10 +209,10 @@ def up_blocks(config: UNetConfig, layer_config: LayerConfig) -> list[UpBlock]:
 
 
 class Block(nn.Module):
-    """Layers of one width: each a resnet, an attention and a motion module.
+    """Layers with the same channel count. Each has a residual block, an attention and a motion module.
 
     Args:
-        layers: input width and width of each.
+        layers: input and output channel count of each layer.
         attends: whether the layers have attention.
     """
 
@@ -227,7 +231,7 @@ class Block(nn.Module):
 
 
 class DownBlock(Block):
-    """Layers whose outputs are skips for the mirrored up block, then a downsampling, except in the innermost block.
+    """Layers whose outputs are skips for the mirrored up block. A downsampling follows, except in the innermost block.
 
     Args:
         resamples: whether a downsampling follows.
@@ -251,10 +255,10 @@ class DownBlock(Block):
 
 
 class UpBlock(Block):
-    """Layers that each take the hidden state and one skip, then an upsampling, except in the outermost block.
+    """Layers that each take the hidden state and one skip. An upsampling follows, except in the outermost block.
 
     Args:
-        layers: input width, with the skip's, and width of each.
+        layers: input channel count, including the skip, and output channel count of each layer.
         resamples: whether an upsampling follows.
     """
 
@@ -271,14 +275,14 @@ class UpBlock(Block):
         return x
 
     def forward_layers(self, x: Tensor, skips: list[Tensor], context: Context, count: int) -> Tensor:
-        """Runs the first `count` layers. Each removes its skip from the end of `skips`."""
+        """Run the first `count` layers. Each layer removes its skip from the end of `skips`."""
         for index in range(count):
             x = self.layer(index, torch.cat([x, context.expand_for_cfg(skips.pop())], dim=1), context)
         return x
 
 
 class MiddleBlock(nn.Module):
-    """The innermost block: two resnets around an attention. It has no motion modules."""
+    """The innermost block: two residual blocks with an attention between them. It has no motion modules."""
 
     def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()

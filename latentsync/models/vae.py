@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x's VAE, run by diffusers. Inside ComfyUI, `nodes/` uses ComfyUI's own VAE instead."""
+"""The VAE of Stable Diffusion 1.x, run by diffusers. In ComfyUI, `nodes/` uses ComfyUI's VAE instead."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 BLOCKS = 4
-GROUPS = 32  # of every group norm
+GROUPS = 32  # groups in every group norm
 MAX_CHANNELS = 1 << 12  # limit for the blocks of a file (sd-vae-ft-mse has at most 512)
-SLICE_IMAGES = 2  # batch size at first: larger ones use more memory and are no faster
+SLICE_IMAGES = 2  # initial batch size. Larger batches use more memory and are not faster
 
 # sd-vae-ft-mse was published before diffusers renamed the attention projections
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -41,7 +41,7 @@ COMPVIS_NAMES = (
 
 
 class DiffusersVAE:
-    """The `VAE` protocol over diffusers' AutoencoderKL. It runs in the device and dtype of its weights."""
+    """The `VAE` protocol for diffusers' AutoencoderKL. It runs on the device and in the dtype of its weights."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         self.vae: Any = vae  # diffusers' own annotations are wrong
@@ -58,7 +58,7 @@ class DiffusersVAE:
         return self._run(lambda batch: self.vae.decode(batch).sample, latents)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> DiffusersVAE:
-        """Moves the weights in place. Unlike diffusers' own `to`, it logs no warning about casts."""
+        """Move the weights in place. Unlike diffusers' own `to`, this logs no warning about casts."""
         nn.Module.to(self.vae, device=device, dtype=dtype)
         return self
 
@@ -70,17 +70,17 @@ class DiffusersVAE:
 
 
 def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
-    """An AutoencoderKL with the widths of these state-dict shapes, named as by current diffusers.
+    """Build an AutoencoderKL for the shapes of a state dict with the names of current diffusers.
 
     Raises:
-        WeightsError: the shapes are not those of a Stable Diffusion 1.x VAE.
+        WeightsError: the shapes do not belong to a Stable Diffusion 1.x VAE.
     """
     try:
         channels = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(BLOCKS))
     except (KeyError, IndexError) as error:
         raise WeightsError(
-            f"The file is not a Stable Diffusion 1.x VAE. It has {len(shapes)} weights, but none of the encoder's "
-            "blocks. Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
+            f"The file is not a Stable Diffusion 1.x VAE. It has {len(shapes)} weights, but the weights of the encoder "
+            "are missing. Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
         ) from error
     if not all(0 < width <= MAX_CHANNELS and width % GROUPS == 0 for width in channels):
         raise WeightsError(
@@ -93,7 +93,7 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
 
 
 def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
-    """A new AutoencoderKL: the channels of its blocks, outermost first, and the number of layers in each."""
+    """Build an AutoencoderKL from the channels of its blocks, outermost first, and the number of layers in each."""
     try:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     except ImportError as error:
@@ -109,11 +109,11 @@ def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
 
 
 def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights in the layout of current diffusers.
+    """Convert the weights of a VAE to the layout of current diffusers.
 
     Args:
-        tensors: in that layout, also with the old names of the attention (query, key, value, proj_attn), or in the
-            layout of CompVis's latent-diffusion, where the attention projections are 1x1 convolutions.
+        tensors: weights in this layout, also with the old names of the attention (query, key, value, proj_attn), or in
+            the layout of CompVis's latent-diffusion, where the attention projections are 1x1 convolutions.
     """
     renamed = {_diffusers_name(key): tensor for key, tensor in tensors.items()}
     return {

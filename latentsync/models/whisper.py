@@ -26,10 +26,10 @@ TINY = {
 
 
 class WhisperEncoder(nn.Module):
-    """openai-whisper's audio encoder, returning five hidden states per position.
+    """openai-whisper's audio encoder. It returns five hidden states per position.
 
     Args:
-        dims: the checkpoint's `whisper.model.ModelDimensions`. The decoder's are ignored.
+        dims: the checkpoint's `whisper.model.ModelDimensions`. The dimensions of the decoder are ignored.
 
     Raises:
         DependencyError: openai-whisper cannot be imported.

@@ -9,19 +9,19 @@ from ..errors import UsageError
 CHANNEL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 """Number of audio channels -> FFmpeg's name of their layout."""
 
-ALPHA_FORMATS = "Choose mov prores 4444, webm vp9 or mkv ffv1 lossless to keep it."
+ALPHA_FORMATS = "Choose mov prores 4444, webm vp9 or mkv ffv1 lossless to keep the alpha channel."
 FALLBACK_SAMPLE_RATE = 48_000  # Hz, where the codec does not support the waveform's rate
 
 
 @dataclass(frozen=True, slots=True)
 class AudioCodec:
-    """How to encode the audio.
+    """An audio codec and its settings.
 
-    encoder: FFmpeg's name.
-    sample_rates: in Hz. Empty means any.
+    encoder: FFmpeg's name of the encoder.
+    sample_rates: supported sample rates in Hz. Empty means any rate.
     channels: supported numbers of channels.
-    sample_format: FFmpeg's name. Empty means the encoder's first.
-    bits_per_second: for each channel, at most `bits_per_sample` times the sample rate. 0 for lossless codecs.
+    sample_format: FFmpeg's name of the sample format. Empty means the first format of the encoder.
+    bits_per_second: bit rate of each channel, at most `bits_per_sample` times the sample rate. 0 for lossless codecs.
     """
 
     encoder: str
@@ -32,7 +32,7 @@ class AudioCodec:
     bits_per_sample: int = 6
 
     def sample_rate_for(self, rate: int) -> int:
-        """The sample rate to encode a waveform of `rate` Hz at: its own if the codec supports it."""
+        """The sample rate for encoding a waveform of `rate` Hz. It is `rate` if the codec supports it."""
         return rate if not self.sample_rates or rate in self.sample_rates else FALLBACK_SAMPLE_RATE
 
     def bit_rate(self, channels: int, rate: int) -> int:
@@ -56,17 +56,18 @@ FLAC = AudioCodec("flac", sample_format="s32")  # FLAC keeps 24 of the 32 bits
 class Format:
     """One output format. Pixel formats have FFmpeg's names.
 
-    name: what users choose.
-    suffix: of the file name.
-    muxer, encoder: FFmpeg's names.
-    pix_fmt: of frames with an even width and height.
-    odd_pix_fmt: of other frames, without chroma subsampling. Empty if the format cannot hold odd sizes.
-    audio: how to encode the audio.
-    alpha_pix_fmt: of frames with alpha. Empty if the format cannot hold alpha.
-    high_depth_pix_fmt, high_depth_alpha_pix_fmt: of frames with more than 8 bits. Empty if the format has one depth.
+    name: the name that users choose.
+    suffix: suffix of the file name.
+    muxer, encoder: FFmpeg's names of the muxer and the encoder.
+    pix_fmt: pixel format of frames with an even width and height.
+    odd_pix_fmt: pixel format of other frames, without chroma subsampling. Empty if the format cannot hold odd sizes.
+    audio: the audio codec.
+    alpha_pix_fmt: pixel format of frames with alpha. Empty if the format cannot hold alpha.
+    high_depth_pix_fmt, high_depth_alpha_pix_fmt: pixel formats of frames with more than 8 bits. Empty if the format has
+        only one bit depth.
     has_crf: whether crf sets the quality.
-    options: of the encoder.
-    tag: the codec's name in the container, where players need a certain one.
+    options: options of the encoder.
+    tag: codec tag in the container, if players need a certain tag.
     """
 
     name: str
@@ -90,10 +91,10 @@ class Format:
         """The pixel format of frames of this size. `high_depth` means more than 8 bits.
 
         Raises:
-            UsageError: the format cannot hold them.
+            UsageError: the format cannot hold these frames.
         """
         if alpha and not self.alpha_pix_fmt:
-            raise UsageError(f"{self.name} cannot hold alpha. {ALPHA_FORMATS}")
+            raise UsageError(f"{self.name} cannot hold an alpha channel. {ALPHA_FORMATS}")
         if alpha:
             return (self.high_depth_alpha_pix_fmt if high_depth else "") or self.alpha_pix_fmt
         if high_depth and self.high_depth_pix_fmt:
@@ -187,7 +188,7 @@ def format_named(name: str) -> Format:
     """The format with this name.
 
     Raises:
-        UsageError: no such format, or this build of PyAV cannot write it.
+        UsageError: the format does not exist, or this build of PyAV cannot write it.
     """
     formats = {format.name: format for format in available_formats()}
     if name not in formats:
@@ -199,7 +200,7 @@ def format_for_suffix(suffix: str) -> Format:
     """The first format whose file names end in `suffix`.
 
     Raises:
-        UsageError: no such format, or this build of PyAV cannot write it.
+        UsageError: no format has this suffix, or this build of PyAV cannot write it.
     """
     formats = available_formats()
     for format in formats:
@@ -207,7 +208,7 @@ def format_for_suffix(suffix: str) -> Format:
             return format
     problem = f'ends in "{suffix}", which is not a video format' if suffix else "has no suffix"
     suffixes = ", ".join(dict.fromkeys(format.suffix for format in formats))
-    raise UsageError(f"The name of the output file {problem}. Use one of {suffixes}.")
+    raise UsageError(f"The name of the output file {problem}. Use a name that ends in {suffixes}.")
 
 
 def _has_encoder(name: str) -> bool:

@@ -15,20 +15,21 @@ SUFFIXES = frozenset(form.suffix for form in FORMATS)
 
 @contextmanager
 def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Path, None, None]:
-    """Reserve the first of these paths that no other run uses, in this process or another, until the block ends.
+    """Reserve the first path that no other run uses, in this process or another, until the block ends.
 
-    A path is reserved by creating an empty file there, which only one process can do. An existing video stays
-    untouched until the finished one replaces it. If the block ends without a video, the empty file is deleted.
-    A killed run leaves its empty file and its temporary files. The next reservation in the folder deletes them.
+    An empty file reserves the path, because only one process can create it. An existing video stays unchanged until the
+    new video replaces it. If the block ends without a video, the empty file is deleted. A killed run leaves its empty
+    file and its temporary files. The next reservation in the folder deletes them.
 
     Args:
-        paths: videos in one folder. The record beside a video has the same name with another suffix, so a path counts
-            as used if a video of any format has that name.
-        fresh: skip paths at which a video exists. Otherwise it will be replaced.
+        paths: possible paths of the video, in one folder. Paths that differ only in their suffix count as the same
+            path, because their videos share one run record.
+        fresh: skip the names of existing videos, also of videos in other formats. Otherwise, the new video replaces an
+            existing video at its path.
 
     Raises:
-        MediaError: the folder cannot be written to.
-        OutputInUseError: other runs use all of the paths.
+        MediaError: the folder is not writable.
+        OutputInUseError: other runs use all paths.
     """
     path = None
     for path in paths:
@@ -45,7 +46,7 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
             if free:
                 yield path
                 return
-    raise OutputInUseError(f"Another run is writing {path}. Wait until it ends, or choose another output.")
+    raise OutputInUseError(f"Another run is writing {path}. Wait until that run ends, or choose another output.")
 
 
 def videos_named(path: Path) -> frozenset[Path]:

@@ -1,4 +1,4 @@
-"""The result of a run: lip tracks on one video, composited and encoded only when frames or a file are asked for."""
+"""The result of a run: lip tracks on one video. Compositing and encoding start when you ask for frames or a file."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CRF_BYTES_PER_PIXEL = 0.003  # of a still picture; motion takes ten times that
-LOSSLESS_BYTES_PER_PIXEL = 0.1  # likewise
+CRF_BYTES_PER_PIXEL = 0.003  # for a still picture. Motion takes ten times as many
+LOSSLESS_BYTES_PER_PIXEL = 0.1  # for a still picture
 
 
 @dataclass(frozen=True, eq=False)
 class LipSyncResult:
     """The new mouths of one or more speakers of one video.
 
-    speakers: their lip tracks, all on the same video.
-    blend: how the mouths are pasted into the frames.
+    speakers: lip tracks of the speakers, all on the same video.
+    blend: settings for pasting the mouths into the frames.
     protect: float (1 or video frames, H, W) in [0, 1]: 1 keeps the pixel of the original video.
     audio: the sound of the finished video. None mixes the recordings of all speakers.
-    background: sound to mix under it, as `background_settings` say.
+    background: sound to mix under `audio`, with `background_settings`.
     """
 
     speakers: tuple[LipTrack, ...]
@@ -62,12 +62,12 @@ class LipSyncResult:
         return self.speakers[0].face_track.source
 
     def alpha(self) -> Iterator[np.ndarray]:
-        """The alpha of each output frame: float32 (H, W) in [0, 1]. Only where the source has an alpha channel."""
+        """The alpha of each output frame: float32 (H, W) in [0, 1]. The source must have an alpha channel."""
         return self.source.read_alpha(self.timeline.source_index)
 
     @property
     def timeline(self) -> Timeline:
-        """The longest timeline of the speakers. Raises UsageError where they do not fit together."""
+        """The longest timeline of the speakers. Raises UsageError if the timelines do not match."""
         return shared_timeline(self.speakers)
 
     @property
@@ -80,7 +80,7 @@ class LipSyncResult:
 
     @property
     def synced_frame_count(self) -> int:
-        """How many output frames have a new mouth of at least one speaker."""
+        """Number of output frames with a new mouth of at least one speaker."""
         has_mouth = np.zeros(self.frame_count, bool)
         for lips in self.speakers:
             has_mouth[: len(lips.latent_index)] |= lips.latent_index >= 0
@@ -96,16 +96,16 @@ class LipSyncResult:
         return add_background(waveform, self.background, self.background_settings)
 
     def composite(self, *, progress: ShowProgress | bool = False) -> Iterator[Composite]:
-        """The finished frames in order, each with the frame that it was made from; decoded as they are read.
+        """The finished frames in order, each with its original frame. Faces are decoded while you read the frames.
 
         Raises:
             UsageError: the speakers or the mask do not fit the video.
-            MediaError: the VAE gave NaN.
+            MediaError: the VAE produced NaN.
         """
         return shown(composite(self.speakers, self.blend, self.protect), "video", self.frame_count, progress)
 
     def frames(self, *, progress: ShowProgress | bool = False) -> Iterator[np.ndarray]:
-        """The finished frames alone: RGB (H, W, 3) in the dtype of the original video. Raises as `composite`."""
+        """The finished frames: RGB (H, W, 3) in the dtype of the original video. Raises the errors of `composite`."""
         return (output.frame for output in self.composite(progress=progress))
 
     def save(
@@ -118,15 +118,15 @@ class LipSyncResult:
         record: RunRecord | None = None,
         progress: ShowProgress | bool = False,
     ) -> Path:
-        """Composite and encode the video, frame by frame; the file appears under its name when it is complete.
+        """Composite and encode the video, frame by frame. The file gets its final name when it is complete.
 
         Args:
             path: the finished video. An existing file is replaced.
             format: a name of `formats.FORMATS`. None chooses by the suffix of `path`.
-            crf: quality from 0 to 51, lower is better; formats without it ignore it.
-            tags: metadata of the file, beside what the record says.
+            crf: quality from 0 to 51. A lower value is better. Formats without crf ignore it.
+            tags: metadata of the file, in addition to the tags of the record.
             record: the run record to complete with the settings and the warnings of this video.
-            progress: True draws a bar on stderr; see `progress.ShowProgress`.
+            progress: True draws a bar on stderr, see `progress.ShowProgress`.
 
         Raises:
             UsageError: the format does not exist, or cannot hold the frames.
@@ -169,7 +169,7 @@ class LipSyncResult:
         measured.
 
         Args:
-            syncnet: from `LipSyncPipeline.load_syncnet`.
+            syncnet: result of `LipSyncPipeline.load_syncnet`.
             speaker: number of the speaker, from 1.
             progress: see `progress.ShowProgress`.
 
@@ -191,14 +191,15 @@ class LipSyncResult:
         return score_track(lips.face_track, lips.waveform, frames, syncnet=syncnet, progress=progress)
 
     def warnings(self, format: Format) -> Iterator[str]:
-        """Sentences for the user about the video and its sound. Damage is only found while reading the video."""
+        """Sentences for the user about the video and its sound. Damage is found only while the video is read."""
         yield from self.source.warnings()
         waveforms = [lips.waveform for lips in self.speakers] + ([self.audio] if self.audio else [])
         waveforms += [self.background] if self.background else []
         yield from dict.fromkeys(warning for waveform in waveforms for warning in waveform.warnings)
         if self.source.has_alpha and not format.alpha_pix_fmt:
             yield (
-                f"{self.source.name} has alpha, but {format.name} cannot hold it. The result is opaque. {ALPHA_FORMATS}"
+                f"{self.source.name} has an alpha channel, but {format.name} cannot hold it. The result is opaque. "
+                f"{ALPHA_FORMATS}"
             )
 
     def __repr__(self) -> str:
@@ -206,7 +207,7 @@ class LipSyncResult:
 
 
 def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Format, *, crf: int = 18) -> None:
-    """Encode the first frame beside `path`, and discard it: what cannot be written is known before the long work.
+    """Encode the first frame in the folder of `path` and discard it, to find write errors before the long run.
 
     Raises:
         UsageError: the format cannot hold frames of this size.
@@ -234,14 +235,14 @@ def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Fo
 
 
 def least_bytes(source: FrameSource, waveform: Waveform, format: Format) -> int:
-    """A size that the finished video will hardly be below."""
+    """A size in bytes that almost every finished video exceeds."""
     bytes_per_pixel = CRF_BYTES_PER_PIXEL if format.has_crf else LOSSLESS_BYTES_PER_PIXEL
     frames = float(waveform.duration_seconds * min(source.rate, MODEL_RATE))
     return int(frames * source.width * source.height * bytes_per_pixel)
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """Raises StorageError if a folder has fewer than `needed` bytes of free space."""
+    """Raise StorageError if a folder has fewer than `needed` bytes of free space."""
     free = disk_usage(folder).free
     if free < needed:
         raise StorageError(

@@ -1,7 +1,7 @@
-"""The run record: which model, which inputs, which settings, whose consent, how it went and what came out.
+"""The run record: model, inputs, settings, consent, outcome and output of a run.
 
 Files are recorded with their SHA-256. Tensors are recorded by shape and dtype: hashing a minute of 1080p images would
-read 37 GB. Model files are recorded by size, which is what loading checks. Folders are not recorded.
+read 37 GB. Model files are recorded by size, which loading checks too. Folders are not recorded.
 The format is described in docs/record.schema.json.
 """
 
@@ -44,7 +44,7 @@ MARK = "AI-modified"
 
 
 FOLDERS = re.compile(r"""(?<![\w.])([A-Za-z]:)?[/\\](?=\S)([^\s/\\'"]+[/\\])*""")
-"""The folders that a path in a sentence begins with, up to a space or a quotation mark."""
+"""The folders at the beginning of a path in a sentence, up to a space or a quotation mark."""
 
 
 LIBRARIES = ("torch", "av", "cv2", "diffusers", "mediapipe", "whisper")
@@ -69,18 +69,18 @@ NODE_NAMES: Mapping[str, tuple[str, float]] = {
     "feather": ("mask_feather", 100),
     "grow": ("mask_expand", 100),
 }
-"""Setting of the library -> input of the nodes and flag of the command line, and its unit in theirs."""
+"""Setting of the library -> name of the node input and the flag, and the factor that converts to their unit."""
 
 
-UNFINISHED = "it is still at work, or was ended from outside before it could say more"
+UNFINISHED = "the run is still in progress, or was killed"
 
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """A file that went in or came out.
+    """An input file or output file of a run.
 
-    role: what it was used as: video, audio, unet ...
-    name: without its folder.
+    role: use of the file, such as video, audio or unet.
+    name: name of the file, without its folder.
     sha256: None for a model file.
     """
 
@@ -92,7 +92,7 @@ class FileDigest:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor that went in: its shape and dtype, not its content."""
+    """An input tensor of a run: its shape and dtype, without its content."""
 
     role: str
     name: str
@@ -102,7 +102,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class FrameCounts:
-    """Output frames: all, those with new lips, those that stayed the source's."""
+    """Numbers of output frames: all frames, frames with new lips, and unchanged frames."""
 
     total: int
     lips: int
@@ -155,14 +155,14 @@ class RunRecord:
             self.takes = [take for origin in origins for take in origin.takes]
 
     def add_inputs(self, speakers: Sequence[LipTrack], others: Iterable[FileDigest | TensorInfo]) -> None:
-        """Add what went in: the source, `others`, and the model files."""
+        """Add the inputs: the source, `others`, and the model files."""
         self.inputs.append(describe_source(speakers[0].face_track.source))
         self.inputs.extend(others)
         files = dict.fromkeys(chain(*(origin.files for origin in _origins(speakers))))
         self.model_files = [describe_weights(path) for path in files]
 
     def to_json(self) -> dict[str, Any]:
-        """The record as its schema has it."""
+        """The record in the form of docs/record.schema.json."""
         return {
             "record": RECORD_VERSION,
             "written_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -174,7 +174,7 @@ class RunRecord:
 
 
 def with_node_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the library as the nodes and the command line call them, at every depth."""
+    """Settings of the library with the names of the nodes and the command line, at every depth."""
     renamed: dict[str, Any] = {}
     for field_name, value in settings.items():
         name, factor = NODE_NAMES.get(field_name, (field_name, 1))
@@ -186,17 +186,18 @@ def with_node_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Recorder:
-    """Writes a run's record beside its output when the block begins, and again when it ends, however it ends: a run
-    that is killed has one, too, which says that it was not finished.
+    """Writes the record of a run beside its output when the block begins, and again when the block ends.
+
+    The first record says that the run is unfinished. It remains if the run is killed.
 
     Args:
-        output: the finished video; the record is `NAME.json` beside it. Where such a record or the video is there
-            already, it stays until this run is done, and what there is to say before is in `NAME.failed.json`.
-        record: to complete inside the block.
+        output: the finished video. Its record is `NAME.json` in the same folder. If this record or the video exists
+            already, both stay unchanged until this run is done. Until then, the record is `NAME.failed.json`.
+        record: the record. Complete it inside the block.
         cancelled: exceptions that mean that the user stopped the run.
 
     Raises:
-        MediaError: the record cannot be written. A failed run's own error is not hidden by that.
+        MediaError: the record cannot be written. This error never hides the error of a failed run.
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class Recorder:
         self.record.outcome, self.record.reason = "unfinished", UNFINISHED
         own = self._output.with_suffix(".json")
         try:
-            # an empty video is a reserved name
+            # an empty file only reserves the name
             there = own.exists() or (self._output.exists() and self._output.stat().st_size > 0)
         except OSError as error:
             raise cannot_write(own, error) from error
@@ -251,7 +252,7 @@ def is_finished(
     """Whether a run with these settings, model files and inputs has written `output`, as the record beside it says.
 
     Args:
-        inputs: digests the files. It is only called if everything else is equal.
+        inputs: returns the digests of the input files. It is called only if everything else is equal.
     """
     try:
         record = json.loads(output.with_suffix(".json").read_bytes())
@@ -277,7 +278,7 @@ def _reading(path: Path) -> Generator[None, None, None]:
         yield
     except OSError as cause:
         raise MediaError(
-            f"{path} cannot be read for the run record ({cause.strerror}). Check that it still exists."
+            f"{path} cannot be read for the run record ({cause.strerror}). Check that the file still exists."
         ) from cause
 
 
@@ -294,7 +295,7 @@ def _counted(speakers: Sequence[LipTrack]) -> FrameCounts:
 
 
 def tags(record: RunRecord) -> dict[str, str]:
-    """The record in short, as tags of the video."""
+    """A short form of the record, as tags of the video."""
     settings = record.settings | ({} if record.seed is None else {"seed": record.seed})
     said = {
         MARK: "yes",
@@ -305,17 +306,17 @@ def tags(record: RunRecord) -> dict[str, str]:
 
 
 def digest_file(role: str, path: Path) -> FileDigest:
-    """A file as the record names it.
+    """The record entry of a file, with its hash.
 
     Raises:
-        MediaError: it cannot be read.
+        MediaError: the file cannot be read.
     """
     with _reading(path):
         return FileDigest(role, path.name, path.stat().st_size, run(sha256_file(path)))
 
 
 def describe_source(source: FrameSource) -> FileDigest | TensorInfo:
-    """The video or the image batch that a run began with."""
+    """The record entry of the original video or image batch."""
     if isinstance(source, ImageBatch):
         return describe_tensor("video", source.name, source.images)
     if isinstance(source, VideoFile):
@@ -327,18 +328,18 @@ def describe_source(source: FrameSource) -> FileDigest | TensorInfo:
 
 
 def describe_weights(path: Path) -> FileDigest:
-    """A file of the model, by its size."""
+    """The record entry of a model file, with its size but without a hash."""
     with _reading(path):
         return FileDigest("model", path.name, path.stat().st_size, None)
 
 
 def digest_bytes(role: str, name: str, data: bytes) -> FileDigest:
-    """A file held in memory as the record names it."""
+    """The record entry of a file in memory."""
     return FileDigest(role, name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def describe_tensor(role: str, name: str, values: torch.Tensor) -> TensorInfo:
-    """A tensor as the record names it. Its content is not read."""
+    """The record entry of a tensor. Its content is not read."""
     return TensorInfo(role, name, tuple(values.shape), str(values.dtype).removeprefix("torch."))
 
 

@@ -1,7 +1,7 @@
 """Write a video file frame by frame. The file gets its name only when it is complete.
 
-The pixels are BT.709 at limited range and tagged so, unless the original video has other colors. Players, browsers and
-PyAV follow these tags, and nearly every HD video uses BT.709.
+The pixels are BT.709 in limited range, unless the original video uses another color space. The file is tagged with the
+color space. Players, browsers and PyAV follow these tags, and nearly every HD video uses BT.709.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ log = logging.getLogger(__name__)
 
 LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG
 RGB_MATRIX = 0  # ITU-T H.273: the pixels are RGB
-MAX_FRAMES_IN_ORDER = 2  # so few frames are never reordered, and x265 gives them random decoding times
+MAX_FRAMES_IN_ORDER = 2  # up to this count. x265 gives such short videos random decoding times
 SQUARE_MUXERS = ("webm", "matroska")  # PyAV cannot write their pixel aspect, so their frames are scaled
-AUDIO_CHUNK_SAMPLES = 1024  # that the audio encoder takes at once
+AUDIO_CHUNK_SAMPLES = 1024  # samples in one call of the audio encoder
 
 
 class VideoWriter:
     """Writes frames and audio, interleaved, into one file.
 
-    Use it as a context manager. The file grows under a hidden temporary name beside `path` and is renamed when the
-    block ends. If the block fails or is cancelled, the temporary file is removed. Odd sizes are kept exactly, without
-    chroma subsampling, which some browsers cannot play.
+    Use it as a context manager. The file has a hidden temporary name in the folder of `path` and is renamed when the
+    block ends. If the block fails or is canceled, the temporary file is removed. Frames with an odd width or height
+    keep their size and have no chroma subsampling. Some browsers cannot play such videos.
 
     Args:
         path: the finished file. An existing file is replaced.
         rate: frames per second, kept exactly.
-        height, width: of every frame, in pixels.
+        height, width: size of every frame in pixels.
         format: container and codecs.
         crf: quality, 0 to 51. 18 looks like the original. Formats without crf ignore it.
-        waveform: the audio, encoded with its own channels and, if the codec supports it, its own sample rate.
+        waveform: the audio. The file keeps its channels and, if the codec supports it, its sample rate.
         tags: metadata of the file, under any names.
-        color: of the frames.
+        color: color space of the frames.
         pixel_aspect: width / height of a pixel as displayed. MP4 and MOV store it. Matroska and WebM get frames that
             are scaled to square pixels.
 
@@ -123,7 +123,7 @@ class VideoWriter:
     def write(self, frame: np.ndarray) -> None:
         """Add a frame: RGB (height, width, 3) or RGBA (height, width, 4), uint8, uint16, or float32 in [0, 1].
 
-        The first frame decides on alpha and, where the format supports both, on 8 bits or more for all frames.
+        The first frame decides for all frames whether they have alpha and, if the format supports it, more than 8 bits.
         """
         with self._cleaning_up():
             if self._frame_shape is None:
@@ -247,7 +247,7 @@ def encoder_converter(pix_fmt: str, color: ColorSpace, size: tuple[int, int] | N
 
 
 def to_video_frame(frame: np.ndarray, convert: PixelConverter) -> VideoFrame:
-    """Convert a frame (H, W, 3 or 4) to the encoder's pixels, with more than 8 bits if both sides have them.
+    """Convert a frame (H, W, 3 or 4) to the encoder's pixels, with more than 8 bits if frame and encoder have them.
 
     The result may share the array's memory, so do not change the array afterwards.
     """
@@ -264,7 +264,7 @@ def to_video_frame(frame: np.ndarray, convert: PixelConverter) -> VideoFrame:
 
 
 class _AudioEncoder:
-    """Encodes a waveform in chunks, in step with the frames."""
+    """Encodes a waveform in chunks, each at the time of its frame."""
 
     def __init__(self, container: OutputContainer, waveform: Waveform, codec: AudioCodec) -> None:
         channels, rate = waveform.samples.shape[0], codec.sample_rate_for(waveform.rate)
@@ -286,7 +286,7 @@ class _AudioEncoder:
             yield from self._encode(AUDIO_CHUNK_SAMPLES)
 
     def flush(self) -> Iterator[Packet[AudioStream]]:
-        """Packets of the remaining samples, and those that the encoder still holds."""
+        """Packets of the remaining samples, and the last packets of the encoder."""
         while (remaining := self._waveform.samples.shape[1] - self._position) > 0:
             yield from self._encode(min(remaining, AUDIO_CHUNK_SAMPLES))
         yield from self._stream.encode(None)

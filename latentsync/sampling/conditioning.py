@@ -26,12 +26,12 @@ def sample_noise(seed: int, resolution: int) -> Tensor:
 
 @torch.no_grad()
 def prepare_conditioning(crops: Tensor, mask: Tensor, vae: VAE) -> Tensor:
-    """The input channels of some frames besides the noise.
+    """The UNet's input channels for some frames, without the noise.
 
     Args:
         crops: uint8 (frames, 3, R, R).
-        mask: float32 (R, R): 1 keep, 0 regenerate.
-        vae: encodes the masked and the original crop of each frame, one beside the other, in one call.
+        mask: float32 (R, R): 1 keeps the pixel, 0 regenerates it.
+        vae: encodes the masked and the original crops of all frames in one call.
 
     Returns:
         (frames, 9, R/8, R/8) in the VAE's dtype: mask 1, masked latents 4, reference latents 4, both scaled.
@@ -44,12 +44,14 @@ def prepare_conditioning(crops: Tensor, mask: Tensor, vae: VAE) -> Tensor:
 
 
 class ConditioningStore:
-    """The conditioning of a face track's frames, encoded once: it depends on no seed, audio and sampler.
+    """Stores the conditioning of a face track, so that further runs need not encode the face crops again.
+
+    The conditioning does not depend on the seed, the audio or the sampler.
 
     Args:
-        num_frames: of the original video.
-        dtype: of the UNet.
-        folder: for a long video's; None is the system's temporary folder.
+        num_frames: number of frames in the original video.
+        dtype: dtype of the UNet.
+        folder: folder of the temporary file of a long video. None: the system's temporary folder.
     """
 
     def __init__(self, num_frames: int, dtype: torch.dtype, folder: Path | None = None) -> None:
@@ -57,11 +59,11 @@ class ConditioningStore:
         self._rows: dict[int, int] = {}
 
     def missing(self, frames: Iterable[int]) -> list[int]:
-        """Which of the original video's frames are not stored, each once, in order."""
+        """The frames that are not stored yet, each once, in order."""
         return [frame for frame in dict.fromkeys(frames) if frame not in self._rows]
 
     def add(self, frames: Sequence[int], conditioning: Tensor) -> None:
-        """Stores the result of `prepare_conditioning` for some frames."""
+        """Store the result of `prepare_conditioning` for some frames."""
         self._rows.update(zip(frames, self._buffer.append(conditioning), strict=True))
 
     def window(self, frames: Sequence[int]) -> Tensor:

@@ -22,18 +22,18 @@ def denoise(
     settings: SamplerSettings,
     batch_limit: BatchLimit,
 ) -> Iterator[Tensor]:
-    """Samples the latents of a batch of windows.
+    """Sample the latents of a batch of windows.
 
     Args:
         unet: runs in the dtype and on the device of the conditioning and the audio.
-        noise: (1, 4, 1, r, r), the same for every frame. Its dtype is that of the latents.
+        noise: (1, 4, 1, r, r), the same for every frame. The latents have the same dtype.
         conditioning: (windows, 9, frames, r, r), see `prepare_conditioning`.
         audio: (windows, frames, 50, 384).
-        settings: all but the seed and the overlap.
+        settings: the seed and the overlap are not used here.
         batch_limit: largest batch of the UNet. A window with guidance counts as 2.
 
     Yields:
-        The latents (windows, 4, frames, r, r) after every step. The last are the result.
+        The latents (windows, 4, frames, r, r) after every step. The last latents are the result.
 
     Raises:
         OutOfMemoryError: one window without guidance does not fit in memory.
@@ -69,7 +69,7 @@ def predict_noise(
     do_cfg: bool,
     batch_limit: BatchLimit,
 ) -> tuple[Tensor, Tensor]:
-    """Calls `unet` for a batch of windows, in one call if memory allows it, and returns what one call would return."""
+    """Run `unet` on a batch of windows, in smaller batches if memory is low, and return the joined results."""
     batch = len(x) * (1 + do_cfg)
     frames = x.shape[2]
 

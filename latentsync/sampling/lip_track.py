@@ -59,9 +59,9 @@ class SampledLatents(NamedTuple):
 class Provenance:
     """The model and the settings that made a lip track, for the run record.
 
-    version: of the model.
-    files: of the model.
-    seed: of the noise.
+    version: version of the model.
+    files: files of the model.
+    seed: noise seed.
     params: settings of each stage.
     seconds: duration of the sampling.
     takes: scores of the lips among which these are the best. Empty without scoring.
@@ -105,8 +105,8 @@ class LipTrack:
     latent_index: int64 (output frames,): index into latents, or -1 to keep the original frame.
     waveform: the audio to mux.
     vae: decodes the latents.
-    crops: (n, height, width, 3) in [0, 1], of any size: edited faces that replace the decoded ones.
-    provenance: the settings of the run, if they are to be recorded.
+    crops: (n, height, width, 3) in [0, 1], of any size: edited faces that replace the decoded faces.
+    provenance: model and settings of the run, for the run record. None: they are not recorded.
     """
 
     face_track: FaceTrack

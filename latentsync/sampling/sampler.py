@@ -233,7 +233,7 @@ def denoise_windows(
 ) -> Iterator[StepOutput]:
     """Denoise batches of windows in this process. A batch that does not fit in memory runs in parts.
 
-    Arguments, results and errors as in `sample_windows`.
+    Arguments, results and errors are the same as in `sample_windows`.
     """
     noise = noise.to(torch.get_default_device() if device is None else device)
     passes = _passes(settings)

@@ -1,4 +1,4 @@
-"""Schedulers: how the predicted noise takes the latents from noise to an image, step by step."""
+"""Schedulers: they use the predicted noise to turn noise into the latents of an image, step by step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ BETAS = (0.00085, 0.012)  # Stable Diffusion 1.x: linear in the square root
 
 
 class Scheduler(Protocol):
-    """Samples one batch of windows, once: it may keep state between steps. Steps count from 0.
+    """Samples one batch of windows. Use a new scheduler for each batch, because it may keep state between steps.
 
-    timesteps: of each step, in [0, TRAIN_STEPS), decreasing.
+    The first step has the number 0.
+
+    timesteps: the timestep of each step, in [0, TRAIN_STEPS), decreasing.
     """
 
     timesteps: Sequence[float]
@@ -28,11 +30,11 @@ class Scheduler(Protocol):
         ...
 
     def scale_model_input(self, latents: Tensor, step: int) -> Tensor:
-        """The latents as the UNet expects them."""
+        """The latents, scaled for the input of the UNet."""
         ...
 
     def step(self, latents: Tensor, noise_pred: Tensor, step: int) -> Tensor:
-        """The latents after a step with the noise that the UNet predicted. Their dtype stays."""
+        """The latents after a step, from the noise that the UNet predicted. Their dtype does not change."""
         ...
 
 
@@ -63,13 +65,13 @@ def alphas_cumprod() -> Tensor:
 
 
 def ddim_schedule(num_inference_steps: int) -> list[tuple[int, float, float]]:
-    """For each step, the timestep, its cumulative alpha, and that of the next step.
+    """For each step: the timestep, its cumulative alpha, and the cumulative alpha of the next step.
 
     "Leading" spacing with an offset of 1. The last step ends at the first alpha of training, not at 1.
     """
     alphas = alphas_cumprod().tolist()
     stride = TRAIN_STEPS // num_inference_steps
-    # at 1000 steps, the offset would put the first timestep behind the table
+    # at 1000 steps, the offset would put the first timestep outside the table
     timesteps = [min(i * stride + 1, TRAIN_STEPS - 1) for i in reversed(range(num_inference_steps))]
     return [(t, alphas[t], alphas[max(t - stride, 0)]) for t in timesteps]
 
@@ -78,9 +80,9 @@ class DiffusersScheduler:
     """A diffusers scheduler with the noise schedule of Stable Diffusion 1.x. It ends at zero noise.
 
     Args:
-        name: of the class in diffusers.
+        name: name of the class in diffusers.
         num_inference_steps: 1 to 1000.
-        options: of that class.
+        options: further arguments of that class.
 
     Raises:
         DependencyError: diffusers cannot be imported.
@@ -132,4 +134,4 @@ SCHEDULERS: Mapping[str, Callable[[int], Scheduler]] = {
         DiffusersScheduler, "UniPCMultistepScheduler", solver_order=2
     ),
 }
-"""Every sampler by name: a factory that takes the number of steps. To add one, add a row."""
+"""Name of a sampler -> function that takes the number of steps. To add a sampler, add a row."""

@@ -15,17 +15,17 @@ MAX_OVERLAP = 12  # frames that two windows may share: every window still adds a
 
 @dataclass(frozen=True, slots=True)
 class SamplerSettings:
-    """How the mouths are sampled.
+    """Settings for generating the mouths.
 
-    seed: of the noise, 0 to 2^64 - 1. One noise frame is used for all frames.
+    seed: noise seed, 0 to 2^64 - 1. All frames use the same noise frame.
     num_inference_steps: denoising steps, 1 to 1000.
     guidance_scale: strength of classifier-free guidance, 1 to 10. A value of 1 turns it off and halves the time.
     cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10. A value of 1 turns it off.
-    scheduler: a key of `SCHEDULERS`. ddim is the official one. dpmpp_2m and uni_pc need fewer steps.
+    scheduler: a key of `SCHEDULERS`. The official code uses ddim. dpmpp_2m and uni_pc need fewer steps.
     overlap: frames that neighboring windows share and cross-fade, 0 to 12.
     guidance_start, guidance_end: range of the steps with guidance, as fractions from 0 to 1. Other steps take half
         the time.
-    preview_seconds: length of a trial run: the result ends there. 0 samples all.
+    preview_seconds: length of a preview. The result ends after this time. 0: the whole result.
     """
 
     seed: int = 1247
@@ -72,7 +72,7 @@ class SamplerSettings:
             )
 
     def at_speed(self, speed: str) -> SamplerSettings:
-        """The settings of a key of `SPEEDS`. A setting that differs from its default stays."""
+        """These settings with a preset of `SPEEDS`. Settings that differ from their default are kept."""
         check_choice("speed", speed, tuple(SPEEDS))
         defaults = SamplerSettings()
         unchanged = {
@@ -92,7 +92,7 @@ class SamplerSettings:
 
     @property
     def cfg_steps(self) -> range:
-        """The steps with classifier-free guidance, from 0: those whose middle is in the range."""
+        """The steps with classifier-free guidance, from 0. A step counts if its middle is in the range."""
         if self.guidance_scale <= 1:
             return range(0)
         start, stop = (
@@ -104,7 +104,7 @@ class SamplerSettings:
 
 SPEEDS: Mapping[str, Mapping[str, Any]] = {
     "exact": {"cache_interval": 1},
-    "balanced": {},  # the defaults: those of the official tools
+    "balanced": {},  # the defaults, as in the official tools
     "fast": {"scheduler": "dpmpp_2m", "num_inference_steps": 10, "guidance_end": 0.3},
 }
-"""Settings of each preset. To add one, add a row."""
+"""Settings of each preset. To add a preset, add a row."""

@@ -18,7 +18,7 @@ from ..video.timeline import Timeline
 def plan_windows(
     face_track: FaceTrack, audio_features: AudioFeatures, timeline: Timeline, overlap: int = 0
 ) -> list[range]:
-    """Windows of output frames with a face and with speech to sample. No window crosses a cut.
+    """Windows of the output frames to sample: frames with a face and with speech. No window crosses a cut.
 
     Args:
         overlap: frames that neighboring windows share.
@@ -34,8 +34,8 @@ def split_windows(shots: Sequence[int], max_frames: int = WINDOW_FRAMES, overlap
     """Windows of at most `max_frames` consecutive frames of one shot.
 
     Args:
-        shots: of each output frame, or 0 if it is not sampled.
-        overlap: frames that a window shares with the previous one, fewer than `max_frames`.
+        shots: shot number of each output frame. 0: the frame is not sampled.
+        overlap: frames that a window shares with the previous window, fewer than `max_frames`.
     """
     for shot, group in groupby(range(len(shots)), key=lambda i: shots[i]):
         if shot:
@@ -51,10 +51,10 @@ def num_shared(previous: range, window: range) -> int:
 
 
 def crossfade(samples: Iterable[tuple[range, Tensor]]) -> Iterator[tuple[range, Tensor]]:
-    """Blends the frames that neighboring windows share linearly, and yields every frame once.
+    """Cross-fade the frames that neighboring windows share, and yield every frame once.
 
     Args:
-        samples: windows in order, and their latents (frames, ...). One window is held back at a time.
+        samples: windows in order, and their latents (frames, ...). The function holds one window at a time.
     """
     previous, previous_latents = range(0), None
     for window, latents in samples:
@@ -69,7 +69,7 @@ def crossfade(samples: Iterable[tuple[range, Tensor]]) -> Iterator[tuple[range, 
 
 
 def _lerp_overlap(ending: Tensor, latents: Tensor) -> Tensor:
-    """Fades from `ending` into the first frames of `latents`. No weight is 0 or 1."""
+    """Fade linearly from `ending` to the first frames of `latents`. No weight is 0 or 1."""
     overlap = len(ending)
     weight = torch.arange(1, overlap + 1).view(-1, *[1] * (latents.ndim - 1)) / (overlap + 1)
     return torch.cat([torch.lerp(ending, latents[:overlap], weight.to(latents)), latents[overlap:]])

@@ -1,4 +1,4 @@
-"""Face crops from our face boxes, equal to those of SyncNet's official pipeline (joonson/syncnet_python)."""
+"""Face crops for SyncNet, cut out in the same way as in its official pipeline (joonson/syncnet_python)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ TOP_GROWTH = 0.2
 """Extra height at the top of a box, as a share of its height. The boxes of SyncNet's detector (S3FD) begin at the
 hairline, and MediaPipe's mesh begins on the forehead. Chosen by eye on three clips. The crop ends below the chin."""
 
-SMOOTHING_FRAMES = 13  # of the median filter over the boxes
-MARGIN = 0.4  # of the longer side, on the left, the right and twice below
+SMOOTHING_FRAMES = 13  # length of the median filter over the boxes
+MARGIN = 0.4  # share of the longer side: once on the left and the right, twice below
 BORDER_GRAY = 110  # crop pixels outside the frame
 
 

@@ -1,4 +1,4 @@
-"""LipLeak: share of the silent frames with an open mouth. It needs no network.
+"""LipLeak: the share of silent frames in which the mouth is open. It needs no network.
 
 KeySync (arXiv 2505.00497) lip-syncs a talking video to silence and counts the frames with an open mouth.
 """
@@ -20,14 +20,14 @@ MELS_PER_FRAME = 4  # at 25 fps
 
 
 class LipLeak(NamedTuple):
-    """Number of silent frames with a visible face at 25 fps, and number of those with an open mouth."""
+    """Number of silent frames with a visible face at 25 fps, and number of these frames with an open mouth."""
 
     silent_frames: int
     open_frames: int
 
     @property
     def share(self) -> float | None:
-        """0 to 1, lower is better. None without a silent frame."""
+        """The share, 0 to 1. Lower is better. None: there is no silent frame."""
         return self.open_frames / self.silent_frames if self.silent_frames else None
 
 

@@ -1,4 +1,4 @@
-"""Mel-frequency cepstral coefficients, equal to the defaults of python_speech_features 0.6, as SyncNet expects them."""
+"""Mel-frequency cepstral coefficients for SyncNet, with the defaults of python_speech_features 0.6."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def num_columns(num_samples: int) -> int:
 
 
 def mfcc(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Columns `start` to `stop` of a recording, at 100 a second. By default all.
+    """MFCC columns `start` to `stop` of a recording, at 100 a second. By default, all columns.
 
     Args:
         samples: (n,), 16 kHz, in the range of 16-bit integers, the whole recording.

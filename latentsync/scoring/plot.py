@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 TITLE_PX, PANEL_PX = 24, 160
 WEAK, CURVE, BEST, GRID = "#f8d8d0", "#1060c0", "#c04020", "#d0d4d8"
-LABEL_EVERY = 5  # frames of offset
+LABEL_EVERY = 5  # frames of offset between two labels
 
 
 def plot_score(score: Score) -> Image:
     """Draw a score.
 
     Returns:
-        1024 x 408 pixels for any duration. Without SyncNet, the panels are empty.
+        An image of 1024 x 408 pixels, for any duration. Without SyncNet, the panels are empty.
     """
     from PIL import Image, ImageDraw
 

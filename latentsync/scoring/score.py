@@ -24,10 +24,10 @@ from .sync import FRAME_MS, TRUSTED_WINDOWS, SyncScore, num_windows, score_sync
 if TYPE_CHECKING:
     from ..faces.face_track import FaceTrack
 
-MIN_CONFIDENCE = 3.0  # LatentSync trained on clips with at least this confidence
+MIN_CONFIDENCE = 3.0  # LatentSync was trained on clips with at least this confidence
 TYPICAL_CONFIDENCE = (6, 9)  # of real speech in front of a camera
 IN_SYNC_FRAMES = 1  # the resolution is one frame of 40 ms
-MAX_STRETCHES = 5  # in one sentence
+MAX_STRETCHES = 5  # weak parts in one sentence
 HINT = (
     "Compare it with the original video's own score and with other takes. It does not measure the quality of the "
     "picture."
@@ -69,7 +69,7 @@ class Score:
 
     @property
     def verdict(self) -> str:
-        """The numbers in words: a few sentences."""
+        """A summary of the score in a few sentences."""
         return " ".join(self.sentences())
 
     def sentences(self) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Cosine of lips and audio by offset, measured with LatentSync's StableSyncNet.
+"""Cosine similarity of lips and audio at each offset, measured with LatentSync's StableSyncNet.
 
-It was LatentSync's training loss, and no paper reports it. Use it to compare offsets and takes, not models.
+This similarity was a training loss of LatentSync, and no paper reports it. Use it to compare offsets and takes, but not
+models.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ CROP_PX = 256
 
 @dataclass(frozen=True, eq=False)
 class StableSyncScore:
-    """Cosine of lips and audio.
+    """Cosine similarity of lips and audio.
 
-    cosines: float32 (windows, 31): of each window of 16 frames, and the audio from 15 frames earlier to 15 frames
-        later. NaN where that audio would begin before the recording or end after it.
+    cosines: float32 (windows, 31): similarity of each window of 16 frames to the audio from 15 frames earlier to 15
+        frames later. NaN if this audio would begin before the recording or end after it.
     """
 
     cosines: np.ndarray
@@ -41,7 +42,7 @@ class StableSyncScore:
 
     @property
     def mean_cosines(self) -> np.ndarray:
-        """float64 (31,): mean cosine by offset, from a lead of the audio of 15 frames to a lag of 15. NaN: no audio."""
+        """float64 (31,): mean cosine by offset, from 15 frames of audio lead to 15 of audio lag. NaN: no audio."""
         counts = np.isfinite(self.cosines).sum(axis=0)
         return np.where(counts > 0, np.nansum(self.cosines, axis=0, dtype=np.float64) / np.maximum(counts, 1), np.nan)
 

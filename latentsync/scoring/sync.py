@@ -1,6 +1,6 @@
 """Sync-D, Sync-C and the offset of a talking face, measured with SyncNet v2 as in joonson/syncnet_python.
 
-The module reads each frame once and in order. It compares features at once and keeps only 31 distances a frame.
+The module reads each frame once and in order. It keeps no features, only 31 distances for each frame.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ COLUMNS_PER_FRAME = 4  # MFCC columns
 BATCH_WINDOWS = 20
 DISTANCE_EPS = 1e-6  # added to each difference, as torch.pairwise_distance does
 
-TRUSTED_WINDOWS = 70  # of 75 frames, 3 s: padding distorts the score of shorter clips
-SMOOTHING_FRAMES = 9  # of the median filter over the confidence of each frame
+TRUSTED_WINDOWS = 70  # windows of 75 frames (3 s). Padding distorts the score of shorter clips
+SMOOTHING_FRAMES = 9  # length of the median filter over the confidence of each frame
 WEAK_SHARE = 0.5  # of the clip's confidence
-WEAK_FRAMES = 12  # about half a second: shorter parts are not marked
+WEAK_FRAMES = 12  # about half a second. Shorter parts are not marked
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +58,12 @@ class SyncScore:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the clip is long enough."""
+        """Whether the clip is long enough for a reliable score."""
         return self.window_count >= TRUSTED_WINDOWS
 
     @property
     def mean_distances(self) -> np.ndarray:
-        """float64 (31,): mean distance by offset, from a lead of the audio of 15 frames to a lag of 15."""
+        """float64 (31,): mean distance by offset, from 15 frames of audio lead to 15 of audio lag."""
         return np.asarray(np.nanmean(self.distances, axis=0, dtype=np.float64))
 
     @property
@@ -83,7 +83,7 @@ class SyncScore:
 
     @property
     def confidence(self) -> float:
-        """Sync-C (LSE-C): median distance of all offsets minus the smallest one. Higher is better."""
+        """Sync-C (LSE-C): median distance of all offsets minus the smallest distance. Higher is better."""
         return float(np.median(self.mean_distances)) - self.distance
 
     @property
@@ -97,7 +97,7 @@ class SyncScore:
 
     @property
     def weak_ranges(self) -> list[range]:
-        """Runs of windows of half a second or more with less than half of the clip's confidence, pauses included."""
+        """Ranges of half a second or more with less than half of the clip's confidence. They include pauses."""
         weak = self.confidence_over_time < WEAK_SHARE * self.confidence
         return [run for run in runs(weak) if len(run) >= WEAK_FRAMES]
 
@@ -114,7 +114,7 @@ class SyncScore:
 
 
 def num_windows(num_frames: int, num_samples: int) -> int:
-    """Number of windows of a clip. It leaves the last one out, like the official code."""
+    """Number of windows of a clip. As in the official code, the last window does not count."""
     return max(min(num_frames, num_samples // FRAME_SAMPLES) - VIDEO_FRAMES, 0)
 
 
@@ -158,7 +158,7 @@ def score_crops(
         crops: uint8 (224, 224, 3), BGR, at 25 fps. None in frames without the face. `count` + 4 are read.
         count: `num_windows` of the clip.
         samples: float32 (m,), 16 kHz, -1 to 1.
-        cuts: the first frame of every shot but the first.
+        cuts: the first frame of every shot, except the first shot.
 
     Raises:
         ScoreError: see `score_sync`.
@@ -199,7 +199,7 @@ class _SoundFeatures:
 
     @torch.no_grad()
     def around(self, windows: range) -> Tensor:
-        """Features (len(windows) + 30, 1024) from 15 windows before the first to 15 after the last. Zeros outside."""
+        """Features (len(windows) + 30, 1024), with 15 more windows on both sides. Zeros outside the clip."""
         around = range(windows.start - MAX_SHIFT, windows.stop + MAX_SHIFT)
         device = next(self._network.parameters()).device
         self._kept = {i: feature for i, feature in self._kept.items() if i in around}

@@ -1,4 +1,4 @@
-"""Log-mel spectrogram of Wav2Lip, as StableSyncNet expects it."""
+"""The log-mel spectrogram of Wav2Lip, which is the input of StableSyncNet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_VALUE = 4.0  # -100 dB becomes -4, and 0 dB becomes 4
 
 LINEAR_HZ = 200 / 3  # Slaney's mel scale: one mel in Hz below LOG_START_HZ
 LOG_START_HZ = 1000.0
-LOG_STEP = np.log(6.4) / 27  # growth of the frequency by one mel above
+LOG_STEP = np.log(6.4) / 27  # growth of the frequency's logarithm by one mel above LOG_START_HZ
 
 
 def num_columns(num_samples: int) -> int:
@@ -29,7 +29,7 @@ def num_columns(num_samples: int) -> int:
 
 
 def log_mel(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Columns `start` to `stop` of a recording, at 80 a second. By default all. Silence pads both ends.
+    """Mel columns `start` to `stop` of a recording, at 80 a second. By default, all. Silence pads both ends.
 
     Args:
         samples: (n,), 16 kHz, -1 to 1, the whole recording.

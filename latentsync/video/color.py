@@ -12,8 +12,8 @@ UNSPECIFIED = 2  # in ITU-T H.273, for primaries, transfer and matrix alike
 MATRICES = {1: "bt709", 5: "bt470", 6: "smpte170m", 9: "bt2020"}
 """Matrix number of ITU-T H.273 -> name in FFmpeg's scale filter."""
 UNREADABLE_MATRICES = {8: "YCgCo", 10: "BT.2020 constant luminance", 11: "SMPTE 2085", 14: "ICtCp"}
-"""Matrix number of ITU-T H.273 -> name, for those that FFmpeg does not convert to RGB."""
-HD_SIZE = (1280, 720)  # width or height in pixels from which players take BT.709 for a video that names no matrix
+"""Matrix number of ITU-T H.273 -> name, for matrices that FFmpeg does not convert to RGB."""
+HD_SIZE = (1280, 720)  # pixels. From this width or height, players use BT.709 for videos without color tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ BT709 = ColorSpace()
 
 
 def max_value(frame: np.ndarray) -> float:
-    """Value of full brightness: 255, 65535 or 1."""
+    """The value of full brightness in the dtype of a frame: 255, 65535 or 1."""
     return float(np.iinfo(frame.dtype).max) if frame.dtype.kind == "u" else 1.0
 
 
 def to_uint8(frame: np.ndarray) -> np.ndarray:
-    """Convert a frame to C-contiguous uint8, without a copy if it already is."""
+    """Convert a frame to C-contiguous uint8. If it already is, it is not copied."""
     if frame.dtype == np.uint16:
         frame = ((frame.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif frame.dtype != np.uint8:
@@ -62,5 +62,5 @@ def to_uint8(frame: np.ndarray) -> np.ndarray:
 
 
 def to_float32(frame: np.ndarray) -> np.ndarray:
-    """Convert a frame to float32 in 0..1, without a copy if it already is."""
+    """Convert a frame to float32 in 0..1. If it already is, it is not copied."""
     return frame if frame.dtype.kind == "f" else frame.astype(np.float32) / np.float32(max_value(frame))

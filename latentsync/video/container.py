@@ -1,4 +1,4 @@
-"""Open media files with PyAV: no network, errors that name the file, differences between PyAV versions."""
+"""Open media files with PyAV 16 or newer. There is no network access, and errors name the file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Stream")
 
 MIN_PYAV = 16
-NO_OTHER_FILE = {"protocol_whitelist": "none"}  # keeps FFmpeg from opening the files that a playlist names
+NO_OTHER_FILE = {"protocol_whitelist": "none"}  # FFmpeg must not open the files of a playlist
 
 
 @contextmanager
 def open_container(content: Path | bytes) -> Generator[InputContainer, None, None]:
     """Open a media file, or its bytes.
 
-    Python opens the file, because FFmpeg takes some file names for addresses.
+    Python opens the file, because FFmpeg treats some file names as URLs.
     """
     import av
 
@@ -42,7 +42,7 @@ def open_container(content: Path | bytes) -> Generator[InputContainer, None, Non
 
 
 def _open_file(path: Path) -> BinaryIO:
-    """Open a file, but no pipe or device: reading those may never end."""
+    """Open a file. Pipes and devices raise an error, because reading them may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError("it is a device or a pipe, not a file")
     return path.open("rb")
@@ -50,10 +50,10 @@ def _open_file(path: Path) -> BinaryIO:
 
 @contextmanager
 def media_errors(name: str, error: type[LatentSyncError], kind: str) -> Generator[None, None, None]:
-    """Turn failures of PyAV and of the disk into `error`, with the name of the file and what to do.
+    """Turn failures of PyAV and of the disk into `error`, with the name of the file and a remedy.
 
     Args:
-        kind: what the file should hold: "a video" or "audio".
+        kind: the expected content of the file: "a video" or "audio".
     """
     from av.error import FFmpegError
 
@@ -65,8 +65,8 @@ def media_errors(name: str, error: type[LatentSyncError], kind: str) -> Generato
         raise error(f"{name} is a folder. Choose a file.") from cause
     except (FFmpegError, OSError) as cause:
         raise error(
-            f"{name} cannot be opened as {kind} ({reason_of(cause)}). It may be damaged or incomplete. "
-            "Check that it plays, then export it again."
+            f"{name} cannot be opened as {kind} ({reason_of(cause)}). The file may be damaged or incomplete. "
+            "Check that the file plays, then export it again."
         ) from cause
 
 
@@ -83,9 +83,9 @@ def picture_streams(container: InputContainer) -> list[VideoStream]:
 
 
 def preferred_stream(streams: Sequence[S]) -> S | None:
-    """The stream that players choose: the first that is flagged as default, else the first.
+    """The stream that players choose: the first stream with the default flag, or else the first stream.
 
-    Streams with a codec that FFmpeg does not support do not count. Phones add such spatial audio.
+    Streams with a codec that FFmpeg does not support are skipped, such as the spatial audio of phones.
     """
     from av.stream import Disposition
 
@@ -97,17 +97,17 @@ def preferred_stream(streams: Sequence[S]) -> S | None:
 def decode_packets(
     packets: Iterable[Packet[VideoStream]], decoder: VideoCodecContext | None = None, *, by_dts: bool = False
 ) -> Iterator[VideoFrame]:
-    """Decode packets. Those that cannot be decoded are skipped.
+    """Decode packets. Packets that cannot be decoded are skipped.
 
     Args:
-        decoder: used in place of the stream's own.
-        by_dts: give each frame the decoding timestamp of its packet, where the container has no display times.
+        decoder: the decoder to use in place of the stream's decoder.
+        by_dts: give each frame the decoding timestamp of its packet, because the container has no display times.
     """
     from av.error import InvalidDataError
 
     for packet in packets:
         if packet.size == 0 and packet.dts is not None:
-            continue  # it repeats the frame before it (Theora, AVI); the last packet, without a time, asks for the rest
+            continue  # it repeats the previous frame (Theora, AVI). The last packet has no time and flushes the decoder
         if by_dts and packet.dts is not None:
             packet.pts = packet.dts
         try:
@@ -121,7 +121,7 @@ def check_pyav() -> int:
     """The major version of PyAV.
 
     Raises:
-        DependencyError: it is too old.
+        DependencyError: PyAV is too old.
     """
     import av
 

@@ -1,7 +1,7 @@
 """Decode the frames of an open video by their position in its index, and convert them to RGB.
 
-Damage does not end a read. The last good frame before a frame that cannot be decoded replaces it, in whatever order
-the frames are read.
+Damage does not stop the reading. If a frame cannot be decoded, the last good frame before it replaces it, in every
+order of reading.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 256 * 2**20  # decoded frames that one backward read may hold
 MAX_SIDE_DATA_TYPE = 64  # FFmpeg 8 has 32
-MAX_SEEK_SECONDS = 4  # before the first frame; no container seeks further back
+MAX_SEEK_SECONDS = 4  # before the first frame. No container seeks further back
 
 
 class FrameReader:
-    """Reads frames in any order. Rising positions take one decoding pass, falling ones decode a GOP at a time.
+    """Reads frames in any order. Increasing positions need one decoding pass. For others, a GOP is decoded at a time.
 
     Args:
         damaged: collects the positions of frames that could not be decoded completely.
@@ -53,7 +53,7 @@ class FrameReader:
         self._next = 0
 
     def frame(self, i: int) -> VideoFrame:
-        """The frame at position `i` of the index, or the last good one before it.
+        """The frame at position `i` of the index, or the last good frame before it.
 
         Raises:
             MediaError: no frame of the stream can be decoded.
@@ -69,7 +69,7 @@ class FrameReader:
         return decode_packets(self._container.demux(self._stream), self._decoder, by_dts=self._index.by_dts)
 
     def _find(self, i: int) -> VideoFrame | None:
-        """Decode frame `i`. For a damaged frame, return the last good one since its keyframe or this position."""
+        """Decode frame `i`. For a damaged frame, return the last good frame since the last seek, or None."""
         if i in self._cache:
             return self._cache[i]
         is_backward = i < self._next
@@ -79,13 +79,13 @@ class FrameReader:
         return self._decode_to(i, keep_all=is_backward)
 
     def _first_good(self) -> VideoFrame:
-        """The first good frame of all, for frames of a damaged start."""
+        """The first good frame of the stream. It replaces the frames of a damaged start."""
         self._seek(0)
         for frame in self._decoded:
             if self._index.position_of(frame.pts) is not None:
                 self._decoded = chain([frame], self._decoded)
                 return frame
-        raise MediaError(f"{self._name} has no frame that can be decoded. Export it again.")
+        raise MediaError(f"{self._name} has no frame that can be decoded. Export the video again.")
 
     def _decode_to(self, i: int, *, keep_all: bool) -> VideoFrame | None:
         for frame in self._decoded:
@@ -104,7 +104,7 @@ class FrameReader:
         return self._cache.get(i)
 
     def _replace_missing(self, stop: int) -> None:
-        """Let the last good frame replace the frames before `stop` that were not decoded."""
+        """Replace the frames before `stop` that were not decoded with the last good frame."""
         for missing in range(self._next, stop):
             self._damaged.add(missing)
             if self._last_good is not None:
@@ -112,7 +112,7 @@ class FrameReader:
         self._next = stop
 
     def _keep(self, position: int, frame: VideoFrame) -> None:
-        """Add a frame to the cache, which drops its oldest ones to stay within CACHE_BYTES."""
+        """Add a frame to the cache, and drop the oldest frames to stay within CACHE_BYTES."""
         max_frames = max(CACHE_BYTES // max(sum(plane.buffer_size for plane in frame.planes), 1), 1)
         while len(set(map(id, self._cache.values()))) >= max_frames:
             self._cache.popitem(last=False)
@@ -121,7 +121,8 @@ class FrameReader:
     def _seek(self, keyframe: int) -> None:
         """Continue decoding at `keyframe`.
 
-        Some containers land later than asked (MPEG-TS on any packet, by decoding time), so ask for ever earlier times.
+        Some containers seek to a later time than requested (MPEG-TS to any packet, by decoding time). Therefore each
+        attempt requests an earlier time.
         """
         times = self._index.decoder_pts
         wanted, first_keyframe = times[keyframe], times[self._index.keyframes[0]]
@@ -145,7 +146,7 @@ class FrameReader:
 
 
 def alpha_decoder(stream: VideoStream) -> VideoCodecContext | None:
-    """libvpx's decoder for VP8 and VP9 with alpha, which FFmpeg's own decoders ignore. None for other streams."""
+    """libvpx's decoder for VP8 and VP9 with alpha. FFmpeg's own decoders ignore alpha. None for other streams."""
     from av.codec import CodecContext
 
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
@@ -155,10 +156,10 @@ def alpha_decoder(stream: VideoStream) -> VideoCodecContext | None:
 
 
 def to_rgb(frame: VideoFrame, convert: PixelConverter, matrix: np.ndarray) -> np.ndarray:
-    """A decoded frame as it is displayed: C-contiguous (height, width, components), uint8 or uint16.
+    """Convert a decoded frame for display: C-contiguous (height, width, components), uint8 or uint16.
 
     Args:
-        convert: to the pixel format and the size that are wanted.
+        convert: converter to the pixel format and the size of the result.
         matrix: `display_matrix` of the stream.
     """
     return np.ascontiguousarray(_apply_display_matrix(convert(frame).to_ndarray(), matrix))
@@ -175,9 +176,9 @@ def is_high_bit_depth(frame: VideoFrame) -> bool:
 
 
 def display_matrix(frame: VideoFrame) -> np.ndarray:
-    """Rotation and mirroring of a stream: (2, 2), maps stored to displayed pixels as (x, y) @ matrix.
+    """Rotation and mirroring of a stream, (2, 2): displayed pixel = stored pixel (x, y) @ matrix.
 
-    Ask one frame of a stream only: PyAV's frames keep themselves alive once their side data has been read.
+    Call it for only one frame of a stream. PyAV never frees a frame after its side data was read.
     """
     from av.sidedata.sidedata import Type
 

@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 USUAL_RATES = tuple(Fraction(n) / slow for n in (24, 25, 30, 48, 50, 60, 120) for slow in (1, Fraction(1001, 1000)))
-LIVE_FORMATS = ("mpegts",)  # recordings that are complete wherever they stop
-TAIL_SECONDS = 1  # that a header may add after the last frame
+LIVE_FORMATS = ("mpegts",)  # recordings in these formats may stop at any packet
+TAIL_SECONDS = 1  # time that a header may add after the last frame
 FALLBACK_RATE = Fraction(25)  # frames per second of a still image that declares none
 
 
 @dataclass(frozen=True, eq=False)
 class FrameIndex:
-    """When each frame of a stream appears.
+    """The times at which the frames of a stream appear.
 
-    pts: rising timestamps in units of `time_base`.
-    by_dts: the container stores decoding times only, so the decoder gives each frame that of its packet.
-    decoder_pts: the timestamp that the decoder gives to each frame. It is `pts`, unless it is `by_dts` and frames are
-        reordered.
+    pts: increasing timestamps in units of `time_base`.
+    by_dts: whether the container stores only decoding times. The decoder then gives each frame the time of its packet.
+    decoder_pts: the timestamp that the decoder gives to each frame. It equals `pts`, unless `by_dts` is true and frames
+        are reordered.
     end: timestamp at which the last frame ends.
-    keyframes: rising positions in `pts` at which decoding can start.
-    time_base: seconds.
-    rate: frames per second; the mean of a variable frame rate.
-    is_constant: every timestamp is within one `time_base` of its place at `rate`.
+    keyframes: increasing positions in `pts` at which decoding can start.
+    time_base: unit of the timestamps, in seconds.
+    rate: frames per second. For a variable frame rate, it is the mean.
+    is_constant: whether every timestamp fits a constant `rate`, within one `time_base`.
     """
 
     pts: list[int]
@@ -63,16 +63,16 @@ class FrameIndex:
         return {timestamp: position for position, timestamp in enumerate(self.decoder_pts)}
 
     def seconds_between(self, start: int, stop: int) -> Fraction:
-        """How long the frames `start` to `stop` (exclusive) are on display."""
+        """The display time of the frames `start` to `stop` (exclusive), in seconds."""
         end = self.end if stop == len(self.pts) else self.pts[stop]
         return (end - self.pts[start]) * self.time_base
 
     def index_at(self, start: int, seconds: Fraction) -> int:
-        """The frame on display `seconds` after frame `start` appeared; -1 before the first frame."""
+        """The frame that is displayed `seconds` after frame `start` appeared. -1: before the first frame."""
         return bisect_right(self.pts, self.pts[start] + floor(seconds / self.time_base) + self._tolerance) - 1
 
     def first_from(self, seconds: Fraction) -> int:
-        """The first frame that appears `seconds` or more after frame 0; one past the last frame if none does."""
+        """The first frame that appears `seconds` or more after frame 0. If no frame does, the number of frames."""
         return bisect_left(self.pts, self.pts[0] + ceil(seconds / self.time_base) - self._tolerance)
 
     @property
@@ -90,7 +90,7 @@ class FrameIndex:
 
 
 def index_frames(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
-    """Index a stream by the timestamps of its packets. Everything is read once, and nothing is decoded.
+    """Index a stream by the timestamps of its packets. Only an AVI with reordered frames is decoded.
 
     Raises:
         MediaError: the stream has no frames, has frames without timestamps, or is incomplete.
@@ -104,13 +104,13 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
         pts = sorted(timestamp for timestamp in ends if not keyframe_pts or timestamp >= min(keyframe_pts))
         decoder_pts, end = pts, ends[pts[-1]] if pts else 0
     if not pts:
-        raise MediaError(f"{name} has no video frames. It is incomplete or damaged. Copy or export it again.")
+        raise MediaError(f"{name} has no video frames. The file may be damaged. Copy or export the video again.")
     time_base = stream.time_base or Fraction(1, 1000)
     declared = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     rate, is_constant = _estimate_rate(pts, time_base, declared)
     if not rate:
         spacing = float((pts[-1] - pts[0]) * time_base) / (len(pts) - 1)
-        raise MediaError(f"{name} has damaged timestamps. Its frames are {spacing:.0f} s apart. Export it again.")
+        raise MediaError(f"{name} has wrong timestamps. Its frames are {spacing:.0f} s apart. Export the video again.")
     end = max(end, pts[-1] + round(1 / (rate * time_base)), pts[-1] + 1)
     if decoder_pts is pts:
         keyframes = sorted({bisect_left(pts, timestamp) for timestamp in keyframe_pts if timestamp <= pts[-1]})
@@ -124,7 +124,7 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
 def _read_timestamps(
     container: InputContainer, stream: VideoStream, name: str, by_dts: bool
 ) -> tuple[dict[int, int], set[int]]:
-    """Start -> end of each frame, and the start of each keyframe, also of those that an edit list hides."""
+    """Start -> end of each frame, and the start of each keyframe, also of keyframes that an edit list hides."""
     ends: dict[int, int] = {}
     keyframe_pts: set[int] = set()
     is_corrupt = False
@@ -135,7 +135,7 @@ def _read_timestamps(
         if by_dts:
             packet.pts = packet.dts
         if packet.pts is None and not is_corrupt:
-            raise MediaError(f"{name} has frames without timestamps. Convert it to MP4.")
+            raise MediaError(f"{name} has frames without timestamps. Convert the video to MP4.")
         if packet.pts is None:
             continue
         if packet.is_keyframe:
@@ -151,7 +151,8 @@ def _decode_order(container: InputContainer, stream: VideoStream) -> tuple[list[
     """Decode the whole stream to learn the display order of its frames.
 
     Returns:
-        In display order, the decoding time of each frame's packet and its display time; decoding times of keyframes.
+        The decoding time of each frame's packet in display order, the display times, and the decoding times of
+        keyframes.
     """
     keyframe_dts: set[int] = set()
 
@@ -165,7 +166,7 @@ def _decode_order(container: InputContainer, stream: VideoStream) -> tuple[list[
     order = [frame.pts for frame in decode_packets(packets(), by_dts=True) if frame.pts is not None]
     rising = sorted(order)
     rank = {timestamp: position for position, timestamp in enumerate(rising)}
-    # The decoder gives a frame when it has read `delay` packets more. Like FFmpeg, take that packet's time.
+    # The decoder returns a frame after it has read `delay` more packets. Like FFmpeg, use that packet's time.
     delay = max((rank[timestamp] - position for position, timestamp in enumerate(order)), default=0)
     step = rising[-1] - rising[-2] if len(rising) > 1 else 1
     return order, [*rising[delay:], *(rising[-1] + step * (i + 1) for i in range(delay))], keyframe_dts
@@ -177,7 +178,7 @@ def _is_hidden(packet: Packet[VideoStream], stream: VideoStream) -> bool:
 
 
 def _check_complete(container: InputContainer, stream: VideoStream, index: FrameIndex, name: str) -> None:
-    """Raise MediaError for a file that ends before its own index or header says."""
+    """Raise MediaError if a file ends earlier than its index or header says."""
     entries = getattr(stream, "index_entries", ())  # PyAV 17 and newer
     needed_bytes = max((entry.pos + entry.size for entry in entries), default=0)
     end_seconds = index.end * index.time_base
@@ -196,14 +197,14 @@ def _declared_end_seconds(container: InputContainer, stream: VideoStream) -> Fra
 
 
 def _incomplete(name: str, frames: int) -> MediaError:
-    return MediaError(f"{name} is incomplete. It ends after {frames} frames. Copy or export it again.")
+    return MediaError(f"{name} is incomplete. It ends after {frames} frames. Copy or export the video again.")
 
 
 def _estimate_rate(pts: Sequence[int], time_base: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:
-    """The constant rate that fits every timestamp, and True; else the mean rate, and False.
+    """The constant rate that fits every timestamp, and True. If no rate fits, the mean rate, and False.
 
-    The mean is 0 if frames are half an hour apart. Rounded timestamps fit many rates, and FFmpeg declares a distorted
-    one (19001/317 for 59.94), so the nearest usual rate comes first unless the declared one fits exactly.
+    The mean is 0 if frames are half an hour apart. Rounded timestamps fit many rates, and FFmpeg may declare a wrong
+    rate (19001/317 for 59.94). Therefore the nearest usual rate comes first, unless the declared rate fits exactly.
     """
     if len(pts) == 1:
         return (declared[0] if declared else FALLBACK_RATE), True

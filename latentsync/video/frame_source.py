@@ -14,15 +14,15 @@ from .color import BT709, ColorSpace
 
 
 class FrameSource(Protocol):
-    """Frames in display order, which may be read any number of times.
+    """Frames in display order. They can be read any number of times.
 
-    name: of the source in messages.
-    rate: frames per second; the mean of a variable frame rate.
+    name: name of the source in messages.
+    rate: frames per second. For a variable frame rate, it is the mean.
     height, width: display size in pixels.
-    pixel_aspect: width / height of a pixel as displayed; 1 if pixels are square.
-    has_alpha: whether `read_alpha` has something to give.
+    pixel_aspect: width / height of a pixel as displayed. 1: pixels are square.
+    has_alpha: whether the frames have alpha, see `read_alpha`.
     color: color space of the frames.
-    identity: equal for two sources with the same pixels, as far as that is known without reading them.
+    identity: equal for two sources with the same pixels, as far as this is known without reading the pixels.
     """
 
     @property
@@ -47,15 +47,15 @@ class FrameSource(Protocol):
     def duration_seconds(self) -> Fraction: ...
 
     def index_at(self, seconds: Fraction) -> int:
-        """Index of the frame on display `seconds` after the first one appeared, clamped to the first and the last."""
+        """Index of the frame that is displayed `seconds` after the first frame appeared, clamped to the video."""
         ...
 
     def time_of(self, index: int) -> Fraction:
-        """When a frame appears, in seconds after the first one."""
+        """The time at which a frame appears, in seconds after the first frame."""
         ...
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """One frame per index: (height, width, 3) RGB, C-contiguous, not to be changed.
+        """One frame per index: (height, width, 3) RGB, C-contiguous. Do not change the arrays.
 
         The dtype is uint8 for a video, uint16 for a video with more than 8 bits, float32 in 0..1 for an image batch.
         """
@@ -66,7 +66,7 @@ class FrameSource(Protocol):
         ...
 
     def warnings(self) -> Iterator[str]:
-        """Messages for the user about the original video. Damage is only found while reading."""
+        """Messages for the user about the original video. Damage is found only while the video is read."""
         ...
 
 
@@ -94,7 +94,7 @@ class ImageBatch:
                 "Provide at least one frame with 3 or 4 channels."
             )
         if rate <= 0:
-            raise UsageError(f'"image_fps" cannot be {rate}. Set it to a number above 0.')
+            raise UsageError(f'"image_fps" cannot be {rate}. Choose a number above 0.')
         self.images = images
         self.rate = rate
         self.frame_count, self.height, self.width = images.shape[:3]
@@ -140,7 +140,7 @@ class ImageBatch:
             yield self.images[check_index(i, self), ..., 3].to("cpu", torch.float32).numpy()
 
     def warnings(self) -> Iterator[str]:
-        """None."""
+        """An image batch has no warnings."""
         return iter(())
 
     def __repr__(self) -> str:

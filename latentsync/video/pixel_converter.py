@@ -1,7 +1,7 @@
 """Convert frames between pixel formats, color matrices and sizes with FFmpeg's scale filter.
 
-`VideoFrame.reformat` is not used: it confuses matrices and ranges before PyAV 17, does not know BT.2020 before
-PyAV 18, and from PyAV 17 on it converts in several threads, which overwrite each other's first pixels.
+`VideoFrame.reformat` is not used. Before PyAV 17, it confuses matrices and ranges. Before PyAV 18, it does not support
+BT.2020. From PyAV 17 on, it converts in several threads, which overwrite each other's first pixels.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class PixelConverter:
-    """Converts frames of any pixel format and size. A new format or size costs a new filter graph.
+    """Converts frames of any pixel format and size. Each new format or size needs a new filter graph.
 
     Args:
         pix_fmt: FFmpeg's name of the result's pixel format.
-        options: of FFmpeg's scale filter.
+        options: options of FFmpeg's scale filter.
         size: width and height of the result in pixels. None keeps the size of each frame.
     """
 
@@ -41,7 +41,7 @@ class PixelConverter:
             self._graph, self._input = self._build(*properties), properties
         _, start, end = self._graph
         timestamp, time_base = frame.pts, frame.time_base
-        frame.pts, frame.time_base = 0, Fraction(1, 25)  # the filters check them, and nothing here needs them
+        frame.pts, frame.time_base = 0, Fraction(1, 25)  # the filters check them, but the values do not matter
         start.push(frame)
         frame.pts = timestamp
         if time_base is not None:

@@ -23,7 +23,7 @@ LengthMode = Literal[
 MODEL_RATE = Fraction(25)  # frames per second of the training videos
 AUTO_RATES = (23, 31)  # frames per second that "auto" keeps: the model still works well there
 STRETCH = (Fraction(4, 5), Fraction(5, 4))
-"""Audio / video that "audio (stretch video)" allows. Beyond it, motion looks wrong."""
+"""Range of audio length / video length that "audio (stretch video)" allows. Beyond it, motion looks wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Timeline:
 
     rate: output frames per second.
     source_index: the original frame that each output frame shows.
-    sound_frames: number of frames, from the first, that have audio. The others stay original. None: all.
+    sound_frames: number of frames with audio, from the first frame on. Later frames stay original. None: all frames.
     """
 
     rate: Fraction
@@ -41,7 +41,7 @@ class Timeline:
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
-            raise UsageError(f"The frame rate of the output cannot be {self.rate}. Set it to a number above 0.")
+            raise UsageError(f"The frame rate of the output cannot be {self.rate}. Choose a number above 0.")
         if not self.source_index:
             raise UsageError("The output would have no frames. Use a longer video or recording.")
 
@@ -54,7 +54,7 @@ class Timeline:
         return self.frame_count / self.rate
 
     def first(self, seconds: float) -> Timeline:
-        """The beginning of the timeline, at least one frame. 0 seconds: all of it."""
+        """The beginning of the timeline, at least one frame. 0 seconds: the whole timeline."""
         count = min(num_frames(Fraction(seconds), self.rate), self.frame_count) if seconds else self.frame_count
         sound_frames = None if self.sound_frames is None else min(self.sound_frames, count)
         return replace(self, source_index=self.source_index[:count], sound_frames=sound_frames)
@@ -64,9 +64,9 @@ class Timeline:
 
 
 def num_frames(duration_seconds: Fraction, rate: Fraction) -> int:
-    """The number of frames nearest to `duration_seconds` (halves up), at least one.
+    """The number of frames nearest to `duration_seconds` (halves round up), at least one.
 
-    Nearest, not floor: audio cut to whole samples is up to half a sample shorter than its frames.
+    It is not rounded down, because audio that is cut to whole samples is up to half a sample shorter than its frames.
     """
     return max(1, int(duration_seconds * rate + Fraction(1, 2)))
 
@@ -94,13 +94,14 @@ def build_timeline(
 
     Args:
         rate: output frames per second, see `output_rate`.
-        length: the "audio" modes last as long as the audio. They cut a longer video. A shorter video plays forwards
-            and backwards (like the official code), repeats, or stays on its last frame. "audio (stretch video)" plays
-            the whole video faster or slower. Each output frame then shows the original frame with the nearest time.
-            "video" lasts as long as the video. "shortest" ends with the shorter of the two.
+        length: with the "audio" modes, the output is as long as the audio. A longer video is cut. A shorter video plays
+            forwards and backwards (like the official code), repeats, or stays on its last frame. "audio (stretch
+            video)" plays the whole video faster or slower, and each output frame shows the original frame with the
+            nearest time. With "video", the output is as long as the video. With "shortest", the output ends when the
+            audio or the video ends.
 
     Raises:
-        UsageError: the length mode does not exist, or see `check_length`.
+        UsageError: see `check_length`.
     """
     check_length(source, audio_seconds, length)
     video_frames, audio_frames = num_frames(source.duration_seconds, rate), num_frames(audio_seconds, rate)
@@ -123,30 +124,30 @@ def check_length(source: FrameSource, audio_seconds: Fraction, length: LengthMod
         ratio = float(audio_seconds / source.duration_seconds)
         raise UsageError(
             f'The audio is {ratio:.3f} times as long as {source.name}. "length_mode" audio (stretch video) allows 0.8 '
-            "to 1.25. Choose audio (ping-pong), audio (loop) or audio (hold last frame), or cut the longer of the two."
+            "to 1.25. Choose audio (ping-pong), audio (loop) or audio (hold last frame), or cut the audio or the video."
         )
 
 
 def nearest_frame(source: FrameSource, seconds: Fraction) -> int:
-    """The original frame nearest to `seconds` after the first one. The later of two equally near frames."""
+    """The original frame nearest to `seconds` after the first frame. Of two equally near frames, the later one."""
     shown = source.index_at(seconds)
     following = min(shown + 1, source.frame_count - 1)
     return following if source.time_of(following) - seconds <= abs(seconds - source.time_of(shown)) else shown
 
 
 def ping_pong(position: int, length: int) -> int:
-    """Frame at `position` of a clip of `length` frames that plays forwards, then backwards, with both ends repeated."""
+    """Frame at `position` of a clip of `length` frames that plays forwards, then backwards. Both ends play twice."""
     lap, step = divmod(position, length)
     return step if lap % 2 == 0 else length - 1 - step
 
 
 def loop(position: int, length: int) -> int:
-    """Frame at `position` of a clip of `length` frames that repeats."""
+    """Frame at `position` of a repeated clip of `length` frames."""
     return position % length
 
 
 def hold(position: int, length: int) -> int:
-    """Frame at `position` of a clip of `length` frames that stays on its last one."""
+    """Frame at `position` of a clip of `length` frames. After the end, the last frame is shown."""
     return min(position, length - 1)
 
 

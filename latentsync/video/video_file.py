@@ -26,17 +26,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MIN_ASPECT = Fraction(1, 8)  # of a pixel's width and height
+MIN_ASPECT = Fraction(1, 8)  # smallest plausible ratio of a pixel's width and height, or height and width
 
 
 class VideoFile:
     """The frames of a video file, or of a part of it.
 
-    Opening reads every packet but decodes a single frame. Any number of reads may run at once.
+    Opening reads every packet, but decodes only one frame. (It decodes an AVI with reordered frames.) Several reads may
+    run at the same time.
 
     Args:
-        source: path, or the bytes of the file. The position of the stream of bytes does not matter and stays.
-        start_seconds: start of the part, counted from the first frame. It contains the frames that appear from there.
+        source: path, or the bytes of the file. The read position of a byte stream is ignored and left unchanged.
+        start_seconds: start of the part, counted from the first frame. The part contains the frames that appear at this
+            time or later.
         duration_seconds: length of the part. None: up to the end.
 
     Raises:
@@ -76,7 +78,7 @@ class VideoFile:
         if frame.colorspace in UNREADABLE_MATRICES:
             raise MediaError(
                 f"{self.name} uses the color matrix {UNREADABLE_MATRICES[frame.colorspace]}, which cannot be converted "
-                "to RGB. Export it with BT.709 colors."
+                "to RGB. Export the video with BT.709 colors."
             )
         self._matrix = display_matrix(frame)
         self._stored_size = frame.width, frame.height
@@ -103,7 +105,7 @@ class VideoFile:
 
     @property
     def start_seconds(self) -> Fraction:
-        """When the first frame of the part appears, in seconds after that of the whole file."""
+        """The time at which the first frame of the part appears, in seconds after the first frame of the file."""
         return self._index.seconds_between(0, self._part.start)
 
     @property
@@ -130,11 +132,11 @@ class VideoFile:
         return self._index.seconds_between(self._part.start, self._part.start + index)
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Frames as RGB (height, width, 3) in the order of `indices`, which is consumed one at a time.
+        """Frames as RGB (height, width, 3) in the order of `indices`, which are taken one at a time.
 
-        They are uint8, or uint16 if the file has more than 8 bits. Rising indices take a single decoding pass. A
-        falling index decodes from the keyframe before it, and caches up to 256 MB of decoded frames for the next
-        falling ones. The last good frame replaces a damaged one, see `warnings`.
+        The dtype is uint8, or uint16 if the file has more than 8 bits. Increasing indices need a single decoding pass.
+        A decreasing index decodes from the previous keyframe, and caches up to 256 MB of decoded frames for the next
+        decreasing indices. The last good frame replaces a damaged frame, see `warnings`.
 
         Raises:
             UsageError: an index is out of range.
@@ -143,7 +145,7 @@ class VideoFile:
         return self._read(indices, "rgb48le" if self._is_deep else "rgb24")
 
     def read_alpha(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """The alpha of frames: float32 (height, width) in 0..1. Only where `has_alpha`. Raises as `read`."""
+        """The alpha of frames: float32 (height, width) in 0..1. Requires `has_alpha`. Raises the errors of `read`."""
         for frame in self._read(indices, "rgba64le" if self._is_deep else "rgba"):
             yield to_float32(frame[..., 3])
 
@@ -163,7 +165,7 @@ class VideoFile:
                 yield last[1]
 
     def warnings(self) -> Iterator[str]:
-        """Sentences for the user about the file. Damage is only found while reading, so ask after the last read."""
+        """Sentences for the user about the file. Reading finds the damage, so call this after the last read."""
         damaged = [i - self._part.start for i in sorted(self._damaged) if i in self._part]
         if damaged:
             yield (
@@ -180,13 +182,13 @@ class VideoFile:
             )
         if self._is_untagged_hd:
             yield (
-                f"{self.name} does not say which color matrix it uses. LatentSync reads it as BT.709, like players do "
-                "with HD videos. If its colors look wrong, export it with color tags."
+                f"{self.name} has no tag for its color matrix. LatentSync reads the video as BT.709, like players do "
+                "with HD videos. If the colors look wrong, export the video with color tags."
             )
         if self._has_odd_aspect:
-            yield f"{self.name} has an impossible pixel aspect ratio. LatentSync reads its pixels as square."
+            yield f"{self.name} has an impossible pixel aspect ratio. LatentSync treats its pixels as square."
         if self._is_interlaced:
-            yield f"{self.name} is interlaced. Deinterlace it first for sharper lips."
+            yield f"{self.name} is interlaced. For sharper lips, deinterlace the video first."
 
     def __repr__(self) -> str:
         return f"VideoFile({self.name}, {describe(self)})"
@@ -212,7 +214,7 @@ def _trim_range(index: FrameIndex, start: Fraction, duration: Fraction | None, n
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
-    """The first video stream that is no cover picture."""
+    """The video stream that players choose. Cover pictures do not count."""
     streams = picture_streams(container)
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "other data"
@@ -221,17 +223,17 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     if stream is None:
         raise MediaError(
             f"{name} has a video stream that cannot be decoded. The file is incomplete, or FFmpeg does not support its "
-            "codec. Export it as H.264."
+            "codec. Export the video as H.264."
         )
     return stream
 
 
 def _animated_webp(name: str) -> MediaError:
-    """FFmpeg before version 9 cannot decode it, and later versions cannot seek in it."""
-    return MediaError(f"{name} is an animated WebP, which LatentSync cannot read. Convert it to MP4 or GIF.")
+    """The error for an animated WebP. FFmpeg before version 9 cannot decode it. Later versions cannot seek in it."""
+    return MediaError(f"{name} is an animated WebP, which LatentSync cannot read. Convert the file to MP4 or GIF.")
 
 
 def _undecodable(container: InputContainer, name: str, frames: int) -> MediaError:
     if container.format.name.startswith("webp"):
         return _animated_webp(name)
-    return MediaError(f"{name} has {frames} frames, but none of them can be decoded. Export it again.")
+    return MediaError(f"{name} has {frames} frames, but none of them can be decoded. Export the video again.")

@@ -1,7 +1,7 @@
 """The two released models, and the networks for scoring and occlusion: resolution, files, sizes, hashes.
 
-Facts of ByteDance's repositories on the Hugging Face hub at the pinned revisions. Both versions have the same
-keys and shapes: only the hash, or metadata that we wrote, can tell them apart.
+The values come from ByteDance's repositories on the Hugging Face hub, at fixed revisions. Both versions have the same
+keys and shapes. Only the hash, or metadata from `convert`, can tell them apart.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Version = str
-"""A key of `MODELS`: adding a version is adding an entry there."""
+"""A key of `MODELS`. To add a version, add an entry there."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One file of weights: where it is published and where it is kept.
+    """One weights file: its URL, and its path on the disk.
 
-    `path` is where a download belongs, relative to the models folder. Its first part is the kind of folder.
-    `aliases` lists other names under which the same network is taken, preferred ones first.
-    `size_bytes` and `sha256` are those of the published file.
-    `equivalents` are published files that hold the same network in another layout.
-    `wrapper_path` is where ComfyUI-LatentSyncWrapper and packs like it keep the file, in their `checkpoints` folder.
+    `path` is the path for the download, relative to the models folder. Its first part is the kind of folder.
+    `aliases` lists other accepted paths for the same network, preferred paths first.
+    `size_bytes` and `sha256` describe the published file.
+    `equivalents` are published files with the same network in another layout.
+    `wrapper_path` is the path of the file in the `checkpoints` folder of ComfyUI-LatentSyncWrapper and similar packs.
     """
 
     path: str
@@ -42,8 +42,8 @@ class ModelSpec:
     """A released LatentSync model.
 
     `resolution` is the side of the square crop in pixels.
-    `min_vram_bytes` is the memory of a device from which this version is chosen by default.
-    `rank` orders the versions by quality: the default is the highest rank that the device holds.
+    `min_vram_bytes` is the smallest device memory with which this version is the default.
+    `rank` orders the versions by quality. The default is the highest rank that fits the device.
     """
 
     version: Version
@@ -55,7 +55,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedFile:
-    """A file of weights whose size and hash are not known here. It is never downloaded: nothing could verify it."""
+    """A weights file with an unknown size and hash. LatentSync cannot verify it, and therefore never downloads it."""
 
     path: str
     url: str

@@ -21,13 +21,13 @@ PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def convert(source: Path, target: Path, precision: str, version: Version | None = None) -> Task[Version]:
-    """Write a UNet as safetensors. The source is memory-mapped, so the memory needed is the size of the target.
+    """Write a UNet as safetensors. The source is memory-mapped, so the conversion needs only the target's size in RAM.
 
     Args:
         source: a LatentSync UNet in any format.
-        target: the file to write. It appears under its name when it is complete.
+        target: the file to write. It gets its name when it is complete.
         precision: a key of PRECISIONS.
-        version: of the weights, needed for a file that is not an official one.
+        version: version of the weights. It is required for an unofficial file.
 
     Returns:
         The version of the weights.
@@ -35,7 +35,7 @@ def convert(source: Path, target: Path, precision: str, version: Version | None 
     Raises:
         WeightsError: the source is damaged or not a LatentSync UNet, or has values that the precision cannot hold.
         UsageError: the target exists, is not a .safetensors file or has no folder, or the version is unknown.
-        StorageError: the target's folder has no space or cannot be written to.
+        StorageError: the target's folder is full or not writable.
     """
     dtype = PRECISIONS[precision]
     checkpoint = _check(source, target, dtype)
@@ -63,14 +63,14 @@ def convert(source: Path, target: Path, precision: str, version: Version | None 
 
 
 def _check(source: Path, target: Path, dtype: torch.dtype) -> Checkpoint:
-    """Check the source and the target before 5 GB are hashed. Returns the source."""
+    """Check the source and the target before 5 GB are hashed. Returns the content of the source."""
     if target.suffix != loader.SAFETENSORS:
         raise UsageError(f"{target} does not end in {loader.SAFETENSORS}. Choose another name with -o.")
     if target.exists():
-        raise UsageError(f"{target} exists already. Delete it, or choose another name with -o.")
+        raise UsageError(f"{target} exists already. Delete this file, or choose another name with -o.")
     folder = target.absolute().parent
     if not folder.is_dir():
-        raise UsageError(f"The folder {folder} does not exist. Create it, or choose another name with -o.")
+        raise UsageError(f"The folder {folder} does not exist. Create this folder, or choose another name with -o.")
     checkpoint = loader.read(source)
     with loader.error_prefix(source):
         config = UNetConfig.from_shapes(checkpoint.shapes)
@@ -92,7 +92,7 @@ def _cast(checkpoint: Checkpoint, precision: str) -> Task[dict[str, Tensor]]:
         tensors[key] = tensor.to(dtype, copy=True).contiguous()
         if not bool(torch.isfinite(tensors[key]).all()):
             is_sound = bool(torch.isfinite(tensor).all())
-            advice = "Use --precision bf16." if is_sound else "The file is damaged. Download it again."
+            advice = "Use --precision bf16." if is_sound else "The file is damaged. Download this file again."
             raise WeightsError(
                 f"{checkpoint.path} has NaN or infinite values after conversion to {precision} (weight {key}). {advice}"
             )
@@ -111,5 +111,5 @@ def _save(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> Non
 
     try:
         save_file(tensors, path, header)
-    except SafetensorError as error:  # its name for a full disk
+    except SafetensorError as error:  # safetensors raises it if the disk is full
         raise OSError(str(error)) from error

@@ -1,8 +1,8 @@
 """Download weights: SHA-256 verified, then atomically renamed. The only module with network access.
 
-Files of the Hugging Face hub come through `hf_hub_download`, which retries, and resumes a partial download if its
-version does so. Others come through `torch.hub`. Each file is downloaded into a hidden folder beside its final place
-and moved there when its hash is right.
+`hf_hub_download` downloads files from the Hugging Face hub. It retries, and most versions of it resume a partial
+download. `torch.hub` downloads other files. Each file is downloaded into a hidden folder beside its final path, and
+moved to this path when its hash is correct.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 PROGRESS_SECONDS = 0.2  # between two reports
-SPARE_BYTES = 64 << 20  # of the disk, left free
-UNIQUE_PARTIAL = re.compile(r"\.[0-9a-f]{8}\.incomplete$")  # of huggingface_hub >= 1.18: never resumed
+SPARE_BYTES = 64 << 20  # disk space to leave free
+UNIQUE_PARTIAL = re.compile(r"\.[0-9a-f]{8}\.incomplete$")  # files of huggingface_hub >= 1.18, never resumed
 
 
 class CancelledError(Exception):
@@ -49,10 +49,10 @@ class Transfer:
 
 
 def download_files(files: Sequence[WeightFile], folders: Folders) -> Task[None]:
-    """Download files to where they belong.
+    """Download files into the models folders.
 
     Raises:
-        WeightsError: the disk is too small or read-only, the network fails, or a file is not the published one.
+        WeightsError: the disk is too small or read-only, the network fails, or a hash does not match.
     """
     paths = {file: destination(file, folders) for file in files}
     check_disk_space(paths)
@@ -61,7 +61,7 @@ def download_files(files: Sequence[WeightFile], folders: Folders) -> Task[None]:
 
 
 def download_file(file: WeightFile, path: Path) -> Task[None]:
-    """Download one file. It appears under its name when its hash is right. An existing file is kept."""
+    """Download one file. It gets its name when its hash is correct. An existing file is kept."""
     with _folder_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with claim(path) as is_alone:
@@ -94,7 +94,7 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
 
 
 def check_disk_space(paths: dict[WeightFile, Path]) -> None:
-    """Raises a WeightsError if a disk does not have enough space for the files."""
+    """Raise a WeightsError if a disk does not have enough space for the files."""
     by_disk: dict[int, list[WeightFile]] = defaultdict(list)
     for file, path in paths.items():
         by_disk[_existing_folder(path).stat().st_dev].append(file)
@@ -111,7 +111,7 @@ def check_disk_space(paths: dict[WeightFile, Path]) -> None:
 
 
 def partial_folder(path: Path) -> Path:
-    """The folder of a file until its download is complete."""
+    """The folder that contains a file until its download is complete."""
     return path.with_name(f".{path.name}.download")
 
 
@@ -126,7 +126,7 @@ def partial_bytes(path: Path) -> int:
 
 
 def url_of(file: WeightFile) -> str:
-    """The URL of a file: on the hub, or on the mirror that HF_ENDPOINT names."""
+    """The URL of a file. HF_ENDPOINT can replace the address of the hub with a mirror."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT + file.url.removeprefix(HUB) if _is_on_hub(file) else file.url
@@ -135,8 +135,8 @@ def url_of(file: WeightFile) -> str:
 def _transfer(file: WeightFile, path: Path) -> Task[Path]:
     """Download in a thread, and report its progress. Returns the complete file.
 
-    A caller that stops also stops the thread, at its next chunk. Transfers that do not call our progress bar cannot be
-    stopped: they end with their file, which the next download uses.
+    If the caller stops, the thread stops at its next chunk. A download that does not call the progress bar cannot be
+    stopped. It completes its file, and the next call uses this file.
     """
     transfer = Transfer()
     with _network_errors(file, path):
@@ -178,12 +178,12 @@ def _from_url(file: WeightFile, folder: Path, _: Transfer) -> Path:
 
 
 def _bar_class(transfer: Transfer) -> type[tqdm[Any]]:
-    """A progress bar that shows nothing: it records the progress, and raises when the transfer was cancelled."""
+    """A progress bar that shows nothing. It records the progress, and raises an error if the transfer is canceled."""
     from tqdm.auto import tqdm
 
     class Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument]
         def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - tqdm's own
-            options.pop("name", None)  # of huggingface_hub's bars
+            options.pop("name", None)  # an option of huggingface_hub's bars
             super().__init__(*args, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
@@ -196,7 +196,7 @@ def _bar_class(transfer: Transfer) -> type[tqdm[Any]]:
 
 
 def _in_thread(run: Callable[[], Path]) -> Future[Path]:
-    """Run in a daemon thread, which does not keep the program from ending. An executor's thread would."""
+    """Run a function in a daemon thread. Unlike an executor's thread, it lets the program end."""
     future: Future[Path] = Future()
 
     def work() -> None:
@@ -230,7 +230,7 @@ def _network_errors(file: WeightFile, path: Path) -> Generator[None, None, None]
 
 
 def _reason(error: BaseException) -> str:
-    """The HTTP status if there was one, or else the first cause, in one line."""
+    """The HTTP status of an error if it has one, or else the first cause of the error, in one line."""
     while True:
         status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
         if isinstance(status, int):
@@ -258,11 +258,11 @@ def _folder_errors(folder: Path) -> Generator[None, None, None]:
         yield
     except OSError as error:
         raise WeightsError(
-            f"{folder} cannot be written to ({reason_of(error)}). Check its permissions and the free space, or choose "
+            f"{folder} cannot be written to ({reason_of(error)}). Check the permissions and the free space, or choose "
             "another models folder (--models, or extra_model_paths.yaml in ComfyUI)."
         ) from error
 
 
 def _existing_folder(path: Path) -> Path:
-    """The nearest folder above a path that exists."""
+    """The nearest existing folder above a path."""
     return next(folder for folder in path.absolute().parents if folder.is_dir())

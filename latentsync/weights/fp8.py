@@ -1,8 +1,8 @@
-"""Weights in fp8 (e4m3): scaled by a constant, so that they lie within its normal numbers.
+"""Weights in fp8 (e4m3), scaled by a constant to the range of normal e4m3 numbers.
 
-Weights of the UNet have a standard deviation of 0.007 to 0.06, and the smallest normal number of e4m3 is 0.016.
-Rounding changes weights of such sizes by 5 % in the mean as they are, and by 2.6 % if they are scaled: the most that
-three bits allow.
+Weights of the UNet have a standard deviation of 0.007 to 0.06, and the smallest normal number of e4m3 is 0.016. Without
+the scale, rounding changes such weights by 5 % on average. With the scale, it changes them by 2.6 %, which is the best
+possible with three mantissa bits.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..models.protocols import Operations
 
 FP8 = torch.float8_e4m3fn
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp8": FP8}
-"""Dtypes of the UNet's weights, by the names that users choose."""
-FP8_SCALE = 16.0  # a power of two: the division of the input is exact
-KEPT = ("conv_in.", "conv_out.", "time_embedding.")  # a thousandth of the weights, and every value passes them
+"""Name that users choose -> dtype of the UNet's weights."""
+FP8_SCALE = 16.0  # a power of two, so that the division of the input is exact
+KEPT = ("conv_in.", "conv_out.", "time_embedding.")  # not in fp8: a thousandth of the weights, which affect all values
 
 
 def to_fp8(tensor: Tensor) -> Tensor:
-    """The scaled weights. Layers of `scaled_operations` take the scale out again."""
+    """Scale weights and convert them to fp8. The layers of `scaled_operations` remove the scale."""
     limit = torch.finfo(FP8).max  # beyond it the cast gives NaN
     return (tensor.float() * FP8_SCALE).clamp(-limit, limit).to(FP8)
 
 
 def scaled_operations(operations: Operations) -> Operations:
-    """Layers that divide their input by the scale of their weights if these are in fp8.
+    """Layers that divide their input by FP8_SCALE if their weights are in fp8.
 
     Args:
         operations: layers that cast their weights to the dtype of the input, such as ComfyUI's.
@@ -51,7 +51,7 @@ def scaled_operations(operations: Operations) -> Operations:
 
 
 class CastingOperations:
-    """Layers that cast their weights to the dtype of the input, as ComfyUI's do."""
+    """Layers that cast their weights to the dtype of the input, like ComfyUI's layers."""
 
     GroupNorm, LayerNorm = nn.GroupNorm, nn.LayerNorm
 

@@ -29,7 +29,7 @@ Shapes = dict[str, tuple[int, ...]]
 SAFETENSORS = ".safetensors"
 PICKLES = (".pt", ".pth", ".ckpt", ".model")
 WRAPPERS = ("state_dict", "model_state_dict")  # keys under which a pickle may hold its tensors
-SHOWN_KEYS = 3  # of each kind of difference, in an error
+SHOWN_KEYS = 3  # keys of each kind of difference in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,8 @@ class Checkpoint:
     """The content of a weights file.
 
     path: the file.
-    tensors: by key, memory-mapped where the format allows.
-    metadata: strings in safetensors, any plain values in a pickle.
+    tensors: the tensors by key, memory-mapped if the format allows it.
+    metadata: strings from safetensors, or any plain values from a pickle.
     """
 
     path: Path
@@ -60,14 +60,14 @@ def load_unet(
     attention: AttentionFn = attention,
     norm_dtype: torch.dtype | None = None,
 ) -> UNet:
-    """Load a LatentSync UNet, official, converted, or of other widths.
+    """Load a LatentSync UNet: an official file, a converted file, or a file with other channel counts.
 
     Args:
         source: the file, or its content.
-        ops: namespace of the layers with weights, see `UNet`.
-        dtype: of the weights. None keeps that of the file. fp8 weights are scaled, see `weights.fp8`.
+        ops: the classes of the layers with weights, see `UNet`.
+        dtype: dtype of the weights. None keeps the dtype of the file. fp8 weights are scaled, see `weights.fp8`.
         attention: see `UNet`.
-        norm_dtype: of norms, biases and positional tables. None takes `dtype`.
+        norm_dtype: dtype of norms, biases and positional tables. None takes `dtype`.
 
     Raises:
         WeightsError: the file cannot be read, or its state dict does not match.
@@ -90,7 +90,7 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
     """Load the encoder of an official Whisper tiny file in float32. The decoder is not loaded.
 
     Raises:
-        WeightsError: the file cannot be read, or its encoder is not that of Whisper tiny.
+        WeightsError: the file cannot be read, or is not Whisper tiny.
     """
     checkpoint = as_checkpoint(source)
     dims = checkpoint.metadata.get("dims")
@@ -163,15 +163,15 @@ def build(
     norm_dtype: torch.dtype | None = None,
     expected: Shapes | None = None,
 ) -> Module:
-    """Build a network from a state dict with exactly its keys.
+    """Build a network from a state dict. The keys must match exactly.
 
     Args:
         factory: makes the network. It is called on the meta device, so nothing is allocated or initialized.
         tensors: the state dict. It is assigned, not copied.
-        name: of the file, for errors.
-        dtype: of the weights. None keeps that of each tensor.
-        norm_dtype: of all but matrices (norms, biases, positional tables). None takes `dtype`.
-        expected: shapes by key. None takes those of the network. Layers that allocate on loading do not know them.
+        name: name of the file in errors.
+        dtype: dtype of the weights. None keeps the dtype of each tensor.
+        norm_dtype: dtype of norms, biases and positional tables. None takes `dtype`.
+        expected: expected shapes by key. Required for layers that create their weights on loading. None: the network's.
 
     Returns:
         The network, frozen and in eval mode.
@@ -200,7 +200,7 @@ def build(
 
 
 def check_shapes(shapes: Shapes, expected: Shapes, name: Path | str) -> None:
-    """Raises one WeightsError that lists all differences."""
+    """Raise one WeightsError that lists all differences."""
     differences = {
         "missing": sorted(expected.keys() - shapes.keys()),
         "unknown": sorted(shapes.keys() - expected.keys()),
@@ -210,12 +210,12 @@ def check_shapes(shapes: Shapes, expected: Shapes, name: Path | str) -> None:
     if found:
         raise WeightsError(
             f"{name} does not have the weights of this network: {', '.join(found)}. "
-            "Choose the right file, or download it again."
+            "Choose the correct file, or download the file again."
         )
 
 
 def meta_shapes(factory: Callable[[], nn.Module]) -> Shapes:
-    """The state dict shapes of a network, without allocating it."""
+    """The shapes of a network's state dict. The network is not allocated."""
     with torch.device("meta"):
         return shapes_of(factory().state_dict())
 
@@ -226,7 +226,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 
 
 def as_checkpoint(source: Path | Checkpoint) -> Checkpoint:
-    """The content of a file. Raises as `read`."""
+    """The content of a file. Raises the errors of `read`."""
     return source if isinstance(source, Checkpoint) else read(source)
 
 
@@ -257,7 +257,7 @@ def _read_pickle(path: Path) -> Checkpoint:
     except Exception as error:  # torch raises a dozen types for damaged files
         if "Weights only load failed" in str(error):
             raise WeightsError(
-                f"{path} contains more than weights, or is not a checkpoint. LatentSync ran no code in it. "
+                f"{path} contains other data than weights, or is not a checkpoint. LatentSync ran no code from it. "
                 "Use the official file, or a .safetensors file."
             ) from error
         raise unreadable(path, error) from error

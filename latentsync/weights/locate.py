@@ -1,7 +1,7 @@
 """Find weights by their known names, and decide the model version.
 
-A models folder is laid out as ComfyUI's: `latentsync/1.6/latentsync_unet.pt`, `vae/sd-vae-ft-mse.safetensors`, ...
-The first part of each path is the kind of folder. ComfyUI may know several folders of a kind.
+A models folder has ComfyUI's layout: `latentsync/1.6/latentsync_unet.pt`, `vae/sd-vae-ft-mse.safetensors`, ...
+The first part of each path is the kind of folder. ComfyUI can have several folders of the same kind.
 Loading checks the size and the metadata of a file. Hashes are checked by `download`, `convert` and `doctor`.
 """
 
@@ -37,7 +37,7 @@ log = logging.getLogger("latentsync")
 
 KINDS = ("latentsync", "vae")
 DEFAULT_MODELS_DIR = Path("~/.cache/latentsync")
-RESOLUTIONS = range(64, 2049, 64)  # that the UNet can process: the VAE divides by 8, three levels of the UNet by 8
+RESOLUTIONS = range(64, 2049, 64)  # of the UNet. The VAE divides by 8, and three levels of the UNet by 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The files of one model on this machine. `others` are all but the UNet."""
+    """The files of one model on this machine. `others` are all files except the UNet."""
 
     spec: ModelSpec
     unet: Path
@@ -72,7 +72,7 @@ class ModelFiles:
 
 
 def folders_in(models: Path) -> Folders:
-    """The folders of one models folder that is laid out as ComfyUI's."""
+    """The folders of one models folder with ComfyUI's layout."""
     return Folders({kind: (models / kind,) for kind in KINDS}, models=models)
 
 
@@ -84,20 +84,20 @@ def locate(
     memory_bytes: int | None = None,
     needs_vae: bool = True,
 ) -> ModelFiles:
-    """Find the files of a model and check that each can be the right one.
+    """Find the files of a model, and check their sizes and metadata.
 
     Args:
-        folders: where to look.
+        folders: the folders to search.
         version: the wanted version. None takes `default_version`.
-        unet: a file to use as the UNet instead of the published one. An unknown file needs `version`.
+        unet: a file to use in place of the published UNet. An unknown file needs `version`.
         memory_bytes: the memory of the device, see `default_version`.
-        needs_vae: whether to look for a VAE.
+        needs_vae: whether the model needs a VAE file.
 
     Returns:
         The files. A known UNet file decides the version.
 
     Raises:
-        WeightsError: files are missing, which are all listed with folder, size and URL, or a file is a wrong one.
+        WeightsError: files are missing (the message lists all, with folder, size and URL), or a file is wrong.
         UsageError: the UNet is an unknown file and `version` is None.
     """
     likely = version or default_version(folders, memory_bytes)
@@ -116,7 +116,7 @@ def locate(
 
 
 def required_networks(version: Version, unet: Path | None = None, *, needs_vae: bool = True) -> tuple[WeightFile, ...]:
-    """The published files that a model is loaded from, without a UNet that the user chose."""
+    """The published files of a model's networks. The UNet is left out if `unet` replaces it."""
     return (*([] if unet else [MODELS[version].unet]), WHISPER, *([VAE] if needs_vae else []))
 
 
@@ -126,7 +126,7 @@ def required_files(version: Version, unet: Path | None = None, *, needs_vae: boo
 
 
 def default_version(folders: Folders, memory_bytes: int | None = None) -> Version:
-    """The best version for a device with that much memory (None: no GPU), of those on disk if there are any."""
+    """The best version for a device with this memory (None: no GPU). Versions on disk are preferred."""
     on_disk = [spec for spec in MODELS.values() if exists(spec.unet, folders)]
     specs = on_disk or list(MODELS.values())
     fitting = [spec for spec in specs if spec.min_vram_bytes <= (memory_bytes or 0)]
@@ -153,7 +153,7 @@ def exists(file: WeightFile, folders: Folders) -> bool:
 
 
 def require(file: WeightFile, folders: Folders) -> Path:
-    """The path of one file. Raises a WeightsError that says where to get it."""
+    """The path of one file. If it is missing, raises a WeightsError with the download instruction."""
     path = find(file, folders)
     if path is None:
         name = next((name for name, extra in EXTRAS.items() if extra == file), None)
@@ -163,14 +163,14 @@ def require(file: WeightFile, folders: Folders) -> Path:
 
 
 def require_stable_syncnet(folders: Folders) -> Path:
-    """The path of StableSyncNet. Raises a WeightsError that says where to get it."""
+    """The path of StableSyncNet. If it is missing, raises a WeightsError with the URL."""
     kind, _, name = STABLE_SYNCNET.path.partition("/")
     paths = [folder / name for folder in folders.kinds[kind]]
     paths += [folder / STABLE_SYNCNET.wrapper_path for folder in folders.wrappers]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise WeightsError(
-            f"{paths[0]} is missing. LatentSync does not know its checksum, and does not download it. "
+            f"{paths[0]} is missing. LatentSync does not download this file, because the checksum is not known. "
             f"Download {STABLE_SYNCNET.url} (about 1.6 GB, {STABLE_SYNCNET.license}) to this path yourself."
         )
     return path
@@ -183,7 +183,7 @@ def find_all(files: Sequence[WeightFile], folders: Folders) -> dict[WeightFile, 
 
 
 def find(file: WeightFile, folders: Folders) -> Path | None:
-    """The path of a file under one of its names. Safetensors come first: they load without a copy."""
+    """The path of a file under one of its names. Safetensors come first, because they load without a copy."""
     return next((path for path in _candidates(file, folders) if path.is_file()), None)
 
 
@@ -194,12 +194,12 @@ def destination(file: WeightFile, folders: Folders) -> Path:
 
 
 def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
-    """The model that a UNet file holds, by its metadata or its size, or else as the user says.
+    """The model of a UNet file, from its metadata, its size, or else from `version`.
 
-    A resolution in the metadata overrides that of the version: a fine-tuned UNet may have another.
+    A resolution in the metadata overrides the resolution of the version, because a fine-tuned UNet may have another.
 
     Raises:
-        WeightsError: the file holds another version than `version`, is incomplete, or has a wrong resolution.
+        WeightsError: the file has another version than `version`, is incomplete, or has a wrong resolution.
         UsageError: the file is unknown and `version` is None.
     """
     size, header = path.stat().st_size, metadata.read(path)
@@ -211,8 +211,8 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
         official = " and ".join(f"{spec.unet.size_bytes:,} ({spec.version})" for spec in MODELS.values())
         raise UsageError(
             f"{path} is not an official file, so its version is unknown. It has {size:,} bytes, and official files "
-            f'have {official} bytes. Set "version" to {" or ".join(MODELS)}. If this should be an official file, '
-            "delete it and download it again, because it is incomplete."
+            f'have {official} bytes. Set "version" to {" or ".join(MODELS)}. If you downloaded an official file, it is '
+            "incomplete. Delete the file and download it again."
         )
     if version not in (None, known.version):
         raise WeightsError(
@@ -229,21 +229,21 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
 
 
 def check_size(file: WeightFile, path: Path) -> None:
-    """Check that a file has the size of a published one. The miniature model and untrained weights pass.
+    """Check that a file has the size of the published file. The miniature model and untrained weights pass.
 
     Raises:
-        WeightsError: the file is incomplete, or another one.
+        WeightsError: the file is incomplete, or is another file.
     """
     if _published_like(path, (file, *file.equivalents)) is None and not _is_small(path):
         alternative = ', or connect your own VAE to the "vae" input of Load Model' if file == VAE else ""
         raise WeightsError(
             f"{path} is not the official {file.name}. It has {path.stat().st_size:,} bytes instead of "
-            f"{file.size_bytes:,}. Move it to another folder and download {file.url}{alternative}."
+            f"{file.size_bytes:,}. Move this file to another folder and download {file.url}{alternative}."
         )
 
 
 def verify(file: WeightFile, path: Path) -> Task[None]:
-    """Compare the hash of a file with that of the published file of its size. Files that we converted pass.
+    """Compare the hash of a file with the hash of the published file of the same size. Converted files pass.
 
     Raises:
         WeightsError: the file is damaged.
@@ -256,10 +256,10 @@ def verify(file: WeightFile, path: Path) -> Task[None]:
 
 
 def check_digest(file: WeightFile, path: Path, digest: str) -> None:
-    """Raises WeightsError if the hash of a file is not that of the published one."""
+    """Raise WeightsError if the hash of a file does not match the published hash."""
     if digest != file.sha256:
         raise WeightsError(
-            f"{path} is damaged. Its SHA-256 is {digest}, not {file.sha256}. Delete it and download {file.url} again."
+            f"{path} is damaged. Its SHA-256 is {digest}, not {file.sha256}. Delete this file and download {file.url}."
         )
 
 
@@ -267,7 +267,7 @@ def missing_files(files: Sequence[WeightFile], folders: Folders, name: str) -> W
     """One error that lists every missing file with its folder, size and URL, and says how to download them.
 
     Args:
-        name: what `download` calls the files: a version, or a key of `EXTRAS`.
+        name: name of the files for the command `download`: a version, or a key of `EXTRAS`.
     """
     missing = [*files]
     if name in MODELS and FACE_LANDMARKER not in missing and not exists(FACE_LANDMARKER, folders):
@@ -292,7 +292,7 @@ def _candidates(file: WeightFile, folders: Folders) -> Iterator[Path]:
     for name in names:
         kind, _, inside = name.partition("/")
         yield from (folder / inside for folder in folders.kinds[kind])
-    if file.wrapper_path:  # there, 1.5 and 1.6 have the same name: the size tells them apart
+    if file.wrapper_path:  # 1.5 and 1.6 have the same name there, so the size tells them apart
         paths = (folder / file.wrapper_path for folder in folders.wrappers)
         yield from (path for path in paths if path.is_file() and _published_like(path, (file, *file.equivalents)))
 

@@ -1,4 +1,4 @@
-"""The metadata that we write into the headers of safetensors files, and beside the weights of pickles."""
+"""The metadata of LatentSync in the headers of safetensors files, and beside the weights in pickles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESOLUTION = "resolution"
 
 SYNTHETIC = "synthetic"  # untrained weights, for tests
 MINIATURE = "miniature"  # trained on one face, for the demo
-SMALL = (SYNTHETIC, MINIATURE)  # of other sizes than the published files
+SMALL = (SYNTHETIC, MINIATURE)  # these networks have other sizes than the published files
 CONVERTED = "converted"
 
 
@@ -35,9 +35,9 @@ def read(path: Path) -> dict[str, str]:
 
 
 def unreadable(path: Path, cause: Exception) -> WeightsError:
-    """The error of a weights file that cannot be read, to be raised from `cause`."""
+    """The error for a weights file that cannot be read. Raise it from `cause`."""
     reason = (str(cause).splitlines() or [type(cause).__name__])[0]
     return WeightsError(
         f"{path} cannot be read as weights ({reason}). It has {path.stat().st_size:,} bytes and may be incomplete. "
-        "Delete it, then download it again."
+        "Delete this file, then download it again."
     )

@@ -1,4 +1,4 @@
-"""The miniature model: small networks of the official layout, trained for one face.
+"""The miniature model: small networks in the official layout, trained on one face.
 
 It runs every stage without ByteDance's weights. `training/miniature` trained it on scikit-image's `astronaut`.
 The UNet and the VAE are in the repository, but not in the published archive. The Whisper encoder is not
@@ -25,7 +25,7 @@ from .catalog import MODELS, VAE, WHISPER
 FOLDER = Path(__file__).resolve().parents[2] / "demo" / "miniature"
 UNET_FILE, VAE_FILE = "unet.safetensors", "vae.safetensors"
 RESOLUTION = 128  # of the face crops, in pixels
-VERSION = "1.5"  # of the layout
+VERSION = "1.5"  # version whose layout it has
 METADATA = {
     metadata.WEIGHTS: metadata.MINIATURE,
     metadata.VERSION: VERSION,
@@ -33,8 +33,8 @@ METADATA = {
     "description": "miniature model for the demo: trained on one face, not ByteDance's model",
 }
 
-MEL_GAIN = 2.0  # of each convolution, so that the audio outweighs the position embeddings
-BLOCK_GAIN = 0.05  # of each block's updates, so that a hidden state depends on its own position alone
+MEL_GAIN = 2.0  # factor for each convolution, so that the audio outweighs the position embeddings
+BLOCK_GAIN = 0.05  # factor for each block's updates, so that a hidden state depends only on its own position
 
 
 def unet() -> UNet:
@@ -50,7 +50,7 @@ def whisper() -> WhisperEncoder:
 
 
 def whisper_state() -> dict[str, Tensor]:
-    """The state dict of the encoder: random convolutions, and blocks that change little."""
+    """The state dict of the encoder: random convolutions, and blocks that change their input only a little."""
     state = random_init.whisper_state()
     for key in state:
         if ".conv" in key and key.endswith(".weight"):
@@ -87,7 +87,7 @@ def _whisper_values() -> dict[str, object]:
 
 
 def files() -> tuple[Path, Path]:
-    """The UNet and the VAE. Raises WeightsError where the package is installed without them."""
+    """The paths of the UNet and the VAE. Raises WeightsError if the package was installed without them."""
     paths = FOLDER / UNET_FILE, FOLDER / VAE_FILE
     for path in paths:
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""Untrained networks of the official layout, to run every stage without the real weights: tiny, or at full size."""
+"""Untrained networks in the official layout, tiny or at full size. They run every stage without the real weights."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ WHISPER_DIMS = {
 }
 METADATA = {metadata.WEIGHTS: metadata.SYNTHETIC}
 TABLES = ("pos_encoder.pe", "encoder.positional_embedding")  # sinusoidal, not random
-NOISE_VALUES = 1_000_003  # a prime: no two rows of a matrix begin at the same value
+NOISE_VALUES = 1_000_003  # a prime, so that no two rows of a matrix begin at the same value
 
 
 def unet() -> UNet:
-    """A narrow UNet with the inputs and outputs of `models.unet.UNet`, float32."""
+    """A UNet with few channels and the inputs and outputs of `models.unet.UNet`, float32."""
     return loader.load_unet(_checkpoint("unet", unet_state()))
 
 
@@ -44,7 +44,7 @@ def whisper() -> WhisperEncoder:
 
 
 def vae() -> DiffusersVAE:
-    """A narrow VAE of Stable Diffusion 1.x's layout: 4 latent channels, stride 8, float32."""
+    """A VAE with few channels in the layout of Stable Diffusion 1.x: 4 latent channels, stride 8, float32."""
     return loader.load_vae(_checkpoint("vae", vae_state()))
 
 
@@ -64,7 +64,7 @@ def vae_state() -> dict[str, Tensor]:
 
 
 def repeated_state(factory: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights of the UNet or the VAE at any size, made on the device within seconds: one block of noise, repeated."""
+    """Weights of a UNet or a VAE of any size: one block of noise, repeated. The device makes them within seconds."""
     noise = torch.randn(NOISE_VALUES, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
     def weight(key: str, shape: tuple[int, ...]) -> Tensor:
@@ -77,20 +77,20 @@ def repeated_state(factory: Callable[[], nn.Module], device: torch.device, dtype
 
 
 def _random_state(factory: Callable[[], nn.Module]) -> dict[str, Tensor]:
-    """Random weights for a network, and its own positional tables."""
+    """Random weights for a network, with the network's own positional tables."""
     tables = {key: tensor for key, tensor in factory().state_dict().items() if key.endswith(TABLES)}
     shapes = loader.meta_shapes(factory)
     return {key: tables[key] if key in tables else _random_tensor(key, shape) for key, shape in shapes.items()}
 
 
 def _random_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The same on every machine."""
+    """A random tensor for a key, the same on every machine."""
     seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
     return _scaled(key, torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
 
 
 def _scaled(key: str, values: Tensor) -> Tensor:
-    """From values of variance 1: scales near 1, biases near 0, and matrices that preserve variance."""
+    """Turn values of variance 1 into scales near 1, biases near 0, or matrices that preserve variance."""
     if values.ndim > 1:
         return values / math.sqrt(math.prod(values.shape[1:]))
     return values * 0.02 + (1.0 if key.endswith("weight") else 0.0)

@@ -144,7 +144,7 @@ def test_score_names_what_is_wrong(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"words", "contains more than weights, or is not a checkpoint"),
+        (b"words", "contains other data than weights, or is not a checkpoint"),
         (b"\0" * SYNCNET.size_bytes, "cannot be read as weights"),
         ({"weights": torch.zeros(3)}, "is not the official syncnet_v2.model"),
     ],

@@ -129,6 +129,6 @@ def test_run_unexpected_error_is_one_sentence(
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
         "latentsync: /somewhere cannot be written (Permission denied). "
-        "Check its name, its folder, permissions and free space."
+        "Check the file name, the folder, the permissions and the free space."
     )
     assert np.all([not path.name.startswith(".") for path in scene.folder.iterdir()])

@@ -203,7 +203,7 @@ VIDEOS = [
     Attack(
         "mp4 in a format that nobody knows",
         lambda s: s.run(video=s.written("clip.mp4", s.good.video.read_bytes().replace(b"avc1", b"xyz1"))),
-        "clip.mp4 has a video stream that cannot be decoded. .* Export it as H.264",
+        "clip.mp4 has a video stream that cannot be decoded. .* Export the video as H.264",
     ),
     Attack(
         "mp4 that says to hold two thousand million frames",
@@ -237,12 +237,12 @@ SOUNDS = [
     Attack(
         "recording in a format that nobody knows",
         lambda s: s.run(audio=with_header(s, 20, 0x9999)),
-        "sound.wav has audio that cannot be decoded. .* Export it as WAV",
+        "sound.wav has audio that cannot be decoded. .* Export the recording as WAV",
     ),
     Attack(
         "recording of 64-bit samples",
         lambda s: s.run(audio=with_header(s, 34, 64)),
-        "sound.wav has 64-bit integer samples, which LatentSync cannot read. Export it with 24 bits",
+        "sound.wav has 64-bit integer samples, which LatentSync cannot read. Export the recording with 24 bits",
     ),
     Attack("m4a cut short", lambda s: s.run(audio=m4a_cut(s)), "sound.m4a "),
     Attack("video without sound, as recording", lambda s: s.run(audio=gray(s)), "gray.mp4 has no audio"),
@@ -254,7 +254,7 @@ SOUNDS = [
         needs="/dev/zero",
     ),
     Attack("header of a recording without samples", lambda s: s.run(audio=wav(s, samples=b"")), "sound.wav "),
-    Attack("recording of silence", lambda s: s.run(audio=wav(s)), "is silent for all of its"),
+    Attack("recording of silence", lambda s: s.run(audio=wav(s)), "is completely silent"),
     Attack("recording of 5 ms", lambda s: s.run(audio=wav(s, samples=noise(160))), "shorter than 10 ms"),
     Attack(
         "recording with a sample that is no number",

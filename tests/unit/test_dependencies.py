@@ -76,7 +76,7 @@ def test_missing_system_library_error_names_packages(monkeypatch: pytest.MonkeyP
 def test_broken_library_error_says_how_to_repair() -> None:
     error = cannot_import("OpenCV", "opencv-contrib-python", ImportError("compiled for another numpy"))
     assert str(error) == (
-        "OpenCV is installed, but does not work (compiled for another numpy). To repair it, "
+        "OpenCV is installed, but does not work (compiled for another numpy). To repair OpenCV, "
         f'run "{sys.executable}" -m pip install --force-reinstall --no-deps "opencv-contrib-python" and try again.'
     )
 

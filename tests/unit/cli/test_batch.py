@@ -145,7 +145,7 @@ BROKEN = [
     ({"face_index": 0}, '"--face-index" cannot be 0'),
     ({"seed": 2**64}, '"seed" cannot be'),
     ({"output": "out.avi"}, ".avi"),
-    ({"output": "no/such/folder/out.mp4"}, "does not exist. Create it"),
+    ({"output": "no/such/folder/out.mp4"}, "does not exist. Create this folder"),
     ({"output": "batch.mp4"}, "the same name as the output of the report"),
     ({"save_record": False}, "needs the run records"),
     ({"format": "webm vp9"}, "wrong extension"),

@@ -41,7 +41,7 @@ def test_faces_without_faces_draws_nothing_and_says_so(tmp_path: Path, capsys: p
 def test_faces_reports_missing_folder_before_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(tmp_path / "none.mp4", tmp_path / "none.json", tmp_path / "no" / "faces.png") == 2
     assert capsys.readouterr().err == (
-        f"latentsync: The folder {tmp_path / 'no'} does not exist. Create it, or choose another output.\n"
+        f"latentsync: The folder {tmp_path / 'no'} does not exist. Create this folder, or choose another output.\n"
     )
 
 

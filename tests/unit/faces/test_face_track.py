@@ -59,7 +59,7 @@ def test_face_track_head_turned_away_is_a_gap() -> None:
     assert np.flatnonzero(~track.present).tolist() == list(range(10, 20))
     assert build_face_track(people(one), one, TrackSettings(max_yaw_degrees=80)).present.all()
     with pytest.raises(
-        FaceError, match=r"in 2 frames, but the head turns by more than 60 degrees in all of them.*max_yaw"
+        FaceError, match=r"in 2 frames, but the head turns by more than 60 degrees in all these frames.*max_yaw"
     ):
         build_face_track(people(one), person([1, 2], yaw=70))
 

@@ -56,7 +56,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
 def test_animated_webp_is_refused_by_name(tmp_path: Path) -> None:
     images = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
     images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:])
-    with pytest.raises(MediaError, match=r"a.webp is an animated WebP.* Convert it to MP4"):
+    with pytest.raises(MediaError, match=r"a.webp is an animated WebP.* Convert the file to MP4"):
         VideoFile(tmp_path / "a.webp")
 
 

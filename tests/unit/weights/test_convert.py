@@ -206,7 +206,7 @@ def test_convert_refuses_other_networks(tmp_path: Path) -> None:
     [
         ("out.pt", "does not end in .safetensors"),
         ("there.safetensors", "exists already"),
-        ("no/unet.safetensors", "The folder .* does not exist. Create it"),
+        ("no/unet.safetensors", "The folder .* does not exist. Create this folder"),
     ],
 )
 def test_convert_refuses_bad_targets(source: Path, tmp_path: Path, name: str, said: str) -> None:

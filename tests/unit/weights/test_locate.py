@@ -276,7 +276,7 @@ WRONG: dict[str, Wrong] = {
     "an incomplete safetensors UNet": Wrong(
         lambda models: put(models / "latentsync/1.5/latentsync_unet.safetensors", b"\x08\0\0\0\0\0\0\0{") and None,
         None,
-        "cannot be read as weights .* incomplete. Delete it, then download it again",
+        "cannot be read as weights .* incomplete. Delete this file, then download it again",
     ),
     "an incomplete Whisper": Wrong(
         lambda models: changed(models, TINY, CONTENTS["whisper"][:-1]),
@@ -287,7 +287,7 @@ WRONG: dict[str, Wrong] = {
         lambda models: changed(models, SD_VAE, b"") or (put_safetensors(models / SD_VAE, {}) and None),
         None,
         r"is not the official sd-vae-ft-mse.safetensors. It has [\d,]+ bytes instead of 15. "
-        'Move it to another folder and download .*, or connect your own VAE to the "vae" input of Load Model',
+        'Move this file to another folder and download .*, or connect your own VAE to the "vae" input of Load Model',
     ),
 }
 
