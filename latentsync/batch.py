@@ -25,7 +25,7 @@ IN_USE_SECONDS = 2.0  # until the next check of an output that another run is wr
 MAX_LOSSES = 3  # workers that may die during one job. The job may be the cause
 
 Make = Callable[[Any], Any]
-"""Does a task. Of a job, it returns the summary."""
+"""Runs a task and returns its result. The result of a job is the summary of its video."""
 
 ErrorOf = Callable[[Exception], LatentSyncError | None]
 
@@ -73,7 +73,7 @@ class Finished:
     """The result of a task on a worker.
 
     result: what the worker's function returned, such as the summary of a video, or the text of the error.
-    lost: the worker died, and another can do the job.
+    lost: the worker died. Another worker can run the job.
     is_internal: the error is a bug or a failure of the device.
     """
 

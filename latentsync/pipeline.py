@@ -87,7 +87,7 @@ class LipSyncPipeline:
     batch_limit: largest batch of the UNet, in clips. None: one window.
     temp_dir: folder for latents and features that do not fit in RAM. None: the system's temporary folder.
     stores: encoded face crops of each face track, kept as long as the track, for further runs.
-    workers: run the UNet and the VAE elsewhere, such as on a cluster, see `sampling.sampler.Workers`.
+    workers: workers that run the UNet and the VAE, such as a cluster, see `sampling.sampler.Workers`.
     """
 
     unet: Denoiser | None
@@ -130,7 +130,7 @@ class LipSyncPipeline:
             unet, vae: files to use in place of the published files.
             download: download missing files first, from Hugging Face and Google.
             progress: show downloads on stderr.
-            workers: replace the UNet and the VAE, which are then not loaded.
+            workers: workers that replace the UNet and the VAE, which are then not loaded.
 
         Raises:
             WeightsError: files are missing or wrong, or a download failed.
@@ -334,10 +334,10 @@ class LipSyncPipeline:
         sampled: SampledLatents | None = None,
         progress: ShowProgress | bool = False,
     ) -> LipTrack:
-        """Sample the latents of the new mouths. Other arguments as in the call of the pipeline.
+        """Sample the latents of the new mouths. The other arguments are the same as in `__call__`.
 
         Args:
-            sampled: what the same call gave earlier, see `LipTrack.sampled`. Nothing is sampled again.
+            sampled: result of the same call from an earlier run, see `LipTrack.sampled`. Nothing is sampled again.
 
         Raises:
             FaceError: the face is in no frame of the output.
@@ -368,7 +368,7 @@ class LipSyncPipeline:
     def _denoise(
         self, face_track: FaceTrack, features: AudioFeatures, timeline: Timeline, settings: SamplerSettings
     ) -> tuple[Iterator[StepOutput], int]:
-        """Every step of every window, and their number. Workers only give the last step of each window."""
+        """Every step of every window, and the number of steps. Workers return only the last step of each window."""
         clip, resolution = (face_track, features, timeline, settings), self.spec.resolution
         count = num_sampling_steps(*clip)
         if self.workers is not None:
@@ -575,7 +575,7 @@ def score_video(
 ) -> Score:
     """Score how well the lips of a person in a video fit the sound of the video, or another sound.
 
-    Without the weights of SyncNet, it only measures the opening of the mouth (`Score.mouth_sync`, `Score.lip_leak`).
+    Without the weights of SyncNet, only the mouth opening is measured (`Score.mouth_sync`, `Score.lip_leak`).
 
     Args:
         video: a video file, or any frame source.

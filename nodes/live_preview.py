@@ -26,7 +26,7 @@ class LivePreview:
     It decodes the last frame of each finished window, unless ComfyUI's previews are off.
 
     Args:
-        heading: a text before that of the progress.
+        heading: text before the progress text.
     """
 
     def __init__(self, vae: ComfyVAE, heading: str = "") -> None:
@@ -46,7 +46,7 @@ class LivePreview:
         return self._decode(step.latents[:, :, -1]) if is_last and self._shows_images else None
 
     def _decode(self, latents: torch.Tensor) -> PreviewImage | None:
-        """The face of one latent (1, 4, r, r), upright. None if out of memory."""
+        """Decode one latent (1, 4, r, r) to an upright face. None: out of memory."""
         from PIL import Image
 
         from ..latentsync.compositing.compositor import upright_crop

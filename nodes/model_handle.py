@@ -45,7 +45,7 @@ class LoadedModel:
     dtype: dtype in which the UNet computes.
     files: paths of the loaded weights.
     stores: encoded face crops of each face track, see `LipSyncPipeline`.
-    takes: the last setup of each face track that was sampled in takes, and the takes.
+    takes: for each face track, the last setup that was sampled in takes, and the takes.
     """
 
     spec: ModelSpec
@@ -107,7 +107,7 @@ class LoadedModel:
         return BatchLimit(min(enough, max(1, fitting)), "the UNet", is_oom)
 
     def take_store(self, face_track: FaceTrack, setup: Hashable) -> TakeStore:
-        """The takes of a face track with this setup. Those of another setup are forgotten: each has latents in RAM."""
+        """The takes of a face track with this setup. Takes of another setup are dropped, because they need RAM."""
         from ..latentsync.output.takes import TakeStore
 
         kept = self.takes.get(face_track)

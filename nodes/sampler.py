@@ -239,8 +239,8 @@ def sample_best(
 
     Args:
         sample: `LipSyncPipeline.sample` of one person and one recording.
-        store: the takes that are already made.
-        vae: of the live preview.
+        store: the takes of earlier runs.
+        vae: VAE of the live preview.
     """
     from ..latentsync.output.result import LipSyncResult
     from ..latentsync.output.takes import best_of, best_take, score_takes
@@ -261,5 +261,5 @@ def sample_best(
     for take in score_takes(takes, sample_and_show, score, store):
         scores.append(take)
     lips = best_take(takes, sample_and_show, store)
-    show_text("\n".join([*map(str, scores), f"The lips are those of seed {best_of(scores).seed}."]))
+    show_text("\n".join([*map(str, scores), f"The lips come from seed {best_of(scores).seed}."]))
     return lips

@@ -70,7 +70,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 def batch(args: argparse.Namespace) -> None:
     """Check all jobs, run those that are not finished, and print a table. A failed job does not end the batch."""
     if args.cluster is not None and args.devices is not None:
-        raise UsageError('"--devices" and "--cluster" exclude each other. Remove one of them.')
+        raise UsageError('"--devices" and "--cluster" exclude each other. Remove one of these flags.')
     if args.retries < 0:
         raise UsageError(f'"--retries" cannot be {args.retries}. Choose 0 or a higher number.')
     check_cluster_options(args)
@@ -86,8 +86,8 @@ def batch(args: argparse.Namespace) -> None:
     failed = sum(row.state == "failed" for row in rows)
     if failed:
         raise LatentSyncError(
-            f"{failed} of {len(rows)} jobs failed. Run the same command again after you correct them. It skips "
-            "finished jobs."
+            f"{failed} of {len(rows)} jobs failed. Run the same command again after you correct these jobs. The "
+            "command skips finished jobs."
         )
 
 
@@ -111,7 +111,7 @@ def _run_and_report(rows: Sequence[Row], pool: Pool, ledger: Ledger, retries: in
 
 @contextmanager
 def _open_pool(args: argparse.Namespace, rows: Sequence[Row], ledger: Ledger) -> Generator[Pool, None, None]:
-    """The workers that the flags describe."""
+    """The workers for the flags."""
     if args.cluster is not None:
         jobs = [row.job for row in rows if row.state == "waiting"]
         files = {path for job in jobs for role in run.INPUTS if (path := getattr(job.task, role)) is not None}
@@ -133,7 +133,7 @@ def _open_pool(args: argparse.Namespace, rows: Sequence[Row], ledger: Ledger) ->
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The jobs as text, one a line, and how many there are of each state."""
+    """A text with one job per line, and the number of jobs in each state."""
     width = max((len(row.job.name) for row in rows), default=0)
     lines = [f"{row.state:9} {row.job.name:{width}} {row.job.output.name}  {row.reason}".rstrip() for row in rows]
     counts = ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
@@ -167,10 +167,10 @@ def _write_report(path: Path, rows: Sequence[Row], seconds: float) -> None:
 
 
 def check_report_path(path: Path) -> None:
-    """Raises UsageError for a file that is not the report of an earlier batch."""
+    """Raise UsageError for a file that is not the report of an earlier batch."""
     is_report = False
     with suppress(OSError, ValueError):
         content = json.loads(path.read_bytes())
         is_report = isinstance(content, dict) and "batch" in content
     if path.exists() and not is_report:
-        raise UsageError(f"{path} exists and is not the report of a batch. Rename it, or choose another --out.")
+        raise UsageError(f"{path} exists and is not the report of a batch. Rename this file, or choose another --out.")

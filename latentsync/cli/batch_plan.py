@@ -1,4 +1,4 @@
-"""Check all jobs of a batch before the first one starts, and find those that are finished."""
+"""Check all jobs of a batch before the first job starts, and find the finished jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ledger:
         self._models: dict[tuple[Any, ...], tuple[str, tuple[Path, ...]]] = {}
 
     def is_finished(self, job: Job) -> bool:
-        """Whether the output of a job was made from the same files with the same settings and model."""
+        """Whether the output of a job exists and was made from the same files, settings and model."""
         from ..output.run_record import describe_weights, is_finished
 
         task: argparse.Namespace = job.task
@@ -66,10 +66,10 @@ class Plan:
 
 
 def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Row]:
-    """All jobs, checked: settings, files, outputs and disk space. Finished ones are skipped.
+    """Check settings, files, outputs and disk space of all jobs. Finished jobs are skipped.
 
     Raises:
-        UsageError: with every mistake of every job.
+        UsageError: a job has a mistake. The message lists all mistakes of all jobs.
     """
     from ..batch import Job, Row
     from ..output.output_path import videos_named
@@ -85,7 +85,7 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
     tasks: list[tuple[str, argparse.Namespace]] = []
     jobs = read_jobs(args, checked.add_mistake)
     if not jobs and not checked.mistakes:
-        raise UsageError(f"{args.jobs or args.videos} has no jobs. Provide one job a line, with a video and an audio.")
+        raise UsageError(f"{args.jobs or args.videos} has no jobs. Provide one job per line, with video and audio.")
     for name, fields in jobs:
         try:
             tasks.append((name, parse_job(fields, args)))
@@ -96,7 +96,7 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
     for name, task in progress_bar(tasks, "check", len(tasks)):
         missing = [path for role in run.INPUTS if (path := getattr(task, role)) is not None and not path.is_file()]
         for path in missing:
-            checked.add_mistake(name, f"{path} does not exist, or is no file. Check its name.")
+            checked.add_mistake(name, f"{path} does not exist, or is not a file. Check the path.")
         try:
             run.check_flags(task)
             if missing:
@@ -125,7 +125,7 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
 
 
 def weights_of(task: argparse.Namespace) -> list[Path]:
-    """The files of a job's face detector, and of SyncNet if it scores the result. Raises WeightsError without them."""
+    """The files of a job's face detector and, if needed, of SyncNet. Raises WeightsError if a file is missing."""
     from ..weights import locate
     from ..weights.catalog import FACE_LANDMARKER, SYNCNET
 
@@ -139,7 +139,7 @@ def _model_key(task: argparse.Namespace) -> tuple[Any, ...]:
 
 
 def _check_disk(needed: Mapping[Path, int], checked: Plan) -> None:
-    """Whether all outputs of a folder fit together."""
+    """Check that all outputs of a folder together fit on the disk."""
     from ..output.result import check_free_space
 
     for folder, size in needed.items():
@@ -150,7 +150,7 @@ def _check_disk(needed: Mapping[Path, int], checked: Plan) -> None:
 
 
 def _check_outputs(tasks: Sequence[tuple[str, argparse.Namespace]], report_path: Path, checked: Plan) -> None:
-    """Whether each job has an output of its own, and none is an input of another."""
+    """Check that each job has its own output, and that no output is an input of another job."""
     inputs = {path.resolve(): name for name, task in tasks for role in run.INPUTS if (path := getattr(task, role))}
     # the record of a video has its name with another suffix
     owners = {report_path.resolve().with_suffix(""): f"the report {report_path.name}"}

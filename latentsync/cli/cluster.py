@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ..pipeline import LipSyncPipeline
     from ..sampling.sampler import Workers
 
-CALLS_EACH = 2  # tasks of a worker that denoises windows: the present one, and the next
+CALLS_EACH = 2  # tasks of a worker that denoises windows: the current task and the next
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    """Where the workers are, and how large they are."""
+    """Add the flags for the workers of a cluster."""
     group = parser.add_argument_group("cluster")
     group.add_argument(
         "--cluster",
@@ -39,16 +39,17 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_cluster_options(args: argparse.Namespace) -> None:
-    """Raises UsageError for a number of CPUs out of range."""
+    """Raise UsageError if the number of CPUs is out of range."""
     if args.cpus_per_worker is not None and args.cpus_per_worker < 1:
         raise UsageError(f'"--cpus-per-worker" cannot be {args.cpus_per_worker}. Choose 1 or a higher number.')
 
 
 def check_version(args: argparse.Namespace) -> None:
-    """Raises UsageError if each node would choose a version."""
+    """Raise UsageError if each node would choose its own version."""
     if args.version == AUTO and not args.miniature:
         raise UsageError(
-            'With "--cluster", "version" cannot be auto, because the GPUs of the nodes can differ. Set it to a version.'
+            'With "--cluster", "version" cannot be auto, because the GPUs of the nodes can differ. Set "version" to '
+            "1.5 or 1.6."
         )
 
 
@@ -63,9 +64,9 @@ def open_actors(
     """Workers of the cluster in the flags while the block runs.
 
     Args:
-        new_worker: creates the function that does tasks on a worker.
-        files: those that every node must see.
-        folders: those of the outputs.
+        new_worker: creates the function that runs tasks on a worker.
+        files: files that every node must see.
+        folders: folders of the outputs.
         calls_each: see `Actors`.
 
     Raises:
@@ -90,12 +91,12 @@ def open_actors(
 def open_workers(
     args: argparse.Namespace, load: Callable[[], LipSyncPipeline], files: Iterable[Path]
 ) -> Generator[Workers, None, None]:
-    """Workers of the cluster in the flags that share the windows of one video, while the block runs.
+    """The cluster's workers for the windows of one video, while the block runs.
 
     Args:
         load: loads the networks of a worker from `files`.
 
-    Raises as `open_actors`.
+    Raises the errors of `open_actors`.
     """
     with open_actors(args, partial(_new_worker, load), files, calls_each=CALLS_EACH) as actors, closing(actors):
         from ..cluster.windows import ClusterWorkers

@@ -1,4 +1,4 @@
-"""Read the jobs of a batch: a file with one job a line, or two folders."""
+"""Read the jobs of a batch from a file with one job per line, or from two folders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_jobs(args: argparse.Namespace, add_mistake: AddMistake) -> list[tuple[s
         UsageError: the file or a folder cannot be read.
     """
     if args.jobs is not None and (args.videos is not None or args.audios is not None):
-        raise UsageError('Choose JOBS, or "--videos" with "--audios", not both. Remove one of them.')
+        raise UsageError('JOBS and the flags "--videos" and "--audios" exclude each other. Remove JOBS or both flags.')
     try:
         if args.jobs is None:
             return list(_pair_files(args, add_mistake))
@@ -69,7 +69,7 @@ def _read_csv(text: str, add_mistake: AddMistake) -> Iterator[tuple[str, Mapping
 def _pair_files(args: argparse.Namespace, add_mistake: AddMistake) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """A job for each video and the recording of the same name."""
     if args.videos is None or args.audios is None:
-        raise UsageError('A batch needs a file of jobs, or "--videos" with "--audios". Provide one of them.')
+        raise UsageError('A batch needs JOBS, or "--videos" and "--audios". Provide a file of jobs, or both folders.')
     videos, audios = _media_files(args.videos, add_mistake), _media_files(args.audios, add_mistake)
     for stem in sorted(videos.keys() | audios.keys()):
         if stem in videos and stem in audios:
@@ -92,7 +92,7 @@ def _media_files(folder: Path, add_mistake: AddMistake) -> dict[str, Path]:
 
 
 class JobParser(argparse.ArgumentParser):
-    """The parser of `run` for the fields of a job: a mistake is an exception."""
+    """The parser of `run` for the fields of a job. A mistake raises an exception."""
 
     @override
     def error(self, message: str) -> NoReturn:
@@ -111,9 +111,9 @@ def parse_job(fields: Mapping[str, Any], args: argparse.Namespace) -> argparse.N
     given = {name: value for name, value in fields.items() if value is not None}
     video, audio, output = (str(given.pop(name, "")) for name in ("video", "audio", "output"))
     if not video or not audio:
-        raise UsageError('A job needs the fields "video" and "audio". Provide both.')
+        raise UsageError('A job needs the fields "video" and "audio". Provide both fields.')
     if not output and args.out is None:
-        raise UsageError('A job needs the field "output", or the batch the flag "--out". Provide one of them.')
+        raise UsageError('A job needs the field "output", or the batch needs "--out". Provide the field or the flag.')
     format = given.get("format") or args.format
     words = [f"--output={output or '{stem}' + (format_named(str(format)).suffix if format else '.mp4')}"]
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""The model that the flags of `run` describe."""
+"""The flags of `run` for the model, and the model from these flags."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MINIATURE_WARNING = "warning: --miniature uses a small model that was trained on
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which model is used."""
+    """Add the flags for the model."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--version",
@@ -39,7 +39,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def locate_model(args: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
-    """The version of the model that the flags describe, and its files. Raises WeightsError if they are not right."""
+    """The version and the files of the model in the flags. Raises WeightsError if a file is missing or wrong."""
     from ..weights import locate, miniature
     from .device import chosen_device
 
@@ -53,13 +53,13 @@ def locate_model(args: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
 
 
 def worker_flags(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags of the model, for a worker whose current folder can be another one."""
+    """The flags of the model with absolute paths, because the current folder of a worker can differ."""
     flags = {name: getattr(args, name) for name in MODEL_FLAGS}
     return argparse.Namespace(**{k: v.absolute() if isinstance(v, Path) else v for k, v in flags.items()})
 
 
 def load_pipeline(args: argparse.Namespace, workers: Workers | None = None) -> LipSyncPipeline:
-    """The networks that the flags describe. `workers` replace the UNet and the VAE."""
+    """Load the networks in the flags. `workers` replace the UNet and the VAE."""
     from ..pipeline import LipSyncPipeline
     from .device import chosen_device, chosen_dtype
 

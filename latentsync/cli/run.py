@@ -74,7 +74,7 @@ NOT_OF_TAKES = {
 }
 """Flags that do not change the lips of a seed, or their score."""
 TAKES_SUFFIX = ".takes"
-"""Of the file beside the output that keeps the takes of a run until it succeeds."""
+"""Suffix of the file beside the output that keeps the takes of a run until the run succeeds."""
 EXAMPLE = """example:
   latentsync run talk.mp4 speech.wav -o out.mp4 --steps 20 --cfg 1.5
   latentsync run song.mp4 song.wav -o out.mp4 --vocals voice.wav --length-mode "audio (loop)"
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raises UsageError for a setting out of range or an impossible output. Opens no input."""
+    """Raise UsageError if a setting is out of range or the output is impossible. Opens no input."""
     options.output_format(args)
     options.sampler_settings(args).takes(args.takes)
     options.blend_settings(args)
@@ -229,7 +229,7 @@ def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list
 
 
 class Inputs(NamedTuple):
-    """The opened files of a run. `select` returns the person of a number, in the order of the flags."""
+    """The opened files of a run. `select` returns the person with a number, in the order of the flags."""
 
     source: VideoFile
     audio: Waveform
@@ -274,7 +274,7 @@ class Session:
 
     Args:
         progress: draw progress bars.
-        workers: of a cluster. They run the UNet and the VAE.
+        workers: workers of a cluster, which run the UNet and the VAE.
     """
 
     def __init__(self, *, progress: bool = True, workers: Workers | None = None) -> None:
@@ -285,7 +285,7 @@ class Session:
         self._syncnet: tuple[Hashable, SyncNet] | None = None
 
     def pipeline(self, args: argparse.Namespace) -> LipSyncPipeline:
-        """The networks that the flags describe. Only the last ones stay loaded."""
+        """The networks for the flags. Only the networks of the last call stay loaded."""
         key = tuple(getattr(args, name) for name in MODEL_FLAGS)
         if self._pipeline is None or self._pipeline[0] != key:
             self._pipeline = None  # free its memory first
@@ -312,12 +312,12 @@ class Session:
 
 
 def new_worker() -> Callable[[argparse.Namespace], str]:
-    """A function that makes the videos of jobs one after the other. It holds the networks and faces."""
+    """A function that makes the videos of jobs one after the other. The function keeps the networks and the faces."""
     return partial(make_video, session=Session(progress=False))
 
 
 def faces_key(args: argparse.Namespace) -> Hashable:
-    """Runs with the same key find the same faces."""
+    """A key that is equal for runs that find the same faces."""
     files = [path for path in (args.video, args.face_landmarks) if path is not None]
     states = tuple((path.absolute(), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return states, args.min_confidence, args.models
@@ -329,7 +329,7 @@ def recorded_flags(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def takes_key(record: RunRecord, inputs: Iterable[FileDigest | TensorInfo], pipeline: LipSyncPipeline) -> str:
-    """Equal for runs whose takes with the same seed are the same."""
+    """A key that is equal for runs whose takes with the same seed are equal."""
     from .. import __version__
     from ..output.run_record import describe_weights
 
@@ -341,7 +341,7 @@ def takes_key(record: RunRecord, inputs: Iterable[FileDigest | TensorInfo], pipe
 
 @contextmanager
 def continued(store: TakeStore) -> Generator[None, None, None]:
-    """Delete the file of the takes if the block succeeds, and otherwise say that the next run continues with it."""
+    """Delete the file of the takes if the block succeeds. Otherwise, tell the user that the next run uses the file."""
     try:
         yield
     except BaseException:
@@ -355,7 +355,7 @@ def continued(store: TakeStore) -> Generator[None, None, None]:
 
 
 def check_confidence(takes: Sequence[Take], limit: float | None) -> None:
-    """Raises ScoreError if the best take has a confidence below the limit."""
+    """Raise ScoreError if the best take has a confidence below the limit."""
     if limit is not None and max(take.confidence for take in takes) < limit:
         numbers = ", ".join(f"{take.confidence:.2f} (seed {take.seed})" for take in takes)
         raise ScoreError(
@@ -376,7 +376,7 @@ def read_mask(path: Path, source: FrameSource) -> np.ndarray:
     """A mask from an image or a video: float32 (1 or original frames, H, W). 1 keeps the original pixel.
 
     Raises:
-        UsageError: it does not fit the original video.
+        UsageError: the mask does not fit the original video.
     """
     import numpy as np
 

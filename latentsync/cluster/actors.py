@@ -1,4 +1,4 @@
-"""A pool of Ray actors. Each holds the networks, on a GPU or on some CPUs of a node."""
+"""A pool of Ray actors. Each actor holds the networks, on a GPU or on some CPUs of a node."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .connection import load_ray
 
 log = logging.getLogger(__name__)
 
-MAX_STARTS = 3  # of an actor that never becomes ready
-START_SECONDS = 600.0  # for the first worker to become ready
-END_SECONDS = 10.0  # for a killed actor to end
+MAX_STARTS = 3  # starts of an actor that never becomes ready
+START_SECONDS = 600  # time for the first worker to become ready
+END_SECONDS = 10.0  # time for a killed actor to end
 
 
 class Worker:
-    """The actor. `make` creates the function that does tasks and holds the networks."""
+    """An actor. `make` creates the function that runs tasks and holds the networks."""
 
     def __init__(self, make: Callable[[], Make], error_of: ErrorOf) -> None:
         self._make = make()
         self._error_of = error_of
 
     def ready(self) -> str:
-        """Prefix of the names of its temporary files."""
+        """The prefix of the names of this actor's temporary files."""
         return owner_prefix()
 
     def work(self, task: Any) -> Finished:  # noqa: ANN401 - of a Job
@@ -40,7 +40,7 @@ class Worker:
 
 @dataclass
 class _Slot:
-    """One place for an actor.
+    """An actor and its calls. A new actor can replace it.
 
     calls: unfinished calls, in their order: `ready` at first, then tasks.
     prefix: prefix of the actor's temporary files, once it is ready.
@@ -59,7 +59,7 @@ class Actors:
         make, error_of: see `Worker`. They are functions of modules that every node has.
         cpus: CPUs of an actor. None: a GPU for each actor, or 1 CPU if the cluster has no GPU.
         folders: folders of the outputs. The pool deletes the temporary files of dead actors there.
-        calls_each: how many tasks an actor has at once. It does one after the other.
+        calls_each: number of tasks that an actor can have at the same time. It runs them one after the other.
     """
 
     def __init__(
@@ -81,17 +81,17 @@ class Actors:
             count, options = sum(int(node.get("CPU", 0)) // (cpus or 1) for node in nodes), {"num_cpus": cpus or 1}
         if count == 0:
             raise DependencyError(
-                f"No node of the cluster has {cpus or 1} free CPUs or a GPU. Start nodes with more, or use fewer CPUs "
-                "for each worker."
+                f"No node of the cluster has {cpus or 1} free CPUs or a GPU. Start nodes with more CPUs, or use fewer "
+                "CPUs for each worker."
             )
         log.info("%d workers with %s each", count, options)
-        # Ray restarts neither actors nor tasks. The batch does
+        # Ray must not restart actors or tasks, because the batch does
         self._new_actor = lambda: self._ray.remote(Worker).options(max_restarts=0, **options).remote(make, error_of)
         self._slots = [self._start() for _ in range(count)]
         self._began: float | None = monotonic()
 
     def idle(self) -> Sequence[Hashable]:
-        """One entry for each task that a worker can take, those with the fewest tasks first."""
+        """One entry for each task that a worker can take. Workers with the fewest tasks come first."""
         ready = [(len(slot.calls), i) for i, slot in enumerate(self._slots) if slot.prefix]
         free = [(count, i) for used, i in ready for count in range(used, self._calls_each)]
         return [i for _, i in sorted(free)]
@@ -124,8 +124,8 @@ class Actors:
                 slot.prefix, self._began = result, None
         if self._began is not None and monotonic() - self._began > START_SECONDS:
             raise DependencyError(
-                f'No worker of the cluster started in {START_SECONDS:.0f} s. Check with "ray status" that its nodes '
-                "have free GPUs or CPUs."
+                f'No worker of the cluster started in {START_SECONDS} s. Check with "ray status" that the nodes of the '
+                "cluster have free GPUs or CPUs."
             )
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Actors:
         return _Slot(actor, deque([actor.ready.remote()]), starts=starts)
 
     def _replace(self, i: int, reason: str) -> Iterator[Finished]:
-        """Start another actor in place of one that is dead or broken. Yields the result of each of its tasks."""
+        """Replace a dead or broken actor with a new actor. Yields a result for each task of the old actor."""
         slot = self._slots[i]
         log.info("Worker %d is lost: %s", i, reason)
         self._end(slot)

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 LOCAL = "local"
 RAY = "ray>=2.52"  # the first version with token authentication
-ANSWER_SECONDS = 5.0  # for a head to accept a connection
+ANSWER_SECONDS = 5.0  # time for a head to accept a connection
 
 
 @contextmanager
@@ -90,8 +90,8 @@ def _check_answers(address: str) -> None:
         asyncio.run(asyncio.wait_for(_open(host, int(port)), ANSWER_SECONDS))
     except (OSError, OverflowError, asyncio.TimeoutError) as error:
         raise UsageError(
-            f'No cluster answers at {address}. Start it with "ray start --head", check the address, and allow the '
-            "port in the firewall."
+            f'No cluster answers at {address}. Start a cluster with "ray start --head", check the address, and allow '
+            "the port in the firewall."
         ) from error
 
 

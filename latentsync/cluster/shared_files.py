@@ -67,7 +67,7 @@ def check_nodes(files: Iterable[Path], folders: Iterable[Path]) -> None:
 
 
 def problems(sizes: Mapping[Path, int], probes: Mapping[Path, str]) -> tuple[str, Sequence[str]]:
-    """Version of this node's package, and the files and folders that it cannot use."""
+    """The version of this node's package, and a text for each file or folder that the node cannot use."""
     found: list[str] = []
     for probe, content in probes.items():
         try:

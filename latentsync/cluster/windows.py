@@ -21,18 +21,18 @@ from ..sampling.settings import SamplerSettings
 
 log = logging.getLogger(__name__)
 
-WINDOWS_AHEAD = 512  # of the oldest window without a result. At 512 pixels, the latents of each have 1 MB
+WINDOWS_AHEAD = 512  # from the oldest window without a result. At 512 pixels, each has latents of 1 MB
 IMAGES_AHEAD = 8  # batches of decoded faces that are ready or on their way. At 512 pixels, each has 50 MB
 RunTask = Callable[[LipSyncPipeline, BatchLimit], Any]
-"""A task on a worker, with its networks and the largest batch of its UNet."""
+"""A task for a worker. It receives the worker's networks and the largest batch of the UNet."""
 
 
 @dataclass(eq=False)
 class _Call:
     """The tasks of one call of `InOrder`, by their numbers.
 
-    unfinished: those whose result was not yielded. None: the result is there and waits for an older one.
-    waiting: those that a worker must start, the oldest first.
+    unfinished: tasks whose result was not yielded yet. None: the result is ready, but waits for an older result.
+    waiting: tasks that wait for a worker, the oldest first.
     """
 
     unfinished: dict[int, RunTask | None] = field(default_factory=dict[int, RunTask | None])
@@ -42,9 +42,9 @@ class _Call:
 
 
 class InOrder:
-    """Runs tasks on a pool and yields their results in order. It gives the tasks of a lost worker to another.
+    """Runs tasks on a pool and yields their results in order. If a worker is lost, another worker runs its tasks.
 
-    Several calls can run at once, and a call can be abandoned: its results are dropped.
+    Several calls can run at the same time. The results of an abandoned call are dropped.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -55,8 +55,8 @@ class InOrder:
         """The result of each task.
 
         Args:
-            tasks: taken only when a worker is free for them.
-            ahead: largest number of tasks that are started and whose result was not yielded.
+            tasks: the tasks. Each one is taken only when a worker is free.
+            ahead: largest number of started tasks whose result was not yielded yet.
 
         Raises:
             LatentSyncError: a worker reports an error, or one task loses more than `MAX_LOSSES` workers.
@@ -82,7 +82,7 @@ class InOrder:
                 oldest += 1
 
     def _collect(self) -> None:
-        """Wait for results, of any call."""
+        """Wait for results of any call."""
         for finished in self._pool.wait(POLL_SECONDS):
             call, number = self._running[finished.worker].popleft()
             if finished.is_done:
@@ -97,7 +97,7 @@ class InOrder:
 
 
 class ClusterWorkers:
-    """The `Workers` of a pool.
+    """The `Workers` protocol for a pool of workers.
 
     Args:
         pool: workers that run `new_worker`.
@@ -144,7 +144,7 @@ def _denoise(
     *_, last = denoise_windows(
         pipeline.unet, batches, noise, settings, device=device, dtype=dtype, batch_limit=batch_limit
     )
-    return last._replace(latents=last.latents.cpu().clone())  # of a view, all of its storage would be sent
+    return last._replace(latents=last.latents.cpu().clone())  # a view would send its whole storage
 
 
 def _decode(latents: Tensor, pipeline: LipSyncPipeline, _: BatchLimit) -> Tensor:

@@ -28,7 +28,7 @@ MAX_SET_DISTANCE = 0.5  # between tracks of one person. On real clips up to 0.41
 MAX_APPEARANCES = 12  # appearances that an identity keeps, spread over time
 APPEARANCE_EVERY_FRAMES = 8  # frames between two appearances of a track
 MAX_LAG_FRAMES = 3  # between the sound of a video and its mouths
-MIN_FRAMES = 12  # of an identity, or a tenth of a short clip: briefer ones are false detections
+MIN_FRAMES = 12  # of an identity, or a tenth of a short clip. Shorter ones are false detections
 
 SelectBy = Literal["largest", "leftmost", "rightmost", "most central", "most frames", "speaking"]
 SELECT_BY: tuple[SelectBy, ...] = get_args(SelectBy)
@@ -294,7 +294,7 @@ def sort_identities(
 def speech_correlation(identity: Identity, levels: np.ndarray | None, rate: Fraction) -> float:
     """Correlation of a person's mouth opening with the sound: -1 to 1, at the best lag of up to MAX_LAG_FRAMES.
 
-    -inf if it is unknown, see `lag_correlations`.
+    The result is -inf if the correlation is unknown, see `lag_correlations`.
 
     Args:
         levels: float64 (source frames,): sound level in each source frame. NaN where unknown.

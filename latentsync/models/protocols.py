@@ -38,10 +38,10 @@ class VAE(VAEDecoder, Protocol):
 
 @runtime_checkable
 class BatchDecoder(VAEDecoder, Protocol):
-    """Decodes several batches at once, such as on a cluster."""
+    """Decodes several batches at the same time, such as on a cluster."""
 
     def decode_batches(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Yields the result of `decode` for each batch, in order."""
+        """Yield the result of `decode` for each batch, in order."""
         ...
 
 

@@ -165,7 +165,7 @@ class LipSyncResult:
     def score(self, syncnet: SyncNet, *, speaker: int = 1, progress: ShowProgress | bool = False) -> Score:
         """Score how well the new lips of one speaker fit their recording, before encoding.
 
-        The face is where it is in the original video, so nothing is detected again. The opening of the mouth is not
+        The position of the face comes from the original video, so no face is detected again. The mouth opening is not
         measured.
 
         Args:

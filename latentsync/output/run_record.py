@@ -111,13 +111,13 @@ class FrameCounts:
 
 @dataclass(kw_only=True)
 class RunRecord:
-    """What is known of a run so far; it is completed while the run goes on and written when it ends.
+    """The data of a run. It is completed during the run and written at the end of the run.
 
-    settings: by the names, and in the units, of the nodes' inputs.
-    flags: the settings as the command line was given them; empty for a run in ComfyUI.
-    seconds: by stage.
-    takes: scores of the results among which the best was chosen, of one speaker after another. Empty without scoring.
-    notes: retries, warnings on the source, and the like.
+    settings: settings with the names and the units of the node inputs.
+    flags: flags of the command line. Empty for a run in ComfyUI.
+    seconds: duration of each stage.
+    takes: scores of all takes, speaker by speaker. Empty without scoring.
+    notes: retries and warnings.
     """
 
     outcome: Outcome = "done"

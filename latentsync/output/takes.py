@@ -1,7 +1,7 @@
-"""The best of several takes: the same lips are sampled from several seeds, and SyncNet scores each.
+"""Choose the best of several takes. Each take samples the same lips from another seed, and SyncNet scores each take.
 
-Sampling takes minutes to hours. A `TakeStore` therefore keeps the scores of all takes and the latents of the best one,
-so that a run that was cancelled or failed continues where it stopped.
+Sampling takes minutes to hours. A `TakeStore` therefore keeps the scores of all takes and the latents of the best take,
+so that a canceled or failed run can continue where it stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..scoring.score import Score
 from ..scoring.sync import FRAME_MS
 from ..tensor_buffer import TensorBuffer
 
-COPIED_ROWS = 1024  # of a stored take at once
+COPIED_ROWS = 1024  # rows of a stored take that are copied at once
 
 
 class Sample(Protocol):
@@ -32,12 +32,12 @@ class Sample(Protocol):
 
 @dataclass
 class TakeStore:
-    """The scores of the takes that differ in their seed alone, and the latents of the best one.
+    """The scores of takes that differ only in their seed, and the latents of the best take.
 
-    scores: by seed.
+    scores: score of each seed.
     best: the latents of the take with the highest confidence.
-    path: a file that also keeps them. None: memory only.
-    key: what the takes depend on besides the seed. The file has it, too.
+    path: file that stores the scores and the latents. None: they are only in RAM.
+    key: identifies everything except the seed that changes the takes. The file contains the same key.
     """
 
     scores: dict[int, Take] = field(default_factory=dict[int, Take])
@@ -47,7 +47,7 @@ class TakeStore:
 
     @classmethod
     def open(cls, path: Path, key: str) -> TakeStore:
-        """The takes in a file. Empty if there is no file, or if its key is another one.
+        """Read the takes from a file. The store is empty if there is no file, or if the file has another key.
 
         Raises:
             UsageError: another program made the file, or it is damaged.
@@ -69,7 +69,7 @@ class TakeStore:
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise UsageError(
                 f"{path} does not contain takes of LatentSync, or is damaged, so LatentSync does not replace it. "
-                "Delete it, or choose another output."
+                "Delete this file, or choose another output."
             ) from error
         return cls({take.seed: take for take in takes}, best, path, key)
 
@@ -97,22 +97,22 @@ class TakeStore:
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             reason = reason_of(error) if isinstance(error, OSError) else str(error).partition("\n")[0]
             raise StorageError(
-                f"{self.path} cannot be written ({reason}). Check its folder, permissions and free space."
+                f"{self.path} cannot be written ({reason}). Check the folder, the permissions and the free space."
             ) from error
 
     def delete(self) -> None:
-        """Delete the file: the run that needed it is done."""
+        """Delete the file. Call this when the run is done."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
 
 def best_of(takes: Iterable[Take]) -> Take:
-    """The take with the highest confidence, of equal ones the first."""
+    """The take with the highest confidence. If several takes are equal, the first of them."""
     return max(takes, key=lambda take: take.confidence)
 
 
 def scored_take(seed: int, score: Score) -> Take:
-    """The numbers of a take as they are shown and compared."""
+    """A take with rounded scores, for the comparison and for the user."""
     trusted = score.sync is not None and score.sync.is_trusted
     return Take(seed, round(score.confidence, 3), round(score.distance, 3), FRAME_MS * score.offset_frames, trusted)
 
@@ -123,21 +123,20 @@ def score_takes(
     """Sample and score each take that is not in the store, and yield the scores of all in order.
 
     Raises:
-        LatentSyncError: sampling or scoring failed. The store has the takes before it.
+        LatentSyncError: sampling or scoring failed. The store contains all earlier takes.
     """
     for settings in takes:
         if settings.seed not in store.scores:
             lips = sample(settings)
             store.add(scored_take(settings.seed, score(lips)), lips)
-            del lips  # its latents are in memory, while the next take is sampled
+            del lips  # free the latents before the next take is sampled
         yield store.scores[settings.seed]
 
 
 def best_take(takes: Sequence[SamplerSettings], sample: Sample, store: TakeStore) -> LipTrack:
-    """The lips of the take with the highest confidence, of equal ones the first. All of them must be scored.
+    """The lips of the take with the highest confidence. All takes must be scored.
 
-    If the store has another take that is even better, it has not kept the latents of this one, and they are sampled
-    again.
+    If the store contains an even better take, it has only the latents of that take. Then the lips are sampled again.
     """
     scores = tuple(store.scores[settings.seed] for settings in takes)
     seed = best_of(scores).seed

@@ -24,9 +24,9 @@ from .settings import SamplerSettings
 class Take:
     """The score of the result of one seed.
 
-    confidence, distance: of SyncNet, see `scoring.sync.SyncScore`.
-    offset_ms: by how much the sound leads the lips.
-    trusted: whether the clip is long enough for these numbers.
+    confidence, distance: scores of SyncNet, see `scoring.sync.SyncScore`.
+    offset_ms: time by which the sound leads the lips.
+    trusted: whether the clip is long enough for reliable scores.
     """
 
     seed: int
@@ -43,9 +43,9 @@ class Take:
 
 
 class SampledLatents(NamedTuple):
-    """What sampling gave, without the inputs: `latents` and `latent_index` of a `LipTrack`.
+    """The result of sampling without its inputs: `latents` and `latent_index` of a `LipTrack`.
 
-    seed: of the noise.
+    seed: noise seed.
     seconds: duration of the sampling.
     """
 
@@ -64,7 +64,7 @@ class Provenance:
     seed: noise seed.
     params: settings of each stage.
     seconds: duration of the sampling.
-    takes: scores of the lips among which these are the best. Empty without scoring.
+    takes: scores of all takes. These lips are the best take. Empty without scoring.
     """
 
     version: str
@@ -85,7 +85,7 @@ class Provenance:
         timeline_params: Mapping[str, object],
         seconds: float,
     ) -> Provenance:
-        """Collects the params of all stages. `timeline_params` are the settings that the timeline was built with."""
+        """Collect the params of all stages. `timeline_params` are the settings of the timeline."""
         params: dict[str, Mapping[str, object]] = {
             "faces": face_track.params,
             "audio": audio_features.params,
@@ -138,7 +138,7 @@ class LipTrack:
         return self.latents.shape[-1] * LATENT_STRIDE
 
     def sampled(self, seed: int) -> SampledLatents:
-        """What `LipSyncPipeline.sample` needs to give these lips again without sampling."""
+        """The data with which `LipSyncPipeline.sample` returns these lips again, without sampling."""
         seconds = 0.0 if self.provenance is None else self.provenance.seconds
         return SampledLatents(seed, seconds, self.latents, self.latent_index)
 

@@ -34,8 +34,8 @@ from .windows import crossfade, plan_windows
 
 log = logging.getLogger(__name__)
 
-PREFETCH_CROPS = 2 * WINDOW_FRAMES  # read while the windows before them are sampled; 25 MB at 512 pixels
-KEPT_GROUPS = 6  # groups of crops that the next windows may share; with an overlap of 12, a window has parts of four
+PREFETCH_CROPS = 2 * WINDOW_FRAMES  # read while the previous windows are sampled. 25 MB at 512 pixels
+KEPT_GROUPS = 6  # groups of crops that the next windows may share. With an overlap of 12, a window has parts of 4
 CFG_BATCH = 2  # batch size of one window with guidance: without audio and with it
 
 FrameGroup = tuple[int, ...]
@@ -68,8 +68,8 @@ class CroppedWindow(NamedTuple):
     """Face crops and audio of one window, for a worker that encodes and denoises it.
 
     window: the output frames.
-    source_frames: the frame of the original video of each.
-    crops: uint8 (n, 3, R, R) of each group of original frames that is encoded in one call.
+    source_frames: the original frame of each output frame.
+    crops: uint8 (n, 3, R, R): face crops of each group of original frames that is encoded in one call.
     audio: (frames, 50, 384).
     """
 
@@ -80,7 +80,7 @@ class CroppedWindow(NamedTuple):
 
 
 class Workers(BatchDecoder, Protocol):
-    """Encode, denoise and decode in place of the networks of this process, such as on other machines."""
+    """Workers, such as other machines, that encode, denoise and decode in place of the networks of this process."""
 
     def denoise(
         self, windows: Iterator[CroppedWindow], noise: Tensor, settings: SamplerSettings
@@ -88,7 +88,7 @@ class Workers(BatchDecoder, Protocol):
         """Yields the last step of each window, in the order of the windows.
 
         Args:
-            windows: from `read_windows`. Each has 13 MB or more at 512 pixels, so take windows when needed.
+            windows: result of `read_windows`. A window has 13 MB or more at 512 pixels, so take it only when needed.
             noise: (1, 4, 1, R/8, R/8) on the CPU.
         """
         ...
@@ -112,13 +112,13 @@ def sample_windows(
 
     Args:
         resolution: side of the square face crops in pixels.
-        device: of the UNet. Sampling runs there. None: torch's default device.
-        dtype: of the UNet. The latents stay float32.
+        device: device of the UNet and of the sampling. None: torch's default device.
+        dtype: dtype of the UNet. The latents are float32.
         batch_limit: largest batch of the UNet, where a window with guidance counts as 2. The default is one window.
         store: see `prepare_windows`.
 
     Yields:
-        every step of every window, see `num_sampling_steps`. Windows are independent of one another.
+        Every step of every window, see `num_sampling_steps`. The windows do not depend on each other.
 
     Raises:
         OutOfMemoryError: one window without guidance does not fit in memory.
@@ -144,7 +144,7 @@ def prepare_windows(
     """Read and encode the face crops of a clip, one batch of windows after another.
 
     Args:
-        store: of the same face track, resolution and VAE. Frames that it holds are neither read nor encoded again.
+        store: store for the same face track, resolution and VAE. Its frames are neither read nor encoded again.
         resolution, batch_limit: see `sample_windows`. The limit may change between batches.
     """
     batch_limit = batch_limit or BatchLimit(CFG_BATCH, "the UNet")
@@ -179,11 +179,11 @@ def read_windows(
 ) -> Iterator[CroppedWindow]:
     """Read the face crops of a clip, one window after another, for `Workers`.
 
-    Windows can share frames. The batch size of the encoder can change the last digits of a frame. A window therefore
-    has all the crops that `prepare_windows` would encode in one call with one of its own: all workers, and one process
-    alone, encode a frame to the same bits.
+    Windows can share frames. The batch size of the encoder can change the last digits of a frame. Each window therefore
+    has all crops that `prepare_windows` encodes in one call with a frame of the window. The result of a frame is then
+    bit-exact on all workers, and equal to the result in a single process.
 
-    Arguments as in `sample_windows`.
+    The arguments are the same as in `sample_windows`.
     """
     windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
     log.info("Reading %d windows of %d output frames at %d px", len(windows), timeline.frame_count, resolution)
@@ -213,7 +213,7 @@ def read_windows(
 
 
 def encode_window(window: CroppedWindow, vae: VAE, dtype: torch.dtype) -> WindowBatch:
-    """The inputs of a UNet of `dtype` for one window. They equal those of `prepare_windows`."""
+    """The inputs of a UNet of `dtype` for one window. They equal the result of `prepare_windows`."""
     store = ConditioningStore(sum(map(len, window.crops)), dtype)
     for frames, crops in window.crops.items():
         store.add(frames, prepare_conditioning(crops, torch.from_numpy(alignment.keep_mask(crops.shape[-1])), vae))
@@ -239,7 +239,7 @@ def denoise_windows(
     passes = _passes(settings)
 
     def first_step(batch: WindowBatch, batch_size: int) -> tuple[Sequence[range], Iterator[Tensor]]:
-        """Begins the first windows of a batch: at their first step, everything that they need is in memory."""
+        """Begin the first windows of a batch. After their first step, everything that they need is in memory."""
         count = max(batch_size // passes, 1)
         conditioning = batch.conditioning[:count].to(noise.device, dtype)
         audio = batch.audio[:count].to(noise.device, dtype)
@@ -293,9 +293,9 @@ def build_lip_track(
     """Run the sampling to its end and collect the latents.
 
     Args:
-        steps: from `sample_windows`.
+        steps: result of `sample_windows`.
         waveform: the new audio. It is trimmed or padded with silence to the length of the timeline.
-        folder: for the latents of a long clip. None is the system's temporary folder.
+        folder: folder of the temporary file of a long clip. None: the system's temporary folder.
 
     Raises:
         FaceError: no frame was sampled.
@@ -309,7 +309,7 @@ def build_lip_track(
             if not bool(latents.isfinite().all()):
                 raise WeightsError(
                     f"Frames {frames.start}-{frames.stop - 1}: the model produced NaN values. Set precision to fp32. "
-                    'If it happens again, check the model files with "python -m latentsync doctor".'
+                    'If this error occurs again, check the model files with "python -m latentsync doctor".'
                 )
             latent_index[frames.start : frames.stop] = buffer.append(latents)
         latents = buffer.tensor()

@@ -81,10 +81,10 @@ class SamplerSettings:
         return replace(self, **unchanged)
 
     def takes(self, count: int) -> list[SamplerSettings]:
-        """The settings of a number of takes. The seed of a take is one more than that of the take before it.
+        """The settings of a number of takes. The seed increases by one from take to take.
 
         Raises:
-            UsageError: the number or a seed is out of range.
+            UsageError: the number of takes or a seed is out of range.
         """
         if count < 1:
             raise UsageError(f'"takes" cannot be {count}. Choose 1 or a higher number.')

@@ -14,14 +14,14 @@ from ..video.timeline import MODEL_RATE
 from .sync import FRAME_MS, MAX_SHIFT
 
 CLEAR = 5.0
-"""Least correlation times the root of the number of frames. 99 % of the unrelated parts of three clips stay below."""
+"""Lowest reliable correlation * square root of the frame count. 99 % of unrelated parts of three clips are lower."""
 
 
 @dataclass(frozen=True, eq=False)
 class MouthSync:
-    """How the mouth opening follows the voice.
+    """Correlation of the mouth opening with the voice.
 
-    correlations: float64 (31,): with the sound from 15 frames earlier to 15 frames later. NaN: unknown.
+    correlations: float64 (31,): correlation with the sound from 15 frames earlier to 15 frames later. NaN: unknown.
     frame_count: number of frames with a known mouth opening.
     """
 
@@ -45,7 +45,7 @@ class MouthSync:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the offset means something. A short clip, or a mouth that hardly moves, gives a random one."""
+        """Whether the offset is reliable. A short clip, or a mouth that hardly moves, gives a random offset."""
         return self.correlation * self.frame_count**0.5 >= CLEAR
 
 
@@ -54,10 +54,10 @@ def mouth_sync(mouth_openings: np.ndarray, samples: Tensor) -> MouthSync | None:
 
     Args:
         mouth_openings: float64 (n,), see `faces.detection.FaceDetection`, in frames at 25 fps. NaN where unknown.
-        samples: float32 (m,), 16 kHz, -1 to 1. It starts with the first frame.
+        samples: float32 (m,), 16 kHz, -1 to 1. The sound starts with the first frame.
 
     Returns:
-        None if they cannot be compared: the mouth never moves, the sound never changes, or they are too short.
+        None if the mouth never moves, the sound never changes, or both are too short.
     """
     times = [Fraction(i) / MODEL_RATE for i in range(len(mouth_openings) + 1)]
     correlations = lag_correlations(mouth_openings, frame_levels(samples, times), MODEL_RATE, MAX_SHIFT)

@@ -1,4 +1,4 @@
-"""Score of a video: SyncNet's distance, confidence and offset, the mouth opening, LipLeak, and a verdict in words."""
+"""Score of a video: SyncNet's distance, confidence and offset, the mouth opening, LipLeak, and a summary."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ TYPICAL_CONFIDENCE = (6, 9)  # of real speech in front of a camera
 IN_SYNC_FRAMES = 1  # the resolution is one frame of 40 ms
 MAX_STRETCHES = 5  # weak parts in one sentence
 HINT = (
-    "Compare it with the original video's own score and with other takes. It does not measure the quality of the "
-    "picture."
+    "Compare the score with the score of the original video, and with other takes. The score does not measure the "
+    "image quality."
 )
 
 
@@ -40,7 +40,7 @@ class Score:
 
     name: name of the video.
     sync: SyncNet's result. None without its weights.
-    lip_leak, mouth_sync: None without landmarks of the mouth. `mouth_sync` also needs a mouth that moves, and sound.
+    lip_leak, mouth_sync: None without landmarks of the mouth. `mouth_sync` also needs a moving mouth, and sound.
     stable_sync: None without StableSyncNet.
     """
 
@@ -62,7 +62,7 @@ class Score:
 
     @property
     def offset_frames(self) -> int:
-        """Lead of the audio over the lips, in frames of 40 ms: of SyncNet, or else of the mouth opening. 0: unknown."""
+        """Lead of the audio over the lips, in frames of 40 ms, from SyncNet or the mouth opening. 0: unknown."""
         if self.sync is not None:
             return self.sync.offset_frames
         return self.mouth_sync.offset_frames if self.mouth_sync is not None and self.mouth_sync.is_clear else 0
@@ -132,7 +132,7 @@ class Score:
 
 
 def sync_sentences(sync: SyncScore) -> Iterator[str]:
-    """The result of SyncNet in words."""
+    """The result of SyncNet in sentences."""
     low, high = TYPICAL_CONFIDENCE
     yield f"Sync confidence {sync.confidence:.2f}, distance {sync.distance:.2f}."
     if not sync.is_trusted:
@@ -140,20 +140,20 @@ def sync_sentences(sync: SyncScore) -> Iterator[str]:
     if sync.confidence < MIN_CONFIDENCE:
         yield f"Lips and sound do not clearly belong together. Real speech is typically {low} to {high}."
     elif sync.confidence < low:
-        yield f"The sync is weaker than that of typical real speech ({low} to {high})."
+        yield f"The sync is weaker than in typical real speech ({low} to {high})."
     else:
         yield f"The confidence is in or above the range of typical real speech ({low} to {high})."
     if sync.confidence >= MIN_CONFIDENCE:
         yield offset_sentence(sync.offset_ms)
         if sync.weak_ranges:
-            yield f"Weaker or in a pause at {weak_stretches(sync)}."
+            yield f"The sync is weaker, or the speech pauses, at {weak_stretches(sync)}."
     yield HINT
 
 
 def mouth_sentences(mouth: MouthSync, *, gives_advice: bool) -> Iterator[str]:
-    """The offset of the mouth opening in words, and how to correct it."""
+    """The offset of the mouth opening in sentences, and how to correct the offset."""
     if not mouth.is_clear:
-        yield "The opening of the mouth gives no clear offset. A longer part of the video may give one."
+        yield "The opening of the mouth gives no clear offset. A longer part of the video may give a clear offset."
         return
     yield (
         f"The opening of the mouth fits the sound best at an offset of {mouth.offset_ms} ms (correlation "
@@ -182,7 +182,7 @@ def offset_sentence(offset_ms: int) -> str:
 class ScoredFrames(NamedTuple):
     """The frames of a result, at 25 fps. The face has the same position as in the original video.
 
-    source_index: the original frame for each frame.
+    source_index: number of the original frame of each frame.
     read: reads a number of frames from the start: (H, W, 3), RGB.
     """
 
@@ -204,7 +204,7 @@ def score_track(
     Args:
         track: face track from `select_face`.
         waveform: the audio. It starts with the first frame.
-        frames: of a result, whose mouth is not measured. None: those of the original video.
+        frames: frames of a result, whose mouth is not measured. None: the original frames.
         syncnet, stable_syncnet: the networks to measure with. Without a network, only the mouth is measured.
         progress: see `progress.ShowProgress`.
 
@@ -215,7 +215,7 @@ def score_track(
     """
     check_samples(waveform, "audio")
     if track.boxes is None:
-        raise UsageError("The face has no boxes, which scoring needs. Select it with select_face.")
+        raise UsageError("The face has no bounding boxes, but scoring needs them. Select the face with select_face.")
     source, samples, openings = track.source, mono_samples(waveform), None
     if frames is None:
         shown_frames = build_timeline(source, waveform.duration_seconds, MODEL_RATE, "shortest").source_index

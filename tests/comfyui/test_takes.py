@@ -48,7 +48,7 @@ def test_takes_keep_the_seed_with_the_best_score(comfyui: ComfyUI, sample: Sampl
     assert list(confidences) == [40, 41, 42]
     best = max(confidences, key=lambda seed: confidences[seed])
     assert record["seed"] == best
-    (summary,) = [text for text in texts if f"The lips are those of seed {best}." in text]
+    (summary,) = [text for text in texts if f"The lips come from seed {best}." in text]
     for seed, confidence in confidences.items():
         assert f"seed {seed}: sync confidence {confidence:.2f}, distance" in summary
     alone, record, _ = run(comfyui, graph_of(sample, seed=best, takes=1))

@@ -192,9 +192,9 @@ def test_batch_output_is_no_input_of_another_job(good: Sample, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "needs a file of jobs"),
-        (["--videos", "."], "needs a file of jobs"),
-        (["jobs.jsonl", "--videos", "."], "not both"),
+        ([], "A batch needs JOBS"),
+        (["--videos", "."], "A batch needs JOBS"),
+        (["jobs.jsonl", "--videos", "."], "exclude each other"),
         (["nowhere.jsonl"], "nowhere.jsonl cannot be read"),
         (["--videos", "nowhere", "--audios", "."], "nowhere cannot be read"),
     ],

@@ -71,7 +71,7 @@ def test_score_of_five_frames_is_an_error() -> None:
 def test_score_needs_boxes() -> None:
     track = track_at(brightness(30))
     bare = FaceTrack(track.source, track.points)
-    with pytest.raises(UsageError, match="has no boxes"):
+    with pytest.raises(UsageError, match="has no bounding boxes"):
         score_track(bare, sound(brightness(30)), syncnet=LevelNet())
 
 
@@ -79,12 +79,12 @@ def test_score_needs_boxes() -> None:
     ("score", "said"),
     [
         (crafted(1), "do not clearly belong together"),
-        (crafted(4), "weaker than that of typical real speech (6 to 9)"),
+        (crafted(4), "weaker than in typical real speech (6 to 9)"),
         (crafted(7), "in or above the range of typical real speech"),
         (crafted(7, 1), "in sync within a frame (offset 40 ms)"),
         (crafted(7, 3), "The sound leads the lips by 120 ms. Delay the sound by 120 ms, or add -120 to offset_ms"),
         (crafted(7, -2), "lags behind the lips by 80 ms. Start the sound 80 ms earlier, or add 80 to offset_ms"),
-        (crafted(7), "It does not measure the quality of the picture"),
+        (crafted(7), "The score does not measure the image quality"),
     ],
 )
 def test_verdict_says_what_the_numbers_mean(score: SyncScore, said: str) -> None:

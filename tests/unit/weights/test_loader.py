@@ -88,7 +88,7 @@ def test_read_accepts_legacy_pickles(tmp_path: Path) -> None:
         ),
         (
             lambda held: held.pop("down_blocks.0.resnets.0.conv1.weight"),
-            "not a LatentSync UNet. It has 1243 weights, but not",
+            "not a LatentSync UNet. It has 1243 weights, but the weights of the first layers are missing",
         ),
     ],
     ids=["missing", "extra", "shape", "input channels", "another network"],
