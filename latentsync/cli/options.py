@@ -186,8 +186,8 @@ def turns(options: argparse.Namespace) -> Mapping[int, tuple[Turn, ...]]:
     people = parse_turns_of_people(options.turns, options.face_index)
     if len(people) > 1 and (options.takes > 1 or options.min_sync_confidence is not None):
         raise UsageError(
-            '"--takes" and "--min-sync-confidence" score one person, but "--turns" names several people. Remove "--turns" '
-            "or the other two flags."
+            '"--takes" and "--min-sync-confidence" score one person, but "--turns" names several people. Remove '
+            '"--turns" or the other two flags.'
         )
     return people
 
