@@ -137,7 +137,7 @@ def _temp_prefix() -> str:
 
 
 def _is_running(pid: int, started: int) -> bool:
-    """Whether a process of this machine is running. True if the system denies access to it."""
+    """Whether a process of this machine is running. True if the system denies access to the process."""
     psutil = _psutil()
     try:
         process = psutil.Process(pid)

@@ -1,6 +1,6 @@
 """Cosine similarity of lips and audio at each offset, measured with LatentSync's StableSyncNet.
 
-This similarity was a training loss of LatentSync, and no paper reports it. Use it to compare offsets and takes, but not
+This similarity was a training loss of LatentSync, and no paper reports it. Compare offsets and takes with it, but not
 models.
 """
 
@@ -36,7 +36,7 @@ class StableSyncScore:
     def __post_init__(self) -> None:
         if not np.isfinite(self.cosines[:, MAX_SHIFT]).any():
             raise ScoreError(
-                "StableSyncNet found no 16 frames in a row with the face and with sound. Use a longer part of the "
+                "StableSyncNet found no 16 consecutive frames with face and sound. Use a longer part of the "
                 "video that shows the face."
             )
 

@@ -47,7 +47,7 @@ class SyncScore:
     def __post_init__(self) -> None:
         if self.distances.ndim != 2 or not np.isfinite(self.distances).all(axis=1).any():
             raise ScoreError(
-                "SyncNet found no 5 frames in a row with the face and with sound. Use a longer part of the video that "
+                "SyncNet found no 5 consecutive frames with face and sound. Use a longer part of the video that "
                 "shows the face."
             )
 
@@ -88,7 +88,7 @@ class SyncScore:
 
     @property
     def confidence_over_time(self) -> np.ndarray:
-        """float64 (windows,): confidence at the clip's offset, median filtered. NaN without the face."""
+        """float64 (windows,): confidence at the clip's offset, median filtered. NaN in windows without the face."""
         means = self.mean_distances
         values = np.median(means) - self.distances[:, int(np.argmin(means))].astype(np.float64)
         for run in runs(np.isfinite(values)):
@@ -130,7 +130,7 @@ def score_sync(
         samples: float32 (m,), 16 kHz, -1 to 1. It starts with the first frame.
 
     Raises:
-        ScoreError: no five frames in a row have the face and audio.
+        ScoreError: no five consecutive frames have the face and audio.
     """
     cuts = frozenset((np.flatnonzero(np.diff(shots)) + 1).tolist())
     has_face, places = np.isfinite(boxes.sum(axis=1)), np.full((len(boxes), 3), np.nan)

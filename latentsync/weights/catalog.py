@@ -43,7 +43,7 @@ class ModelSpec:
 
     `resolution` is the side of the square crop in pixels.
     `min_vram_bytes` is the smallest device memory with which this version is the default.
-    `rank` orders the versions by quality. The default is the highest rank that fits the device.
+    `rank` orders the versions by quality. The default is the version with the highest rank that fits the device.
     """
 
     version: Version

@@ -61,7 +61,7 @@ def download_files(files: Sequence[WeightFile], folders: Folders) -> Task[None]:
 
 
 def download_file(file: WeightFile, path: Path) -> Task[None]:
-    """Download one file. It gets its name when its hash is correct. An existing file is kept."""
+    """Download one file. The file gets its name when its hash is correct. An existing file is kept."""
     with _folder_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with claim(path) as is_alone:

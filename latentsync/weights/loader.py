@@ -257,8 +257,8 @@ def _read_pickle(path: Path) -> Checkpoint:
     except Exception as error:  # torch raises a dozen types for damaged files
         if "Weights only load failed" in str(error):
             raise WeightsError(
-                f"{path} contains other data than weights, or is not a checkpoint. LatentSync ran no code from it. "
-                "Use the official file, or a .safetensors file."
+                f"{path} contains other data than weights, or is not a checkpoint. LatentSync ran no code from this "
+                "file. Use the official file, or a .safetensors file."
             ) from error
         raise unreadable(path, error) from error
     if not isinstance(content, dict):

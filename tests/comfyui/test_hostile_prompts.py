@@ -206,7 +206,7 @@ def test_prompt_checkpoint_cannot_run_code(comfyui: ComfyUI, graph: graphs.Graph
     torch.save({"conv_in.weight": torch.zeros(1), "x": Runs(proof)}, path)
     said = refused(comfyui, graphs.changed(graph, FIRST, unet=path.name, version="1.5"))
     path.unlink()
-    assert "LatentSync ran no code from it" in said
+    assert "LatentSync ran no code from this file" in said
     assert not proof.exists()
 
 

@@ -132,7 +132,7 @@ def absurd_pickle(_: Path) -> dict[str, torch.Tensor]:
 
 PROOF = "code-was-run"
 UNREADABLE = r"cannot be read as weights"
-NOT_RUN = r"LatentSync ran no code from it"
+NOT_RUN = r"LatentSync ran no code from this file"
 
 WEIGHTS = [
     Attack("weights of no bytes (.pt)", of("unet.pt", b""), f"unet.pt {UNREADABLE}"),

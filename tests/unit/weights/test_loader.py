@@ -140,10 +140,10 @@ def test_read_runs_no_code_of_a_pickle(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "trap.pt"
     torch.save({"state_dict": {KEY: Runs()}}, path)
-    with pytest.raises(WeightsError, match="LatentSync ran no code from it"):
+    with pytest.raises(WeightsError, match="LatentSync ran no code from this file"):
         loader.read(path)
     path.write_bytes(pickle.dumps(Runs(), protocol=2))
-    with pytest.raises(WeightsError, match="LatentSync ran no code from it"):
+    with pytest.raises(WeightsError, match="LatentSync ran no code from this file"):
         loader.read(path)
     assert not Path("ran").exists()
 
