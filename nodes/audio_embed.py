@@ -51,8 +51,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     "silence",
                     options=list(get_args(Silence)),
                     default=defaults.silence,
-                    tooltip="Choose the lips in pauses. Set keep original to copy the original frames and save "
-                    "time. Set close mouth to close the lips. Set model to let the model decide.",
+                    tooltip="Choose the lips in pauses. 'keep original' copies the original frames and saves time. "
+                    "'close mouth' closes the lips. 'model' lets the model decide.",
                 ),
                 io.Int.Input(
                     "offset_ms",
@@ -87,8 +87,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     options=list(get_args(Segments)),
                     default=defaults.segments,
                     advanced=True,
-                    tooltip="Choose how Whisper encodes audio longer than 30 s. Set overlapping to avoid jumps "
-                    "between segments. Set official for separate segments, like the official code.",
+                    tooltip="Choose how Whisper encodes audio longer than 30 s. 'overlapping' avoids jumps between "
+                    "segments. 'official' uses separate segments, like the official code.",
                 ),
                 io.String.Input(
                     "turns",

@@ -56,8 +56,8 @@ def paste_inputs() -> list[io.Input]:
             options=list(BLENDERS),
             default=blend.mode,
             advanced=True,
-            tooltip="Set mouth to replace only the mouth area, with a soft edge. Set full crop to replace the "
-            "whole face crop, like the official code.",
+            tooltip="Choose what to replace. 'mouth' replaces only the mouth area, with a soft edge. 'full crop' "
+            "replaces the whole face crop, like the official code.",
         ),
         io.Float.Input(
             "mask_feather",
@@ -67,7 +67,7 @@ def paste_inputs() -> list[io.Input]:
             step=0.5,
             advanced=True,
             tooltip="Percent of the face crop's width for the soft edge of the mouth mask. Raise the value if you "
-            "see the edge. Works only if paste_mode is mouth.",
+            "see the edge. Works only if paste_mode is 'mouth'.",
         ),
         io.Float.Input(
             "mask_expand",
@@ -76,8 +76,8 @@ def paste_inputs() -> list[io.Input]:
             max=20.0,
             step=0.5,
             advanced=True,
-            tooltip="Percent of the face crop's width added to the mouth mask. Raise it if you see the old mouth. "
-            "Negative values shrink the mask. Works only if paste_mode is mouth.",
+            tooltip="Percent of the face crop's width added to the mouth mask. Raise it if the old mouth shows. "
+            "Negative values shrink the mask. Works only if paste_mode is 'mouth'.",
         ),
         io.Boolean.Input(
             "color_match",

@@ -64,7 +64,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                     options=list(SELECT_BY),
                     default=SELECT_BY[0],
                     tooltip="Choose how to order the people: by face area, average position or number of frames. "
-                    "With speaking, the node compares the mouths with the sound of the video.",
+                    "'speaking' compares the mouth movement with the sound of the video.",
                 ),
                 io.Int.Input(
                     "face_index",
@@ -90,7 +90,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                     "speech_of_source",
                     optional=True,
                     tooltip="Connect the sound of the original video if 'source' is an IMAGE batch and 'face' is "
-                    "speaking. For a VIDEO, the node uses the sound of the VIDEO.",
+                    "'speaking'. For a VIDEO, the node uses the sound of the VIDEO.",
                 ),
                 io.Float.Input(
                     "min_confidence",
@@ -126,8 +126,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                     options=list(get_args(Smoothing)),
                     default=defaults.smoothing,
                     advanced=True,
-                    tooltip="Choose the filter that smooths the position of the face crop. The zero-lag filter has "
-                    "the least jitter and no delay. The official code uses the official filter.",
+                    tooltip="Choose the filter that smooths the position of the face crop. 'zero-lag' has the "
+                    "least jitter and no delay. 'official' is the filter of the official code.",
                 ),
                 io.String.Input(
                     "face_at",

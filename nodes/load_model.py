@@ -39,14 +39,14 @@ class LatentSyncLoadModel(io.ComfyNode):
                     "version",
                     options=[AUTO, *sorted(MODELS, key=lambda version: MODELS[version].rank, reverse=True)],
                     default=AUTO,
-                    tooltip="1.6 gives sharper faces (512 pixels). 1.5 (256 pixels) needs less VRAM and time. auto "
-                    "uses an installed version. With 10 GB of VRAM, auto prefers 1.6.",
+                    tooltip="1.6 gives sharper faces (512 pixels). 1.5 (256 pixels) needs less VRAM and time. "
+                    "'auto' uses an installed version. With 10 GB of VRAM, 'auto' prefers 1.6.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=[AUTO, *model_loader.PRECISIONS],
                     default=AUTO,
-                    tooltip="Choose the precision of the UNet. With auto, ComfyUI chooses. Set fp8 to halve the "
+                    tooltip="Choose the precision of the UNet. With 'auto', ComfyUI chooses. Set fp8 to halve the "
                     "VRAM of the weights. fp8 is less exact. Set fp32 if you get NaN errors.",
                 ),
                 io.Boolean.Input(
@@ -60,7 +60,7 @@ class LatentSyncLoadModel(io.ComfyNode):
                     options=[AUTO, *model_folders.unet_files()],
                     default=AUTO,
                     advanced=True,
-                    tooltip="Choose a UNet file. With auto, the node uses the official file of 'version'. For a "
+                    tooltip="Choose a UNet file. With 'auto', the node uses the official file of 'version'. For a "
                     "fine-tuned file, also set 'version'.",
                 ),
                 io.Vae.Input(

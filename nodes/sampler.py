@@ -106,15 +106,15 @@ class LatentSyncSampler(io.ComfyNode):
                     "output_fps",
                     options=list(get_args(FpsMode)),
                     default="auto",
-                    tooltip="Choose the frame rate. With auto, the node keeps 23 to 31 fps, and changes other "
-                    "rates to 25 fps. With source, it keeps all rates, but lips may look worse.",
+                    tooltip="Choose the frame rate. 'auto' keeps 23 to 31 fps, and changes other rates to 25 fps. "
+                    "'source' keeps all rates, but the lips may look worse.",
                 ),
                 io.Combo.Input(
                     "speed",
                     options=list(SPEEDS),
                     default="balanced",
-                    tooltip="Choose a preset. The preset exact takes 2.5 times as long as balanced. The preset "
-                    "fast takes about a third as long. Inputs that you change override the preset.",
+                    tooltip="Choose a preset. 'exact' takes 2.5 times as long as 'balanced'. 'fast' takes about a "
+                    "third of the time of 'balanced'. Changed inputs override the preset.",
                 ),
                 io.Float.Input(
                     "preview_seconds",

@@ -85,8 +85,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="video/LatentSync",
-                    tooltip="Enter the name of the video. The node adds a number. Tokens: %year%, %month%, %day%, "
-                    "%hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd%.",
+                    tooltip="Enter a name for the video file. The node adds a number. Tokens: %year%, %month%, "
+                    "%day%, %hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd%.",
                 ),
                 io.Combo.Input(
                     "format",
