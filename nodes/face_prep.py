@@ -141,15 +141,15 @@ class LatentSyncFacePrep(io.ComfyNode):
                     options=list(OCCLUSION),
                     default=NO_SEGMENTER,
                     advanced=True,
-                    tooltip="Choose auto to keep hands, microphones and other objects in front of the new mouth. It "
-                    "needs a model of 16 MB. The preview shows what it finds.",
+                    tooltip="'auto' keeps hands, microphones and other objects in front of the new mouth. 'auto' "
+                    "needs a model file of 16 MB. The preview shows the found objects.",
                 ),
                 io.Boolean.Input(
                     "download_missing",
                     default=False,
                     advanced=True,
-                    tooltip="Download the model of 'occlusion' (16 MB, Apache-2.0) if it is missing. The node "
-                    "verifies the file.",
+                    tooltip="Download the missing model file of 'occlusion' (16 MB, Apache-2.0). The node verifies "
+                    "the file.",
                 ),
             ],
             outputs=[
