@@ -93,7 +93,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     options=[form.name for form in available_formats()],
                     default=available_formats()[0].name,
                     tooltip="Choose the container and the codec. Browsers play h264 and vp9. ProRes and FFV1 are "
-                    "for editing. ProRes 4444, VP9 and FFV1 keep alpha. FFV1 is lossless.",
+                    "for video editing. ProRes 4444, VP9 and FFV1 keep alpha. FFV1 is lossless.",
                 ),
                 io.Int.Input(
                     "crf",
