@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -25,6 +26,7 @@ OURS_ALONE = {
     "requirements-fuzz.txt",
     ".gitignore",
     ".comfyignore",
+    "comfy-test.toml",
 }
 NEEDED = {
     "__init__.py",
@@ -86,3 +88,10 @@ def test_archive_passes_comfy_test_lint(packed: bool, unpacked: Path, checkout: 
     said = of_package(COMFY_TEST, "comfy-test", "lint", "--strict", folder, cwd=home, home=home)
     assert "[SYNTAX] PASSED" in said
     assert "[JAVASCRIPT] PASSED" in said
+
+
+def test_comfy_test_reads_our_settings(checkout: Path, home: Path) -> None:
+    said = of_package(
+        COMFY_TEST, "comfy-test", "lint", "--check", "javascript", "--json", checkout, cwd=home, home=home
+    )
+    assert json.loads(said)["config_warning"] is None
