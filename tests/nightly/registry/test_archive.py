@@ -91,6 +91,7 @@ def test_archive_passes_comfy_test_lint(packed: bool, unpacked: Path, checkout: 
 
 
 def test_comfy_test_reads_our_settings(checkout: Path, home: Path) -> None:
+    assert (checkout / "comfy-test.toml").is_file()
     said = of_package(
         COMFY_TEST, "comfy-test", "lint", "--check", "javascript", "--json", checkout, cwd=home, home=home
     )
