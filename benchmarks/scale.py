@@ -2,12 +2,13 @@
 
 Each worker sleeps for the time that a video or a window would take. What is left is the cost of the main process.
 
-- Jobs of a batch: reading records, reserving outputs, and handing out jobs. Workers are threads, so that no process
-  takes CPU time from the main process. `--ray` uses Ray actors on this machine.
-- `--windows`: the windows of one video, as `run --cluster` sends them to Ray actors: uint8 crops of 16 frames at 512
-  pixels, and latents back.
+- Jobs of a batch: reading records, reserving outputs, and handing out jobs.
+- `--windows`: the windows of one video, as `run --cluster` sends them: uint8 crops of 16 frames at 512 pixels, and
+  latents back.
 
-Usage: python -m benchmarks.scale [--workers 1,2,4,16,64] [--seconds 2] [--frames 250] [--ray] [--windows]
+Workers are threads, so that no process takes CPU time from the main process. `--ray` uses Ray actors on this machine.
+
+Usage: python -m benchmarks.scale [--workers 1,2,4,16,64] [--seconds 2] [--frames 250] [--windows] [--ray]
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from latentsync.batch import Finished, Job, Pool, Row, run_jobs, work
 
 TASKS_PER_WORKER = 4
 WINDOW_FRAMES, CROP_SHAPE, LATENT_SHAPE = 16, (16, 3, 512, 512), (1, 4, 16, 64, 64)
-ACTOR_BYTES = 100e6  # RAM of an actor that loads no network, about
+ACTOR_BYTES = 90e6  # RAM of an actor without networks, measured
 
 
 def sleep_for(seconds: float) -> str:
@@ -59,9 +60,10 @@ def no_error(_: Exception) -> None:
 
 
 class Sleepers:
-    """A pool of threads."""
+    """A pool of threads. `make` does their tasks."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, make: Any) -> None:
+        self._make = make
         self._idle = set(range(count))
         self._ended: SimpleQueue[Finished] = SimpleQueue()
 
@@ -70,7 +72,7 @@ class Sleepers:
 
     def start(self, worker: Hashable, task: Any) -> None:
         self._idle.discard(worker)
-        Thread(target=lambda: self._ended.put(work(worker, task, sleep_for, no_error)), daemon=True).start()
+        Thread(target=lambda: self._ended.put(work(worker, task, self._make, no_error)), daemon=True).start()
 
     def wait(self, seconds: float) -> Iterator[Finished]:
         try:
@@ -87,26 +89,34 @@ class Sleepers:
         pass
 
 
-def measure(pool: Pool, workers: int, seconds: float, folder: Path) -> float:
-    """Seconds for `TASKS_PER_WORKER` jobs on each worker."""
-    jobs = range(workers * TASKS_PER_WORKER)
-    rows = [Row(Job(f"job {i}", seconds, folder / f"{i}.mp4", "model", i // 4, seconds)) for i in jobs]
-    began = time.perf_counter()
-    for _ in run_jobs(rows, pool, lambda _: False):
-        pass
-    assert all(row.state == "done" for row in rows)
-    return time.perf_counter() - began
+def measure(pool: Pool, workers: int, args: argparse.Namespace, folder: Path) -> tuple[float, float]:
+    """Seconds, and CPU seconds of this process, for `TASKS_PER_WORKER` jobs or windows on each worker."""
+    count = workers * TASKS_PER_WORKER
+    tasks = windows(pool, workers, count, args.seconds) if args.windows else jobs(pool, count, args.seconds, folder)
+    next(tasks)
+    began, cpu = time.perf_counter(), time.process_time()
+    assert sum(1 for _ in tasks) == count
+    return time.perf_counter() - began, time.process_time() - cpu
 
 
-def measure_windows(pool: Pool, workers: int, seconds: float) -> float:
-    """Seconds for `TASKS_PER_WORKER` windows on each worker."""
+def jobs(pool: Pool, count: int, seconds: float, folder: Path) -> Iterator[object]:
+    """Runs jobs. Yields None before the first one, and then each that is done."""
+    names = range(count)
+    rows = [Row(Job(f"job {i}", seconds, folder / f"{i}.mp4", "model", i // 4, seconds)) for i in names]
+    yield None
+    for row in run_jobs(rows, pool, lambda _: False):
+        if row.state == "done":
+            yield row
+
+
+def windows(pool: Pool, workers: int, count: int, seconds: float) -> Iterator[object]:
+    """Runs windows. Yields None before the first one, and then the latents of each."""
     from latentsync.cluster.windows import WINDOWS_AHEAD, InOrder  # not for the actors: it imports torch
 
-    crops = np.random.default_rng(0).integers(0, 256, CROP_SHAPE, np.uint8)
-    began = time.perf_counter()
-    windows = InOrder(pool)(((seconds, crops.copy()) for _ in range(workers * TASKS_PER_WORKER)), WINDOWS_AHEAD)
-    assert sum(latents.shape == LATENT_SHAPE for latents in windows) == workers * TASKS_PER_WORKER
-    return time.perf_counter() - began
+    crops, in_order = np.random.default_rng(0).integers(0, 256, CROP_SHAPE, np.uint8), InOrder(pool)
+    list(in_order(((0.0, crops.copy()) for _ in range(workers)), WINDOWS_AHEAD))  # the first calls import numpy
+    yield None
+    yield from in_order(((seconds, crops.copy()) for _ in range(count)), WINDOWS_AHEAD)
 
 
 def main() -> None:
@@ -115,18 +125,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of a job or a window (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=250, help="of a job, for frames a second (default: %(default)s)")
     parser.add_argument("--ray", action="store_true", help="use Ray actors")
-    parser.add_argument("--windows", action="store_true", help="windows of one video on Ray actors, in place of jobs")
+    parser.add_argument("--windows", action="store_true", help="windows of one video, in place of jobs")
     args = parser.parse_args()
     frames = WINDOW_FRAMES if args.windows else args.frames
     print("| workers | tasks | seconds | efficiency | frames a second | main process, CPU ms a task |")
     print("|---|---|---|---|---|---|")
     for count in map(int, args.workers.split(",")):
-        if (args.ray or args.windows) and count * ACTOR_BYTES > psutil.virtual_memory().available:
+        if args.ray and count * ACTOR_BYTES > psutil.virtual_memory().available:
             print(f"{count} actors need about {count * ACTOR_BYTES / 1e9:.0f} GB of RAM. This machine has less free.")
             return
         with tempfile.TemporaryDirectory() as folder:
-            run = on_ray if args.ray or args.windows else on_threads
-            seconds, cpu_seconds = run(count, args, Path(folder))
+            seconds, cpu_seconds = (on_ray if args.ray else on_threads)(count, args, Path(folder))
         tasks, ideal = count * TASKS_PER_WORKER, TASKS_PER_WORKER * args.seconds
         row = [count, tasks, f"{seconds:.2f}", f"{ideal / seconds:.0%}", f"{tasks * frames / seconds:,.0f}"]
         print("|", " | ".join(map(str, [*row, f"{1000 * cpu_seconds / tasks:.1f}"])), "|", flush=True)
@@ -134,8 +143,7 @@ def main() -> None:
 
 def on_threads(count: int, args: argparse.Namespace, folder: Path) -> tuple[float, float]:
     """Seconds, and CPU seconds of this process."""
-    cpu = time.process_time()
-    return measure(Sleepers(count), count, args.seconds, folder), time.process_time() - cpu
+    return measure(Sleepers(count, denoise_for if args.windows else sleep_for), count, args, folder)
 
 
 def on_ray(count: int, args: argparse.Namespace, folder: Path) -> tuple[float, float]:
@@ -153,12 +161,7 @@ def on_ray(count: int, args: argparse.Namespace, folder: Path) -> tuple[float, f
         with closing(pool):
             while len(set(pool.idle())) < count:
                 list(pool.wait(1.0))
-            cpu = time.process_time()
-            if args.windows:
-                seconds = measure_windows(pool, count, args.seconds)
-            else:
-                seconds = measure(pool, count, args.seconds, folder)
-            return seconds, time.process_time() - cpu
+            return measure(pool, count, args, folder)
     finally:
         ray.shutdown()
 
