@@ -37,6 +37,7 @@ from .audio.waveform import Waveform, check_samples, mono_samples
 from .compositing.settings import BlendSettings
 from .errors import AudioError, UsageError
 from .faces import precomputed
+from .faces.clip_segmenter import Place, on_device
 from .faces.detection import DEFAULT_MIN_CONFIDENCE
 from .faces.detectors import DEFAULT_DETECTOR, open_detector
 from .faces.face_track import FaceTrack, TrackSettings, build_face_track
@@ -302,7 +303,8 @@ class LipSyncPipeline:
                 "This pipeline has no models folder, so it cannot find the weights of a segmenter. "
                 "Create it with LipSyncPipeline.from_pretrained, or call latentsync.find_occlusion with your folders."
             )
-        return find_occlusion(track, self.folders, occlusion, temp_dir=self.temp_dir, progress=progress)
+        place = on_device(self.device)
+        return find_occlusion(track, self.folders, occlusion, place=place, temp_dir=self.temp_dir, progress=progress)
 
     def encode_audio(
         self,
@@ -485,6 +487,7 @@ def find_occlusion(
     folders: Folders,
     occlusion: str = "auto",
     *,
+    place: Place | None = None,
     temp_dir: Path | None = None,
     progress: ShowProgress | bool = False,
 ) -> FaceTrack:
@@ -494,6 +497,7 @@ def find_occlusion(
         track: of the face, see `select_face`.
         folders: where the weights of the segmenter are found.
         occlusion: a key of `faces.segmenters.SEGMENTERS`.
+        place: decides where a network of torch runs, see `faces.clip_segmenter`. None: torch's default device.
         temp_dir: for masks that do not fit into memory. None: the system's temporary folder.
         progress: see `progress.ShowProgress`.
 
@@ -504,7 +508,7 @@ def find_occlusion(
         UsageError: there is no such segmenter.
         WeightsError: the weights are missing or wrong.
     """
-    opened = open_segmenter(partial(locate.require, folders=folders), occlusion)
+    opened = open_segmenter(partial(locate.require, folders=folders), occlusion, place)
     with closing(opened) as segmenter, closing(occlusion_masks(track, segmenter)) as masks:
         steps = shown(masks, "occlusion", int(track.present.sum()), progress)
         return collect_masks(steps, track, {"occlusion": occlusion}, temp_dir)

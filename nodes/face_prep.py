@@ -18,7 +18,8 @@ from . import conversions
 from .detection_cache import Found, content_key, shared_cache
 from .io_types import CATEGORY, KEEPS_PREVIEW, FaceLandmarks, FaceTracks, expect_type
 from .model_folders import model_folders, temp_folder
-from .progress import run_with_progress, show_text, with_progress
+from .model_loader import managed
+from .progress import run_with_progress, show_text, with_oom_message, with_progress
 
 if TYPE_CHECKING:
     from comfy_api.input import VideoInput
@@ -141,15 +142,15 @@ class LatentSyncFacePrep(io.ComfyNode):
                     options=list(OCCLUSION),
                     default=NO_SEGMENTER,
                     advanced=True,
-                    tooltip="'auto' keeps hands, microphones and other objects in front of the new mouth. 'auto' "
-                    "needs a model file of 16 MB. The preview shows the found objects.",
+                    tooltip="'auto' keeps hands and objects in front of the new mouth (a model file of 16 MB). 'fine' "
+                    "searches for hands and objects by text (a model file of 600 MB).",
                 ),
                 io.Boolean.Input(
                     "download_missing",
                     default=False,
                     advanced=True,
-                    tooltip="Download the missing model file of 'occlusion' (16 MB, Apache-2.0). The node verifies "
-                    "the file.",
+                    tooltip="Download the missing model file of 'occlusion' auto (16 MB, Apache-2.0). The node "
+                    "verifies the file.",
                 ),
             ],
             outputs=[
@@ -191,6 +192,7 @@ class LatentSyncFacePrep(io.ComfyNode):
         from ..latentsync.faces.identities import FaceAt, reference_appearance
         from ..latentsync.faces.segmenters import segmenter_entry
         from ..latentsync.pipeline import detect_faces, find_occlusion, read_speech, select_face
+        from ..latentsync.weights.catalog import WeightFile
         from ..latentsync.weights.download import download_files
         from ..latentsync.weights.locate import exists, require
 
@@ -203,7 +205,7 @@ class LatentSyncFacePrep(io.ComfyNode):
         frames = conversions.frame_source(source, image_fps)
         if occlusion != NO_SEGMENTER:  # without the model, fail before the long search
             model = segmenter_entry(occlusion).file
-            if download_missing and not exists(model, folders):
+            if download_missing and isinstance(model, WeightFile) and not exists(model, folders):
                 run_with_progress(download_files([model], folders))
             require(model, folders)
         speech = None
@@ -228,7 +230,16 @@ class LatentSyncFacePrep(io.ComfyNode):
             people, face, face_index, reference=reference, at=at, speech_of_source=speech, settings=settings
         )
         if occlusion != NO_SEGMENTER:
-            track = find_occlusion(selection.track, folders, occlusion, temp_dir=temp_folder(), progress=with_progress)
+            track = with_oom_message(
+                lambda: find_occlusion(
+                    selection.track,
+                    folders,
+                    occlusion,
+                    place=managed,
+                    temp_dir=temp_folder(),
+                    progress=with_progress,
+                )
+            )
             selection = selection._replace(track=track)
         people = selection.identities
         crops = list(report.identity_crops(people, PREVIEW_PX, selection.identity))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from re import fullmatch
 from typing import Any
@@ -163,6 +163,20 @@ def _attention(device: torch.device) -> AttentionFn:
 def _fine(stored: torch.dtype, computed: torch.dtype) -> torch.dtype:
     """The dtype of norms, biases and tables. Only matrices use fp8."""
     return computed if stored.itemsize == 1 else stored
+
+
+def managed(network: torch.nn.Module) -> Callable[[], torch.device]:
+    """A network of a segmenter under ComfyUI's memory management, see `faces.clip_segmenter.Place`."""
+    device: torch.device = mm.get_torch_device()
+    # ComfyUI sets attributes of a model that are read-only in networks of transformers
+    patcher = _patcher(torch.nn.ModuleList([network]), device, mm.unet_offload_device())
+
+    def load() -> torch.device:
+        # in full: the layers of transformers cannot take a weight from another device
+        mm.load_models_gpu([patcher], force_full_load=True)
+        return device
+
+    return load
 
 
 def _patcher(network: torch.nn.Module, device: torch.device, offload: torch.device) -> comfy.model_patcher.ModelPatcher:

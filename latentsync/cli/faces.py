@@ -18,6 +18,8 @@ from .console import native_logs_hidden
 from .pictures import check_png, write_png
 
 if TYPE_CHECKING:
+    import torch
+
     from ..audio.waveform import Waveform
     from ..faces.identities import Identities
     from ..faces.report import Selection
@@ -130,14 +132,19 @@ def check_segmenter(args: argparse.Namespace) -> None:
         require(segmenter_entry(args.occlusion).file, folders_in(args.models))
 
 
-def add_occlusion(selection: Selection, args: argparse.Namespace, progress: bool = True) -> Selection:
+def add_occlusion(
+    selection: Selection, args: argparse.Namespace, progress: bool = True, device: torch.device | None = None
+) -> Selection:
     """A selection whose track has the occlusion masks that --occlusion asks for."""
+    from ..faces.clip_segmenter import on_device
     from ..pipeline import find_occlusion
 
     if args.occlusion == NO_SEGMENTER:
         return selection
     with native_logs_hidden():
-        track = find_occlusion(selection.track, folders_in(args.models), args.occlusion, progress=progress)
+        track = find_occlusion(
+            selection.track, folders_in(args.models), args.occlusion, place=on_device(device), progress=progress
+        )
     return selection._replace(track=track)
 
 

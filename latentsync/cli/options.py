@@ -112,7 +112,7 @@ def add_face_options(parser: argparse.ArgumentParser, *, occlusion: bool = True)
             choices=OCCLUSION,
             default=NO_SEGMENTER,
             help="auto keeps hands and objects in front of the new mouth; its model is a file of 16 MB (latentsync "
-            "download occlusion)",
+            "download occlusion); fine searches for them by text, with CLIPSeg (600 MB, which you download yourself)",
         )
 
 

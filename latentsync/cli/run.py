@@ -223,7 +223,7 @@ def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list
     spoken = {number: features.during(turns) for number, turns in options.turns(args).items()}
     people = session.faces(opened.source, args)
     selections = [opened.select(people, index=number) for number in spoken]
-    tracks = [faces.add_occlusion(selection, args, progress).track for selection in selections]
+    tracks = [faces.add_occlusion(selection, args, progress, pipeline.device).track for selection in selections]
     sample = partial(pipeline.sample, fps=args.output_fps, length=args.length_mode, progress=progress)
     return [partial(sample, track, features) for track, features in zip(tracks, spoken.values(), strict=True)]
 

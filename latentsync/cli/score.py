@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 
 from ..errors import python_command
-from ..weights.catalog import SYNCNET
-from ..weights.locate import exists, folders_in, require_stable_syncnet
+from ..weights.catalog import STABLE_SYNCNET, SYNCNET
+from ..weights.locate import exists, folders_in, require
 from . import faces, options
 from .device import add_device_options
 from .pictures import check_png, write_png
@@ -66,7 +66,7 @@ def score(args: argparse.Namespace) -> None:
     source, waveform = VideoFile(args.video), read_audio(args.audio or args.video, args.audio_track)
     select = faces.read_selection(args, source, waveform)
     syncnet = load_syncnet(folders, device=device) if exists(SYNCNET, folders) else None
-    stable = load_stable_syncnet(require_stable_syncnet(folders)).to(device) if args.stable_syncnet else None
+    stable = load_stable_syncnet(require(STABLE_SYNCNET, folders)).to(device) if args.stable_syncnet else None
     if syncnet is None:
         command = python_command(f'latentsync download syncnet --models "{args.models}"')
         sys.stderr.write(

@@ -51,7 +51,8 @@ EDGE_RADIUS_PX, EDGE_VARIANCE = 6, 25.0  # of the guided filter that aligns the 
 EDGE_LEVELS = (0.1, 0.9)  # of the filtered mask: weaker is free, stronger is the object
 REACH_PX = 12  # that the edge of an object moves in two frames
 STEADY_STEP = 0.5  # larger changes between frames are movement, and are not averaged
-MAX_RAM_BYTES = 32 * 2**20  # of compressed masks: a minute with an object in every frame takes about 3 MB
+MAX_RAM_BYTES = 32 * 2**20  # of compressed masks: a minute with an object in every frame takes about 7 MB
+LEVELS = 63  # of a stored mask above 0
 MIN_OPACITY = 0.02  # weaker masks are not stored
 MIN_COVERAGE = 0.005  # of the mouth area, to name a frame in the report
 
@@ -79,7 +80,7 @@ class OcclusionMasks:
         """
         if float(mask.max()) < MIN_OPACITY:
             return
-        content = zlib.compress(np.rint(mask * 255).astype(np.uint8).tobytes(), 6)
+        content = zlib.compress(np.rint(mask * LEVELS).astype(np.uint8).tobytes())
         try:
             with self._lock:
                 start = self._file.seek(0, 2)
@@ -103,7 +104,7 @@ class OcclusionMasks:
             self._file.seek(start)
             content = self._file.read(length)
         levels = np.frombuffer(zlib.decompress(content), np.uint8).reshape(MASK_SIZE[::-1])
-        return levels * np.float32(1 / 255)
+        return levels * np.float32(1 / LEVELS)
 
     @property
     def is_covered(self) -> np.ndarray:

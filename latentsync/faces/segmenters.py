@@ -9,11 +9,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ..errors import check_choice
-from ..weights.catalog import SELFIE_SEGMENTER, WeightFile
-from .detectors import Locate
+from ..weights.catalog import CLIPSEG, SELFIE_SEGMENTER, UnverifiedFile, WeightFile
+from .clip_segmenter import ClipSegmenter, Place, on_device
 from .selfie_segmenter import SelfieSegmenter
 
 NO_SEGMENTER = "off"
+
+LocateAny = Callable[[WeightFile | UnverifiedFile], Path]
+"""Finds a model file on the disk, or raises WeightsError."""
 
 
 class Segmenter(Protocol):
@@ -38,11 +41,14 @@ class Segmenter(Protocol):
 class SegmenterEntry(NamedTuple):
     """A row of the registry: the model file, and a function that opens the segmenter from its path."""
 
-    file: WeightFile
-    open: Callable[[Path], Segmenter]
+    file: WeightFile | UnverifiedFile
+    open: Callable[[Path, Place], Segmenter]
 
 
-SEGMENTERS: dict[str, SegmenterEntry] = {"auto": SegmenterEntry(SELFIE_SEGMENTER, SelfieSegmenter)}
+SEGMENTERS: dict[str, SegmenterEntry] = {
+    "auto": SegmenterEntry(SELFIE_SEGMENTER, lambda path, _: SelfieSegmenter(path)),
+    "fine": SegmenterEntry(CLIPSEG, ClipSegmenter),
+}
 
 OCCLUSION = (NO_SEGMENTER, *SEGMENTERS)
 """The values of the setting `occlusion`."""
@@ -54,12 +60,13 @@ def segmenter_entry(name: str) -> SegmenterEntry:
     return SEGMENTERS[name]
 
 
-def open_segmenter(locate: Locate, name: str) -> Segmenter:
+def open_segmenter(locate: LocateAny, name: str, place: Place | None = None) -> Segmenter:
     """Open a segmenter. Close it after use.
 
     Args:
         locate: finds the segmenter's model file.
         name: a key of `SEGMENTERS`.
+        place: decides where a network of torch runs. None: torch's default device.
 
     Raises:
         UsageError: unknown name.
@@ -67,4 +74,4 @@ def open_segmenter(locate: Locate, name: str) -> Segmenter:
         DependencyError: the segmenter's library is not installed.
     """
     entry = segmenter_entry(name)
-    return entry.open(locate(entry.file))
+    return entry.open(locate(entry.file), place or on_device())

@@ -31,7 +31,7 @@ class SelfieSegmenter:
         try:
             import mediapipe
         except ImportError as error:
-            raise cannot_import("MediaPipe", "mediapipe>=0.10.30", error, 'set "occlusion" to off') from error
+            raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, 'set "occlusion" to off') from error
         self._mediapipe: Any = mediapipe
         self._model = model
         tasks = self._mediapipe.tasks
@@ -45,7 +45,7 @@ class SelfieSegmenter:
             self._graph: Any = tasks.vision.ImageSegmenter.create_from_options(options)
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, OSError) and error.filename is None:  # of a system library, such as libGLESv2
-                raise cannot_import("MediaPipe", "mediapipe>=0.10.30", error, 'set "occlusion" to off') from error
+                raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, 'set "occlusion" to off') from error
             raise WeightsError(
                 f"{model} is not a valid image segmenter of MediaPipe ({reason_of(error)}). Delete it, and download "
                 f'{SELFIE_SEGMENTER.url} ({SELFIE_SEGMENTER.size_bytes:,} bytes) to this path. Or set "occlusion" to '

@@ -60,7 +60,8 @@ class UnverifiedFile:
     path: str
     url: str
     license: str
-    wrapper_path: str
+    size: str
+    wrapper_path: str = ""
 
 
 HUB = "https://huggingface.co"
@@ -181,10 +182,19 @@ SYNCNET = WeightFile(
 
 
 STABLE_SYNCNET = UnverifiedFile(
-    path="latentsync/syncnet/stable_syncnet.pt",  # about 1.6 GB
+    path="latentsync/syncnet/stable_syncnet.pt",
     url=f"{HUB}/ByteDance/LatentSync-1.6/resolve/main/stable_syncnet.pt",
     license="OpenRAIL++",
+    size="about 1.6 GB",
     wrapper_path="stable_syncnet.pt",
+)
+
+
+CLIPSEG = UnverifiedFile(
+    path="latentsync/clipseg-rd64-refined.safetensors",
+    url=f"{HUB}/CIDAS/clipseg-rd64-refined/resolve/main/model.safetensors",
+    license="Apache-2.0",
+    size="about 600 MB",
 )
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..models.clipseg import clipseg, set_positions
 from ..models.layers import AttentionFn, attention
 from ..models.protocols import Operations
 from ..models.stable_syncnet import StableSyncNet
@@ -22,6 +23,9 @@ from ..models.vae import DiffusersVAE, autoencoder, diffusers_names
 from ..models.whisper import TINY, WhisperEncoder
 from .fp8 import FP8, KEPT, scaled_operations, to_fp8
 from .metadata import unreadable
+
+if TYPE_CHECKING:
+    from transformers import CLIPSegForImageSegmentation
 
 Module = TypeVar("Module", bound=nn.Module)
 Shapes = dict[str, tuple[int, ...]]
@@ -137,6 +141,26 @@ def load_stable_syncnet(source: Path | Checkpoint) -> StableSyncNet:
     """
     checkpoint = as_checkpoint(source)
     return build(StableSyncNet, checkpoint.tensors, name=checkpoint.path, dtype=torch.float32)
+
+
+def load_clipseg(source: Path | Checkpoint) -> CLIPSegForImageSegmentation:
+    """Load CLIPSeg in float32, of any size.
+
+    Raises:
+        DependencyError: transformers cannot be imported.
+        WeightsError: the file cannot be read, or its state dict does not match.
+    """
+    checkpoint = as_checkpoint(source)
+    tensors = {key: tensor for key, tensor in checkpoint.tensors.items() if not key.endswith(".position_ids")}
+    shapes = shapes_of(tensors)
+    try:
+        network = build(lambda: clipseg(shapes), tensors, name=checkpoint.path, dtype=torch.float32)
+    except KeyError as error:
+        raise WeightsError(
+            f"{checkpoint.path} is not CLIPSeg ({error} is missing). Download the right file to this path."
+        ) from error
+    set_positions(network)
+    return network
 
 
 def read(path: Path) -> Checkpoint:

@@ -21,11 +21,11 @@ from .catalog import (
     EXTRAS,
     FACE_LANDMARKER,
     MODELS,
-    STABLE_SYNCNET,
     SYNCNET,
     VAE,
     WHISPER,
     ModelSpec,
+    UnverifiedFile,
     Version,
     WeightFile,
 )
@@ -152,8 +152,10 @@ def exists(file: WeightFile, folders: Folders) -> bool:
     return find(file, folders) is not None
 
 
-def require(file: WeightFile, folders: Folders) -> Path:
+def require(file: WeightFile | UnverifiedFile, folders: Folders) -> Path:
     """The path of one file. If it is missing, raises a WeightsError with the download instruction."""
+    if isinstance(file, UnverifiedFile):
+        return _require_unverified(file, folders)
     path = find(file, folders)
     if path is None:
         name = next((name for name, extra in EXTRAS.items() if extra == file), None)
@@ -162,16 +164,15 @@ def require(file: WeightFile, folders: Folders) -> Path:
     return path
 
 
-def require_stable_syncnet(folders: Folders) -> Path:
-    """The path of StableSyncNet. If it is missing, raises a WeightsError with the URL."""
-    kind, _, name = STABLE_SYNCNET.path.partition("/")
+def _require_unverified(file: UnverifiedFile, folders: Folders) -> Path:
+    kind, _, name = file.path.partition("/")
     paths = [folder / name for folder in folders.kinds[kind]]
-    paths += [folder / STABLE_SYNCNET.wrapper_path for folder in folders.wrappers]
+    paths += [folder / file.wrapper_path for folder in folders.wrappers if file.wrapper_path]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise WeightsError(
             f"{paths[0]} is missing. LatentSync does not download this file, because the checksum is not known. "
-            f"Download {STABLE_SYNCNET.url} (about 1.6 GB, {STABLE_SYNCNET.license}) to this path yourself."
+            f"Download {file.url} ({file.size}, {file.license}) to this path yourself."
         )
     return path
 

@@ -10,12 +10,13 @@ from PIL import Image
 
 from latentsync.faces.report import CHOSEN_RGB, TINT_OPACITY, TINT_RGB
 from latentsync.video.video_file import VideoFile
-from latentsync.weights.catalog import SELFIE_SEGMENTER
+from latentsync.weights.catalog import CLIPSEG, SELFIE_SEGMENTER
 from scripts.comfyui import ComfyUI, ExecutionFailedError
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.comfyui_server import SOURCE_FRAMES
 from tests.support.green_bar import FIRST_FRAME, write_green_bar
+from tests.support.tiny_clipseg import write_tiny_clipseg
 from tests.support.toy_segmenter import write_toy_segmenter
 from tests.support.two_people import write_two_people
 
@@ -145,3 +146,19 @@ def test_face_prep_finds_an_object_in_front_of_the_mouth(comfyui: ComfyUI, base:
         difference = np.abs(frame.astype(int) - original).max(axis=2)
         assert difference[rows, columns].max() <= 1
         assert (difference > 30).sum() > 500, "beside the object, untrained lips are noise"
+
+
+def test_face_prep_searches_by_text_with_comfyuis_memory(comfyui: ComfyUI, base: Path, sample: Sample) -> None:
+    """With a tiny untrained CLIPSeg: its scores mean nothing, but every stage runs."""
+    model = base / "models" / CLIPSEG.path
+    graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
+    alone = graphs.needed(graphs.changed(graph, FACE_PREP, occlusion="fine", download_missing=True), FACE_PREP)
+    with pytest.raises(ExecutionFailedError, match="does not download it") as failed:
+        comfyui.run(alone)
+    assert CLIPSEG.url in failed.value.exception_message
+    write_tiny_clipseg(model)
+    try:
+        shown = comfyui.run(alone)["outputs"][graphs.node(alone, FACE_PREP)]
+    finally:
+        model.unlink()
+    assert "object in front of the face: " in shown["text"][0]

@@ -15,6 +15,8 @@ from latentsync.audio import mel
 from latentsync.errors import DependencyError, cannot_import
 from latentsync.faces import warp
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.selfie_segmenter import SelfieSegmenter
+from latentsync.models.clipseg import clipseg
 from latentsync.progress import run
 from latentsync.sampling import schedulers
 from latentsync.weights import random_init
@@ -46,6 +48,8 @@ def download(folder: Path) -> None:
     ("package", "use", "install"),
     [
         ("mediapipe", lambda folder: MediaPipeDetector(folder / "any.task"), "mediapipe>=0.10.32"),
+        ("mediapipe", lambda folder: SelfieSegmenter(folder / "any.tflite"), "mediapipe>=0.10.32"),
+        ("transformers", lambda _: clipseg({}), "transformers>=4.50.3"),
         ("cv2", lambda _: warp.opencv(), "opencv-contrib-python"),
         ("whisper", lambda _: random_init.whisper(), "openai-whisper>=20240930"),
         ("whisper", lambda _: list(mel.mel_power([torch.zeros(16000)])), "openai-whisper>=20240930"),

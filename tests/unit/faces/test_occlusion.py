@@ -217,7 +217,7 @@ def test_masks_come_back_from_ram_and_from_a_file(monkeypatch: pytest.MonkeyPatc
         assert stored[2] is None
         assert stored[5] is None
         for frame, mask in ((6, masks[4]), (0, masks[0]), (3, masks[2])):
-            np.testing.assert_allclose(stored[frame], mask, atol=0.5 / 255 + 1e-6)
+            np.testing.assert_allclose(stored[frame], mask, atol=0.5 / occlusion.LEVELS + 1e-6)
         assert np.flatnonzero(stored.is_covered).tolist() == [0, 1, 3, 4, 6]
 
 

@@ -74,7 +74,7 @@ def test_segmenters_registry_opens_another_one(monkeypatch: pytest.MonkeyPatch) 
         def close(self) -> None:
             pass
 
-    monkeypatch.setitem(SEGMENTERS, "nothing", SegmenterEntry(SELFIE_SEGMENTER, lambda _: Nothing()))
+    monkeypatch.setitem(SEGMENTERS, "nothing", SegmenterEntry(SELFIE_SEGMENTER, lambda *_: Nothing()))
     assert isinstance(open_segmenter(lambda file: Path(file.name), "nothing"), Nothing)
     assert "off" in OCCLUSION
     with pytest.raises(UsageError, match='"occlusion" cannot be off'):
