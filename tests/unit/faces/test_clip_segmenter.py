@@ -105,7 +105,7 @@ def test_clip_prompts_are_tokens_of_their_texts() -> None:
 
 def test_clip_segmenter_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
     folders = locate.folders_in(tmp_path)
-    with pytest.raises(WeightsError, match="does not download it") as caught:
+    with pytest.raises(WeightsError, match="does not download this file") as caught:
         open_segmenter(lambda file: locate.require(file, folders), "fine")
     assert str(tmp_path / CLIPSEG.path) in str(caught.value)
     assert CLIPSEG.url in str(caught.value)
