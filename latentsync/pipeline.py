@@ -234,9 +234,9 @@ class LipSyncPipeline:
             offset_ms: moves the lips later against the sound. Negative: earlier.
             face: how to select the person, or the face track of an earlier run.
             face_index: number of the person in that order, from 1.
-            turns: several people who speak in turn: the number of each in that order, and when they speak. See
-                `audio.turns.parse_turns_of_people`. It replaces `face_index`.
-            speech_of_source: for `face="speaking"`, see `read_speech`.
+            turns: for several people who speak in turn: the number of each person in that order, and the person's
+                turns. See `audio.turns.parse_turns_of_people`. It replaces `face_index`.
+            speech_of_source: original sound of the video, for `face="speaking"`, see `read_speech`.
             occlusion: "auto" keeps hands and objects in front of the new mouth, see `find_occlusion`.
             fps: frame rate of the result, see `video.timeline.output_rate`.
             length: length of the result, see `video.timeline.build_timeline`.
@@ -301,7 +301,7 @@ class LipSyncPipeline:
         if self.folders is None:
             raise UsageError(
                 "This pipeline has no models folder, so it cannot find the weights of a segmenter. "
-                "Create it with LipSyncPipeline.from_pretrained, or call latentsync.find_occlusion with your folders."
+                "Create one with LipSyncPipeline.from_pretrained, or call latentsync.find_occlusion with your folders."
             )
         place = on_device(self.device)
         return find_occlusion(track, self.folders, occlusion, place=place, temp_dir=self.temp_dir, progress=progress)
@@ -494,18 +494,18 @@ def find_occlusion(
     """Find hands and objects in front of a face, so that they stay in front of the new mouth.
 
     Args:
-        track: of the face, see `select_face`.
-        folders: where the weights of the segmenter are found.
+        track: the face track, see `select_face`.
+        folders: folders with the weights of the segmenter.
         occlusion: a key of `faces.segmenters.SEGMENTERS`.
         place: decides where a network of torch runs, see `faces.clip_segmenter`. None: torch's default device.
-        temp_dir: for masks that do not fit into memory. None: the system's temporary folder.
+        temp_dir: folder for masks that do not fit in RAM. None: the system's temporary folder.
         progress: see `progress.ShowProgress`.
 
     Returns:
         A copy of the track with its occlusion masks.
 
     Raises:
-        UsageError: there is no such segmenter.
+        UsageError: the segmenter does not exist.
         WeightsError: the weights are missing or wrong.
     """
     opened = open_segmenter(partial(locate.require, folders=folders), occlusion, place)

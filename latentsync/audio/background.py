@@ -79,7 +79,7 @@ def check_background(speech: Waveform, background: Waveform) -> None:
 def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int) -> Tensor:
     """Gain of the background: float32 (count,), from 1 down to -`ducking_db` during speech.
 
-    It falls linearly in dB over ATTACK_S before the speech, and rises over RELEASE_S after it.
+    The gain falls linearly in dB over ATTACK_S before the speech, and rises over RELEASE_S after the speech.
 
     Args:
         is_speech: bool (n,), 100 values a second.

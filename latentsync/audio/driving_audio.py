@@ -73,7 +73,7 @@ def prepare_driving_audio(
 
 
 def _mono_blocks(waveform: Waveform, offset: int) -> Iterator[Tensor]:
-    """The mean of the channels, without DC offset. It begins with `offset` samples of silence, or without -`offset`."""
+    """The mean of the channels, without DC offset. A positive `offset` adds silence, a negative one cuts samples."""
     dc = float(waveform.samples.mean())
     if abs(dc) < MIN_DC:
         dc = 0.0

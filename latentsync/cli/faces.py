@@ -127,7 +127,7 @@ def search(source: FrameSource, args: argparse.Namespace, progress: bool = True)
 
 
 def check_segmenter(args: argparse.Namespace) -> None:
-    """Raises WeightsError if the model of --occlusion is missing, before the long work."""
+    """Raise WeightsError if the model of --occlusion is missing. Call this before the long work."""
     if args.occlusion != NO_SEGMENTER:
         require(segmenter_entry(args.occlusion).file, folders_in(args.models))
 
@@ -135,7 +135,7 @@ def check_segmenter(args: argparse.Namespace) -> None:
 def add_occlusion(
     selection: Selection, args: argparse.Namespace, progress: bool = True, device: torch.device | None = None
 ) -> Selection:
-    """A selection whose track has the occlusion masks that --occlusion asks for."""
+    """A copy of the selection. Its track has the occlusion masks for --occlusion."""
     from ..faces.clip_segmenter import on_device
     from ..pipeline import find_occlusion
 

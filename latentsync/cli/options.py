@@ -51,7 +51,7 @@ def add_models_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def add_face_options(parser: argparse.ArgumentParser, *, occlusion: bool = True) -> None:
-    """Whose face is used, how it is tracked, and whether to find what is in front of it."""
+    """Add the flags for selecting and tracking the face and, if `occlusion` is true, for objects in front of it."""
     defaults, group = TrackSettings(), parser.add_argument_group("face")
     group.add_argument("--face", choices=SELECT_BY, default=SELECT_BY[0], help="order in which people are numbered")
     group.add_argument(

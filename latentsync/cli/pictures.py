@@ -1,4 +1,4 @@
-"""PNG files that commands draw beside their text."""
+"""PNG files that commands write in addition to their text."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from ..sampling.settings import SamplerSettings
 
 log = logging.getLogger(__name__)
 
-WINDOWS_AHEAD = 512  # from the oldest window without a result. At 512 pixels, each has latents of 1 MB
+WINDOWS_AHEAD = 512  # windows from the oldest one without a result. At 512 pixels, each has latents of 1 MB
 IMAGES_AHEAD = 8  # batches of decoded faces that are ready or on their way. At 512 pixels, each has 50 MB
 RunTask = Callable[[LipSyncPipeline, BatchLimit], Any]
 """A task for a worker. It receives the worker's networks and the largest batch of the UNet."""

@@ -19,7 +19,7 @@ from ..video.color import max_value
 RING_WIDTH = 0.08  # in crop sides: colors are compared within this distance of the mask
 STRIDE_PX = 2  # between compared pixels
 SMOOTHING = 0.8  # weight of the previous frame's correction
-MIN_VISIBLE = 0.95  # of a pixel of the face, beside the soft edge of an object in front of it
+MIN_VISIBLE = 0.95  # visibility of a face pixel that is compared, next to an object in front of the face
 MAX_GAIN = 1.4
 MIN_SPREAD = 1 / 255  # below this standard deviation, a channel's gain stays 1
 

@@ -134,8 +134,8 @@ def _decode_faces(lips: LipTrack, latent_index: np.ndarray) -> Iterator[torch.Te
 def lip_opacity(lips: LipTrack) -> np.ndarray:
     """Opacity of the new lips in each output frame: float32 (output frames,) in [0, 1].
 
-    It rises by equal steps over FADE_FRAMES frames beside a frame without new lips. It does not fade at the ends of the
-    clip, nor between a frame with and a frame without new lips at a shot boundary.
+    Next to frames without new lips, it rises in equal steps over FADE_FRAMES frames. It does not fade at the two ends
+    of the clip, nor between a frame with and a frame without new lips at a shot boundary.
     """
     active = lips.latent_index >= 0
     shots = lips.face_track.shots[list(lips.timeline.source_index)]
@@ -252,7 +252,7 @@ class _FacePaster:
         return self._texture_matcher.apply(pasted, texture, matrix, i, opacity)
 
     def _visible(self, i: int, frame: np.ndarray) -> np.ndarray | None:
-        """Where output frame `i` shows the face and nothing in front of it, see `visible_face`."""
+        """The pixels of output frame `i` without an object in front of the face, see `visible_face`."""
         if self._occlusion is None or self._mask_matrices is None:
             return None
         source_frame = self._lips.timeline.source_index[i]

@@ -31,11 +31,11 @@ class FaceTrack:
         in frames without the face.
     cuts: the first frame of every shot, except the first shot.
     smoothing: "zero-lag" if the points are smooth already, "official" if `alignment` applies LatentSync's filter.
-    params: the settings that gave this track, for the run record.
-    boxes: float64 (frames, 4), square pixels: x0, y0, x1, y1 around the face; NaN in frames without the face. Only
-        scoring and occlusion need them.
-    mouth_openings: float64 (frames,), see `FaceDetection`; NaN where unknown. Only scoring needs them.
-    occlusion: masks of what is in front of the face. None if nobody looked for it.
+    params: settings of this track, for the run record.
+    boxes: float64 (frames, 4), square pixels: x0, y0, x1, y1 around the face. NaN in frames without the face. Only
+        scoring and occlusion need the boxes.
+    mouth_openings: float64 (frames,), see `FaceDetection`. NaN where unknown. Only scoring needs the openings.
+    occlusion: masks of the objects in front of the face. None: not searched.
     """
 
     source: FrameSource

@@ -1,8 +1,9 @@
 """Occlusion masks of a face track: the pixels of each frame where something is in front of the face.
 
-A segmenter alone is not reliable enough: it takes teeth for objects, and hands for faces. So each pixel needs two
-witnesses, the segmenter and the colors that this place of the aligned face had before. Inside the face a sure
-segmenter is enough. The masks are then aligned to the edges of the image, and made steady over time.
+The segmenter by itself is not reliable: it can mark teeth as objects, and hands as faces. Therefore a pixel counts as
+an object only if the segmenter finds it and the colors differ from the previous colors at this place of the aligned
+face. Inside the face, a high score of the segmenter is enough. The masks are then aligned to the edges of the image,
+and smoothed over time.
 """
 
 from __future__ import annotations
@@ -33,36 +34,36 @@ MASK_SIZE = crop_size(MASK_RESOLUTION)  # width and height of a mask in pixels: 
 VIEW_PX = 420  # side of the segmenter's view: the crop, and half of its height more for head and neck
 CROP_IN_VIEW = tuple(slice((VIEW_PX - side) // 2, (VIEW_PX + side) // 2) for side in MASK_SIZE[::-1])
 
-HISTORY_FRAMES = 50  # that the mean color of a place goes back
-MIN_DEVIATION = 6.0  # of a place's color, in levels of 255
-CHANGED_DEVIATIONS = (1.5, 4.0)  # from the mean color: below the first it is the same, above the second another one
+HISTORY_FRAMES = 50  # frames in the mean color of a place
+MIN_DEVIATION = 6.0  # smallest standard deviation of a place's color, in levels of 255
+CHANGED_DEVIATIONS = (1.5, 4.0)  # from the mean color. Below the first: the same color. Above the second: another one
 COLOR_BLUR_PX = 2.0  # hides camera noise and small errors of the alignment
-FIRST_SCORES = (0.3, 1.0)  # that a place is taken to have had before the first frame: inside the face, and outside
-SURE = 0.4  # score times surprise: enough of these pixels are an object
-THRESHOLD = (0.1, 0.3)  # beside such pixels, the mask rises from 0 to 1 in between
+FIRST_SCORES = (0.3, 1.0)  # assumed scores before the first frame: inside and outside the face
+SURE = 0.4  # score * surprise. A part with enough pixels above this is an object
+THRESHOLD = (0.1, 0.3)  # around such pixels, the mask rises from 0 to 1 between these values
 
 AVERAGE_BOX = np.array([[5.0, 15.0], [205.0, 235.0]])  # corners of a face's box, pixels of the mask
-FACE_MARGIN = 0.8  # of the face's box: the ellipse inside is surely face, whatever its outline is
-LIPS_CENTER, LIPS_AXES = (105, 177), (54, 40)  # pixels of the mask: where the lips of a talking face are
-LIPS_DOUBT = 0.1  # more evidence that an object needs there: teeth beside a microphone are no part of it
-MIN_AREA_PX = 250  # of an object, inside the oval and outside the lips: a finger has 1000
+FACE_MARGIN = 0.8  # of the face's box. The ellipse of this size contains only the face
+LIPS_CENTER, LIPS_AXES = (105, 177), (54, 40)  # in pixels of the mask: the lips of a talking face
+LIPS_DOUBT = 0.1  # extra evidence for an object at the lips, so that teeth are not part of a microphone
+MIN_AREA_PX = 250  # of an object, both inside the oval and outside the lips. A finger has 1000
 LINE_RADIUS_PX = 5  # narrower parts are the moving outline of the jaw
-EDGE_RADIUS_PX, EDGE_VARIANCE = 6, 25.0  # of the guided filter that aligns the mask to edges; squared levels
-EDGE_LEVELS = (0.1, 0.9)  # of the filtered mask: weaker is free, stronger is the object
-REACH_PX = 12  # that the edge of an object moves in two frames
-STEADY_STEP = 0.5  # larger changes between frames are movement, and are not averaged
-MAX_RAM_BYTES = 32 * 2**20  # of compressed masks: a minute with an object in every frame takes about 7 MB
-LEVELS = 63  # of a stored mask above 0
+EDGE_RADIUS_PX, EDGE_VARIANCE = 6, 25.0  # of the guided filter that aligns the mask to edges. In squared levels
+EDGE_LEVELS = (0.1, 0.9)  # of the filtered mask. Lower: the face. Higher: the object
+REACH_PX = 12  # largest movement of an object's edge in two frames
+STEADY_STEP = 0.5  # larger changes between frames are movements, which are not averaged
+MAX_RAM_BYTES = 32 * 2**20  # of compressed masks. A minute with an object in every frame takes about 7 MB
+LEVELS = 63  # largest level of a stored mask
 MIN_OPACITY = 0.02  # weaker masks are not stored
-MIN_COVERAGE = 0.005  # of the mouth area, to name a frame in the report
+MIN_COVERAGE = 0.005  # smallest share of the mouth area for a frame in the report
 
 
 class OcclusionMasks:
-    """The masks of a track, compressed. Above MAX_RAM_BYTES they are in a temporary file.
+    """The compressed masks of a track. If they exceed MAX_RAM_BYTES, they are in a temporary file.
 
     Args:
-        frame_count: of the source.
-        folder: for the temporary file. None is the system's temporary folder.
+        frame_count: number of frames in the source.
+        folder: folder of the temporary file. None: the system's temporary folder.
     """
 
     def __init__(self, frame_count: int, folder: Path | None = None) -> None:
@@ -136,7 +137,7 @@ def visible_face(masks: OcclusionMasks, frame: int, matrix: np.ndarray, size: tu
 def collect_masks(
     masks: Iterable[tuple[int, np.ndarray]], track: FaceTrack, params: dict[str, object], folder: Path | None = None
 ) -> FaceTrack:
-    """The track with its occlusion masks, from `occlusion_masks`."""
+    """A copy of the track with its masks. `masks` are the result of `occlusion_masks`."""
     collected = OcclusionMasks(track.source.frame_count, folder)
     for frame, mask in masks:
         collected.add(frame, mask)
@@ -144,12 +145,12 @@ def collect_masks(
 
 
 def occlusion_masks(track: FaceTrack, segmenter: Segmenter) -> Generator[tuple[int, np.ndarray], None, None]:
-    """Find what is in front of the face in each frame of a track.
+    """Find objects in front of the face in each frame of a track.
 
-    The colors of the face are learned anew in each shot. A few frames are held at once, whatever the length.
+    Each shot learns the colors of the face again. Only a few frames are in RAM, for a video of any length.
 
     Yields:
-        Each frame with the face, and its mask: float32 (280, 210) in [0, 1], 1 where something is in front of it.
+        The number of each frame with the face, and its mask: float32 (280, 210) in [0, 1]. 1: an object is in front.
     """
     matrices, present, shots = track_matrices(track, MASK_RESOLUTION), np.flatnonzero(track.present), track.shots
     square = affine_matrices(track.points, MASK_RESOLUTION, frozenset(track.cuts), track.smoothing)
@@ -197,7 +198,7 @@ def face_view(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _face_oval(box: np.ndarray | None, matrix: np.ndarray) -> np.ndarray:
-    """bool (280, 210): the part of the crop that is surely face.
+    """bool (280, 210): the part of the crop that contains only the face.
 
     Args:
         box: float64 (4,), square pixels of the frame. None takes the box of an average face.
@@ -215,10 +216,10 @@ def _ellipse(center: Sequence[float] | np.ndarray, axes: Sequence[float] | np.nd
 
 
 class FaceModel:
-    """What each place of the aligned face usually shows, while nothing is in front of it: its color and its score.
+    """The usual color and score of each place of the aligned face, without objects in front of the face.
 
     Args:
-        oval: bool (280, 210), the part that is surely face. The scores start from it.
+        oval: bool (280, 210): the part that contains only the face. It sets the initial scores.
     """
 
     def __init__(self, oval: np.ndarray) -> None:
@@ -229,18 +230,18 @@ class FaceModel:
         self._count = np.zeros((height, width), np.float32)
 
     def surprise(self, colors: np.ndarray, score: np.ndarray) -> np.ndarray:
-        """How much each place differs from what it usually shows: float32 (280, 210) in [0, 1].
+        """The difference of each place from its usual color and score: float32 (280, 210) in [0, 1].
 
         Args:
             colors: float32 (280, 210, 3), levels of 255.
-            score: float32 (280, 210), of the segmenter.
+            score: float32 (280, 210), the score of the segmenter.
         """
         deviations = np.abs(colors - self._color) / np.sqrt(self._variance + MIN_DEVIATION**2)
         change = _smoothstep(deviations.max(axis=-1), *CHANGED_DEVIATIONS) * (self._count > 0)
         return np.maximum(change, score - self._score)
 
     def learn(self, colors: np.ndarray, score: np.ndarray, doubt: np.ndarray, is_object: np.ndarray) -> None:
-        """Update the means, slowly where `doubt` and not at all where `is_object`, both bool (280, 210)."""
+        """Update the means: slowly if `doubt`, not at all if `is_object`. Both are bool (280, 210)."""
         self._count += ~is_object
         doubt = doubt & (self._count > 1)
         weight = np.where(doubt, 1 / HISTORY_FRAMES, 1 / self._count.clip(1, HISTORY_FRAMES))
@@ -255,11 +256,11 @@ class FaceModel:
 
 
 def find_objects(view: np.ndarray, segmenter: Segmenter, model: FaceModel, oval: np.ndarray) -> np.ndarray:
-    """The mask of one frame, before it is made steady: float32 (280, 210) in [0, 1]. The model learns from it.
+    """The mask of one frame, before `steady`: float32 (280, 210) in [0, 1]. The model learns from the frame.
 
     Args:
         view: see `face_view`.
-        oval: bool (280, 210), the part that is surely face.
+        oval: bool (280, 210): the part that contains only the face.
     """
     cv2 = opencv()
     crop = np.ascontiguousarray(view[CROP_IN_VIEW])
@@ -277,14 +278,14 @@ def find_objects(view: np.ndarray, segmenter: Segmenter, model: FaceModel, oval:
 
 
 def _keep_objects(candidates: np.ndarray, sure: np.ndarray, oval: np.ndarray) -> np.ndarray:
-    """Remove the parts of a mask that are no object in front of the face: specks, the neck, teeth and the tongue.
+    """Remove the parts of a mask that are not objects: specks, the neck, teeth and the tongue.
 
-    An object reaches into the oval of the face, and out of the lips.
+    An object has enough pixels inside the oval of the face, and enough pixels outside the lips.
 
     Args:
         candidates: float32 (280, 210) in [0, 1].
-        sure: bool (280, 210), the pixels that make a part an object.
-        oval: bool (280, 210), the part that is surely face.
+        sure: bool (280, 210): pixels with enough evidence for an object.
+        oval: bool (280, 210): the part that contains only the face.
     """
     cv2 = opencv()
     count, labels = cv2.connectedComponents((candidates > 0.5).astype(np.uint8))
@@ -295,7 +296,7 @@ def _keep_objects(candidates: np.ndarray, sure: np.ndarray, oval: np.ndarray) ->
 
 
 def guided_filter(guide: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Align the edges of a mask to those of an image, both float32 (h, w): He, Sun and Tang 2010.
+    """Align the edges of a mask to the edges of an image, both float32 (h, w). See He, Sun and Tang (2010).
 
     Args:
         guide: gray image, levels of 255.
@@ -311,10 +312,10 @@ def guided_filter(guide: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def steady(masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Make the masks of consecutive frames steady: float32 (h, w) each, in [0, 1]. Holds five of them.
+    """Smooth the masks of consecutive frames over time: float32 (h, w) each, in [0, 1]. Five masks are in RAM.
 
-    Parts without a counterpart nearby within two frames disappear. Parts that both sides have are filled in. The rest
-    is averaged over three frames where it does not move.
+    Parts without a mask near them within two frames disappear. Parts that are in a mask before and in a mask after are
+    filled in. Parts that do not move are averaged over three frames.
     """
     cv2 = opencv()
     window: deque[np.ndarray | None] = deque([None, None], maxlen=5)
@@ -351,6 +352,6 @@ def _smoothstep(values: np.ndarray, start: float, stop: float) -> np.ndarray:
 
 @cache
 def mouth_area() -> np.ndarray:
-    """bool (280, 210): where the model paints a new mouth."""
+    """bool (280, 210): the area in which the model generates a new mouth."""
     keep = opencv().resize(keep_mask(MASK_RESOLUTION), MASK_SIZE, interpolation=opencv().INTER_LINEAR)
     return keep < 0.5

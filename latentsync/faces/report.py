@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from .face_track import FaceTrack, TrackSettings
     from .identities import Identities, Identity
 
-MAX_RANGES = 8  # of frames, in one line of text
-CHOSEN_RGB = (0, 230, 90)  # of the border around the selected face
-TINT_RGB, TINT_OPACITY = (255, 0, 200), 0.6  # of objects in front of the face
+MAX_RANGES = 8  # frame ranges in one line of text
+CHOSEN_RGB = (0, 230, 90)  # color of the border around the selected face
+TINT_RGB, TINT_OPACITY = (255, 0, 200), 0.6  # tint of objects in front of the face
 
 
 class Selection(NamedTuple):
@@ -107,9 +107,9 @@ def identity_crops(identities: Identities, side_px: int, chosen: Identity | None
 
 
 def occlusion_crop(track: FaceTrack, side_px: int) -> np.ndarray | None:
-    """The crop of the frame where objects cover most of the mouth, with a tint over them: uint8 (side, side, 3).
+    """The crop of the frame where objects cover most of the mouth, with tinted objects: uint8 (side, side, 3).
 
-    None without objects.
+    None if there is no object.
     """
     masks = track.occlusion
     if masks is None or not masks.is_covered.any():

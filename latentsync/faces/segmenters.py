@@ -1,4 +1,4 @@
-"""Registry of segmenters, which find objects in front of a face. To add one, write one file and add one line."""
+"""Registry of segmenters, which find objects in front of a face. To add a segmenter, write a file and add a line."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LocateAny = Callable[[WeightFile | UnverifiedFile], Path]
 
 
 class Segmenter(Protocol):
-    """A network that tells a face from anything else. It need not be exact: `occlusion` checks and refines it."""
+    """A network that separates a face from everything else. `occlusion` checks and refines its result."""
 
     def score(self, view: np.ndarray) -> np.ndarray:
-        """How likely each pixel shows no part of the face.
+        """The probability that a pixel does not show the face.
 
         Args:
             view: uint8 (side, side, 3), RGB: an upright face with some space around it.
@@ -55,7 +55,7 @@ OCCLUSION = (NO_SEGMENTER, *SEGMENTERS)
 
 
 def segmenter_entry(name: str) -> SegmenterEntry:
-    """The row of a segmenter. Raises UsageError for an unknown name."""
+    """The registry entry of a segmenter. Raises UsageError if the name is unknown."""
     check_choice("occlusion", name, tuple(SEGMENTERS))
     return SEGMENTERS[name]
 
@@ -69,7 +69,7 @@ def open_segmenter(locate: LocateAny, name: str, place: Place | None = None) -> 
         place: decides where a network of torch runs. None: torch's default device.
 
     Raises:
-        UsageError: unknown name.
+        UsageError: the name is unknown.
         WeightsError: the model file is missing or unreadable.
         DependencyError: the segmenter's library is not installed.
     """

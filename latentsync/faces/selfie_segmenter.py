@@ -13,11 +13,11 @@ from .warp import opencv
 
 INPUT_PX = 256  # side of the network's input
 CLASSES = 6
-HAIR, FACE_SKIN = 1, 3  # the classes of a face: beards are hair
+HAIR, FACE_SKIN = 1, 3  # the classes of a face. Beards are hair
 
 
 class SelfieSegmenter:
-    """The segmenter as `segmenters.Segmenter`: every class but hair and face skin may be in front of a face.
+    """Implements `segmenters.Segmenter`. All classes except hair and face skin can be in front of a face.
 
     Args:
         model: the file `selfie_multiclass_256x256.tflite`.
@@ -37,19 +37,19 @@ class SelfieSegmenter:
         tasks = self._mediapipe.tasks
         try:
             options = tasks.vision.ImageSegmenterOptions(
-                # As bytes: MediaPipe cannot open paths with characters outside the system's code page.
+                # Pass bytes, because MediaPipe cannot open paths with characters outside the system's code page.
                 base_options=tasks.BaseOptions(model_asset_buffer=model.read_bytes()),
                 running_mode=tasks.vision.RunningMode.IMAGE,
                 output_confidence_masks=True,
             )
             self._graph: Any = tasks.vision.ImageSegmenter.create_from_options(options)
         except (OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, OSError) and error.filename is None:  # of a system library, such as libGLESv2
+            if isinstance(error, OSError) and error.filename is None:  # a system library is missing
                 raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, 'set "occlusion" to off') from error
             raise WeightsError(
-                f"{model} is not a valid image segmenter of MediaPipe ({reason_of(error)}). Delete it, and download "
-                f'{SELFIE_SEGMENTER.url} ({SELFIE_SEGMENTER.size_bytes:,} bytes) to this path. Or set "occlusion" to '
-                "off."
+                f"{model} is not a valid image segmenter of MediaPipe ({reason_of(error)}). Delete this file and "
+                f"download {SELFIE_SEGMENTER.url} ({SELFIE_SEGMENTER.size_bytes:,} bytes) to this path. Or set "
+                '"occlusion" to off.'
             ) from error
 
     def score(self, view: np.ndarray) -> np.ndarray:
@@ -61,12 +61,12 @@ class SelfieSegmenter:
         if len(masks) != CLASSES:
             raise WeightsError(
                 f"{self._model} has {len(masks)} classes, but the multi-class selfie segmenter has {CLASSES}. Delete "
-                f"it, and download {SELFIE_SEGMENTER.url} to this path."
+                f"this file and download {SELFIE_SEGMENTER.url} to this path."
             )
         face = sum(masks[i].numpy_view().reshape(INPUT_PX, INPUT_PX) for i in (HAIR, FACE_SKIN))
         score = np.clip(1 - np.asarray(face, np.float32), 0, 1)
         return cv2.resize(score, view.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     def close(self) -> None:
-        """Free MediaPipe's graph. At the interpreter's exit it would print a traceback."""
+        """Free MediaPipe's graph. A graph that is still open when Python exits prints a traceback."""
         self._graph.close()

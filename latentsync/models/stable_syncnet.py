@@ -1,6 +1,6 @@
 """StableSyncNet of LatentSync, in the configuration of the published weights (syncnet_16_pixel_attn).
 
-It compares the lower halves of 16 aligned faces with 0.64 s of audio. LatentSync's training used it as a loss.
+It compares the lower halves of 16 aligned faces with 0.64 s of audio. The training of LatentSync used it as a loss.
 """
 
 from __future__ import annotations

@@ -199,4 +199,4 @@ CLIPSEG = UnverifiedFile(
 
 
 EXTRAS: dict[str, WeightFile] = {"syncnet": SYNCNET, "occlusion": SELFIE_SEGMENTER}
-"""Files that no version needs, by the name under which `download` takes them."""
+"""Name for the command `download` -> file that no version needs."""

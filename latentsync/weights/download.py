@@ -1,6 +1,6 @@
 """Download weights: SHA-256 verified, then atomically renamed. The only module with network access.
 
-`hf_hub_download` downloads files from the Hugging Face hub. It retries, and most versions of it resume a partial
+`hf_hub_download` downloads files from the Hugging Face hub. It retries, and some versions of it resume a partial
 download. `torch.hub` downloads other files. Each file is downloaded into a hidden folder beside its final path, and
 moved to this path when its hash is correct.
 """

@@ -145,7 +145,7 @@ def test_a_run_that_is_killed_has_a_record(tmp_path: Path) -> None:
         written = read(tmp_path / "out.json")
         jsonschema.Draft202012Validator(SCHEMA).validate(written)
         assert (written["outcome"], written["output"]) == ("unfinished", None)
-        assert "ended from outside" in written["reason"]
+        assert "was killed" in written["reason"]
         video.write_bytes(b"a video")
     assert (read(tmp_path / "out.json")["outcome"], read(tmp_path / "out.json")["reason"]) == ("done", "")
     with Recorder(video, RunRecord()):
