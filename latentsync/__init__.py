@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from .faces.identities import Identities as Identities
     from .output.result import LipSyncResult as LipSyncResult
     from .pipeline import LipSyncPipeline as LipSyncPipeline
-    from .pipeline import detect_faces as detect_faces
-    from .pipeline import find_occlusion as find_occlusion
-    from .pipeline import load_syncnet as load_syncnet
-    from .pipeline import score_video as score_video
-    from .pipeline import select_face as select_face
     from .sampling.lip_track import LipTrack as LipTrack
     from .sampling.settings import SamplerSettings as SamplerSettings
     from .scoring.score import Score as Score
+    from .stages import detect_faces as detect_faces
+    from .stages import find_occlusion as find_occlusion
+    from .stages import load_syncnet as load_syncnet
+    from .stages import score_video as score_video
+    from .stages import select_face as select_face
     from .video.frame_source import FrameSource as FrameSource
     from .video.frame_source import ImageBatch as ImageBatch
     from .video.video_file import VideoFile as VideoFile
@@ -65,7 +65,8 @@ _MODULES = {
     "faces.face_track": ("FaceTrack", "TrackSettings"),
     "faces.identities": ("Identities",),
     "output.result": ("LipSyncResult",),
-    "pipeline": ("LipSyncPipeline", "detect_faces", "find_occlusion", "load_syncnet", "score_video", "select_face"),
+    "pipeline": ("LipSyncPipeline",),
+    "stages": ("detect_faces", "find_occlusion", "load_syncnet", "score_video", "select_face"),
     "sampling.lip_track": ("LipTrack",),
     "sampling.settings": ("SamplerSettings",),
     "scoring.score": ("Score",),

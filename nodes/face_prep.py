@@ -191,7 +191,7 @@ class LatentSyncFacePrep(io.ComfyNode):
         from ..latentsync.faces.detectors import DEFAULT_DETECTOR, open_detector
         from ..latentsync.faces.identities import FaceAt, reference_appearance
         from ..latentsync.faces.segmenters import segmenter_entry
-        from ..latentsync.pipeline import detect_faces, find_occlusion, read_speech, select_face
+        from ..latentsync.stages import detect_faces, find_occlusion, read_speech, select_face
         from ..latentsync.weights.catalog import WeightFile
         from ..latentsync.weights.download import download_files
         from ..latentsync.weights.locate import exists, require

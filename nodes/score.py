@@ -104,9 +104,9 @@ class LatentSyncScore(io.ComfyNode):
         audio: Mapping[str, Any] | None = None,
     ) -> io.NodeOutput:
         from ..latentsync.faces.detectors import DEFAULT_DETECTOR
-        from ..latentsync.pipeline import detect_faces, load_syncnet, select_face
         from ..latentsync.scoring.plot import plot_score
         from ..latentsync.scoring.score import score_track
+        from ..latentsync.stages import detect_faces, load_syncnet, select_face
         from ..latentsync.weights import locate
         from ..latentsync.weights.catalog import FACE_LANDMARKER, SYNCNET
         from ..latentsync.weights.download import download_files

@@ -85,7 +85,7 @@ def read_selection(
     """
     from ..faces.detectors import open_detector
     from ..faces.identities import FaceAt, reference_appearance
-    from ..pipeline import read_speech, select_face
+    from ..stages import read_speech, select_face
     from ..video.video_file import VideoFile
 
     settings, at = options.track_settings(args), FaceAt.parse(args.face_at)
@@ -114,7 +114,7 @@ def read_selection(
 def search(source: FrameSource, args: argparse.Namespace, progress: bool = True) -> Identities:
     """Find all people in a source, by detection or from landmarks in a file."""
     from ..faces import precomputed
-    from ..pipeline import detect_faces
+    from ..stages import detect_faces
 
     with native_logs_hidden():
         return detect_faces(
@@ -137,7 +137,7 @@ def add_occlusion(
 ) -> Selection:
     """A copy of the selection. Its track has the occlusion masks for --occlusion."""
     from ..faces.clip_segmenter import on_device
-    from ..pipeline import find_occlusion
+    from ..stages import find_occlusion
 
     if args.occlusion == NO_SEGMENTER:
         return selection

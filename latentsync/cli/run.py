@@ -294,7 +294,7 @@ class Session:
 
     def syncnet(self, models: Path, device: torch.device) -> SyncNet:
         """SyncNet from a models folder on a device."""
-        from ..pipeline import load_syncnet
+        from ..stages import load_syncnet
 
         key = models, device
         if self._syncnet is None or self._syncnet[0] != key:

@@ -53,9 +53,9 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 def score(args: argparse.Namespace) -> None:
     """Print the score of one person. Measure only the mouth if SyncNet's weights are missing."""
     from ..audio.reader import read_audio
-    from ..pipeline import load_syncnet
     from ..scoring.plot import plot_score
     from ..scoring.score import score_track
+    from ..stages import load_syncnet
     from ..video.video_file import VideoFile
     from ..weights.loader import load_stable_syncnet
     from .device import chosen_device

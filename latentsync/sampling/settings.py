@@ -71,6 +71,17 @@ class SamplerSettings:
                 f'and "cfg_end_percent" {self.guidance_end}. Widen the range, use more steps, or set "cfg" to 1.'
             )
 
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> SamplerSettings:
+        """Settings from the names and values of fields. Raises UsageError for other names."""
+        unknown = fields.keys() - cls.__dataclass_fields__.keys()
+        if unknown:
+            raise UsageError(
+                f"The sampler does not support these settings: {', '.join(sorted(unknown))}. "
+                f"Use only {', '.join(cls.__dataclass_fields__)}."
+            )
+        return cls(**fields)
+
     def at_speed(self, speed: str) -> SamplerSettings:
         """These settings with a preset of `SPEEDS`. Settings that differ from their default are kept."""
         check_choice("speed", speed, tuple(SPEEDS))

@@ -17,8 +17,8 @@ from latentsync.faces.detection import DetectionHints, FaceDetection, FaceDetect
 from latentsync.faces.detectors import DETECTORS
 from latentsync.output import formats
 from latentsync.output.formats import FORMATS
-from latentsync.pipeline import detect_faces, select_face
 from latentsync.sampling.schedulers import DDIM, SCHEDULERS
+from latentsync.stages import detect_faces, select_face
 from latentsync.video.frame_source import FrameSource, ImageBatch
 from latentsync.video.video_file import VideoFile
 from latentsync.weights.catalog import MODELS

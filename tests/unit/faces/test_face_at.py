@@ -10,7 +10,7 @@ import pytest
 
 from latentsync.errors import FaceError, UsageError
 from latentsync.faces.identities import FaceAt, Identities, Identity, identity_at, select
-from latentsync.pipeline import select_face
+from latentsync.stages import select_face
 from tests.support.image_clip import Clip
 
 COUNT, WIDTH, HEIGHT = 20, 200, 100

@@ -17,7 +17,7 @@ from latentsync.errors import AudioError, FaceError, UsageError
 from latentsync.faces.identities import FaceAt, Identities, Identity, select, speech_correlation
 from latentsync.faces.lip_correlation import MIN_OPENINGS
 from latentsync.output.video_writer import VideoWriter
-from latentsync.pipeline import read_speech, select_face
+from latentsync.stages import read_speech, select_face
 from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import make_sample
 from tests.support.image_clip import black
