@@ -268,7 +268,11 @@ def reports(base: Path, modes: list[str]) -> list[Report]:
     prepare(base)
     for name in sorted({"fp32", *(MODES[mode].equals for mode in modes)}):
         child(base, "--child", "reference", name)
-    return [Report(**json.loads(child(base, "--child", mode))) for mode in modes]
+    made: list[Report] = []
+    for mode in modes:
+        made.append(Report(**json.loads(child(base, "--child", mode))))
+        print(mode, asdict(made[-1]), file=sys.stderr, flush=True)
+    return made
 
 
 def main() -> int:
