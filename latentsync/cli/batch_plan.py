@@ -125,11 +125,16 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
 
 
 def weights_of(task: argparse.Namespace) -> list[Path]:
-    """The files of a job's face detector and, if needed, of SyncNet. Raises WeightsError if a file is missing."""
+    """The files of a job's face detector and, if needed, of its segmenter and of SyncNet.
+
+    Raises WeightsError if a file is missing.
+    """
+    from ..faces.segmenters import NO_SEGMENTER, segmenter_entry
     from ..weights import locate
     from ..weights.catalog import FACE_LANDMARKER, SYNCNET
 
     needed = [] if task.face_landmarks is not None else [FACE_LANDMARKER]
+    needed += [segmenter_entry(task.occlusion).file] if task.occlusion != NO_SEGMENTER else []
     needed += [SYNCNET] if run.is_scored(task) else []
     return [locate.require(file, locate.folders_in(task.models)) for file in needed]
 

@@ -153,7 +153,7 @@ def test_face_prep_searches_by_text_with_comfyuis_memory(comfyui: ComfyUI, base:
     model = base / "models" / CLIPSEG.path
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     alone = graphs.needed(graphs.changed(graph, FACE_PREP, occlusion="fine", download_missing=True), FACE_PREP)
-    with pytest.raises(ExecutionFailedError, match="does not download it") as failed:
+    with pytest.raises(ExecutionFailedError, match="does not download this file") as failed:
         comfyui.run(alone)
     assert CLIPSEG.url in failed.value.exception_message
     write_tiny_clipseg(model)

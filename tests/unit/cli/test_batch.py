@@ -16,6 +16,7 @@ from latentsync.cli.main import _parser, main
 from latentsync.errors import UsageError
 from latentsync.output.run_record import Recorder, RunRecord, describe_weights, digest_file
 from latentsync.weights import miniature
+from latentsync.weights.catalog import FACE_LANDMARKER, SELFIE_SEGMENTER, SYNCNET
 from scripts.sample_clip import Sample
 
 MINIATURE = ("--miniature", "--steps", "2")
@@ -217,11 +218,13 @@ def test_batch_checks_detector_and_syncnet_first(good: Sample, tmp_path: Path) -
         {**detected, "output": "b.mp4"},
         {**files, "output": "c.mp4", "takes": 2},
         {**files, "output": "d.mp4", "min_sync_confidence": 3},
+        {**files, "output": "e.mp4", "occlusion": "auto"},
     ]
     said = mistakes(job_file(tmp_path, *jobs), "--out", tmp_path, *MINIATURE, "--models", tmp_path / "none")
-    assert "found 3 mistakes" in said
-    for line, file in ((2, "face_landmarker.task"), (3, "syncnet_v2.model"), (4, "syncnet_v2.model")):
-        assert re.search(rf"Line {line}: Model files are missing \(1\):\n *{file}", said), said
+    assert "found 4 mistakes" in said
+    for line, file in ((2, FACE_LANDMARKER), (3, SYNCNET), (4, SYNCNET), (5, SELFIE_SEGMENTER)):
+        name = Path(file.path).name
+        assert re.search(rf"Line {line}: Model files are missing \(1\):\n *{name}", said), said
 
 
 def test_batch_dry_run_prints_the_plan(good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
