@@ -52,8 +52,6 @@ OTHER_FLAGS = {
     "--novram",
     "--highvram",
     "--gpu-only",
-    "--fp16-vae",
-    "--bf16-vae",
     "--max-upload-size",
     "--preview-method",
     "--reserve-vram",
