@@ -71,7 +71,7 @@ def sha256_file(path: Path) -> Task[str]:
 def claim(path: Path) -> Generator[Callable[[], bool], None, None]:
     """Announce that this process writes `path` until the block ends. Names that differ only in the suffix are equal.
 
-    The claim is a hidden file in the folder of `path` that contains the name of `path`. Stale files of killed processes
+    The claim is a hidden file beside `path`. The file contains the name of `path`. Stale files of killed processes
     are deleted first.
 
     Yields:

@@ -142,8 +142,8 @@ class LatentSyncFacePrep(io.ComfyNode):
                     options=list(OCCLUSION),
                     default=NO_SEGMENTER,
                     advanced=True,
-                    tooltip="'auto' keeps hands and objects in front of the new mouth (a model file of 16 MB). 'fine' "
-                    "searches for hands and objects by text (a model file of 600 MB).",
+                    tooltip="Choose how to keep hands and objects in front of the new mouth. 'auto' needs a model "
+                    "file of 16 MB. 'fine' uses CLIPSeg and needs a model file of 600 MB.",
                 ),
                 io.Boolean.Input(
                     "download_missing",

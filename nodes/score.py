@@ -63,8 +63,8 @@ class LatentSyncScore(io.ComfyNode):
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="Connect other sound that starts with the video. By default, the node uses the sound of "
-                    "the video.",
+                    tooltip="Connect another recording that starts at the same time as the video. By default, the node "
+                    "uses the sound of the video.",
                 ),
             ],
             outputs=[

@@ -95,7 +95,9 @@ class AudioFeatures:
             )
 
     def during(self, turns: Sequence[Turn]) -> AudioFeatures:
-        """The same features for a person who speaks only in `turns`. Without turns, the person always speaks.
+        """The same features for a person who speaks only in `turns`.
+
+        Without turns, all speech in the recording belongs to this person.
 
         Raises:
             AudioError: a turn begins after the end of the recording, or no turn contains speech.

@@ -66,7 +66,8 @@ class Waveform:
 
 
 def check_samples(waveform: Waveform, name: str) -> None:
-    """Raise AudioError if a waveform is too short, its sample rate is too low, or its values are not audio.
+    """Raise AudioError if a waveform is too short, its sample rate is too low, or its samples are NaN,
+    infinite or far above full scale.
 
     Args:
         name: name of the input in the message.

@@ -90,8 +90,8 @@ def _check_answers(address: str) -> None:
         asyncio.run(asyncio.wait_for(_open(host, int(port)), ANSWER_SECONDS))
     except (OSError, OverflowError, asyncio.TimeoutError) as error:
         raise UsageError(
-            f'No cluster answers at {address}. Start a cluster with "ray start --head", check the address, and allow '
-            "the port in the firewall."
+            f'No cluster answers at {address}. Check the address, start a cluster with "ray start --head" if none '
+            "runs, and allow the port in the firewall."
         ) from error
 
 

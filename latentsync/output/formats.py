@@ -32,7 +32,7 @@ class AudioCodec:
     bits_per_sample: int = 6
 
     def sample_rate_for(self, rate: int) -> int:
-        """The sample rate for encoding a waveform of `rate` Hz. It is `rate` if the codec supports it."""
+        """The sample rate for encoding: `rate` if the codec supports `rate`, otherwise 48,000 Hz."""
         return rate if not self.sample_rates or rate in self.sample_rates else FALLBACK_SAMPLE_RATE
 
     def bit_rate(self, channels: int, rate: int) -> int:

@@ -36,8 +36,8 @@ class StableSyncScore:
     def __post_init__(self) -> None:
         if not np.isfinite(self.cosines[:, MAX_SHIFT]).any():
             raise ScoreError(
-                "StableSyncNet found no 16 consecutive frames with face and sound. Use a longer part of the "
-                "video that shows the face."
+                "StableSyncNet needs 16 consecutive frames with a face and sound, but this video has fewer. "
+                "Use a longer part of the video that shows the face."
             )
 
     @property

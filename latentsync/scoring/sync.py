@@ -1,6 +1,7 @@
 """Sync-D, Sync-C and the offset of a talking face, measured with SyncNet v2 as in joonson/syncnet_python.
 
-The module reads each frame once and in order. It keeps no features, only 31 distances for each frame.
+The module reads each frame once and in order. It stores 31 distances for each frame. It keeps
+audio features only while nearby windows need them.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class SyncScore:
     def __post_init__(self) -> None:
         if self.distances.ndim != 2 or not np.isfinite(self.distances).all(axis=1).any():
             raise ScoreError(
-                "SyncNet found no 5 consecutive frames with face and sound. Use a longer part of the video that "
-                "shows the face."
+                "SyncNet needs 5 consecutive frames with a face and sound, but this video has fewer. Use a "
+                "longer part of the video that shows the face."
             )
 
     @property

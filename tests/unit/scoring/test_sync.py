@@ -90,7 +90,7 @@ def test_sync_leaves_out_the_last_window(frames: int, samples: int, windows: int
 
 
 def test_sync_without_the_face_is_an_error() -> None:
-    with pytest.raises(ScoreError, match="no 5 consecutive frames"):
+    with pytest.raises(ScoreError, match="needs 5 consecutive frames"):
         score(brightness(COUNT), places=np.full((COUNT, 4), np.nan))
 
 
