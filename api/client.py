@@ -61,9 +61,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.video or not self.audio:
-            raise ApiError("a request needs both video and audio")
+            raise ApiError("A request needs video and audio. Provide both.")
         if self.loop_mode not in LENGTHS:
-            raise ApiError(f"loop_mode is {self.loop_mode!r}; it can be {' or '.join(LENGTHS)}")
+            raise ApiError(f'"loop_mode" cannot be {self.loop_mode}. Choose {" or ".join(LENGTHS)}.')
         if self.seed == 0:
             object.__setattr__(self, "seed", random.randrange(1, SEEDS))
 
@@ -98,12 +98,12 @@ class Client:
         if not given.startswith(("http://", "https://")):
             path = Path(given)
             if not path.is_file():
-                raise ApiError(f"{path}: there is no such file")
+                raise ApiError(f"{path} does not exist. Check the path.")
             with path.open("rb") as file:
                 return await self._upload(path.name, file)
         async with self.session.get(given) as answer:
             if answer.status != 200:
-                raise ApiError(f"{given}: the server answers {answer.status} {answer.reason}")
+                raise ApiError(f"{given} cannot be downloaded: the server answers {answer.status} {answer.reason}.")
             return await self._upload(Path(unquote(urlsplit(given).path)).name or "download", answer.content)
 
     async def _upload(self, name: str, content: BinaryIO | aiohttp.StreamReader) -> str:
@@ -111,21 +111,21 @@ class Client:
         form.add_field("image", content, filename=f"{self.id[:8]}_{name}", content_type="application/octet-stream")
         async with self.session.post(f"{self.server}/upload/image", data=form) as answer:
             if answer.status != 200:
-                raise ApiError(f"{name}: ComfyUI did not take it: {answer.status} {answer.reason}")
+                raise ApiError(f"ComfyUI refuses the upload of {name}: {answer.status} {answer.reason}.")
             return (await answer.json())["name"]
 
     async def queue(self, graph: Graph) -> str:
         """Put a graph into ComfyUI's queue: the id of the prompt."""
         body = {"prompt": graph, "client_id": self.id}
         async with self.session.post(f"{self.server}/prompt", json=body) as answer:
-            told = await answer.json()
-        reports = (error for node in told.get("node_errors", {}).values() for error in node["errors"])
+            reply = await answer.json()
+        reports = (error for node in reply.get("node_errors", {}).values() for error in node["errors"])
         details = [f"{error['message']}: {error['details']}" for error in reports]
-        if "prompt_id" in told and not details:
-            return told["prompt_id"]
-        if "prompt_id" in told:  # Face Prep, which can run alone, was queued without the rest
-            await self.cancel(told["prompt_id"])
-        raise ApiError("; ".join(details) or str(told.get("error", told)))
+        if "prompt_id" in reply and not details:
+            return reply["prompt_id"]
+        if "prompt_id" in reply:  # Face Prep, which can run alone, was queued without the rest
+            await self.cancel(reply["prompt_id"])
+        raise ApiError("; ".join(details) or str(reply.get("error", reply)))
 
     async def cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, and end it if it runs."""
@@ -143,7 +143,7 @@ class Client:
         files = [file for output in entry[prompt_id]["outputs"].values() for file in output.get("images", [])]
         videos = [file for file in files if file["filename"].endswith(SUFFIXES)]
         if not videos:
-            raise ApiError("the run ended without a video")
+            raise ApiError("The run ended without a video. Check the graph.")
         return videos[-1]
 
     async def fetch(self, file: dict[str, str], into: Path) -> None:
@@ -165,7 +165,7 @@ def check(graph: Graph) -> None:
     classes = [node["class_type"] for node in graph.values()]
     for name in ("LoadVideo", "LoadAudio"):
         if classes.count(name) != 1:
-            raise ApiError(f"the graph has {classes.count(name)} nodes {name}; a request fills exactly one")
+            raise ApiError(f"The graph has {classes.count(name)} nodes {name}. Use a graph with one.")
 
 
 def filled(graph: Graph, request: Request, video: str, audio: str) -> Graph:
@@ -191,10 +191,10 @@ async def progress(events: aiohttp.ClientWebSocketResponse, prompt_id: str, grap
         if event["type"] == "execution_success":
             return
         if event["type"] in FAILED:
-            raise ApiError(data.get("exception_message", "the run was cancelled").strip())
+            raise ApiError(data.get("exception_message", "The run was cancelled.").strip())
         if event["type"] == "progress":
             yield f"{graph[data['node']]['class_type']}: {data['value']} of {data['max']}"
-    raise ApiError("ComfyUI closed the connection")
+    raise ApiError("ComfyUI closed the connection. Look into its log.")
 
 
 def parsed() -> tuple[argparse.Namespace, Request]:
@@ -221,9 +221,9 @@ def stored(path: Path, names: list[str]) -> dict[str, Any]:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ApiError(f"{path}: is no JSON: {error}") from error
+        raise ApiError(f"{path} is not JSON: {error}") from error
     if not isinstance(given, dict) or {ALIASES.get(name, name) for name in given} - set(names):
-        raise ApiError(f"{path}: must be an object with no other fields than {', '.join(names)}")
+        raise ApiError(f"{path} must be a JSON object. Use only the fields {', '.join(names)}.")
     return {ALIASES.get(name, name): value for name, value in given.items() if value is not None}
 
 

@@ -163,7 +163,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                 io.String.Output(
                     display_name="report",
                     tooltip="A text that lists the people, the frames of each person, the unchanged frames, and the "
-                    "frames with an object in front of the face.",
+                    "frames with an object in front of the mouth.",
                 ),
             ],
         )

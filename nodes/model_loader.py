@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from re import fullmatch
 from typing import Any
@@ -171,6 +172,7 @@ def managed(network: torch.nn.Module) -> Callable[[], torch.device]:
     # ComfyUI sets attributes of a model that are read-only in networks of transformers
     patcher = _patcher(torch.nn.ModuleList([network]), device, mm.unet_offload_device())
 
+    @cache  # once: no other model runs in the node, and each load copies all weights with dynamic VRAM
     def load() -> torch.device:
         # in full: the layers of transformers cannot take a weight from another device
         mm.load_models_gpu([patcher], force_full_load=True)

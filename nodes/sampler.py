@@ -255,7 +255,7 @@ def sample_best(
         return with_progress(items, stage, total)
 
     def score(lips: LipTrack) -> Score:
-        return LipSyncResult((lips,)).score(syncnet, progress=show)
+        return with_oom_message(lambda: LipSyncResult((lips,)).score(syncnet, progress=show))
 
     sample_and_show = partial(sample, progress=show)
     for take in score_takes(takes, sample_and_show, score, store):

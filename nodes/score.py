@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as mm
@@ -129,7 +130,8 @@ class LatentSyncScore(io.ComfyNode):
         syncnet = None
         if locate.exists(SYNCNET, folders):
             syncnet = with_oom_message(lambda: load_syncnet(folders, device=device))
-        score = score_track(selection.track, waveform, syncnet=syncnet, progress=with_progress)
+        measure = partial(score_track, selection.track, waveform, syncnet=syncnet, progress=with_progress)
+        score = with_oom_message(measure)
         verdict = [score.verdict, *waveform.warnings, *warnings]
         if syncnet is None:
             verdict.append(

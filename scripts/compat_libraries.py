@@ -42,8 +42,10 @@ OLD_BUILDS = "setuptools<81\n"  # the oldest openai-whisper is built with pkg_re
 def main() -> int:
     parser = argparse.ArgumentParser(description="Test with other versions of the libraries.")
     parser.add_argument("names", nargs="*", default=DEFAULTS, metavar="NAME", help=f"of {', '.join(DEFAULTS)}")
-    good = True
-    for name in parser.parse_args().names:
+    good, names = True, parser.parse_args().names
+    if unknown := [name for name in names if "==" not in name and name not in DEFAULTS]:
+        parser.error(f"unknown: {', '.join(unknown)}. Use PACKAGE==VERSION, or one of {', '.join(DEFAULTS)}.")
+    for name in names:
         started = time.monotonic()
         try:
             passed, result = in_front(name) if "==" in name else in_environment(*name.split("-"))
@@ -59,8 +61,7 @@ def main() -> int:
 def in_front(package: str) -> tuple[bool, str]:
     """Whether the media tests pass with a package of this version, and the last line of pytest."""
     folder = FOLDER / package.replace("==", "-")
-    if not folder.exists():
-        uv("pip", "install", "--python", sys.executable, "--no-deps", "--target", folder, package)
+    uv("pip", "install", "--python", sys.executable, "--no-deps", "--target", folder, package)
     return run_tests(Path(sys.executable), MEDIA_TESTS, {"PYTHONPATH": str(folder)})
 
 
@@ -76,7 +77,7 @@ def in_environment(age: str, version: str) -> tuple[bool, str]:
     builds.write_text(OLD_BUILDS, encoding="utf-8")
     if not python.exists():
         uv("venv", "--no-python-downloads", "--python", version, folder)
-    how = ("--resolution", RESOLUTIONS[age], "--build-constraint", builds)
+    how = ("--upgrade", "--resolution", RESOLUTIONS[age], "--build-constraint", builds)
     uv("pip", "install", "--python", python, *how, "--extra", "standalone", "-r", REPOSITORY / "pyproject.toml")
     uv("pip", "install", "--python", python, *TEST_PACKAGES)
     passed, result = run_tests(python, TESTS, {})
@@ -98,7 +99,8 @@ def run_tests(python: Path, tests: Sequence[str], environment: dict[str, str]) -
     command = [python, "-m", "pytest", *tests, "-q", "--tb=line", "-p", "no:cacheprovider"]
     environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode == 0, (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
+    lines = (done.stdout.strip() or done.stderr.strip() or "pytest printed nothing").splitlines()
+    return done.returncode == 0, lines[-1]
 
 
 if __name__ == "__main__":

@@ -207,6 +207,7 @@ class _FacePaster:
         self._lips = lips
         self._matrices = track_matrices(lips.face_track, lips.resolution)[list(lips.timeline.source_index)]
         self._occlusion = lips.face_track.occlusion
+        self._masks: dict[int, np.ndarray | None] = {}  # of the last frames
         self._mask_matrices = None if self._occlusion is None else track_matrices(lips.face_track, MASK_RESOLUTION)
         self._opacity = lip_opacity(lips)
         self._is_continuous = is_continuous(lips)
@@ -256,8 +257,11 @@ class _FacePaster:
         if self._occlusion is None or self._mask_matrices is None:
             return None
         source_frame = self._lips.timeline.source_index[i]
-        size = (frame.shape[0], frame.shape[1])
-        return visible_face(self._occlusion, source_frame, self._mask_matrices[source_frame], size)
+        if source_frame not in self._masks:  # matching the color and pasting a group of frames need each mask twice
+            size = (frame.shape[0], frame.shape[1])
+            mask = visible_face(self._occlusion, source_frame, self._mask_matrices[source_frame], size)
+            self._masks = {**dict(list(self._masks.items())[1 - GROUP_FRAMES :]), source_frame: mask}
+        return self._masks[source_frame]
 
     def _decode(self, indices: list[int]) -> list[torch.Tensor]:
         """The faces of the next output frames with new lips, from the latents or from the crops that replace them."""

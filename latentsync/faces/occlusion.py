@@ -190,7 +190,7 @@ def face_view(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     pixels, to_view = to_uint8(frame[bounds]), offset_matrix(to_view, bounds)
     factor = int(abs(np.linalg.det(to_view[:, :2])) ** -0.5)  # frame pixels per pixel of the view
     if factor > 1:
-        height, width = (side // factor for side in pixels.shape[:2])
+        height, width = (max(side // factor, 1) for side in pixels.shape[:2])
         pixels = pixels[: height * factor, : width * factor]
         pixels = opencv().resize(pixels, (width, height), interpolation=opencv().INTER_AREA)
         to_view = to_view @ np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])

@@ -49,7 +49,7 @@ def report_text(identities: Identities, selection: Selection | None = None) -> s
         lines.append(f"  face in {int(selection.track.present.sum())} of {source.frame_count} frames")
         lines += [f"  {name}: {_range_list(ranges)}" for name, ranges in _gaps(selection).items() if ranges]
         if selection.track.occlusion is not None:
-            lines.append(f"  object in front of the face: {_range_list(_occluded(selection.track)) or 'none'}")
+            lines.append(f"  object in front of the mouth: {_range_list(_occluded(selection.track)) or 'none'}")
     return "\n".join(lines)
 
 
@@ -143,7 +143,7 @@ def _gaps(selection: Selection) -> dict[str, list[list[int]]]:
 
 
 def _occluded(track: FaceTrack) -> list[list[int]]:
-    """Ranges of frames with an object in front of the face."""
+    """Ranges of frames with an object in front of the mouth."""
     return [] if track.occlusion is None else _ranges(track.occlusion.is_covered)
 
 

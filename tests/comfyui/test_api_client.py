@@ -92,12 +92,12 @@ def test_client_reports_errors_in_one_sentence(comfyui: ComfyUI, sample: Sample,
     }
     assert {name: done.returncode for name, done in said.items()} == dict.fromkeys(said, 1)
     assert [done.stderr for done in said.values() if "error: " not in done.stderr or "Traceback" in done.stderr] == []
-    assert "no.mp4: there is no such file" in said["no video"].stderr
+    assert "no.mp4 does not exist." in said["no video"].stderr
     assert (
-        "no other fields than video, audio, guidance_scale, inference_steps, seed, loop_mode"
+        "Use only the fields video, audio, guidance_scale, inference_steps, seed, loop_mode"
         in said["unknown field"].stderr
     )
-    assert "the graph has 2 nodes LoadAudio" in said["two voices"].stderr
+    assert "The graph has 2 nodes LoadAudio" in said["two voices"].stderr
     assert "cfg" in said["no guidance"].stderr
     assert "steps" in said["no steps"].stderr
     assert "Required input is missing: lips_1" in said["no sampler"].stderr, "Face Prep alone is not run"

@@ -76,5 +76,7 @@ def serving(speech: bytes) -> Iterator[Partner]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         partner.url = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield partner
-        server.shutdown()
+        try:
+            yield partner
+        finally:
+            server.shutdown()
