@@ -57,6 +57,7 @@ class TensorBuffer:
             if self._num_rows == 0:
                 self._open(rows.shape[1:])
             if self._file is not None:
+                self._file.seek(self._num_rows * self._row_bytes)  # over the rest of a write that failed
                 self._file.write(rows.contiguous().view(torch.uint8).numpy().tobytes())
                 self._file.flush()
         except OSError as cause:

@@ -248,7 +248,7 @@ def sample_best(
     scores: list[Take] = []
 
     def show(items: Iterator[Any], stage: str, total: int) -> Iterator[Any]:
-        heading = "\n".join([*map(str, scores), f"Take {len(scores) + 1} of {len(takes)}: "])
+        heading = "\n".join([*map(str, scores), f"Take {min(len(scores) + 1, len(takes))} of {len(takes)}: "])
         if stage == "lips":
             return with_progress(items, stage, total, LivePreview(vae, heading))
         show_text(f"{heading}measuring the sync")

@@ -12,7 +12,7 @@ from typing_extensions import override
 from ..errors import UsageError
 
 TIMES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*")
-PERSON = re.compile(r"\s*([1-9]\d*)\s*:(.+)")
+PERSON = re.compile(r"\s*([1-9]\d*)\s*:\s*(\S.*)")
 
 
 class Turn(NamedTuple):
@@ -23,7 +23,7 @@ class Turn(NamedTuple):
 
     @override
     def __str__(self) -> str:
-        return f"{float(self.start):g}-{float(self.stop):g}"
+        return f"{float(self.start):.10g}-{float(self.stop):.10g}"
 
 
 def parse_turns(text: str) -> tuple[Turn, ...]:

@@ -169,7 +169,7 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="TIMES",
         help="when the person speaks, in seconds of the result, such as 0-4.5, 9-12; other frames keep the original "
-        'lips; several people: "1: 0-4.5, 9-12 / 2: 4.5-9"',
+        'lips; several people, in place of --face-index: "1: 0-4.5, 9-12 / 2: 4.5-9"',
     )
 
 

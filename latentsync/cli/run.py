@@ -138,8 +138,9 @@ def run(args: argparse.Namespace) -> None:
             summary = make_video(args, Session())
         else:
             check_version(args)
-            _, files = locate_model(args)
-            with open_workers(args, partial(load_pipeline, worker_flags(args)), files) as workers:
+            flags = worker_flags(args)
+            _, files = locate_model(flags)
+            with open_workers(args, partial(load_pipeline, flags), files) as workers:
                 summary = make_video(args, Session(workers=workers))
     sys.stdout.write(f"{args.output}: {summary}\n")
 
@@ -335,7 +336,14 @@ def takes_key(record: RunRecord, inputs: Iterable[FileDigest | TensorInfo], pipe
 
     flags = {name: value for name, value in record.flags.items() if name not in NOT_OF_TAKES}
     weights = [asdict(describe_weights(path)) for path in pipeline.files]
-    content = [__version__, flags, [asdict(item) for item in inputs], weights, str(pipeline.dtype)]
+    content = [
+        __version__,
+        flags,
+        [asdict(item) for item in inputs],
+        weights,
+        str(pipeline.dtype),
+        pipeline.workers is not None,
+    ]
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
@@ -345,7 +353,7 @@ def continued(store: TakeStore) -> Generator[None, None, None]:
     try:
         yield
     except BaseException:
-        if store.path is not None and store.path.exists():
+        if store.scores and store.path is not None and store.path.exists():
             sys.stderr.write(
                 f"note: The finished takes ({len(store.scores)}) are kept in {store.path}. The same command "
                 "continues with them. Delete the file if you do not need them.\n"

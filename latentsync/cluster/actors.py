@@ -88,7 +88,8 @@ class Actors:
         # Ray must not restart actors or tasks, because the batch does
         self._new_actor = lambda: self._ray.remote(Worker).options(max_restarts=0, **options).remote(make, error_of)
         self._slots = [self._start() for _ in range(count)]
-        self._began: float | None = monotonic()
+        self._is_starting = True
+        self._began: float | None = None  # time of the first wait
 
     def idle(self) -> Sequence[Hashable]:
         """One entry for each task that a worker can take. Workers with the fewest tasks come first."""
@@ -102,6 +103,7 @@ class Actors:
         slot.calls.append(slot.actor.work.remote(task))
 
     def wait(self, seconds: float) -> Iterator[Finished]:
+        self._began = self._began or monotonic()
         calls = {slot.calls[0]: i for i, slot in enumerate(self._slots) if slot.calls}
         if not calls:
             sleep(seconds)
@@ -121,8 +123,8 @@ class Actors:
                 if result.is_internal:  # a GPU can fail in every later call of the process
                     yield from self._replace(i, result.result)
             else:
-                slot.prefix, self._began = result, None
-        if self._began is not None and monotonic() - self._began > START_SECONDS:
+                slot.prefix, self._is_starting = result, False
+        if self._is_starting and monotonic() - self._began > START_SECONDS:
             raise DependencyError(
                 f'No worker of the cluster started in {START_SECONDS} s. Check with "ray status" that the nodes of the '
                 "cluster have free GPUs or CPUs."
@@ -146,8 +148,8 @@ class Actors:
         was_ready = bool(slot.prefix)
         if not was_ready and slot.starts == MAX_STARTS:
             raise DependencyError(
-                f"A worker of the cluster cannot start ({reason}). Install LatentSync with its requirements on every "
-                "node."
+                f"A worker of the cluster cannot start ({reason}). Check the free GPU memory of the nodes, and install "
+                "LatentSync with its requirements on every node."
             )
         self._slots[i] = self._start(1 if was_ready else slot.starts + 1)
         if was_ready:

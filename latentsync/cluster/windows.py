@@ -83,6 +83,7 @@ class InOrder:
 
     def _collect(self) -> None:
         """Wait for results of any call."""
+        failed: str | None = None
         for finished in self._pool.wait(POLL_SECONDS):
             call, number = self._running[finished.worker].popleft()
             if finished.is_done:
@@ -90,10 +91,13 @@ class InOrder:
                 continue
             call.losses[number] += 1
             if call.losses[number] > MAX_LOSSES or not (finished.lost or finished.is_internal):
-                error = finished.result
-                raise LatentSyncError(f"A worker of the cluster failed: {error}")
+                failed = finished.result
+                continue
             log.info("Task %d runs again: %s", number, finished.result)
             heappush(call.waiting, number)
+        if failed is not None:
+            error = failed
+            raise LatentSyncError(f"A worker of the cluster failed: {error}")
 
 
 class ClusterWorkers:

@@ -166,7 +166,7 @@ class LipSyncResult:
         """Score how well the new lips of one speaker fit their recording, before encoding.
 
         The position of the face comes from the original video, so no face is detected again. The mouth opening is not
-        measured.
+        measured. Frames that keep the original lips are left out.
 
         Args:
             syncnet: result of `LipSyncPipeline.load_syncnet`.
@@ -187,7 +187,8 @@ class LipSyncResult:
             for frame, repeats in zip(self.frames(), np.bincount(output_index[:count]).tolist(), strict=False):
                 yield from repeat(frame, repeats)
 
-        frames = ScoredFrames([lips.timeline.source_index[i] for i in output_index], read)
+        source_index = [lips.timeline.source_index[i] for i in output_index]
+        frames = ScoredFrames(source_index, read, lips.latent_index[output_index] >= 0)
         return score_track(lips.face_track, lips.waveform, frames, syncnet=syncnet, progress=progress)
 
     def warnings(self, format: Format) -> Iterator[str]:

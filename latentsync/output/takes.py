@@ -6,6 +6,7 @@ so that a canceled or failed run can continue where it stopped.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,17 @@ from ..scoring.score import Score
 from ..scoring.sync import FRAME_MS
 from ..tensor_buffer import TensorBuffer
 
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+"""Errors of a file that another program made, or that is damaged."""
 COPIED_ROWS = 1024  # rows of a stored take that are copied at once
 
 
@@ -65,8 +77,10 @@ class TakeStore:
             with TensorBuffer(f"the latents of {path.name}", len(latents)) as buffer:
                 for rows in latents.split(COPIED_ROWS):
                     buffer.append(rows)
-                best = SampledLatents(content["seed"], content["seconds"], buffer.tensor(), content["index"].numpy())
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+                best = SampledLatents(
+                    content["seed"], content["seconds"], buffer.tensor(), content["index"].clone().numpy()
+                )
+        except UNREADABLE as error:
             raise UsageError(
                 f"{path} does not contain takes of LatentSync, or is damaged, so LatentSync does not replace it. "
                 "Delete this file, or choose another output."

@@ -316,8 +316,8 @@ def build_lip_track(
     if not len(latents):
         raise FaceError(
             f"{face_track.source.name} does not show the selected face in any of the {timeline.frame_count} output "
-            "frames that have speech. Trim the video to the part with the face, use longer audio, or set "
-            "preview_seconds to 0."
+            'frames that have speech. Trim the video to the part with the face, use longer audio, change "turns", or '
+            "set preview_seconds to 0."
         )
     waveform = waveform.fit_to(timeline.frame_count, timeline.rate)
     return LipTrack(face_track, timeline, latents, latent_index, waveform, vae)

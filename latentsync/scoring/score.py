@@ -184,10 +184,12 @@ class ScoredFrames(NamedTuple):
 
     source_index: number of the original frame of each frame.
     read: reads a number of frames from the start: (H, W, 3), RGB.
+    has_lips: bool (n,): which frames have new lips. Other frames are not measured. None: all frames.
     """
 
     source_index: Sequence[int]
     read: Callable[[int], Iterator[np.ndarray]]
+    has_lips: np.ndarray | None = None
 
 
 def score_track(
@@ -231,9 +233,12 @@ def score_track(
     if openings is not None:
         openings = openings[index]
         score = replace(score, lip_leak=lip_leak(openings, samples), mouth_sync=mouth_sync(openings, samples))
+    boxes = track.boxes[index]
+    if frames.has_lips is not None:
+        boxes = np.where(frames.has_lips[:, None], boxes, np.nan)
     if syncnet is not None:
         pictures = shown((square_pixels(frame, source) for frame in frames.read(needed)), "sync", needed, progress)
-        score = replace(score, sync=score_sync(pictures, track.boxes[index], track.shots[index], samples, syncnet))
+        score = replace(score, sync=score_sync(pictures, boxes, track.shots[index], samples, syncnet))
     if stable_syncnet is not None:
         pictures, matrices = shown(frames.read(needed), "stable sync", needed, progress), track_matrices(track, CROP_PX)
         stable_sync = score_stable_sync(pictures, matrices[index], track.shots[index], samples, stable_syncnet)

@@ -36,6 +36,33 @@ def test_tensor_buffer_returns_what_was_appended(storage: str, tmp_path: Path) -
     assert torch.equal(tensor[[34, 0]], torch.cat(windows).half()[[34, 0]])
 
 
+def test_tensor_buffer_goes_on_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails in the middle leaves a part of its rows. The next rows take their place."""
+    monkeypatch.setattr(tensor_buffer, "MEMORY_BYTES", 0)
+    windows = window_latents()
+    with TensorBuffer("rows", 40, tmp_path) as buffer:
+        buffer.append(windows[0])
+        file = buffer._file
+        assert file is not None
+
+        class Full:
+            """Writes ten bytes, and then has no space."""
+
+            def write(self, content: bytes) -> int:
+                file.write(content[:10])
+                raise OSError(28, "No space left on device")
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(file, name)
+
+        monkeypatch.setattr(buffer, "_file", Full())
+        with pytest.raises(StorageError, match="No space left on device"):
+            buffer.append(windows[1])
+        monkeypatch.setattr(buffer, "_file", file)
+        assert buffer.append(windows[2]) == range(16, 19)
+        assert torch.equal(buffer.tensor(), torch.cat([windows[0], windows[2]]).half())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tensor_buffer_keeps_the_dtype_that_is_asked_for(storage: str, tmp_path: Path, dtype: torch.dtype) -> None:
     windows = window_latents()

@@ -47,10 +47,17 @@ def test_parse_turns_of_people_numbers_them() -> None:
     assert parse_turns_of_people("", 2) == {2: ()}
 
 
-@pytest.mark.parametrize("text", ["1: 0-1 / 1: 2-3", "0: 0-1", "one: 0-1", "1: 0-1 / 2-3", "1:", "1: 0-1 /"])
+@pytest.mark.parametrize(
+    "text", ["1: 0-1 / 1: 2-3", "0: 0-1", "one: 0-1", "1: 0-1 / 2-3", "1:", "1: ", "1: 0-1 /", "1: 0-1 / 2: "]
+)
 def test_parse_turns_of_people_refuses_other_text(text: str) -> None:
     with pytest.raises(UsageError, match=r'"turns" cannot be .*Enter each person once, by number'):
         parse_turns_of_people(text, 1)
+
+
+def test_turn_text_keeps_hundredths_in_long_recordings() -> None:
+    (turn,) = parse_turns("12345.67-12350")
+    assert str(turn) == "12345.67-12350"
 
 
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,13 @@ from tests.support.tiny_networks import vae
 FRAMES = 10
 CONFIDENCES = {5: 2.0, 6: 7.0, 7: 4.0, 8: 7.0}
 """Of the seeds. 6 and 8 are equal."""
+
+
+def saved(content: object) -> bytes:
+    """A file of torch.save."""
+    file = BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
 
 
 class Sampler:
@@ -101,7 +109,7 @@ def test_takes_that_fail_keep_those_before(tmp_path: Path) -> None:
     assert sorted(TakeStore.open(path, "key").scores) == [5, 6]
 
 
-@pytest.mark.parametrize("content", [b"", b"words", b"PK\x03\x04damaged"])
+@pytest.mark.parametrize("content", [b"", b"words", b"PK\x03\x04damaged", saved(torch.zeros(2)), saved(Path("a"))])
 def test_takes_refuse_another_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "out.takes"
     path.write_bytes(content)

@@ -13,9 +13,9 @@ from latentsync.errors import ScoreError, UsageError
 from latentsync.faces.face_track import FaceTrack
 from latentsync.scoring.lip_leak import LipLeak
 from latentsync.scoring.plot import plot_score
-from latentsync.scoring.score import Score, score_track
+from latentsync.scoring.score import Score, ScoredFrames, score_track
 from latentsync.scoring.sync import SyncScore
-from tests.support.sync_networks import LevelNet, brightness, sound, track_at
+from tests.support.sync_networks import LevelNet, brightness, frames, sound, track_at
 
 
 def crafted(confidence: float, offset: int = 0, windows: int = 100) -> SyncScore:
@@ -33,6 +33,22 @@ def test_score_reads_any_rate_at_25_fps(rate: Fraction) -> None:
     assert score.sync.offset_frames == -3
     assert score.sync.confidence > 5
     assert score.sync.window_count in (94, 95)
+
+
+def test_score_leaves_out_frames_without_new_lips() -> None:
+    """The second half of a result keeps the original lips, which do not fit the new sound."""
+    levels, has_lips = brightness(120), np.arange(120) < 60
+    shown = frames(np.where(has_lips, levels, levels[::-1]))
+    result = ScoredFrames(range(120), lambda count: iter(shown[:count]), has_lips)
+    fitting = score_track(track_at(levels), sound(levels), syncnet=LevelNet()).sync
+    part = score_track(track_at(levels), sound(levels), result, syncnet=LevelNet()).sync
+    whole = score_track(track_at(levels), sound(levels), result._replace(has_lips=None), syncnet=LevelNet()).sync
+    assert fitting is not None
+    assert part is not None
+    assert whole is not None
+    assert np.isfinite(part.distances).all(axis=1).sum() == 56, "windows of 5 frames inside the first 60"
+    assert part.distance == pytest.approx(fitting.distance, rel=0.1)
+    assert whole.distance > 2 * part.distance
 
 
 def test_score_without_syncnet_is_lip_leak_alone() -> None:
