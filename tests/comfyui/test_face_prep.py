@@ -135,7 +135,7 @@ def test_face_prep_finds_an_object_in_front_of_the_mouth(comfyui: ComfyUI, base:
     finally:
         model.unlink()
     shown = entry["outputs"][graphs.node(graph, FACE_PREP)]
-    assert f"object in front of the face: {FIRST_FRAME}-{SOURCE_FRAMES - 1}" in shown["text"][0]
+    assert f"object in front of the mouth: {FIRST_FRAME}-{SOURCE_FRAMES - 1}" in shown["text"][0]
     _, tinted = comfyui.outputs({"outputs": {"shown": {"images": shown["images"]}}})
     pixels = np.asarray(Image.open(tinted).convert("RGB")).astype(int)
     is_tinted = np.abs(pixels - TINTED_GREEN).max(axis=-1) < 8
@@ -161,4 +161,4 @@ def test_face_prep_searches_by_text_with_comfyuis_memory(comfyui: ComfyUI, base:
         shown = comfyui.run(alone)["outputs"][graphs.node(alone, FACE_PREP)]
     finally:
         model.unlink()
-    assert "object in front of the face: " in shown["text"][0]
+    assert "object in front of the mouth: " in shown["text"][0]

@@ -422,7 +422,7 @@ def test_run_occlusion_keeps_an_object_in_front_of_the_mouth(
     picture = tmp_path / "faces.png"
     flags = ["--face-landmarks", str(good.landmarks), "--models", str(models), "--occlusion", "auto"]
     assert main(["faces", str(covered), "-o", str(picture), *flags]) == 0
-    assert f"object in front of the face: {FIRST_FRAME}-{SOURCE_FRAMES - 1}" in capsys.readouterr().out
+    assert f"object in front of the mouth: {FIRST_FRAME}-{SOURCE_FRAMES - 1}" in capsys.readouterr().out
     assert PIL.Image.open(picture).size == (2 * faces.PREVIEW_PX, faces.PREVIEW_PX)
 
 

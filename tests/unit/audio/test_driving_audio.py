@@ -86,9 +86,9 @@ def test_driving_audio_has_no_dc_offset() -> None:
 def test_driving_audio_names_the_wrong_input() -> None:
     silence = Waveform(torch.zeros(1, 16_000), 16_000)
     damaged = Waveform(torch.full((1, 16_000), float("nan")), 16_000)
-    with pytest.raises(AudioError, match='"audio" is silent'):
+    with pytest.raises(AudioError, match='"audio" is completely silent'):
         prepare_driving_audio(silence)
-    with pytest.raises(AudioError, match='"vocals" is silent'):
+    with pytest.raises(AudioError, match='"vocals" is completely silent'):
         prepare_driving_audio(tone(16_000), silence)
     with pytest.raises(AudioError, match='"audio" contains 16000 NaN'):
         prepare_driving_audio(damaged, tone(16_000))

@@ -198,12 +198,12 @@ def test_report_names_frames_with_an_object() -> None:
     assert "occluded" not in report.report_json(identities, selection)["track"]
     assert report.occlusion_crop(track, 64) is None
     empty = selection._replace(track=replace(track, occlusion=masks))
-    assert report.report_text(identities, empty).endswith("object in front of the face: none")
+    assert report.report_text(identities, empty).endswith("object in front of the mouth: none")
     assert report.occlusion_crop(empty.track, 64) is None
     mask[160:200, :105] = 1
     masks.add(2, mask / 2)
     masks.add(3, mask)
-    assert report.report_text(identities, empty).endswith("object in front of the face: 2-3")
+    assert report.report_text(identities, empty).endswith("object in front of the mouth: 2-3")
     assert report.report_json(identities, empty)["track"]["occluded"] == [[2, 4]]
     crop = report.occlusion_crop(empty.track, 64)
     assert crop is not None

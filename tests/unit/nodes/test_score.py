@@ -31,7 +31,7 @@ def score(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     from comfy_api.input_impl import VideoFromFile
 
     root = pack.__name__.rpartition(".")[0]
-    library, locate = (importlib.import_module(f"{root}.latentsync.{name}") for name in ("pipeline", "weights.locate"))
+    library, locate = (importlib.import_module(f"{root}.latentsync.{name}") for name in ("stages", "weights.locate"))
     detect = library.detect_faces
     monkeypatch.setattr(pack.score, "model_folders", lambda: locate.folders_in(tmp_path))
 
