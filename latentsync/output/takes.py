@@ -6,7 +6,6 @@ so that a canceled or failed run can continue where it stopped.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..errors import StorageError, UsageError, reason_of
+from ..errors import LatentSyncError, StorageError, UsageError, reason_of
 from ..fileio import atomic_write
 from ..sampling.lip_track import LipTrack, SampledLatents, Take
 from ..sampling.settings import SamplerSettings
@@ -22,17 +21,6 @@ from ..scoring.score import Score
 from ..scoring.sync import FRAME_MS
 from ..tensor_buffer import TensorBuffer
 
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    pickle.UnpicklingError,
-)
-"""Errors of a file that another program made, or that is damaged."""
 COPIED_ROWS = 1024  # rows of a stored take that are copied at once
 
 
@@ -80,7 +68,9 @@ class TakeStore:
                 best = SampledLatents(
                     content["seed"], content["seconds"], buffer.tensor(), content["index"].clone().numpy()
                 )
-        except UNREADABLE as error:
+        except LatentSyncError:  # the disk is full
+            raise
+        except Exception as error:  # torch raises many kinds for a file of another program
             raise UsageError(
                 f"{path} does not contain takes of LatentSync, or is damaged, so LatentSync does not replace it. "
                 "Delete this file, or choose another output."
