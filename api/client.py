@@ -40,7 +40,7 @@ Graph = dict[str, dict[str, Any]]
 
 
 class ApiError(Exception):
-    """ComfyUI refused the request, or the run failed; in a sentence."""
+    """ComfyUI refused the request, or the run failed."""
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,7 @@ from .output.result import LipSyncResult
 from .progress import ShowProgress, run, run_with_progress, shown
 from .sampling.conditioning import ConditioningStore, sample_noise
 from .sampling.lip_track import LipTrack, Provenance, SampledLatents
-from .sampling.sampler import (
-    StepOutput,
-    Workers,
-    build_lip_track,
-    num_sampling_steps,
-    read_windows,
-    sample_windows,
-)
+from .sampling.sampler import StepOutput, Workers, build_lip_track, num_sampling_steps, read_windows, sample_windows
 from .sampling.settings import SamplerSettings
 from .stages import detect_faces, find_occlusion, load_syncnet, open_video, read_speech, select_face
 from .video.frame_source import FrameSource
@@ -339,8 +332,8 @@ class LipSyncPipeline:
         started = monotonic()
         settings = settings or SamplerSettings()
         rate = output_rate(face_track.source.rate, fps)
-        timeline = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
-        timeline = timeline.first(settings.preview_seconds)
+        whole = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
+        timeline = whole.first(settings.preview_seconds)
         asked = {"fps": fps, "length": length}
         vae = self.workers or self.vae
         assert vae is not None

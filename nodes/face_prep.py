@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from comfy_api.input import VideoInput
 
     from ..latentsync.faces.identities import Identities
+    from ..latentsync.weights.locate import Folders
 
 PREVIEW_PX = 256
 
@@ -190,11 +191,8 @@ class LatentSyncFacePrep(io.ComfyNode):
         from ..latentsync.faces import report
         from ..latentsync.faces.detectors import DEFAULT_DETECTOR, open_detector
         from ..latentsync.faces.identities import FaceAt, reference_appearance
-        from ..latentsync.faces.segmenters import segmenter_entry
         from ..latentsync.stages import detect_faces, find_occlusion, read_speech, select_face
-        from ..latentsync.weights.catalog import WeightFile
-        from ..latentsync.weights.download import download_files
-        from ..latentsync.weights.locate import exists, require
+        from ..latentsync.weights.locate import require
 
         settings, folders = TrackSettings(max_gap, max_yaw, smoothing), model_folders()
         at = FaceAt.parse(face_at)
@@ -204,10 +202,7 @@ class LatentSyncFacePrep(io.ComfyNode):
             expect_type("face_landmarks", face_landmarks, Mapping, "any node that makes FACE_LANDMARKS")
         frames = conversions.frame_source(source, image_fps)
         if occlusion != NO_SEGMENTER:  # without the model, fail before the long search
-            model = segmenter_entry(occlusion).file
-            if download_missing and isinstance(model, WeightFile) and not exists(model, folders):
-                run_with_progress(download_files([model], folders))
-            require(model, folders)
+            require_segmenter(occlusion, folders, download_missing=download_missing)
         speech = None
         if face == "speaking" and reference_face is None:  # without sound, fail before the long search
             speech = read_speech(frames, conversions.speech_of_source(source, speech_of_source))
@@ -230,16 +225,8 @@ class LatentSyncFacePrep(io.ComfyNode):
             people, face, face_index, reference=reference, at=at, speech_of_source=speech, settings=settings
         )
         if occlusion != NO_SEGMENTER:
-            track = with_oom_message(
-                lambda: find_occlusion(
-                    selection.track,
-                    folders,
-                    occlusion,
-                    place=managed,
-                    temp_dir=temp_folder(),
-                    progress=with_progress,
-                )
-            )
+            find = partial(find_occlusion, place=managed, temp_dir=temp_folder(), progress=with_progress)
+            track = with_oom_message(partial(find, selection.track, folders, occlusion))
             selection = selection._replace(track=track)
         people = selection.identities
         crops = list(report.identity_crops(people, PREVIEW_PX, selection.identity))
@@ -251,3 +238,16 @@ class LatentSyncFacePrep(io.ComfyNode):
         show_text(f"{summary}\n{text}")  # the node shows two lines and can scroll
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
         return io.NodeOutput(selection.track, preview, text, ui=shown)
+
+
+def require_segmenter(occlusion: str, folders: Folders, *, download_missing: bool) -> None:
+    """Download the model of a segmenter if allowed. Raises WeightsError if the model is missing."""
+    from ..latentsync.faces.segmenters import segmenter_entry
+    from ..latentsync.weights.catalog import WeightFile
+    from ..latentsync.weights.download import download_files
+    from ..latentsync.weights.locate import exists, require
+
+    model = segmenter_entry(occlusion).file
+    if download_missing and isinstance(model, WeightFile) and not exists(model, folders):
+        run_with_progress(download_files([model], folders))
+    require(model, folders)

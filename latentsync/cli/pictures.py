@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UsageError, cannot_write
-from .options import check_output_path
+from .outputs import check_output_path
 
 
 def check_png(path: Path, inputs: Sequence[Path | None]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ScoreError, UsageError
 from ..weights.locate import folders_in
-from . import faces, options
+from . import faces, options, outputs
 from .cluster import add_cluster_options, check_cluster_options, check_version, open_workers
 from .device import add_device_options
 from .model import AUTO, MODEL_FLAGS, add_model_options, load_pipeline, locate_model, worker_flags
@@ -157,9 +157,9 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.miniature and (args.version != AUTO or args.unet or args.vae):
         raise UsageError('"--miniature" has its own model files. Remove "--version", "--unet" and "--vae".')
     inputs = [getattr(args, name) for name in INPUTS]
-    options.check_output_path(args.output, inputs)
+    outputs.check_output_path(args.output, inputs)
     if args.save_record:
-        options.check_record_path(args.output.with_suffix(".json"), inputs)
+        outputs.check_record_path(args.output.with_suffix(".json"), inputs)
 
 
 def make_video(args: argparse.Namespace, session: Session) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 
 from ..errors import MediaError, UsageError
 from ..faces.alignment import track_matrices
+from ..faces.face_track import FaceTrack
 from ..faces.occlusion import MASK_RESOLUTION, visible_face
 from ..models.constants import LATENT_SCALE
 from ..models.protocols import BatchDecoder
@@ -206,9 +208,7 @@ class _FacePaster:
     def __init__(self, lips: LipTrack, settings: BlendSettings) -> None:
         self._lips = lips
         self._matrices = track_matrices(lips.face_track, lips.resolution)[list(lips.timeline.source_index)]
-        self._occlusion = lips.face_track.occlusion
-        self._masks: dict[int, np.ndarray | None] = {}  # of the last frames
-        self._mask_matrices = None if self._occlusion is None else track_matrices(lips.face_track, MASK_RESOLUTION)
+        self._visible = _visible_faces(lips.face_track)
         self._opacity = lip_opacity(lips)
         self._is_continuous = is_continuous(lips)
         self._blender = BLENDERS[settings.mode](lips.resolution, settings)
@@ -238,7 +238,7 @@ class _FacePaster:
 
         Where the lips fade, `opacity` is reduced.
         """
-        visible = self._visible(i, frame)
+        visible = self._visible(self._lips.timeline.source_index[i])
         if visible is not None:
             opacity = np.minimum(visible, opacity)
         opacity = opacity * float(self._opacity[i])
@@ -251,17 +251,6 @@ class _FacePaster:
             texture = texture.smoothed(self._last_texture[1])
         self._last_texture = (i, texture)
         return self._texture_matcher.apply(pasted, texture, matrix, i, opacity)
-
-    def _visible(self, i: int, frame: np.ndarray) -> np.ndarray | None:
-        """The pixels of output frame `i` without an object in front of the face, see `visible_face`."""
-        if self._occlusion is None or self._mask_matrices is None:
-            return None
-        source_frame = self._lips.timeline.source_index[i]
-        if source_frame not in self._masks:  # matching the color and pasting a group of frames need each mask twice
-            size = (frame.shape[0], frame.shape[1])
-            mask = visible_face(self._occlusion, source_frame, self._mask_matrices[source_frame], size)
-            self._masks = {**dict(list(self._masks.items())[1 - GROUP_FRAMES :]), source_frame: mask}
-        return self._masks[source_frame]
 
     def _decode(self, indices: list[int]) -> list[torch.Tensor]:
         """The faces of the next output frames with new lips, from the latents or from the crops that replace them."""
@@ -285,8 +274,23 @@ class _FacePaster:
         """Correct the face's colors. The smoothing restarts at cuts and after frames without new lips."""
         if self._color_matcher is None:
             return face
-        correction = self._color_matcher.match_color(face, frame, self._matrices[i], self._visible(i, frame))
+        visible = self._visible(self._lips.timeline.source_index[i])
+        correction = self._color_matcher.match_color(face, frame, self._matrices[i], visible)
         if self._last_correction is not None and self._last_correction[0] == i - 1 and self._is_continuous[i]:
             correction = correction.smoothed(self._last_correction[1])
         self._last_correction = (i, correction)
         return correction.apply(face)
+
+
+def _visible_faces(track: FaceTrack) -> Callable[[int], np.ndarray | None]:
+    """A function for the pixels of an original frame without an object in front of the face, see `visible_face`."""
+    masks = track.occlusion
+    if masks is None:
+        return lambda _: None
+    matrices, size = track_matrices(track, MASK_RESOLUTION), (track.source.height, track.source.width)
+
+    @lru_cache(GROUP_FRAMES)  # matching the color and pasting a group of frames need each mask
+    def visible(source_frame: int) -> np.ndarray | None:
+        return visible_face(masks, source_frame, matrices[source_frame], size)
+
+    return visible

@@ -139,7 +139,7 @@ def prepare_windows(
     settings: SamplerSettings,
     resolution: int,
     store: ConditioningStore,
-    batch_limit: BatchLimit | None = None,
+    batch_limit: BatchLimit,
 ) -> Generator[WindowBatch, None, None]:
     """Read and encode the face crops of a clip, one batch of windows after another.
 
@@ -147,7 +147,6 @@ def prepare_windows(
         store: store for the same face track, resolution and VAE. Its frames are neither read nor encoded again.
         resolution, batch_limit: see `sample_windows`. The limit may change between batches.
     """
-    batch_limit = batch_limit or BatchLimit(CFG_BATCH, "the UNet")
     mask = torch.from_numpy(alignment.keep_mask(resolution))
     windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
     log.info("Sampling %d windows of %d output frames at %d px", len(windows), timeline.frame_count, resolution)
@@ -155,19 +154,13 @@ def prepare_windows(
     source_frames = partial(_source_frames, timeline)
     missing = store.missing(chain.from_iterable(map(source_frames, windows)))
     with closing(prefetch(_read_crops(face_track, missing, resolution), PREFETCH_CROPS)) as crops:
-        for _, group in groupby(windows, key=len):
-            pending = list(group)
-            while pending:
-                batch = pending[: max(batch_limit.max_batch // _passes(settings), 1)]
-                pending = pending[len(batch) :]
-                for window in batch:
-                    if frames := store.missing(source_frames(window)):
-                        new_crops = torch.from_numpy(np.stack(list(islice(crops, len(frames)))))
-                        store.add(frames, prepare_conditioning(new_crops, mask, vae))
-                conditioning = torch.stack([store.window(source_frames(window)) for window in batch])
-                hidden_states, start = audio_features.hidden_states, audio_features.start
-                audio = torch.stack([frame_windows(hidden_states, window, timeline.rate, start) for window in batch])
-                yield WindowBatch(batch, conditioning, audio)
+        for batch in _batches(windows, batch_limit, _passes(settings)):
+            for frames in filter(None, map(store.missing, map(source_frames, batch))):  # lazy: windows can share frames
+                store.add(frames, prepare_conditioning(_stacked(crops, len(frames)), mask, vae))
+            conditioning = torch.stack([store.window(source_frames(window)) for window in batch])
+            hidden_states, start = audio_features.hidden_states, audio_features.start
+            audio = torch.stack([frame_windows(hidden_states, window, timeline.rate, start) for window in batch])
+            yield WindowBatch(batch, conditioning, audio)
 
 
 def read_windows(
@@ -192,22 +185,16 @@ def read_windows(
         new = tuple(i for i in dict.fromkeys(_source_frames(timeline, window)) if i not in group_of)
         group_of.update(dict.fromkeys(new, new))
     groups = [list(dict.fromkeys(group_of[i] for i in _source_frames(timeline, window))) for window in windows]
-    kept_groups, to_read = deque[FrameGroup](maxlen=KEPT_GROUPS), list[FrameGroup]()
-    for group in chain.from_iterable(groups):
-        if group not in kept_groups:
-            kept_groups.append(group)
-            to_read.append(group)
-    kept: dict[FrameGroup, Tensor] = {}
-    frames = list(chain.from_iterable(to_read))
+    to_read, last = list[list[FrameGroup]](), deque[FrameGroup](maxlen=KEPT_GROUPS)
+    for needed in groups:
+        to_read.append([group for group in needed if group not in last])
+        last.extend(to_read[-1])
+    frames, kept = [i for new in to_read for group in new for i in group], dict[FrameGroup, Tensor]()
     with closing(prefetch(_read_crops(face_track, frames, resolution), PREFETCH_CROPS)) as crops:
-        for window, window_groups in zip(windows, groups, strict=True):
-            of_window: dict[FrameGroup, Tensor] = {}
-            for group in window_groups:
-                if group not in kept:
-                    kept[group] = torch.from_numpy(np.stack(list(islice(crops, len(group)))))
-                    if len(kept) > KEPT_GROUPS:
-                        del kept[next(iter(kept))]
-                of_window[group] = kept[group]
+        for window, needed, new in zip(windows, groups, to_read, strict=True):
+            kept |= {group: _stacked(crops, len(group)) for group in new}
+            of_window = {group: kept[group] for group in needed}
+            kept = dict(list(kept.items())[-KEPT_GROUPS:])
             audio = frame_windows(audio_features.hidden_states, window, timeline.rate, audio_features.start)
             yield CroppedWindow(window, _source_frames(timeline, window), of_window, audio)
 
@@ -255,6 +242,21 @@ def denoise_windows(
             for step, latents in enumerate(steps, start=1):
                 of_windows = zip(windows, latents.split(1), strict=True)
                 yield from (StepOutput(w, step, settings.num_inference_steps, x) for w, x in of_windows)
+
+
+def _batches(windows: Sequence[range], batch_limit: BatchLimit, passes: int) -> Iterator[list[range]]:
+    """Batches of consecutive windows of the same length, as large as the limit allows when a batch begins."""
+    for _, group in groupby(windows, key=len):
+        pending = list(group)
+        while pending:
+            count = max(batch_limit.max_batch // passes, 1)
+            yield pending[:count]
+            pending = pending[count:]
+
+
+def _stacked(crops: Iterator[np.ndarray], count: int) -> Tensor:
+    """The next crops: uint8 (count, 3, R, R)."""
+    return torch.from_numpy(np.stack(list(islice(crops, count))))
 
 
 def _source_frames(timeline: Timeline, window: range) -> Sequence[int]:

@@ -59,8 +59,8 @@ class SyncScore:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the clip is long enough for a reliable score."""
-        return self.window_count >= TRUSTED_WINDOWS
+        """Whether enough windows of the clip have a face and sound for a reliable score."""
+        return int(np.isfinite(self.distances).all(axis=1).sum()) >= TRUSTED_WINDOWS
 
     @property
     def mean_distances(self) -> np.ndarray:

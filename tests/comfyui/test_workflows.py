@@ -19,7 +19,7 @@ from scripts.sample_clip import Sample
 from scripts.workflow import to_api
 from tests.support import graphs
 from tests.support.comfyui_server import OUTPUT_FRAMES, SAMPLE_SECONDS, SOURCE_FRAMES, WINDOWS
-from tests.support.partner_apis import HEARD, TRANSLATED, VOICE, Partner
+from tests.support.partner_apis import TRANSCRIPT, TRANSLATED, VOICE, Partner
 
 AAC_FRAME_SECONDS = 1024 / 44100  # a decoder may hand out the last frame whole
 THUMBNAIL_BYTES = 60_000  # they travel with every install
@@ -77,7 +77,7 @@ def test_workflow_dub_speaks_the_translation(comfyui: ComfyUI, sample: Sample, p
     path = graphs.the_video(comfyui.outputs(comfyui.wait(comfyui.queue(graph, api_key_comfy_org="a key"))), ".mkv")
     assert VideoFile(path).frame_count == OUTPUT_FRAMES
     np.testing.assert_allclose(read_audio(path).samples, read_audio(sample.audio).samples, atol=1e-4)
-    assert HEARD in partner.texts["/proxy/openai/v1/responses"], "the transcript is translated"
+    assert TRANSCRIPT in partner.texts["/proxy/openai/v1/responses"], "the transcript is translated"
     assert "into Spanish" in partner.texts["/proxy/openai/v1/responses"]
     assert TRANSLATED in partner.texts[f"/proxy/elevenlabs/v1/text-to-speech/{VOICE}"], "the cloned voice speaks it"
 

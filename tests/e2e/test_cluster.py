@@ -154,15 +154,11 @@ def test_batch_on_cluster_survives_the_loss_of_a_node(cluster: Any, tmp_path: Pa
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
-def test_batch_on_cluster_leaves_nothing_half_made(cluster: Any, tmp_path: Path) -> None:
-    clip = tiny_sample(tmp_path)
-    jobs, out = job_file(tmp_path / "jobs.jsonl", clip, 4, steps=40), tmp_path / "out"
-    process = started(jobs, out, "--cluster", cluster.address)
+def cancel_after(process: subprocess.Popen[bytes], text: bytes) -> None:
+    """Press Ctrl-C when a command has printed a text. The command then ends, and says that it was cancelled."""
     assert process.stdout is not None
     said = b""
-    while said.count(b": done") < 1:
+    while text not in said:
         piece = process.stdout.read(4096)
         assert piece, said.decode()
         said += piece
@@ -171,6 +167,15 @@ def test_batch_on_cluster_leaves_nothing_half_made(cluster: Any, tmp_path: Path)
     assert process.wait() == 1, said.decode()
     assert b"Cancelled." in said
     assert b"Traceback" not in said, said.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
+def test_batch_on_cluster_leaves_nothing_half_made(cluster: Any, tmp_path: Path) -> None:
+    clip = tiny_sample(tmp_path)
+    jobs, out = job_file(tmp_path / "jobs.jsonl", clip, 4, steps=40), tmp_path / "out"
+    process = started(jobs, out, "--cluster", cluster.address)
+    cancel_after(process, b": done")
     assert {"done", "cancelled"} <= set(states(out))
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
     # A worker can die after it renames its video and before its record says "done". The next batch makes it again.
@@ -191,17 +196,7 @@ def test_run_on_cluster_cancelled_leaves_nothing_half_made(cluster: Any, good: S
     flags = ["--miniature", "--steps", 200, "--cluster", cluster.address]
     command = [sys.executable, "-m", "latentsync", "run", *map(str, [*files, *flags])]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
-    assert process.stdout is not None
-    said = b""
-    while b"lips:" not in said:
-        piece = process.stdout.read(4096)
-        assert piece, said.decode()
-        said += piece
-    process.send_signal(signal.SIGINT)
-    said += process.stdout.read()
-    assert process.wait() == 1, said.decode()
-    assert b"Cancelled." in said
-    assert b"Traceback" not in said, said.decode()
+    cancel_after(process, b"lips:")
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
     assert record_of(tmp_path / "out.json")["outcome"] == "cancelled"
 

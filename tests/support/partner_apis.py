@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-HEARD, TRANSLATED, VOICE = "Hello there.", "Hola.", "voice-1"
+TRANSCRIPT, TRANSLATED, VOICE = "Hello there.", "Hola.", "voice-1"
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Partner:
         answers = {
             "/customers/storage": {"download_url": f"{self.url}/stored", "upload_url": f"{self.url}/stored"},
             "/proxy/elevenlabs/v1/voices/add": {"voice_id": VOICE, "requires_verification": False},
-            "/proxy/elevenlabs/v1/speech-to-text": {"language_code": "en", "text": HEARD, "words": []},
+            "/proxy/elevenlabs/v1/speech-to-text": {"language_code": "en", "text": TRANSCRIPT, "words": []},
             "/proxy/openai/v1/responses": {"id": "1", "status": "completed", "output": [message]},
         }
         name = next((name for name in answers if path.startswith(name)), None)

@@ -59,7 +59,7 @@ class Pages:
         return sum(page.numel() for page, _ in self._pages.values())
 
     def free_memory(self, size: float) -> int:
-        """Evict pages that no layer is using. Whoever still reads them gets NaN."""
+        """Evict pages that no layer is using. A later read of these pages gives NaN."""
         freed = 0
         for key in [key for key in self._pages if key not in self._pinned]:
             if freed >= size:

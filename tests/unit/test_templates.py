@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from latentsync.weights.catalog import FACE_LANDMARKER, MODELS, VAE, WHISPER
+from scripts import browser
 from tests.support.paths import REPOSITORY
 
 TEMPLATES = sorted((REPOSITORY / "workflows").glob("*.json"))
@@ -65,10 +66,7 @@ class Box(NamedTuple):
     right: float
     bottom: float
 
-    def overlaps(self, other: Box) -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
+    overlaps = browser.Box.overlaps
 
     def holds(self, other: Box) -> bool:
         return (

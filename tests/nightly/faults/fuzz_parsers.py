@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["latentsync", "json"]):
     import torch
 
     from latentsync.audio.reader import read_audio
-    from latentsync.cli.options import check_output_path
+    from latentsync.cli.outputs import check_output_path
     from latentsync.errors import LatentSyncError
     from latentsync.faces import precomputed
     from latentsync.models.unet import UNetConfig

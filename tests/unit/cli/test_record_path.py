@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latentsync.cli.options import check_record_path
+from latentsync.cli.outputs import check_record_path
 from latentsync.errors import UsageError
 from latentsync.output.run_record import RunRecord
 

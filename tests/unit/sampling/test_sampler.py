@@ -236,7 +236,8 @@ def test_workers_prepare_windows_to_the_same_bits(clip: Clip, overlap: int, time
     vae, settings = random_init.vae(), SamplerSettings(overlap=overlap)
     features = AudioFeatures(torch.cat([STATES] * 3), Waveform(torch.zeros(1, 3 * COUNT * 640), 16000))
     arguments = track(clip), features, timeline, settings, RESOLUTION
-    alone = list(prepare_windows(vae, *arguments, ConditioningStore(COUNT, torch.float32)))
+    limit = BatchLimit(2, "the UNet")
+    alone = list(prepare_windows(vae, *arguments, ConditioningStore(COUNT, torch.float32), limit))
     windows = list(read_windows(*arguments))
     assert len(alone) == len(windows) > 2
     for expected, window in zip(alone, windows, strict=True):

@@ -97,6 +97,9 @@ def test_sync_without_the_face_is_an_error() -> None:
 def test_sync_trusts_three_seconds() -> None:
     assert not SyncScore(np.ones((69, 31), np.float32)).is_trusted
     assert SyncScore(np.ones((70, 31), np.float32)).is_trusted
+    without_face = np.ones((90, 31), np.float32)
+    without_face[69:] = np.nan
+    assert not SyncScore(without_face).is_trusted
 
 
 def test_sync_keeps_no_features_of_the_past() -> None:
