@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
 from itertools import groupby
@@ -149,33 +150,34 @@ def _describe(stream: AudioStream) -> str:
 
 def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[Fraction | None, list[_Block]]:
     """The start of the audio in seconds on the clock of the file, and its blocks. Silence replaces lost audio."""
-    from av.error import InvalidDataError
-
     start, seconds = None, Fraction(0)
     blocks: list[_Block] = []
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except InvalidDataError:
-            continue
-        for frame in frames:
-            if frame.format.name in UNSUPPORTED_FORMATS:
-                raise AudioError(
-                    f"{name} has 64-bit integer samples, which LatentSync cannot read. Export the recording with 24 "
-                    "bits."
-                )
-            samples = _to_float32(frame)
-            if frame.pts is not None and frame.time_base is not None:
-                position = frame.pts * frame.time_base
-                start = position - seconds if start is None else start
-                missing = round((position - start - seconds) * frame.sample_rate)
-                if missing > MIN_GAP_SECONDS * frame.sample_rate:
-                    log.info("%s: %d samples are missing at %.3f s", name, missing, seconds)
-                    blocks.append(_Block(np.zeros((len(samples), missing), np.float32), frame.sample_rate))
-                    seconds += Fraction(missing, frame.sample_rate)
-            blocks.append(_Block(samples, frame.sample_rate))
-            seconds += Fraction(samples.shape[1], frame.sample_rate)
+    for frame in _decodable_frames(container, stream):
+        if frame.format.name in UNSUPPORTED_FORMATS:
+            raise AudioError(
+                f"{name} has 64-bit integer samples, which LatentSync cannot read. Export the recording with 24 bits."
+            )
+        samples = _to_float32(frame)
+        if frame.pts is not None and frame.time_base is not None:
+            position = frame.pts * frame.time_base
+            start = position - seconds if start is None else start
+            missing = round((position - start - seconds) * frame.sample_rate)
+            if missing > MIN_GAP_SECONDS * frame.sample_rate:
+                log.info("%s: %d samples are missing at %.3f s", name, missing, seconds)
+                blocks.append(_Block(np.zeros((len(samples), missing), np.float32), frame.sample_rate))
+                seconds += Fraction(missing, frame.sample_rate)
+        blocks.append(_Block(samples, frame.sample_rate))
+        seconds += Fraction(samples.shape[1], frame.sample_rate)
     return start, blocks
+
+
+def _decodable_frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    """The frames of an audio stream, without those of damaged packets."""
+    from av.error import InvalidDataError
+
+    for packet in container.demux(stream):
+        with suppress(InvalidDataError):
+            yield from packet.decode()
 
 
 def _join(blocks: Sequence[_Block], channels: int, rate: int) -> Tensor:

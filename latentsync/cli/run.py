@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..pipeline import LipSyncPipeline
     from ..sampling.lip_track import LipTrack, Take
     from ..sampling.sampler import Workers
+    from ..sampling.settings import SamplerSettings
     from ..scoring.score import Score
     from ..video.frame_source import FrameSource
     from ..video.video_file import VideoFile
@@ -166,7 +167,7 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
     """Write the video of a run and its record, and return a summary. The output must be reserved."""
     from ..output.result import LipSyncResult
     from ..output.run_record import Recorder, RunRecord, describe_source, digest_file
-    from ..output.takes import TakeStore, best_take, score_takes
+    from ..output.takes import TakeStore
 
     progress, format = session.progress, options.output_format(args)
     takes = options.sampler_settings(args).takes(args.takes)
@@ -197,18 +198,32 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
                 lips = [sample(takes[0]) for sample in samples]
             else:
                 (sample,) = samples
-                for take in score_takes(takes, sample, partial(score, syncnet), store):
-                    record.takes.append(take)
-                    sys.stdout.write(f"{take}\n")
-                    sys.stdout.flush()  # a log shows it while the next take is sampled
-                check_confidence(record.takes, args.min_sync_confidence)
-                lips = [best_take(takes, sample, store)]
+                lips = [best_lips(args, takes, sample, partial(score, syncnet), store, record)]
             result = result_of(*lips)
             if args.save_record:
                 record.add_inputs(result.speakers, files)
             result.save(args.output, format=format, crf=args.crf, record=record, progress=progress)
     _print_notes(result.warnings(format), noted)
     return f"{result.frame_count} frames, {result.synced_frame_count} of them with new lips"
+
+
+def best_lips(
+    args: argparse.Namespace,
+    takes: Sequence[SamplerSettings],
+    sample: Sample,
+    score: Callable[[LipTrack], Score],
+    store: TakeStore,
+    record: RunRecord,
+) -> LipTrack:
+    """Sample and score each take, print and record the scores, and return the lips of the best take."""
+    from ..output.takes import best_take, score_takes
+
+    for take in score_takes(takes, sample, score, store):
+        record.takes.append(take)
+        sys.stdout.write(f"{take}\n")
+        sys.stdout.flush()  # a log shows it while the next take is sampled
+    check_confidence(record.takes, args.min_sync_confidence)
+    return best_take(takes, sample, store)
 
 
 def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list[Sample]:

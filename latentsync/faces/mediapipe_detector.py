@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from io import BytesIO
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -129,10 +129,10 @@ class MediaPipeDetector(FaceDetector):
         for detection in hints.boxes:
             self._add_face(pixels, detection, faces)
         if hints.tiled or (hints.tracked and not faces):
-            for tile in tiles(pixels.shape[0], pixels.shape[1]):
-                for detection in self._detect_boxes(pixels, tile):
-                    if detection.score >= self._min_tile_score:
-                        self._add_face(pixels, detection, faces)
+            in_tiles = (self._detect_boxes(pixels, tile) for tile in tiles(pixels.shape[0], pixels.shape[1]))
+            for detection in chain.from_iterable(in_tiles):
+                if detection.score >= self._min_tile_score:
+                    self._add_face(pixels, detection, faces)
         return faces
 
     def _detect_boxes(self, pixels: np.ndarray, tile: tuple[slice, slice]) -> list[BoxDetection]:

@@ -92,17 +92,17 @@ def identity_crops(identities: Identities, side_px: int, chosen: Identity | None
     """
     members = identities.members
     best = [best_frame(identity) for identity in members]
+    in_time = sorted(range(len(members)), key=best.__getitem__)  # reads the video forwards
     crops: dict[int, np.ndarray] = {}
-    for frame_index, frame in zip(sorted(set(best)), identities.source.read(sorted(set(best))), strict=True):
-        for i, identity in enumerate(members):
-            if best[i] == frame_index:
-                points = identity.points[identity.frames == frame_index]
-                matrix = affine_matrices(points, side_px, (), "zero-lag")[0]
-                square = square_pixels(frame, identities.source)
-                crops[i] = np.ascontiguousarray(crop(square, matrix, side_px).transpose(1, 2, 0))
-                if chosen is not None and identity.number == chosen.number:
-                    _draw_border(crops[i])
-                _draw_number(crops[i], identity.number)
+    for i, frame in zip(in_time, identities.source.read(best[i] for i in in_time), strict=True):
+        identity = members[i]
+        matrix = affine_matrices(identity.points[identity.frames == best[i]], side_px, (), "zero-lag")[0]
+        crops[i] = np.ascontiguousarray(
+            crop(square_pixels(frame, identities.source), matrix, side_px).transpose(1, 2, 0)
+        )
+        if chosen is not None and identity.number == chosen.number:
+            _draw_border(crops[i])
+        _draw_number(crops[i], identity.number)
     yield from (crops[i] for i in range(len(members)))
 
 

@@ -81,8 +81,8 @@ def track_faces(source: FrameSource, detector: FaceDetector) -> Generator[FrameR
             previous = small
             if change >= CUT_LEVELS:
                 active = []
-                if change >= NEW_SHOT_RATIO * last_change:
-                    next_tiled, interval = index, 1
+            if change >= max(CUT_LEVELS, NEW_SHOT_RATIO * last_change):
+                next_tiled, interval = index, 1
             tiled = index % TILED_EVERY_FRAMES == 0 if active else index >= next_tiled
             hints = DetectionHints(index, boxes, [track.box for track in active], tiled)
             faces = _link(frame, largest_first(detector.detect(frame, hints)), active, track_count)

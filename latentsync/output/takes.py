@@ -56,7 +56,7 @@ class TakeStore:
             return cls(path=path, key=key)
         try:
             # mapped, not loaded: an hour at 512 pixels has 3 GB
-            content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            content: dict[str, Any] = dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
             if content["key"] != key:
                 return cls(path=path, key=key)
             takes = [Take(**take) for take in content["takes"]]

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Hashable, Iterable, Iterator
 from fractions import Fraction
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,19 +151,18 @@ class VideoFile:
             yield to_float32(frame[..., 3])
 
     def _read(self, indices: Iterable[int], pix_fmt: str) -> Iterator[np.ndarray]:
-        last: tuple[int, np.ndarray] | None = None
         options = {"out_range": "full", **({"in_color_matrix": "bt709"} if self._is_untagged_hd else {})}
         convert = PixelConverter(pix_fmt, options, self._stored_size)
         with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
             stream = _video_stream(container, self.name)
             reader = FrameReader(container, stream, self._index, self.name, self._damaged)
-            for i in indices:
-                if last is None or last[0] != i:
-                    frame = reader.frame(self._part[check_index(i, self)])
-                    if (frame.width, frame.height) != self._stored_size:
-                        self._resized[i] = frame.width, frame.height
-                    last = (i, to_rgb(frame, convert, self._matrix))
-                yield last[1]
+            for i, repeats in groupby(indices):
+                frame = reader.frame(self._part[check_index(i, self)])
+                if (frame.width, frame.height) != self._stored_size:
+                    self._resized[i] = frame.width, frame.height
+                pixels = to_rgb(frame, convert, self._matrix)
+                for _ in repeats:
+                    yield pixels
 
     def warnings(self) -> Iterator[str]:
         """Sentences for the user about the file. Reading finds the damage, so call this after the last read."""

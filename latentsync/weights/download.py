@@ -71,15 +71,9 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
                 return
             folder = partial_folder(path)
             folder.mkdir(exist_ok=True)
-            for partial in list(folder.rglob("*.incomplete")):
-                if UNIQUE_PARTIAL.search(partial.name):
-                    partial.unlink()  # of a killed process
-            try:
-                complete = yield from _transfer(file, path)
-            except WeightsError:
-                if not partial_bytes(path):
-                    shutil.rmtree(folder, ignore_errors=True)
-                raise
+            for partial in [part for part in folder.rglob("*.incomplete") if UNIQUE_PARTIAL.search(part.name)]:
+                partial.unlink()  # of a killed process
+            complete = yield from _transfer(file, path)
             digest = yield from sha256_file(complete)
             if digest == file.sha256:
                 with complete.open("r+b") as written:
@@ -224,6 +218,8 @@ def _network_errors(file: WeightFile, path: Path) -> Generator[None, None, None]
         yield
     except Exception as error:
         kept = " The partial download is kept and will resume." if partial_bytes(path) else ""
+        if not kept:
+            shutil.rmtree(partial_folder(path), ignore_errors=True)
         raise WeightsError(
             f"{file.name} could not be downloaded from {url_of(file)} ({_reason(error)}).{kept} {_advice(file)}"
         ) from error
