@@ -59,8 +59,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     default=0,
                     min=-600_000,
                     max=600_000,
-                    tooltip="Set by how many ms the lips move later. Negative values move the lips earlier. Change "
-                    "this value if the lips are too early or too late.",
+                    tooltip="Set the delay of the lips, in ms. Negative values move the lips earlier. Change this "
+                    "value if the lips are too early or too late.",
                 ),
                 io.Float.Input(
                     "threshold_db",
@@ -69,8 +69,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     max=20.0,
                     step=0.5,
                     advanced=True,
-                    tooltip="Set how much louder than the background noise speech must be, in dB. The red line in "
-                    "the plot shows this value. Raise the value if noise counts as speech.",
+                    tooltip="Set how much louder than the background noise speech must be, in dB. The red line in the "
+                    "plot shows this value. Raise the value if noise counts as speech.",
                 ),
                 io.Int.Input(
                     "hold_ms",
@@ -79,8 +79,8 @@ class LatentSyncAudioEmbed(io.ComfyNode):
                     max=5000,
                     step=20,
                     advanced=True,
-                    tooltip="Set how long detected speech continues after its level drops, in ms. Pauses shorter "
-                    "than this value count as speech. Raise it if the ends of words are missed.",
+                    tooltip="Set how long detected speech continues after its level drops, in ms. Shorter pauses "
+                    "count as speech. Raise the value if the node misses the ends of words.",
                 ),
                 io.Combo.Input(
                     "segments",

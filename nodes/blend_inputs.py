@@ -66,8 +66,8 @@ def paste_inputs() -> list[io.Input]:
             max=30.0,
             step=0.5,
             advanced=True,
-            tooltip="Percent of the face crop's width for the soft edge of the mouth mask. Raise the value if you "
-            "see the edge. Works only if paste_mode is 'mouth'.",
+            tooltip="Percent of the crop width to use for the soft edge of the mouth mask. Raise the value if you see "
+            "the edge. Works only if paste_mode is 'mouth'.",
         ),
         io.Float.Input(
             "mask_expand",
@@ -76,8 +76,8 @@ def paste_inputs() -> list[io.Input]:
             max=20.0,
             step=0.5,
             advanced=True,
-            tooltip="Percent of the face crop's width added to the mouth mask. Raise it if the old mouth shows. "
-            "Negative values shrink the mask. Works only if paste_mode is 'mouth'.",
+            tooltip="Percent of the crop width to add to the mask. Raise the value if the old mouth shows. Negative "
+            "values shrink the mask. Works only if paste_mode is 'mouth'.",
         ),
         io.Boolean.Input(
             "color_match",

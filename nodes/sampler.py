@@ -99,8 +99,8 @@ class LatentSyncSampler(io.ComfyNode):
                     "length_mode",
                     options=list(get_args(LengthMode)),
                     default=get_args(LengthMode)[0],
-                    tooltip="Choose if the result is as long as the audio, the video, or the shorter of both. The "
-                    "text in brackets says how the node makes the video as long as the audio.",
+                    tooltip="Choose the length of the result: audio, video, or the shorter of both. The text in "
+                    "brackets says how the node makes the video as long as the audio.",
                 ),
                 io.Combo.Input(
                     "output_fps",
@@ -131,8 +131,8 @@ class LatentSyncSampler(io.ComfyNode):
                     min=1,
                     max=10,
                     advanced=True,
-                    tooltip="Run the full UNet only every N steps (DeepCache). The official code uses 3. Set 1 to "
-                    "turn DeepCache off. The result is then exact, but the run takes longer.",
+                    tooltip="Run the full UNet only every N steps (DeepCache). The official code uses 3. 1 turns "
+                    "DeepCache off. The result is then exact, but the run takes longer.",
                 ),
                 io.Int.Input(
                     "overlap",
@@ -169,8 +169,8 @@ class LatentSyncSampler(io.ComfyNode):
                     min=1,
                     max=100,
                     advanced=True,
-                    tooltip="Set how many seeds to try, from 'seed' up. The node keeps the lips with the best "
-                    "sync. N seeds take N times as long, and need SyncNet (see LatentSync Score).",
+                    tooltip="Set how many seeds to try. The first is 'seed'. The node keeps the lips with the best "
+                    "sync. N seeds take N times as long. Needs SyncNet (see Score).",
                 ),
             ],
             outputs=[

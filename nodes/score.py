@@ -88,8 +88,8 @@ class LatentSyncScore(io.ComfyNode):
                 io.String.Output(display_name="verdict", tooltip="A summary of the score in sentences, with advice."),
                 io.Image.Output(
                     display_name="chart",
-                    tooltip="A chart of the distance at each offset, and of the confidence "
-                    "over time. Parts with weak sync are shaded.",
+                    tooltip="A chart of the distance at each offset, and of the confidence over time. The chart "
+                    "shades parts with weak sync.",
                 ),
             ],
         )

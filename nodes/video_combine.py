@@ -125,8 +125,8 @@ class LatentSyncVideoCombine(io.ComfyNode):
                     max=40.0,
                     step=0.5,
                     advanced=True,
-                    tooltip="Set the level of the background, in dB. Lower the value if the background covers the "
-                    "speech. Works only if 'background' is connected.",
+                    tooltip="Set the level of the background, in dB. Lower the value if the speech is hard to hear. "
+                    "Works only if 'background' is connected.",
                 ),
                 io.Float.Input(
                     "ducking_db",
