@@ -37,10 +37,10 @@ class Job:
     """One video to make.
 
     name: name of the job in errors and in the table, such as "line 3".
-    task: what a worker receives.
+    task: the input of the worker's function.
     output: path of the finished video.
     model, source: jobs with the same values share the loaded networks and the detected faces.
-    seconds: length of the recording, from which the remaining time is estimated.
+    seconds: length of the recording. The batch estimates the remaining time from it.
     replaces: existing videos with the name of the output, of any format, at the time of the check. The batch may
         replace them.
     """
@@ -72,9 +72,9 @@ class Row:
 class Finished:
     """The result of a task on a worker.
 
-    result: what the worker's function returned, such as the summary of a video, or the text of the error.
-    lost: the worker died. Another worker can run the job.
-    is_internal: the error is a bug or a failure of the device.
+    result: return value of the worker's function, such as the summary of a video, or the text of the error.
+    lost: whether the worker ended unexpectedly. Another worker can run the job.
+    is_internal: whether the error is a bug or a failure of the device.
     """
 
     worker: Hashable
@@ -96,7 +96,7 @@ class Pool(Protocol):
         ...
 
     def wait(self, seconds: float) -> Iterable[Finished]:
-        """Wait for jobs that end, at most that many seconds, and return their results."""
+        """Wait until a job ends, at most `seconds` seconds. Return the results of all jobs that ended."""
         ...
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ def run_jobs(
 
     Args:
         rows: one row for each job. The batch updates the rows while it runs.
-        pool: the workers. The pool is closed at the end, also after an error.
+        pool: the workers. The function closes the pool at the end, also after an error.
         is_finished: whether the output of a job exists already.
         retries: how often a failed job runs again, after all other jobs.
 
@@ -122,9 +122,8 @@ def run_jobs(
     running: dict[Hashable, tuple[Row, ExitStack]] = {}
 
     def next_row(worker: Hashable) -> Row | None:
-        """The next waiting row. It prefers the model and the source of the worker's last job.
-
-        Then it prefers a source that no other worker uses. Rows with an output in use come last.
+        """The next waiting row. Rows with the model and the source of the worker's last job come first. Rows with a
+        source that no other worker uses come next. Rows with an output in use come last.
         """
         model, source = (last[worker].model, last[worker].source) if worker in last else (None, None)
         others = {job.source for key, job in last.items() if key != worker}

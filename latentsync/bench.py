@@ -1,6 +1,7 @@
 """Measure the speed and the VRAM of a device: VAE encoding, sampling and VAE decoding, with synthetic weights.
 
-Each case runs the stages of a real run, on noise instead of a face. It downloads nothing and reads no files.
+Each case runs the stages of a real run, with noise instead of a face. The benchmark downloads nothing and reads no
+files.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def list_cases(*, quick: bool = False) -> list[Case]:
     ]
 
     def rank(case: Case) -> int:
-        """One window in fp16, one window in the other precisions, longer clips in fp16, everything else."""
+        """0: one window in fp16. 1: one window in other precisions. 2: longer clips in fp16. 3: all others."""
         is_short, is_fp16 = case.frames == WINDOW_FRAMES, case.precision == "fp16"
         if is_short and (is_fp16 or case.speed == "balanced"):
             return 0 if is_fp16 else 1
@@ -146,7 +147,7 @@ def run_cases(
 
     Args:
         tiny: use small untrained networks at a quarter of the resolution.
-        minutes: time limit. Cases that would probably end after it are skipped.
+        minutes: time limit. The run skips cases that would probably end after this limit.
         started: value of `time.monotonic()` at the start of the time limit. None: the start of this run.
     """
     deadline = (monotonic() if started is None else started) + 60 * minutes
@@ -198,7 +199,7 @@ def computing_dtype(stored: torch.dtype) -> torch.dtype:
 
 
 def unet_in(state: dict[str, Tensor], stored: torch.dtype, dtype: torch.dtype) -> UNet:
-    """A UNet that stores its weights in one dtype, fp8 included, and computes in another."""
+    """A UNet that stores its weights in one dtype, which can be fp8, and computes in another dtype."""
     operations = cast("Operations", CastingOperations if stored == FP8 else nn)
     return loader.load_unet(loader.Checkpoint(Path("synthetic UNet"), state), operations, stored, norm_dtype=dtype)
 
@@ -301,7 +302,7 @@ def profile_step(precision: str, version: str, device: torch.device, *, tiny: bo
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished all its work."""
+    """Wait until the device has finished all its computations."""
     torch.get_device_module(device).synchronize()
 
 

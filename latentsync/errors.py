@@ -47,7 +47,7 @@ class AudioError(LatentSyncError):
 
 
 class FaceError(LatentSyncError):
-    """No usable face was found, or face landmarks do not fit the video."""
+    """The video has no usable face, or face landmarks do not fit the video."""
 
 
 class ScoreError(LatentSyncError):

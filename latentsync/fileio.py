@@ -1,9 +1,9 @@
 """Write files atomically, claim file names that other processes may also use, and hash files.
 
-A file is written beside its final name under a hidden temporary name, and renamed when it is complete. The temporary
-name identifies the process that owns the file: machine, process id and process start time. A later run therefore
-recognizes the temporary files of running processes, and deletes the files of killed processes. This needs no file
-locks, so it also works on network drives that do not support them.
+The module writes a file beside its final name under a hidden temporary name, and renames the complete file. The
+temporary name identifies the process that owns the file: machine, process id and process start time. A later run
+therefore recognizes the temporary files of running processes, and deletes the files of killed processes. This method
+needs no file locks, so it also works on network drives without file locks.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ TEMP_NAME = re.compile(r"\.latentsync-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{12}\.(c
 
 
 def temp_path(path: Path) -> Path:
-    """A new hidden path in the folder of `path`, with the same suffix. It names this process as the owner."""
+    """A new hidden path in the folder of `path`, with the same suffix. The name contains this process as the owner."""
     return path.with_name(f"{_temp_prefix()}.part{path.suffix}")
 
 
 def atomic_write(path: Path, content: bytes | Callable[[Path], object]) -> None:
-    """Write a file that appears under its name only when it is complete. An existing file is replaced.
+    """Write a file that gets its name only when it is complete. The new file replaces an existing file.
 
     Args:
         path: the final name.
         content: the bytes, or a function that receives a path and writes the file there.
 
     Raises:
-        OSError: the file cannot be written. The temporary file is deleted after any failure.
+        OSError: the file cannot be written. After any failure, the function deletes the temporary file.
     """
     temporary = temp_path(path)
     try:
@@ -69,10 +69,11 @@ def sha256_file(path: Path) -> Task[str]:
 
 @contextmanager
 def claim(path: Path) -> Generator[Callable[[], bool], None, None]:
-    """Announce that this process writes `path` until the block ends. Names that differ only in the suffix are equal.
+    """Announce that this process writes `path` until the block ends. Names that differ only in the suffix count as
+    equal.
 
-    The claim is a hidden file beside `path`. The file contains the name of `path`. Stale files of killed processes
-    are deleted first.
+    The claim is a hidden file beside `path`. The file contains the name of `path`. The function first deletes the
+    claims of killed processes.
 
     Yields:
         A function that returns True if no other claim of the same name exists.
@@ -150,7 +151,7 @@ def _is_running(pid: int, started: int) -> bool:
 
 
 def _machine() -> str:
-    """An id of this machine, and on Linux of this container. A process id is valid only inside it."""
+    """An id of this machine, and on Linux of this container. A process id is valid only there."""
     name = platform.node()
     with suppress(OSError):
         name += str(Path("/proc/self/ns/pid").stat().st_ino)

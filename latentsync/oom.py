@@ -83,7 +83,7 @@ class BatchLimit:
 
 
 def out_of_memory_error(error: BaseException) -> OutOfMemoryError:
-    """The error with a message for the user, from a backend's error. The message of a BatchLimit is kept."""
+    """The error with a message for the user, from a backend's error. An error of a BatchLimit keeps its message."""
     return OutOfMemoryError(str(error) if isinstance(error, OutOfMemoryError) else _message("", str(error)))
 
 

@@ -114,7 +114,7 @@ class LipSyncPipeline:
             unet, vae: files to use in place of the published files.
             download: download missing files first, from Hugging Face and Google.
             progress: show downloads on stderr.
-            workers: workers that replace the UNet and the VAE, which are then not loaded.
+            workers: workers that replace the UNet and the VAE. The pipeline then does not load these two networks.
 
         Raises:
             WeightsError: files are missing or wrong, or a download failed.
@@ -217,8 +217,8 @@ class LipSyncPipeline:
             offset_ms: moves the lips later against the sound. Negative: earlier.
             face: how to select the person, or the face track of an earlier run.
             face_index: number of the person in that order, from 1.
-            turns: for several people who speak in turn: the number of each person in that order, and the person's
-                turns. See `audio.turns.parse_turns_of_people`. It replaces `face_index`.
+            turns: the turns of each person by number, if several people speak in one recording. See
+                `audio.turns.parse_turns_of_people`. `turns` replaces `face_index`.
             speech_of_source: original sound of the video, for `face="speaking"`, see `read_speech`.
             occlusion: "auto" keeps hands and objects in front of the new mouth, see `find_occlusion`.
             fps: frame rate of the result, see `video.timeline.output_rate`.
@@ -232,8 +232,8 @@ class LipSyncPipeline:
             sampling: fields of `SamplerSettings`: seed, num_inference_steps, guidance_scale, scheduler, ...
 
         Raises:
-            LatentSyncError: an input is unusable, no face is in the video, or memory ran out. The message says what
-                to do.
+            LatentSyncError: an input is unusable, the video has no face, or the device is out of memory. The message
+                says what to do.
         """
         settings = SamplerSettings.from_fields(sampling).at_speed(speed)
         source = open_video(video)
@@ -322,12 +322,12 @@ class LipSyncPipeline:
         """Sample the latents of the new mouths. The other arguments are the same as in `__call__`.
 
         Args:
-            sampled: result of the same call from an earlier run, see `LipTrack.sampled`. Nothing is sampled again.
+            sampled: result of the same call from an earlier run, see `LipTrack.sampled`. The call then samples nothing.
 
         Raises:
             FaceError: the face is in no frame of the output.
             WeightsError: the UNet produced NaN.
-            OutOfMemoryError: not even one window fits in memory.
+            OutOfMemoryError: one window does not fit in VRAM or RAM.
         """
         started = monotonic()
         settings = settings or SamplerSettings()
@@ -390,5 +390,5 @@ class LipSyncPipeline:
 
 
 def vae_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the VAE for a UNet of `dtype`. On MPS it is float32: other dtypes give black pixels."""
+    """The dtype of the VAE for a UNet of `dtype`. On MPS it is float32, because other dtypes give black pixels."""
     return torch.float32 if device.type == "mps" else dtype

@@ -13,7 +13,7 @@ PREFETCH_ITEMS = 4  # items that are ready before the consumer needs them. Frame
 
 
 def prefetch(items: Iterator[T], count: int = PREFETCH_ITEMS) -> Generator[T, None, None]:
-    """Yield the same items in the same order. An error is raised in place of the item that failed.
+    """Yield the same items in the same order. If an item fails, raise the error in its place.
 
     Close the generator, or read it to its end. Both also close `items`, in the background thread, and wait until
     `items` is closed. A canceled run therefore leaves no file open.

@@ -1,4 +1,5 @@
-"""Progress of long tasks. A task is a generator that yields its progress. The caller can show it, or stop the task.
+"""Progress of long tasks. A task is a generator that yields its progress. The caller can show the progress, or stop the
+task.
 
 A `ShowProgress` is a function of the caller through which the library passes the items of a loop. The function can
 draw a bar, or raise an error to stop the loop.

@@ -39,7 +39,7 @@ from .weights.locate import Folders
 
 
 def open_video(video: str | Path | FrameSource) -> FrameSource:
-    """Open a video file by its path. A frame source is returned unchanged."""
+    """Open a video file by its path. Return a frame source unchanged."""
     return VideoFile(video) if isinstance(video, (str, Path)) else video
 
 
@@ -57,7 +57,7 @@ def detect_faces(
     Args:
         folders: folders with the weights of the detector.
         detector: a name of `faces.detectors.DETECTORS`.
-        min_confidence: 0 to 1. A lower value finds more faces, but also more false ones.
+        min_confidence: 0 to 1. Lower values find more faces, and more objects that are not faces.
         landmarks: ComfyUI's FACE_LANDMARKS, used in place of a detector.
         progress: see `progress.ShowProgress`.
     """
@@ -206,7 +206,7 @@ def score_video(
 ) -> Score:
     """Score how well the lips of a person in a video fit the sound of the video, or another sound.
 
-    Without the weights of SyncNet, only the mouth opening is measured (`Score.mouth_sync`, `Score.lip_leak`).
+    Without the weights of SyncNet, the function measures only the mouth opening (`Score.mouth_sync`, `Score.lip_leak`).
 
     Args:
         video: a video file, or any frame source.

@@ -1,4 +1,4 @@
-"""Append-only tensor buffer. If it is larger than 256 MB, it is stored in an anonymous temporary file."""
+"""Append-only tensor buffer. A buffer of more than 256 MB is in an anonymous temporary file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MEMORY_BYTES = 256 * 2**20  # largest buffer that is kept in RAM
 class TensorBuffer:
     """Collects rows of one shape and dtype. Close it with a `with` block, or delete all references to it.
 
-    The temporary file has no name on systems that allow it, and is deleted with the last tensor that maps it, even if
-    the process is killed. Nothing has to be cleaned up, and two runs never share a file.
+    The temporary file has no name on systems that allow this. The system deletes the file with the last tensor that
+    maps it, even if the process is killed. No other cleanup is necessary, and two runs never share a file.
 
     Args:
         contents: name of the rows in errors.

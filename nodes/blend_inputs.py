@@ -25,7 +25,7 @@ OLD_GRAPH = (
 
 
 def lips_input() -> io.Autogrow.Input:
-    """One input for each speaker. ComfyUI shows one free input more than are connected."""
+    """One input for each speaker. ComfyUI always shows one free input after the connected inputs."""
     tooltip = (
         "Connect the output of Sampler. For several speakers, connect one Sampler for each speaker. All Samplers "
         "must use the same original video."

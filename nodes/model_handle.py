@@ -81,13 +81,13 @@ class LoadedModel:
         )
 
     def batch_limit(self) -> BatchLimit:
-        """The largest batch of the UNet, in clips. It is halved whenever memory runs out.
+        """The largest batch of the UNet, in clips. Each out-of-memory error halves the limit.
 
-        The limit is one window with guidance at 512 pixels, or the same number of pixels in smaller windows, which
-        keeps a GPU busy. It is lower if the device has too little VRAM for this batch and the weights. ComfyUI unloads
-        other models. On a CPU, the limit is one window. With ComfyUI's --deterministic, it is one clip.
-        The limit does not depend on the free VRAM, because the batch size changes the order of sums, and the free VRAM
-        differs from run to run.
+        The limit is one window with guidance at 512 pixels, or the same number of pixels in smaller windows. Such a
+        batch is large enough for a GPU. The limit is lower if the device has too little VRAM for this batch and the
+        weights. ComfyUI unloads other models. On a CPU, the limit is one window. With ComfyUI's --deterministic, it is
+        one clip. The limit does not depend on the free VRAM, because the batch size changes the order of sums, and the
+        free VRAM differs from run to run.
         """
         if self.device.type == "cpu":
             return BatchLimit(CFG_BATCH, "the UNet", is_oom)
@@ -107,7 +107,10 @@ class LoadedModel:
         return BatchLimit(min(enough, max(1, fitting)), "the UNet", is_oom)
 
     def take_store(self, face_track: FaceTrack, setup: Hashable) -> TakeStore:
-        """The takes of a face track with this setup. Takes of another setup are dropped, because they need RAM."""
+        """The takes of a face track with this setup.
+
+        The function drops the takes of another setup, because they need RAM.
+        """
         from ..latentsync.output.takes import TakeStore
 
         kept = self.takes.get(face_track)
@@ -134,7 +137,7 @@ class LoadedModel:
 class ComfyUNet:
     """ComfyUI's patcher of the UNet as the library's `Denoiser`.
 
-    Between two windows, ComfyUI may move the UNet off the device to load the VAE. So each window loads it again.
+    Between two windows, ComfyUI may move the UNet off the device to load the VAE. Each window therefore loads it again.
     """
 
     def __init__(self, model: LoadedModel, batch_limit: BatchLimit) -> None:
@@ -167,8 +170,9 @@ class ComfyWhisper:
 class ComfyVAE:
     """ComfyUI's VAE as the library's `VAE`.
 
-    All images of a call share one load of the weights and one copy to the device. It checks for a cancel before
-    each batch. ComfyUI would choose the batch size by the free VRAM, which changes the last digits of the result.
+    All images of a call share one load of the weights and one copy to the device. Before each batch, the VAE checks
+    whether the user canceled the run. ComfyUI would choose the batch size by the free VRAM, which changes the last
+    digits of the result.
     """
 
     def __init__(self, vae: comfy.sd.VAE) -> None:
@@ -203,7 +207,10 @@ class ComfyVAE:
         inputs: torch.Tensor,
         memory_used: Callable[[torch.Size, torch.dtype], float],
     ) -> torch.Tensor | None:
-        """The network's outputs, or None if VRAM runs out. ComfyUI's own call then needs less: it can use tiles."""
+        """The network's outputs, or None if VRAM runs out.
+
+        ComfyUI's own call then needs less VRAM, because it can use tiles.
+        """
         vae = self.vae
         batch_size = 1 if vae.device.type == "cpu" else VAE_IMAGES
         try:

@@ -33,7 +33,7 @@ def with_progress(
 ) -> Iterator[T]:
     """Yield the items, move the node's progress bar, and stop when the user cancels. See `progress.ShowProgress`.
 
-    `items` is a generator. It is closed at the end, so that a canceled run keeps no file open.
+    `items` is a generator. The function closes it at the end, so that a canceled run keeps no file open.
     `preview` makes an image for the node from an item, the number of items so far and `total`.
 
     Raises:
@@ -70,7 +70,8 @@ def with_oom_message(work: Callable[[], T]) -> T:
     """Call `work` and return its result. An out-of-memory error becomes an error with a message for the user.
 
     Raises:
-        OutOfMemoryError: memory ran out. All models were unloaded first, so the next prompt starts clean.
+        OutOfMemoryError: the device is out of memory. The function first unloads all models, so the next prompt starts
+            with free memory.
     """
     try:
         return work()

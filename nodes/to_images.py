@@ -59,7 +59,7 @@ class LatentSyncToImages(io.ComfyNode):
     @classmethod
     @override
     def validate_inputs(cls, lips: object = None, color_match: object = None, paste_mode: object = "") -> bool | str:
-        """ComfyUI always passes `lips`, and shows the error at the others. Old graphs have only `color_match`."""
+        """ComfyUI always passes `lips`, and shows the error at the other inputs. Old graphs have only `color_match`."""
         return check_paste_mode(paste_mode)
 
     @classmethod

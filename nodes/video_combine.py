@@ -152,7 +152,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
     @classmethod
     @override
     def validate_inputs(cls, lips: object = None, color_match: object = None, paste_mode: object = "") -> bool | str:
-        """ComfyUI always passes `lips`, and shows the error at the others. Old graphs have only `color_match`."""
+        """ComfyUI always passes `lips`, and shows the error at the other inputs. Old graphs have only `color_match`."""
         return check_paste_mode(paste_mode)
 
     @classmethod
@@ -214,7 +214,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
     @classmethod
     def _graph_tags(cls) -> dict[str, str]:
-        """The graph, as ComfyUI's own nodes store it. Drop the video on the canvas to restore the graph."""
+        """The graph, as ComfyUI's own nodes store it. If you drop the video on the canvas, ComfyUI opens the graph."""
         if args.disable_metadata:
             return {}
         graph = {**(cls.hidden.extra_pnginfo or {}), "prompt": cls.hidden.prompt}
@@ -237,7 +237,7 @@ def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Ite
 
 
 def _recorded_inputs(result: LipSyncResult, protect_mask: torch.Tensor | None) -> Iterator[TensorInfo]:
-    """The inputs for the record, without the video. Tensors are described, but not hashed."""
+    """The inputs for the record, without the video. For tensors, the record has no hash."""
     from ..latentsync.output.run_record import describe_tensor
 
     yield describe_tensor("audio", "audio", result.waveform.samples)

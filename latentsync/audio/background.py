@@ -82,7 +82,7 @@ def ducking_gain(is_speech: np.ndarray, ducking_db: float, rate: int, count: int
     The gain falls linearly in dB over ATTACK_S before the speech, and rises over RELEASE_S after the speech.
 
     Args:
-        is_speech: bool (n,), 100 values a second.
+        is_speech: bool (n,), 100 values per second.
         rate, count: sample rate and number of samples of the background.
     """
     times = np.arange(len(is_speech)) / MEL_RATE
@@ -102,7 +102,7 @@ def limit(samples: Tensor, rate: int) -> Tensor:
     """Keep the true peak of samples, float32 (channels, n), below CEILING_DB. Only samples around peaks change.
 
     The limiter holds the gain of each peak for LOOKAHEAD_S on both sides, and smooths it with a window of this reach.
-    The gain therefore has no steps and never lets a peak pass.
+    The gain therefore has no steps, and no peak exceeds CEILING_DB.
     """
     ceiling = 10 ** (CEILING_DB / 20)
     peaks = true_peaks(samples)

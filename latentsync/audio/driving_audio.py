@@ -23,7 +23,7 @@ MIN_DC = 0.01  # share of full scale. A smaller offset is common, and does not a
 class DrivingAudio:
     """The audio that drives the lips, and the audio of the finished video.
 
-    samples: float32 (n,), mono at 16 kHz, as long as `waveform`. An hour takes 230 MB.
+    samples: float32 (n,), mono at 16 kHz, as long as `waveform`. One hour needs 230 MB of RAM.
     waveform: audio of the finished video, unchanged.
     has_vocals: whether `samples` come from a separate recording of the voice.
     offset_samples: delay of the lips in samples of the driving recording. A negative value moves the lips earlier.
@@ -73,7 +73,10 @@ def prepare_driving_audio(
 
 
 def _mono_blocks(waveform: Waveform, offset: int) -> Iterator[Tensor]:
-    """The mean of the channels, without DC offset. A positive `offset` adds silence, a negative one cuts samples."""
+    """The mean of the channels, without DC offset.
+
+    A positive `offset` adds silence. A negative `offset` cuts samples.
+    """
     dc = float(waveform.samples.mean())
     if abs(dc) < MIN_DC:
         dc = 0.0

@@ -71,10 +71,10 @@ class AudioSettings:
 class AudioFeatures:
     """Audio conditioning for the UNet, and the waveform to mux.
 
-    hidden_states: (positions, 5, 384) of the Whisper encoder, 50 positions a second, on the CPU.
+    hidden_states: (positions, 5, 384) of the Whisper encoder, 50 positions per second, on the CPU.
     waveform: audio of the finished video, unchanged.
     start: position of hidden_states[0]. Negative if there are hidden states from before the recording.
-    is_speech: bool (n,), 100 values a second. Frames without speech stay original. None: all frames change.
+    is_speech: bool (n,), 100 values per second. Frames without speech stay original. None: all frames change.
     params: settings of the extraction, for the run record.
     """
 
@@ -137,7 +137,10 @@ class AudioFeatures:
 
 
 class FeatureStep(NamedTuple):
-    """One step of feature extraction. The first steps are empty. Then come the VAD result and the hidden states."""
+    """One step of feature extraction.
+
+    The first steps contain no result. Later steps contain the speech, then the hidden states.
+    """
 
     speech: VoiceActivity | None = None
     hidden_states: Tensor | None = None
@@ -170,7 +173,7 @@ def extract_features(
 
 
 def detect_speech(samples: Tensor, settings: AudioSettings | None = None) -> VoiceActivity:
-    """Detect the speech in samples, float32 (n,) at 16 kHz. Without settings, the defaults of the nodes are used."""
+    """Detect the speech in samples, float32 (n,) at 16 kHz. None takes the defaults of the nodes."""
     settings, total = settings or AudioSettings(), num_mels(samples)
     starts = range(0, total, SEGMENT_MELS)
     bands = [vad.band_power(mel_power(samples, start, min(start + SEGMENT_MELS, total))) for start in starts]
@@ -244,9 +247,9 @@ def encode_audio(
     """Encode a recording with Whisper.
 
     "official" follows whisper/audio2feature.py of the official code: separate segments of 30 s, the last one padded
-    with zeros after the logarithm. Lips jump where two segments meet. "overlapping" encodes the same segments, and one
+    with zeros after the logarithm. The lips jump between two segments. "overlapping" encodes the same segments, and one
     more segment across each cut. It cross-fades the segments, so that no hidden state comes from near the end of a
-    segment. In the first 20 s, and from 10 to 20 s of every further segment, both ways give the same hidden states.
+    segment. In the first 20 s, and from 10 to 20 s of every further segment, both methods give the same hidden states.
     "overlapping" also adds the hidden states of digital silence before and after the recording. The official code
     repeats the first and the last hidden state there.
 
@@ -257,7 +260,7 @@ def encode_audio(
         is_closed: bool (positions,): positions that get the hidden states of digital silence. None: no position.
 
     Yields:
-        `num_chunks` chunks (positions, 5, 384) in order, on the CPU, 50 positions a second. With "overlapping", the
+        `num_chunks` chunks (positions, 5, 384) in order, on the CPU, 50 positions per second. With "overlapping", the
         first 4 positions are before the recording, and the last 5 are after it.
     """
     silence = _encode_segment(log_mel(torch.zeros(MEL_BINS, SEGMENT_MELS), peak), encoder)

@@ -23,7 +23,7 @@ MIN_POWER = 1e-10
 
 
 def mel_power(samples: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-    """Mel power spectrogram of the mel frames `start` to `stop` of a recording, at 100 frames a second.
+    """Mel power spectrogram of the mel frames `start` to `stop` of a recording, at 100 frames per second.
 
     Args:
         samples: float32 (n,) at 16 kHz, the whole recording, at least 25 ms.

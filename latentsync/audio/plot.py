@@ -25,7 +25,7 @@ def plot_speech(speech: VoiceActivity, driving_audio: DrivingAudio) -> Image:
     """Draw the waveform above its SNR and the threshold, with the speech shaded.
 
     Args:
-        speech: the speech that was detected in `driving_audio`.
+        speech: the detected speech of `driving_audio`.
 
     Returns:
         An image of 1024 x 308 pixels, for any duration.

@@ -42,14 +42,14 @@ class _Block(NamedTuple):
 def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Waveform:
     """Read the whole audio of a recording or a video.
 
-    The result begins at the first frame of a video. If the audio starts later, silence comes first. Audio from before
-    the first frame is left out.
+    The result begins at the first frame of a video. If the audio starts later, the result begins with silence. The
+    result does not contain audio from before the first frame.
 
     Args:
         track: number of the audio track, from 1. None takes the track that players choose.
 
     Raises:
-        AudioError: the file does not exist, has no audio or not this track, or cannot be decoded.
+        AudioError: the file does not exist, cannot be decoded, or has no audio or no such track.
     """
     name = source_name(source)
     content = source.getvalue() if isinstance(source, BytesIO) else Path(source)

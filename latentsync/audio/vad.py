@@ -1,7 +1,7 @@
 """Voice activity detection: per-band SNR over an adaptive noise floor, with hysteresis.
 
-The noise floor of a band is the power to which the audio repeatedly returns within 15 s. The noise floor is never lower
-than 22 dB below the loud parts of the band, so quiet music also counts as background.
+The noise floor of a band is the power that the audio repeatedly reaches in its quiet parts within 15 s. The noise floor
+is never lower than 22 dB below the loud parts of the band, so quiet music also counts as background.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LEAD_MELS = 12  # 120 ms: lips part before the sound, and a fade over three fram
 
 @dataclass(frozen=True, eq=False)
 class VoiceActivity:
-    """When a recording contains speech, 100 values a second.
+    """The detected speech of a recording, with 100 values per second.
 
     snr_db: float32 (mel frames,): SNR over the noise floor, mean of the bands.
     is_speech: bool (mel frames,).
@@ -93,7 +93,7 @@ def noise_floor(power: Tensor) -> Tensor:
 
 
 def threshold(snr: Tensor, threshold_db: float, hangover_s: float) -> VoiceActivity:
-    """Mark as speech each range in which the SNR stays above 60 % of the threshold and exceeds the threshold once.
+    """Find each range of speech: the SNR stays above 60 % of the threshold, and exceeds the threshold at least once.
 
     Speech also covers the 120 ms before such a range and the `hangover_s` seconds after it.
 

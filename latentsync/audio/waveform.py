@@ -129,7 +129,7 @@ def resample_blocks(blocks: Iterable[Tensor], rate: int, new_rate: int, num_samp
     """Convert one channel to another sample rate with FFmpeg's resampler, which the official code uses too.
 
     Args:
-        blocks: consecutive parts of the channel, each float32 (n,). The whole channel is never copied.
+        blocks: consecutive parts of the channel, each float32 (n,). The function never copies the whole channel.
         num_samples: length of the result, which is cut or padded with silence.
 
     Returns:
@@ -159,13 +159,12 @@ def _swresample(blocks: Iterable[Tensor], rate: int, new_rate: int) -> Iterator[
 
 
 def mix(waveforms: Sequence[Waveform]) -> Waveform:
-    """Add recordings that start together. The mix is as long as the longest and has the highest sample rate.
-
-    A single recording, or the same recording twice, is returned unchanged. Mono recordings play on all channels. If the
-    sum exceeds full scale, the whole mix becomes quieter.
+    """Add recordings that start together. The mix has the length of the longest recording, and the highest sample rate.
+    The function returns a single recording, or the same recording twice, unchanged. Mono recordings play on all
+    channels. If the sum exceeds full scale, the whole mix becomes quieter.
 
     Raises:
-        AudioError: the recordings have different numbers of channels, even without the mono recordings.
+        AudioError: the recordings that are not mono have different numbers of channels.
     """
     different: list[Waveform] = []
     for waveform in waveforms:

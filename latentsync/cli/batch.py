@@ -39,10 +39,10 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         type=Path,
         nargs="?",
         metavar="JOBS",
-        help="a .jsonl or .csv file with one job a line: video, audio, output, and any flag of run by its name; "
-        "{stem} in a file name stands for the name of the video without its extension",
+        help="a .jsonl or .csv file with one job per line. A job has the fields video, audio and output, and can have "
+        "flags of run. {stem} in a file name stands for the name of the video without its extension",
     )
-    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="videos, in place of JOBS; needs --audios")
+    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="videos, in place of JOBS. Needs --audios")
     parser.add_argument(
         "--audios", type=Path, metavar="FOLDER", help="recordings with the same names as the videos of --videos"
     )
@@ -50,14 +50,14 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="folder of the results; a job without output gets {stem} and the suffix of its format",
+        help="folder of the results. A job without output gets {stem} and the suffix of its format",
     )
     parser.add_argument(
         "--retries",
         type=int,
         default=1,
         metavar="COUNT",
-        help="how often a failed job is tried again, after all others",
+        help="how often the batch tries a failed job again, after all other jobs",
     )
     parser.add_argument(
         "--devices", metavar="LIST", help="one process for each of these devices, such as cuda:0,cuda:1 or cpu,cpu"

@@ -66,7 +66,7 @@ class Plan:
 
 
 def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Row]:
-    """Check settings, files, outputs and disk space of all jobs. Finished jobs are skipped.
+    """Check settings, files, outputs and disk space of all jobs. Skip finished jobs.
 
     Raises:
         UsageError: a job has a mistake. The message lists all mistakes of all jobs.

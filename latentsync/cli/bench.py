@@ -21,13 +21,13 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.set_defaults(command=bench)
     add_device_options(parser, precision=False)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
-    parser.add_argument("--quick", action="store_true", help="measure one window of 16 frames in fp16 alone")
+    parser.add_argument("--quick", action="store_true", help="measure only one window of 16 frames in fp16")
     parser.add_argument(
         "--minutes",
         type=float,
         default=DEFAULT_MINUTES,
         metavar="COUNT",
-        help="start no measurement that would probably end later; the most useful ones come first",
+        help="start no measurement that would probably end later. The most useful measurements come first",
     )
     parser.add_argument("--profile", action="store_true", help="add a profile of one step of each version in fp16")
     parser.add_argument("--tiny", action="store_true", help="use tiny networks, to test the command")

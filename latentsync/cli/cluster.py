@@ -28,13 +28,14 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cluster",
         metavar="ADDRESS",
-        help="a Ray cluster that does the work: HOST:PORT of its head, or local for this machine; needs Ray",
+        help="a Ray cluster for the run: HOST:PORT of its head, or local for this machine. Needs Ray",
     )
     group.add_argument(
         "--cpus-per-worker",
         type=int,
         metavar="COUNT",
-        help="CPUs of a worker of the cluster; default: a worker for each GPU, or for each CPU if there is no GPU",
+        help="CPUs of a worker of the cluster. The default is a worker for each GPU, or for each CPU if there is no "
+        "GPU",
     )
 
 
@@ -65,7 +66,7 @@ def open_actors(
 
     Args:
         new_worker: creates the function that runs tasks on a worker.
-        files: files that every node must see.
+        files: files that every node must be able to read.
         folders: folders of the outputs.
         calls_each: see `Actors`.
 

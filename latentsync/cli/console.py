@@ -13,7 +13,7 @@ STDERR = 2
 
 @contextmanager
 def native_logs_hidden() -> Generator[None]:
-    """Hide the stderr output of C++ code. MediaPipe and LiteRT log there, and no setting stops that.
+    """Hide the stderr output of C++ code. MediaPipe and LiteRT write logs there, and no setting prevents these logs.
 
     Python's own stderr, with progress bars and errors, stays visible.
     """

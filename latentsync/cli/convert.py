@@ -13,17 +13,21 @@ from ..weights.catalog import MODELS
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    parser = add("convert", help="write a UNet file as safetensors of half the size, which loads faster")
+    parser = add("convert", help="convert a UNet file to a safetensors file of half the size, which loads faster")
     parser.set_defaults(command=convert)
     parser.add_argument("file", type=Path, metavar="FILE", help="a LatentSync UNet, such as latentsync_unet.pt")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the file to write; default: beside FILE, as .safetensors"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the file to write. The default is a .safetensors file beside FILE",
     )
     parser.add_argument(
         "--precision", choices=("fp16", "bf16"), default="fp16", help="precision of the written weights"
     )
     parser.add_argument(
-        "--version", choices=sorted(MODELS), help="version of the weights; needed for an unofficial file"
+        "--version", choices=sorted(MODELS), help="version of the weights. An unofficial file needs this flag"
     )
 
 

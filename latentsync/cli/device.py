@@ -22,14 +22,14 @@ def add_device_options(parser: argparse.ArgumentParser, *, precision: bool = Tru
     """Add the flags for the device and, if `precision` is true, for the precision of the networks."""
     group = parser.add_argument_group("device")
     group.add_argument(
-        "--device", metavar="NAME", help="such as cuda:1, mps or cpu; default: the accelerator that torch finds"
+        "--device", metavar="NAME", help="such as cuda:1, mps or cpu. The default is the accelerator that torch finds"
     )
     if precision:
         group.add_argument(
             "--precision",
             choices=("auto", *PRECISIONS),
             default="auto",
-            help="precision of the UNet and the VAE; auto: fp32 on a CPU and where fp16 is unreliable, else fp16",
+            help="precision of the UNet and the VAE. auto: fp32 on a CPU and where fp16 is unreliable, otherwise fp16",
         )
 
 

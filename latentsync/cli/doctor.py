@@ -110,7 +110,9 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
     parser = add("doctor", help="check libraries, device and model files, and show how to fix them")
     parser.set_defaults(command=doctor)
-    parser.add_argument("--version", choices=sorted(MODELS), help="model version to check; default: the one to be used")
+    parser.add_argument(
+        "--version", choices=sorted(MODELS), help="model version to check. The default is the version that a run uses"
+    )
     options.add_models_folder(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -162,7 +164,10 @@ def _library(name: str) -> Library:
 
 
 def _with_detector(library: Library, folders: locate.Folders) -> Library:
-    """Add a problem to MediaPipe if it cannot open its model. It then needs system libraries such as libGLESv2."""
+    """Add a problem to MediaPipe if MediaPipe cannot open its model.
+
+    Then a system library such as libGLESv2 is missing.
+    """
     if library.name == "mediapipe" and library.problem is None:
         try:
             open_detector(partial(locate.require, folders=folders)).close()

@@ -14,19 +14,19 @@ from . import options
 
 def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Declare the command and its flags."""
-    parser = add("download", help="download the model files of a version or of an option, and verify them")
+    parser = add("download", help="download and verify the model files of a version or of an option")
     parser.set_defaults(command=download)
     parser.add_argument(
         "version",
         choices=[*sorted(MODELS), *EXTRAS],
-        help="model version: 1.6 (512 pixels) or 1.5 (256); or syncnet, the network of the command score, whose "
-        "weights are for research use (CC-BY); or occlusion, the segmenter of --occlusion auto (16 MB)",
+        help="a model version: 1.6 (512 pixels) or 1.5 (256 pixels). syncnet is the network of the command score, for "
+        "research use (CC-BY). occlusion is the segmenter of --occlusion auto (16 MB)",
     )
     options.add_models_folder(parser)
 
 
 def download(options: argparse.Namespace) -> None:
-    """Download the missing files of a version or an extra, and verify the others."""
+    """Download the missing files of a version or of an optional network, and verify the other files."""
     from ..weights.download import download_files
 
     folders = locate.folders_in(options.models)

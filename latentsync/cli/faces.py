@@ -35,14 +35,16 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("faces", usage=usage, help="list the people in a video", epilog=example)
     parser.set_defaults(command=faces)
     parser.add_argument("video", type=Path, metavar="VIDEO", help="the video to search")
-    parser.add_argument("--json", action="store_true", help="print JSON; its frame ranges are half-open")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON. The end of a frame range is not part of the range"
+    )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write a numbered crop of every face to this PNG; the selected one has a green border, and "
-        "objects in front of it are tinted in one more picture",
+        help="also write a numbered crop of every face to this PNG. The selected face has a green border. With "
+        "--occlusion, another crop tints the objects in front of the face",
     )
     options.add_models_folder(parser)
     options.add_face_options(parser)
@@ -127,7 +129,7 @@ def search(source: FrameSource, args: argparse.Namespace, progress: bool = True)
 
 
 def check_segmenter(args: argparse.Namespace) -> None:
-    """Raise WeightsError if the model of --occlusion is missing. Call this before the long work."""
+    """Raise WeightsError if the model of --occlusion is missing. Call this before the slow stages."""
     if args.occlusion != NO_SEGMENTER:
         require(segmenter_entry(args.occlusion).file, folders_in(args.models))
 

@@ -1,6 +1,6 @@
 """The command line: `python -m latentsync run VIDEO AUDIO -o OUT`.
 
-Exit status: 0 done, 1 failed, 2 bad usage.
+Exit status: 0 for success, 1 for a failed or canceled run, 2 for wrong usage.
 """
 
 from __future__ import annotations

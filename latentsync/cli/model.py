@@ -26,9 +26,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--version",
         choices=(AUTO, *sorted(MODELS)),
         default=AUTO,
-        help="auto: the best on disk that fits the device",
+        help="auto uses the best version on disk that fits the device",
     )
-    group.add_argument("--unet", type=Path, metavar="FILE", help="a UNet file, such as a fine-tune; needs --version")
+    group.add_argument(
+        "--unet", type=Path, metavar="FILE", help="a UNet file, such as a fine-tuned UNet. Needs --version"
+    )
     group.add_argument("--vae", type=Path, metavar="FILE", help="a Stable Diffusion 1.x VAE to replace sd-vae-ft-mse")
     group.add_argument(
         "--miniature",

@@ -38,44 +38,44 @@ class HelpText(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHe
 
 
 def add_models_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the flag for the folder in which weights are found and downloaded."""
+    """Add the flag for the models folder."""
     parser.add_argument(
         "--models",
         type=Path,
         metavar="FOLDER",
         default=BESIDE_PACK if BESIDE_PACK.is_dir() else DEFAULT_MODELS_DIR.expanduser(),
-        help="models folder, laid out as ComfyUI's (latentsync/, vae/)",
+        help="models folder with ComfyUI's layout (latentsync/, vae/)",
     )
 
 
 def add_face_options(parser: argparse.ArgumentParser, *, occlusion: bool = True) -> None:
     """Add the flags for selecting and tracking the face and, if `occlusion` is true, for objects in front of it."""
     defaults, group = TrackSettings(), parser.add_argument_group("face")
-    group.add_argument("--face", choices=SELECT_BY, default=SELECT_BY[0], help="order in which people are numbered")
+    group.add_argument("--face", choices=SELECT_BY, default=SELECT_BY[0], help="order of the people")
     group.add_argument(
         "--face-index",
         type=int,
         default=1,
         metavar="NUMBER",
-        help='number of the person in that order, from 1; the command "faces" lists them',
+        help='number of the person in this order, from 1. The command "faces" lists the people',
     )
     group.add_argument(
         "--face-at",
         default="",
         metavar="X,Y[,FRAME]",
-        help="a point on the person's face, in pixels of a frame from 0: that person becomes number 1",
+        help="a point on the person's face. X and Y are pixels, and FRAME counts from 0. This person becomes number 1",
     )
     group.add_argument(
-        "--reference-face", type=Path, metavar="IMAGE", help="image of the person: orders people by similarity instead"
+        "--reference-face", type=Path, metavar="IMAGE", help="image of the person. Orders the people by similarity"
     )
     group.add_argument(
         "--speech-of-source",
         type=Path,
         metavar="FILE",
-        help="the sound of the original video, for --face speaking; default: that of VIDEO",
+        help="the sound of the original video, for --face speaking. The default is the sound of VIDEO",
     )
     group.add_argument(
-        "--face-landmarks", type=Path, metavar="JSON", help="ComfyUI's FACE_LANDMARKS, in place of a detector"
+        "--face-landmarks", type=Path, metavar="JSON", help="ComfyUI's FACE_LANDMARKS, in place of face detection"
     )
     group.add_argument(
         "--min-confidence",
@@ -89,28 +89,28 @@ def add_face_options(parser: argparse.ArgumentParser, *, occlusion: bool = True)
         type=int,
         default=defaults.max_gap_frames,
         metavar="FRAMES",
-        help="longest gap to fill when the face is not detected",
+        help="longest gap to fill if the detector misses the face",
     )
     group.add_argument(
         "--max-yaw",
         type=float,
         default=defaults.max_yaw_degrees,
         metavar="DEGREES",
-        help="largest head turn; frames beyond it count as frames without the face",
+        help="largest head turn. Frames with a larger turn count as frames without the face",
     )
     group.add_argument(
         "--smoothing",
         choices=get_args(Smoothing),
         default=defaults.smoothing,
-        help="how the face crop is smoothed; official is the filter of the official code",
+        help="filter that smooths the position of the face crop. official is the filter of the official code",
     )
     if occlusion:
         group.add_argument(
             "--occlusion",
             choices=OCCLUSION,
             default=NO_SEGMENTER,
-            help="auto keeps hands and objects in front of the new mouth; its model is a file of 16 MB (latentsync "
-            "download occlusion); fine searches for them by text, with CLIPSeg (600 MB, which you download yourself)",
+            help="auto keeps hands and objects in front of the new mouth, with a model of 16 MB (latentsync download "
+            "occlusion). fine uses CLIPSeg, a model of 600 MB that you download yourself",
         )
 
 
@@ -133,15 +133,16 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
         help="audio track of AUDIO, from 1. The default is the track that players select",
     )
     group.add_argument(
-        "--vocals", type=Path, metavar="FILE", help="the voice alone: drives the lips, while the result has AUDIO"
+        "--vocals", type=Path, metavar="FILE", help="only the voice, to drive the lips. The result plays AUDIO"
     )
     group.add_argument(
         "--silence",
         choices=get_args(Silence),
         default=defaults.silence,
-        help="lips in pauses: as the model makes them, original frames, or lips for true silence",
+        help="lips in pauses. model: the model generates the lips. keep original: the original frames. close mouth: "
+        "lips for digital silence",
     )
-    group.add_argument("--offset-ms", type=int, default=0, metavar="MS", help="move the lips later; negative: earlier")
+    group.add_argument("--offset-ms", type=int, default=0, metavar="MS", help="delay of the lips, may be negative")
     group.add_argument(
         "--threshold-db",
         type=float,
@@ -154,20 +155,20 @@ def add_audio_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=round(1000 * defaults.hangover_s),
         metavar="MS",
-        help="how long speech continues after its level drops",
+        help="how long detected speech continues after its level drops",
     )
     group.add_argument(
         "--segments",
         choices=get_args(Segments),
         default=defaults.segments,
-        help="how audio longer than 30 s is cut for Whisper; official: like the official code",
+        help="segments of audio longer than 30 s for Whisper. official uses separate segments, like the official code",
     )
     group.add_argument(
         "--turns",
         default="",
         metavar="TIMES",
-        help="when the person speaks, in seconds of the result, such as 0-4.5, 9-12; other frames keep the original "
-        'lips; several people, in place of --face-index: "1: 0-4.5, 9-12 / 2: 4.5-9"',
+        help="when the person speaks, in seconds of the result, such as 0-4.5, 9-12. Other frames keep the original "
+        'lips. For several people, in place of --face-index: "1: 0-4.5, 9-12 / 2: 4.5-9"',
     )
 
 
@@ -179,7 +180,7 @@ def turns(options: argparse.Namespace) -> Mapping[int, tuple[Turn, ...]]:
     """The number of each person who speaks, and their turns.
 
     Raises:
-        UsageError: the text has another form, or several people are combined with takes.
+        UsageError: the text has another form, or names several people while the flags also request takes.
     """
     people = parse_turns_of_people(options.turns, options.face_index)
     if len(people) > 1 and (options.takes > 1 or options.min_sync_confidence is not None):
@@ -198,15 +199,15 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         "--speed",
         choices=tuple(SPEEDS),
         default="balanced",
-        help="preset of the flags below; a flag that differs from its default overrides it; exact takes 2.5 times as "
-        "long as balanced; fast takes about a third of the time of balanced",
+        help="preset of the flags below. A flag that differs from its default overrides the preset. exact takes 2.5 "
+        "times as long as balanced. fast takes about a third of the time of balanced",
     )
     group.add_argument(
         "--preview-seconds",
         type=float,
         default=defaults.preview_seconds,
         metavar="SECONDS",
-        help="make only the first seconds of the result, for a trial run; 0 makes all",
+        help="make only the first seconds of the result, for a trial run. 0 makes the whole result",
     )
     group.add_argument(
         "--steps", type=int, default=defaults.num_inference_steps, metavar="COUNT", help="denoising steps"
@@ -216,13 +217,13 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=defaults.guidance_scale,
         metavar="SCALE",
-        help="guidance scale, 1 to 3: how strongly the mouth follows the speech; 1 halves the time",
+        help="guidance scale, 1 to 3: how strongly the mouth follows the speech. 1 halves the time",
     )
     group.add_argument(
         "--sampler-name",
         choices=tuple(SCHEDULERS),
         default=defaults.scheduler,
-        help="sampling algorithm: ddim matches the official code; dpmpp_2m and uni_pc need about 10 steps",
+        help="sampling algorithm. The official code uses ddim. dpmpp_2m and uni_pc need about 10 steps",
     )
     group.add_argument(
         "--length-mode",
@@ -231,28 +232,28 @@ def add_sampler_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODE",
         help="length of the result: "
         + ", ".join(f'"{mode}"' for mode in get_args(LengthMode))
-        + "; a video shorter than the audio plays on as the brackets say; stretch video plays all of it at 0.8 to 1.25 "
-        "times its length",
+        + ". The text in brackets says how the video becomes as long as the audio. stretch video allows 0.8 to 1.25 "
+        "times the old length",
     )
     group.add_argument(
         "--output-fps",
         choices=get_args(FpsMode),
         default="auto",
-        help="frame rate of the result; auto keeps 23 to 31 fps and changes others to 25 fps",
+        help="frame rate of the result. auto keeps 23 to 31 fps and changes other rates to 25 fps",
     )
     group.add_argument(
         "--deepcache-interval",
         type=int,
         default=defaults.cache_interval,
         metavar="STEPS",
-        help="run the full UNet only every N steps, 1 to 10 (DeepCache); 1 turns DeepCache off",
+        help="run the full UNet only every N steps, 1 to 10 (DeepCache). 1 turns DeepCache off",
     )
     group.add_argument(
         "--overlap",
         type=int,
         default=defaults.overlap,
         metavar="FRAMES",
-        help="frames that a window of 16 shares with the next, 0 to 12",
+        help="frames that neighboring windows of 16 frames share, 0 to 12",
     )
     for end in ("start", "end"):
         group.add_argument(
@@ -286,7 +287,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=names,
         metavar="NAME",
-        help="container and codec; default: by the suffix of the output; one of " + ", ".join(f'"{x}"' for x in names),
+        help="container and codec. The default depends on the suffix of the output. One of "
+        + ", ".join(f'"{x}"' for x in names),
     )
     group.add_argument(
         "--crf",
@@ -294,7 +296,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         choices=range(52),
         metavar="0-51",
         default=18,
-        help="quality of h264, h265, vp9; lower is better",
+        help="quality of h264, h265 and vp9. Lower values give a better picture",
     )
     group.add_argument(
         "--consent", default="", metavar="TEXT", help="what the person agreed to, for the record and the tags"
@@ -303,7 +305,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--paste-mode",
         choices=tuple(BLENDERS),
         default=blend.mode,
-        help="mouth replaces only the mouth area; full crop pastes the whole face crop, like the official code",
+        help="mouth replaces only the mouth area. full crop pastes the whole face crop, like the official code",
     )
     group.add_argument(
         "--mask-feather",
@@ -317,7 +319,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=100 * edge.grow,
         metavar="PERCENT",
-        help="widen the mouth mask (negative: narrow it), in percent of the crop width",
+        help="enlarge the mouth mask, in percent of the crop width. Negative values shrink the mask",
     )
     group.add_argument(
         "--color-match",
@@ -329,13 +331,13 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--match-texture",
         action=argparse.BooleanOptionalAction,
         default=blend.match_texture,
-        help="match the sharpness and the grain of the mouth to those of the skin above it",
+        help="match the sharpness and grain of the mouth to the skin above it",
     )
     group.add_argument(
         "--protect-mask",
         type=Path,
         metavar="FILE",
-        help="mask of pixels to keep: an image, or a video with one each frame",
+        help="mask of pixels to keep: an image, or a video with one mask for each frame",
     )
     group.add_argument(
         "--save-record",
@@ -349,7 +351,7 @@ def add_background_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags for the sound under the speech."""
     background, group = BackgroundSettings(), parser.add_argument_group("background")
     group.add_argument(
-        "--background", type=Path, metavar="FILE", help="room, music and effects to mix under the speech"
+        "--background", type=Path, metavar="FILE", help="room sound, music and effects to mix under the speech"
     )
     group.add_argument(
         "--background-gain-db",

@@ -1,4 +1,4 @@
-"""Checks of output files, before the long work."""
+"""Checks of output files, before the slow stages."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from .outputs import check_output_path
 
 
 def check_png(path: Path, inputs: Sequence[Path | None]) -> None:
-    """Raise UsageError if `path` is not a PNG file that can be written. Call this before the long work."""
+    """Raise UsageError if the command cannot write `path` as a PNG file. Call this before the slow stages."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path.name} does not end in .png. Choose a PNG file with -o, such as picture.png.")
     check_output_path(path, inputs)

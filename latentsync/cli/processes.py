@@ -22,7 +22,7 @@ CLOSE_SECONDS = 10  # time for a process to delete its temporary files
 
 
 class Processes:
-    """Workers that are processes. The pool replaces a process that dies.
+    """Workers that are processes. The pool replaces a process that ends unexpectedly.
 
     Args:
         devices: the device of each worker.
@@ -104,7 +104,7 @@ def _end_with_parent() -> None:
 
 
 def check_devices(names: Sequence[str]) -> None:
-    """Raise UsageError for a device that this machine does not have. The devices are not used."""
+    """Raise UsageError for a device that this machine does not have. The check does not use the devices."""
     import torch
 
     for name in names:

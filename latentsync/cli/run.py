@@ -117,14 +117,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="COUNT",
-        help="sample with so many seeds, from --seed up, and keep the result with the highest sync confidence; "
-        "needs the weights of SyncNet (latentsync download syncnet)",
+        help="number of seeds to try. The first is --seed. The run keeps the result with the highest sync confidence. "
+        "Needs the weights of SyncNet (latentsync download syncnet)",
     )
     group.add_argument(
         "--min-sync-confidence",
         type=float,
         metavar="NUMBER",
-        help="fail and write no video if the sync confidence is lower; real speech is typically 6 to 9",
+        help="fail and write no video if the sync confidence is lower. Real speech typically has 6 to 9",
     )
 
 
@@ -227,7 +227,7 @@ def best_lips(
 
 
 def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list[Sample]:
-    """For each person who speaks, a function that samples their lips."""
+    """Functions that sample the lips, one function for each person who speaks."""
     pipeline, progress = session.pipeline(args), session.progress
     features, _ = pipeline.encode_audio(
         opened.audio,
@@ -340,7 +340,7 @@ def faces_key(args: argparse.Namespace) -> Hashable:
 
 
 def recorded_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a run for its record, without the files, which the record lists itself."""
+    """The settings of a run for its record, without the files. The record lists the files separately."""
     return {name: value for name, value in sorted(vars(args).items()) if name not in NOT_RECORDED}
 
 

@@ -29,7 +29,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.set_defaults(command=score)
     parser.add_argument("video", type=Path, metavar="VIDEO", help="the video to measure")
     parser.add_argument(
-        "--audio", type=Path, metavar="FILE", help="sound that starts with the video; default: the sound of VIDEO"
+        "--audio", type=Path, metavar="FILE", help="sound that starts with the video. The default is the sound of VIDEO"
     )
     parser.add_argument("--audio-track", type=int, metavar="N", help="audio track of that sound, from 1")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -38,7 +38,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also draw distance by offset and confidence over time to this PNG",
+        help="also draw the distance by offset and the confidence over time to this PNG",
     )
     parser.add_argument(
         "--stable-syncnet",

@@ -53,7 +53,8 @@ class _Slot:
 
 
 class Actors:
-    """Workers of a cluster. The pool replaces an actor that dies as soon as a node has room.
+    """Workers of a cluster. If an actor ends unexpectedly, the pool replaces it as soon as a node has a free GPU or
+    CPUs.
 
     Args:
         make, error_of: see `Worker`. They are functions of modules that every node has.

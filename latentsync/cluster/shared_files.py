@@ -1,4 +1,4 @@
-"""Check that every node of a cluster sees the same files."""
+"""Check that every node of a cluster can use the same files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHECK_SECONDS = 120.0
 
 
 def check_nodes(files: Iterable[Path], folders: Iterable[Path]) -> None:
-    """Check that all nodes see the inputs and can write to the folders of the outputs.
+    """Check that all nodes can read the inputs and can write to the folders of the outputs.
 
     Raises:
-        StorageError: a node does not see a file or cannot write to a folder.
+        StorageError: a node cannot read a file or cannot write to a folder.
         DependencyError: a node cannot load this package, or has another version of it.
     """
     ray = load_ray()

@@ -75,10 +75,10 @@ class ColorMatcher:
         """The correction that gives the face the frame's mean and standard deviation in the ring, for each channel.
 
         Args:
-            face: (3, h, w) in [-1, 1]. A face of another size than `resolution` is resized for the comparison.
+            face: (3, h, w) in [-1, 1]. The function resizes a face of another size for the comparison.
             frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
             matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
-            visible: float32 (H, W), 1 where the frame shows the face. Other pixels are ignored. None ignores none.
+            visible: float32 (H, W), 1 where the frame shows the face, 0 at other pixels. None: 1 everywhere.
         """
         points = transform_points(self._crop_points, invert_affine(matrix))
         in_frame = ((points >= 0) & (points <= np.array(frame.shape[1::-1]) - 1)).all(axis=1)

@@ -50,7 +50,8 @@ def composite(
         protect: float (1 or source frames, H, W), 1 where the original pixels stay, for example at a hand.
 
     Yields:
-        The output frames in order. Frames without new lips are copied unchanged. Next to them, new lips fade in or out.
+        The output frames in order. Frames without new lips are copied unchanged. Next to such frames, the new lips fade
+        in or out.
 
     Raises:
         UsageError: the speakers do not belong to the same video, or the mask does not fit it.
@@ -72,7 +73,7 @@ def composite(
 
 
 def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
-    """The longest timeline of several speakers. The others must equal its beginning.
+    """The longest timeline of several speakers. The other timelines must equal the beginning of this timeline.
 
     Raises:
         UsageError: there is no speaker, or the speakers differ in video, frame rate or length mode.
@@ -120,7 +121,7 @@ def upright_crop(face: torch.Tensor) -> np.ndarray:
 def _decode_faces(lips: LipTrack, latent_index: np.ndarray) -> Iterator[torch.Tensor]:
     """The new faces of some latents: (3, R, R) in [-1, 1], on the CPU.
 
-    A GPU decodes the next faces while the caller pastes these: the VAE's call returns before its result is finished.
+    A GPU decodes the next faces while the caller pastes these faces, because the VAE's call returns early.
     """
     starts = range(0, len(latent_index), DECODE_FRAMES)
     batches = (lips.latents[latent_index[start : start + DECODE_FRAMES]].float() / LATENT_SCALE for start in starts)
@@ -136,8 +137,8 @@ def _decode_faces(lips: LipTrack, latent_index: np.ndarray) -> Iterator[torch.Te
 def lip_opacity(lips: LipTrack) -> np.ndarray:
     """Opacity of the new lips in each output frame: float32 (output frames,) in [0, 1].
 
-    Next to frames without new lips, it rises in equal steps over FADE_FRAMES frames. It does not fade at the two ends
-    of the clip, nor between a frame with and a frame without new lips at a shot boundary.
+    Next to frames without new lips, the opacity rises in equal steps over FADE_FRAMES frames. Lips do not fade at the
+    two ends of the clip, and do not fade at a shot boundary.
     """
     active = lips.latent_index >= 0
     shots = lips.face_track.shots[list(lips.timeline.source_index)]
@@ -236,7 +237,7 @@ class _FacePaster:
     def paste(self, frame: np.ndarray, face: torch.Tensor, i: int, opacity: float | np.ndarray) -> np.ndarray:
         """Paste the face of output frame `i` into this frame, behind the objects in front of the original face.
 
-        Where the lips fade, `opacity` is reduced.
+        `opacity` is lower where the lips fade.
         """
         visible = self._visible(self._lips.timeline.source_index[i])
         if visible is not None:

@@ -69,7 +69,7 @@ class MouthBlender:
 
         Args:
             frame: (H, W, 3), uint8, uint16, or float32 in [0, 1].
-            face: (3, h, w) in [-1, 1], of any size. It is resized to the crop.
+            face: (3, h, w) in [-1, 1], of any size. The function resizes the face to the crop.
             matrix: (2, 3), frame pixels to the crop of `crop_size(resolution)`.
             opacity: one number or float32 (H, W), in [0, 1].
 

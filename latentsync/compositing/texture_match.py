@@ -1,8 +1,9 @@
 """Match the sharpness and the grain of a pasted mouth to the skin above it.
 
-The generated mouth is smoother than the original video, because the VAE blurs it and it has no camera noise. The
-module measures detail in two bands: second differences of the frame (fine), and of the frame at half size (coarse).
-White noise has a fixed ratio of both bands, see `grain_band_ratio`. The rest of the coarse band is the sharpness.
+The generated mouth is smoother than the original video, because the VAE blurs the mouth and does not add camera noise.
+The module measures detail in two bands: second differences of the frame (fine), and of the frame at half size
+(coarse). White noise has a fixed ratio of both bands, see `grain_band_ratio`. The rest of the coarse band is the
+sharpness.
 """
 
 from __future__ import annotations
@@ -169,10 +170,11 @@ def _smooth_energy(luma: np.ndarray, region: np.ndarray) -> float:
 
 @cache
 def grain_band_ratio(sigma_px: float) -> float:
-    """Ratio of coarse to fine detail of blurred white noise. It is 1/4 without blur: a half-size pixel averages four.
+    """Ratio of coarse to fine detail of blurred white noise. The ratio is 1/4 without blur, because a half-size pixel
+    is the mean of four pixels.
 
-    Both details are computed from the spectrum: the mean, over all frequencies, of the squared responses of blur,
-    kernel and halving.
+    The function computes both details from the spectrum. Each detail is the mean, over all frequencies, of the squared
+    responses of blur, kernel and halving.
     """
     frequency = np.fft.fftfreq(256) * 2 * np.pi
     kernel = opencv().getGaussianKernel(2 * round(4 * sigma_px) + 1, max(sigma_px, 1e-6))[:, 0]

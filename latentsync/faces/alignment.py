@@ -32,9 +32,9 @@ def affine_matrices(
 ) -> np.ndarray:
     """The affine transforms from frame to crop, for all frames of a track.
 
-    With "official" smoothing, points are rounded to whole pixels and the nose shift is an exponential moving average
-    over the frames. The average restarts after every frame without the face, and at every cut. (The official code never
-    restarts it.)
+    With "official" smoothing, the function rounds points to whole pixels, and the nose shift is an exponential moving
+    average over the frames. The average restarts after every frame without the face, and at every cut. (The official
+    code never restarts the average.)
 
     Args:
         points: float64 (N, 3, 2), pixels: left eyebrow, right eyebrow, nose. NaN in frames without the face.
@@ -106,7 +106,7 @@ def crop(frame: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def template(resolution: int) -> np.ndarray:
-    """Fixed points of left eyebrow, right eyebrow and nose: float64 (3, 2), pixels of the crop before it is square."""
+    """Fixed points of left eyebrow, right eyebrow and nose, before the crop is made square: float64 (3, 2), pixels."""
     return np.array(TEMPLATE) * _unit_px(resolution)
 
 

@@ -1,9 +1,9 @@
 """Appearance descriptor of a face, and the distance between two descriptors.
 
-This is not face recognition. The descriptor is an aligned patch of 16 x 12 pixels from forehead to upper lip. It tells
-the people of one clip apart by skin, hair, glasses and light, which change little from frame to frame. Images taken in
-different light cannot be compared. (The shape of MediaPipe's mesh cannot replace the descriptor. On real clips, the
-meshes of two people differ no more than the meshes of one talking person.)
+This is not face recognition. The descriptor is an aligned patch of 16 x 12 pixels from forehead to upper lip. It
+distinguishes the people of one clip by skin, hair, glasses and light, which change little from frame to frame. Images
+taken in different light cannot be compared. (The shape of MediaPipe's mesh cannot replace the descriptor. On real
+clips, the meshes of two people differ no more than the meshes of one talking person.)
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def set_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Distance between two people, from the descriptors (k, 12, 16, 3) of each person.
 
     It is the mean distance of a descriptor to the nearest descriptor of the other set, because a turned head resembles
-    the same head turned the same way. The mean is computed in both directions, and the smaller one is returned, because
-    one set may show more sides of the head.
+    the same head turned the same way. The function computes the mean in both directions, and returns the smaller mean,
+    because one set may show more sides of the head.
     """
     distances = np.array([[appearance_distance(x, y) for y in b] for x in a])
     return float(min(distances.min(axis=0).mean(), distances.min(axis=1).mean()))

@@ -1,4 +1,4 @@
-"""CLIPSeg as a segmenter: it finds what a few texts describe."""
+"""CLIPSeg as a segmenter: it finds the objects that a few texts describe."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ClipSegmenter:
 
     Raises:
         DependencyError: transformers cannot be imported.
-        WeightsError: the file cannot be read, or is no CLIPSeg.
+        WeightsError: the file cannot be read, or is not a CLIPSeg file.
     """
 
     def __init__(self, model: Path, place: Place) -> None:
@@ -66,4 +66,4 @@ class ClipSegmenter:
         return cv2.resize(scores.amax(dim=0).cpu().numpy(), view.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, because no resource is open."""

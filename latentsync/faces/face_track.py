@@ -24,7 +24,8 @@ SMOOTHING_DEGREE = 2
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
-    """The face of one person in every frame of a source. The track has no pixels. Frames are read again when needed.
+    """The face of one person in every frame of a source. The track has no pixels. Functions that need pixels read the
+    frames again.
 
     source: the frames that show the face.
     points: float64 (frames, 3, 2), square pixels, see `warp.square_pixels`: left eyebrow, right eyebrow and nose. NaN

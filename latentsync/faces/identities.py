@@ -193,7 +193,7 @@ def _cluster(tracks: Sequence[_Cluster]) -> list[_Cluster]:
 
 
 def _limit_appearances(appearances: list[np.ndarray]) -> list[np.ndarray]:
-    """If there are more than MAX_APPEARANCES, drop the later of the two most similar neighbors."""
+    """If there are more than MAX_APPEARANCES appearances, drop the later of the two most similar neighbors."""
     if len(appearances) <= MAX_APPEARANCES:
         return appearances
     steps = [float(np.abs(a - b).mean()) for a, b in pairwise(appearances)]
@@ -312,7 +312,8 @@ def speech_correlation(identity: Identity, levels: np.ndarray | None, rate: Frac
 
 
 def identity_at(identities: Identities, at: FaceAt) -> Identity:
-    """The person whose face box contains a point. If several boxes contain it, the nearest center decides.
+    """The person whose face box contains a point. If several boxes contain the point, take the box with the nearest
+    center.
 
     Raises:
         UsageError: the point is outside the video.

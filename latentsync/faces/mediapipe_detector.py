@@ -112,7 +112,10 @@ class MediaPipeDetector(FaceDetector):
 
     @override
     def detect_boxes(self, frame: np.ndarray) -> list[BoxDetection]:
-        """Boxes in the whole frame. The model scales it down, and finds faces above a tenth of the longer side."""
+        """Boxes in the whole frame.
+
+        The model scales the frame down, and finds faces larger than a tenth of the longer side.
+        """
         return self._detect_boxes(to_uint8(frame), WHOLE_FRAME)
 
     @override
@@ -146,7 +149,7 @@ class MediaPipeDetector(FaceDetector):
         return boxes
 
     def _add_face(self, pixels: np.ndarray, detection: BoxDetection, faces: list[FaceDetection]) -> None:
-        """Fit a mesh in a box, and append the face to `faces`, unless the list has it already."""
+        """Fit a mesh in a box, and append the face to `faces`, unless the list already contains this face."""
         if any(same_center(detection.box, face.box) for face in faces):
             return
         x0, y0, x1, y1 = detection.box

@@ -147,7 +147,8 @@ def collect_masks(
 def occlusion_masks(track: FaceTrack, segmenter: Segmenter) -> Generator[tuple[int, np.ndarray], None, None]:
     """Find objects in front of the face in each frame of a track.
 
-    Each shot learns the colors of the face again. Only a few frames are in RAM, for a video of any length.
+    The function learns the colors of the face again in each shot. Only a few frames are in RAM, for a video of any
+    length.
 
     Yields:
         The number of each frame with the face, and its mask: float32 (280, 210) in [0, 1]. 1: an object is in front.
@@ -314,8 +315,8 @@ def guided_filter(guide: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def steady(masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Smooth the masks of consecutive frames over time: float32 (h, w) each, in [0, 1]. Five masks are in RAM.
 
-    Parts without a mask near them within two frames disappear. Parts that are in a mask before and in a mask after are
-    filled in. Parts that do not move are averaged over three frames.
+    Parts without a mask near them within two frames disappear. The function fills in parts that an earlier and a later
+    mask contain. It averages parts that do not move over three frames.
     """
     cv2 = opencv()
     window: deque[np.ndarray | None] = deque([None, None], maxlen=5)

@@ -45,10 +45,10 @@ def from_comfyui(landmarks: Mapping[str, Any], source: FrameSource) -> list[tupl
     """Convert face landmarks to the faces of every source frame.
 
     Args:
-        landmarks: FACE_LANDMARKS of ComfyUI's MediaPipe node:
-            `{"frames": [[{"landmarks_xy": (478, 2) pixels, ...}, ...], ...], "image_size": (H, W)}`, the faces of
-            each frame, as arrays, tensors or lists. A single frame is used for every source frame.
-        source: the frames that the landmarks belong to. Landmarks of a resized copy are scaled.
+        landmarks: FACE_LANDMARKS of ComfyUI's MediaPipe node, with the faces of each frame, as arrays, tensors or
+            lists: `{"frames": [[{"landmarks_xy": (478, 2) pixels, ...}, ...], ...], "image_size": (H, W)}`. The
+            landmarks of a single frame apply to every source frame.
+        source: the frames that the landmarks belong to. The function scales landmarks of a resized copy.
 
     Returns:
         The faces of each source frame, largest first.

@@ -37,7 +37,7 @@ def detect_cuts(thumbnails: np.ndarray) -> tuple[int, ...]:
     """The first frame of every shot, except the first shot.
 
     Args:
-        thumbnails: (frames, 8, 8, 3), uint8 or float32. An hour at 25 fps in uint8 takes 17 MB.
+        thumbnails: (frames, 8, 8, 3), uint8 or float32. One hour at 25 fps in uint8 needs 17 MB.
     """
     steps = np.fromiter((difference(a, b) for a, b in pairwise(thumbnails)), np.float64)
     jumps: list[int] = []

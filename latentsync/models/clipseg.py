@@ -21,7 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def clipseg(shapes: Shapes) -> CLIPSegForImageSegmentation:
-    """The network of a state dict. Its configuration is read from the shapes.
+    """The network of a state dict. The shapes determine its configuration.
 
     Raises:
         DependencyError: transformers cannot be imported.
@@ -67,7 +67,7 @@ def encode_texts(network: CLIPSegForImageSegmentation, tokens: list[list[int]], 
     """Embeddings of texts, for `segment`: (texts, width).
 
     Args:
-        tokens: of CLIP's vocabulary, without start and end.
+        tokens: tokens of CLIP's vocabulary, without the start token and the end token.
     """
     longest = max(map(len, tokens)) + 2
     rows = [[START, *text, *[END] * (longest - 1 - len(text))] for text in tokens]
@@ -76,12 +76,12 @@ def encode_texts(network: CLIPSegForImageSegmentation, tokens: list[list[int]], 
 
 
 def segment(network: CLIPSegForImageSegmentation, image: Tensor, texts: Tensor) -> Tensor:
-    """How likely each pixel shows what each text describes: (texts, 352, 352) in [0, 1].
+    """Probability that each pixel shows the object that each text describes: (texts, 352, 352) in [0, 1].
 
-    The image is encoded once for all texts.
+    The network encodes the image once for all texts.
 
     Args:
-        image: (3, 352, 352), normalized as CLIPSeg was trained.
+        image: (3, 352, 352), normalized as in CLIPSeg's training.
         texts: (texts, width), from `encode_texts`.
     """
     encoder: Any = network.clip.vision_model

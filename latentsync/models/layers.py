@@ -58,8 +58,8 @@ class LayerConfig:
 class Context:
     """Conditioning of one forward pass.
 
-    With classifier-free guidance, every window is computed twice: without audio and with it. Both copies are equal
-    before the first audio attention, so until then the batch contains each window once. After this attention, the
+    With classifier-free guidance, the UNet computes every window twice, without audio and with audio. Both copies are
+    equal before the first audio attention, so until then the batch contains each window once. After this attention, the
     unconditional samples come first, then the conditional samples.
 
     time: time embedding (1, time width), the same for every sample.
@@ -100,7 +100,7 @@ def unfold(x: Tensor, batch: int) -> Tensor:
 def norm_over_frames(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
     """Group norm with statistics over all frames of a window. x: (batch * frames, channels, h, w).
 
-    It copies its input and its output. `torch.var_mean` needs no copies, but takes half as long again on a CPU.
+    It copies its input and its output. `torch.var_mean` needs no copies, but takes 1.5 times as long on a CPU.
     """
     return fold(norm(unfold(x, len(x) // frames)))
 
@@ -113,7 +113,7 @@ def silu(x: Tensor) -> Tensor:
 def chunked(function: Callable[..., Tensor], x: Tensor, *others: Tensor, expansion: int) -> Tensor:
     """Apply `function` to chunks of rows (the first dimension), to limit its memory. Rows must be independent.
 
-    A training pass is not chunked: autograd keeps every intermediate tensor.
+    A training pass uses no chunks, because autograd keeps every intermediate tensor.
 
     Args:
         x: the first argument. It has the shape of the result.

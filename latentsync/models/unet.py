@@ -139,7 +139,8 @@ class UNet(nn.Module):
             x: (windows, 13, frames, h, w): noisy latents, mask, masked latents, reference latents.
             timestep: 0 to 999.
             audio_kv: result of `precompute_audio_kv`. None: silence (audio embeddings of zero).
-            cached_features: second result of an earlier pass with the same batch. With it, only the last layer runs.
+            cached_features: second result of an earlier pass with the same batch. With these features, only the last
+                layer runs.
             do_cfg: use classifier-free guidance: compute all windows without audio, then all windows with audio.
 
         Returns:

@@ -29,7 +29,7 @@ class WhisperEncoder(nn.Module):
     """openai-whisper's audio encoder. It returns five hidden states per position.
 
     Args:
-        dims: the checkpoint's `whisper.model.ModelDimensions`. The dimensions of the decoder are ignored.
+        dims: the checkpoint's `whisper.model.ModelDimensions`. The encoder ignores the dimensions of the decoder.
 
     Raises:
         DependencyError: openai-whisper cannot be imported.

@@ -60,9 +60,10 @@ class Format:
     suffix: suffix of the file name.
     muxer, encoder: FFmpeg's names of the muxer and the encoder.
     pix_fmt: pixel format of frames with an even width and height.
-    odd_pix_fmt: pixel format of other frames, without chroma subsampling. Empty if the format cannot hold odd sizes.
+    odd_pix_fmt: pixel format of other frames, without chroma subsampling. Empty if the format does not support odd
+        sizes.
     audio: the audio codec.
-    alpha_pix_fmt: pixel format of frames with alpha. Empty if the format cannot hold alpha.
+    alpha_pix_fmt: pixel format of frames with alpha. Empty if the format does not support alpha.
     high_depth_pix_fmt, high_depth_alpha_pix_fmt: pixel formats of frames with more than 8 bits. Empty if the format has
         only one bit depth.
     has_crf: whether crf sets the quality.
@@ -91,7 +92,7 @@ class Format:
         """The pixel format of frames of this size. `high_depth` means more than 8 bits.
 
         Raises:
-            UsageError: the format cannot hold these frames.
+            UsageError: the format does not support these frames.
         """
         if alpha and not self.alpha_pix_fmt:
             raise UsageError(f"{self.name} cannot hold an alpha channel. {ALPHA_FORMATS}")

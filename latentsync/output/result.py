@@ -96,7 +96,7 @@ class LipSyncResult:
         return add_background(waveform, self.background, self.background_settings)
 
     def composite(self, *, progress: ShowProgress | bool = False) -> Iterator[Composite]:
-        """The finished frames in order, each with its original frame. Faces are decoded while you read the frames.
+        """The finished frames in order, each with its original frame. The VAE decodes faces while you read the frames.
 
         Raises:
             UsageError: the speakers or the mask do not fit the video.
@@ -121,7 +121,7 @@ class LipSyncResult:
         """Composite and encode the video, frame by frame. The file gets its final name when it is complete.
 
         Args:
-            path: the finished video. An existing file is replaced.
+            path: the finished video, which replaces an existing file.
             format: a name of `formats.FORMATS`. None chooses by the suffix of `path`.
             crf: quality from 0 to 51. A lower value is better. Formats without crf ignore it.
             tags: metadata of the file, in addition to the tags of the record.
@@ -129,7 +129,7 @@ class LipSyncResult:
             progress: True draws a bar on stderr, see `progress.ShowProgress`.
 
         Raises:
-            UsageError: the format does not exist, or cannot hold the frames.
+            UsageError: the format does not exist, or does not support the frames.
             MediaError: the file cannot be written.
         """
         path = Path(path)
@@ -165,8 +165,8 @@ class LipSyncResult:
     def score(self, syncnet: SyncNet, *, speaker: int = 1, progress: ShowProgress | bool = False) -> Score:
         """Score how well the new lips of one speaker fit their recording, before encoding.
 
-        The position of the face comes from the original video, so no face is detected again. The mouth opening is not
-        measured. Frames that keep the original lips are left out.
+        The position of the face comes from the original video, so the score detects no face. The score does not measure
+        the mouth opening, and ignores frames that keep the original lips.
 
         Args:
             syncnet: result of `LipSyncPipeline.load_syncnet`.
@@ -192,7 +192,7 @@ class LipSyncResult:
         return score_track(lips.face_track, lips.waveform, frames, syncnet=syncnet, progress=progress)
 
     def warnings(self, format: Format) -> Iterator[str]:
-        """Sentences for the user about the video and its sound. Damage is found only while the video is read."""
+        """Sentences for the user about the video and its sound. Only reading the video finds damage."""
         yield from self.source.warnings()
         waveforms = [lips.waveform for lips in self.speakers] + ([self.audio] if self.audio else [])
         waveforms += [self.background] if self.background else []
@@ -211,7 +211,7 @@ def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Fo
     """Encode the first frame in the folder of `path` and discard it, to find write errors before the long run.
 
     Raises:
-        UsageError: the format cannot hold frames of this size.
+        UsageError: the format does not support frames of this size.
         AudioError: the audio codec does not support the number of channels, or the waveform is empty.
         StorageError: the folder has too little space.
         MediaError: the file cannot be written.

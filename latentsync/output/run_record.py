@@ -1,8 +1,8 @@
 """The run record: model, inputs, settings, consent, outcome and output of a run.
 
-Files are recorded with their SHA-256. Tensors are recorded by shape and dtype: hashing a minute of 1080p images would
-read 37 GB. Model files are recorded by size, which loading checks too. Folders are not recorded.
-The format is described in docs/record.schema.json.
+The record contains the SHA-256 of each input file and output file. For a tensor, it contains the shape and the dtype,
+because a hash of one minute of 1080p images would read 37 GB. For a model file, it contains the size, which the loader
+also checks. The record contains no folders. docs/record.schema.json describes the format.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class FrameCounts:
 
 @dataclass(kw_only=True)
 class RunRecord:
-    """The data of a run. It is completed during the run and written at the end of the run.
+    """The data of a run. The run adds data to the record, and writes the record at the end.
 
     settings: settings with the names and the units of the node inputs.
     flags: flags of the command line. Empty for a run in ComfyUI.
@@ -188,7 +188,7 @@ def with_node_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 class Recorder:
     """Writes the record of a run beside its output when the block begins, and again when the block ends.
 
-    The first record says that the run is unfinished. It remains if the run is killed.
+    The first record says that the run is unfinished. This record remains if the run is killed.
 
     Args:
         output: the finished video. Its record is `NAME.json` in the same folder. If this record or the video exists
@@ -249,10 +249,10 @@ def is_finished(
     model_files: Sequence[FileDigest],
     inputs: Callable[[], Iterable[FileDigest]],
 ) -> bool:
-    """Whether a run with these settings, model files and inputs has written `output`, as the record beside it says.
+    """Whether the record beside `output` is that of a finished run with these settings, model files and inputs.
 
     Args:
-        inputs: returns the digests of the input files. It is called only if everything else is equal.
+        inputs: returns the digests of the input files. The function calls `inputs` only if everything else is equal.
     """
     try:
         record = json.loads(output.with_suffix(".json").read_bytes())
@@ -339,7 +339,7 @@ def digest_bytes(role: str, name: str, data: bytes) -> FileDigest:
 
 
 def describe_tensor(role: str, name: str, values: torch.Tensor) -> TensorInfo:
-    """The record entry of a tensor. Its content is not read."""
+    """The record entry of a tensor, without reading its content."""
     return TensorInfo(role, name, tuple(values.shape), str(values.dtype).removeprefix("torch."))
 
 

@@ -138,9 +138,10 @@ def score_takes(
 
 
 def best_take(takes: Sequence[SamplerSettings], sample: Sample, store: TakeStore) -> LipTrack:
-    """The lips of the take with the highest confidence. All takes must be scored.
+    """The lips of the take with the highest confidence. The store must contain the scores of all takes.
 
-    If the store contains an even better take, it has only the latents of that take. Then the lips are sampled again.
+    If another take in the store has a higher confidence, the store has only the latents of that take. The function then
+    samples the lips again.
     """
     scores = tuple(store.scores[settings.seed] for settings in takes)
     seed = best_of(scores).seed

@@ -1,7 +1,7 @@
 """Write a video file frame by frame. The file gets its name only when it is complete.
 
-The pixels are BT.709 in limited range, unless the original video uses another color space. The file is tagged with the
-color space. Players, browsers and PyAV follow these tags, and nearly every HD video uses BT.709.
+The pixels are BT.709 in limited range, unless the original video uses another color space. The tags of the file contain
+the color space. Players, browsers and PyAV follow these tags. Nearly every HD video uses BT.709.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ AUDIO_CHUNK_SAMPLES = 1024  # samples in one call of the audio encoder
 class VideoWriter:
     """Writes frames and audio, interleaved, into one file.
 
-    Use it as a context manager. The file has a hidden temporary name in the folder of `path` and is renamed when the
-    block ends. If the block fails or is canceled, the temporary file is removed. Frames with an odd width or height
-    keep their size and have no chroma subsampling. Some browsers cannot play such videos.
+    Use it as a context manager. The writer uses a hidden temporary name in the folder of `path`, and renames the file
+    when the block ends. If the block fails or is canceled, the writer deletes the temporary file. Frames with an odd
+    width or height keep their size and have no chroma subsampling. Some browsers cannot play such videos.
 
     Args:
-        path: the finished file. An existing file is replaced.
+        path: the finished file, which replaces an existing file.
         rate: frames per second, kept exactly.
         height, width: size of every frame in pixels.
         format: container and codecs.
@@ -57,8 +57,8 @@ class VideoWriter:
         waveform: the audio. The file keeps its channels and, if the codec supports it, its sample rate.
         tags: metadata of the file, under any names.
         color: color space of the frames.
-        pixel_aspect: width / height of a pixel as displayed. MP4 and MOV store it. Matroska and WebM get frames that
-            are scaled to square pixels.
+        pixel_aspect: width / height of a pixel as displayed. MP4 and MOV store this ratio. For Matroska and WebM, the
+            writer scales the frames to square pixels.
 
     Raises:
         UsageError: size, rate or crf is out of range.
@@ -215,7 +215,7 @@ class VideoWriter:
             raise
 
     def _discard(self) -> None:
-        """Close and remove the temporary file. Errors are ignored: closing writes a trailer, which may fail too."""
+        """Close and delete the temporary file. Ignore errors, because closing writes a trailer, which may also fail."""
         from av.error import FFmpegError
 
         if hasattr(self, "_container"):
@@ -238,7 +238,7 @@ def check_audio_codec(waveform: Waveform, codec: AudioCodec) -> None:
 
 
 def encoder_converter(pix_fmt: str, color: ColorSpace, size: tuple[int, int] | None = None) -> PixelConverter:
-    """Converts RGB frames to the encoder's pixels. One converter serves all frames of a video."""
+    """Converts RGB frames to the encoder's pixels. All frames of a video use one converter."""
     import av
 
     is_rgb = av.VideoFormat(pix_fmt).is_rgb

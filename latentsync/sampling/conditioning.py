@@ -15,9 +15,9 @@ from ..tensor_buffer import TensorBuffer
 
 
 def sample_noise(seed: int, resolution: int) -> Tensor:
-    """The noise of one frame, which is used for all frames: float32 (1, 4, 1, R/8, R/8).
+    """The noise of one frame, which all frames use: float32 (1, 4, 1, R/8, R/8).
 
-    It is drawn on the CPU, so that a seed gives the same noise on every device.
+    The CPU computes the noise, so that a seed gives the same noise on every device.
     """
     side = resolution // LATENT_STRIDE
     generator = torch.Generator("cpu").manual_seed(seed)

@@ -29,14 +29,14 @@ def denoise(
         noise: (1, 4, 1, r, r), the same for every frame. The latents have the same dtype.
         conditioning: (windows, 9, frames, r, r), see `prepare_conditioning`.
         audio: (windows, frames, 50, 384).
-        settings: the seed and the overlap are not used here.
+        settings: the function ignores the seed and the overlap.
         batch_limit: largest batch of the UNet. A window with guidance counts as 2.
 
     Yields:
         The latents (windows, 4, frames, r, r) after every step. The last latents are the result.
 
     Raises:
-        OutOfMemoryError: one window without guidance does not fit in memory.
+        OutOfMemoryError: one window without guidance does not fit in VRAM or RAM.
     """
     scheduler, cfg_steps = SCHEDULERS[settings.scheduler](settings.num_inference_steps), settings.cfg_steps
     audio_kv = unet.precompute_audio_kv(audio)
@@ -69,7 +69,7 @@ def predict_noise(
     do_cfg: bool,
     batch_limit: BatchLimit,
 ) -> tuple[Tensor, Tensor]:
-    """Run `unet` on a batch of windows, in smaller batches if memory is low, and return the joined results."""
+    """Run `unet` on a batch of windows and return the result. After an out-of-memory error, use smaller batches."""
     batch = len(x) * (1 + do_cfg)
     frames = x.shape[2]
 

@@ -25,7 +25,7 @@ class Take:
     """The score of the result of one seed.
 
     confidence, distance: scores of SyncNet, see `scoring.sync.SyncScore`.
-    offset_ms: time by which the sound leads the lips.
+    offset_ms: time by which the sound is ahead of the lips.
     trusted: whether the clip is long enough for reliable scores.
     """
 
@@ -97,7 +97,7 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class LipTrack:
-    """The new mouths of a clip, as latents, with everything that is needed to composite them.
+    """The new mouths of a clip, as latents, with all data that the compositor needs.
 
     face_track: the face and its video.
     timeline: source frame of each output frame.

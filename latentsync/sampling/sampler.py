@@ -69,7 +69,7 @@ class CroppedWindow(NamedTuple):
 
     window: the output frames.
     source_frames: the original frame of each output frame.
-    crops: uint8 (n, 3, R, R): face crops of each group of original frames that is encoded in one call.
+    crops: uint8 (n, 3, R, R): face crops, one array for each group of original frames that the VAE encodes in one call.
     audio: (frames, 50, 384).
     """
 
@@ -85,7 +85,7 @@ class Workers(BatchDecoder, Protocol):
     def denoise(
         self, windows: Iterator[CroppedWindow], noise: Tensor, settings: SamplerSettings
     ) -> Iterator[StepOutput]:
-        """Yields the last step of each window, in the order of the windows.
+        """Yield the last step of each window, in the order of the windows.
 
         Args:
             windows: result of `read_windows`. A window has 13 MB or more at 512 pixels, so take it only when needed.
@@ -121,7 +121,7 @@ def sample_windows(
         Every step of every window, see `num_sampling_steps`. The windows do not depend on each other.
 
     Raises:
-        OutOfMemoryError: one window without guidance does not fit in memory.
+        OutOfMemoryError: one window without guidance does not fit in VRAM or RAM.
     """
     batch_limit = batch_limit or BatchLimit(CFG_BATCH, "the UNet")
     store = store or ConditioningStore(face_track.source.frame_count, dtype)
@@ -144,7 +144,7 @@ def prepare_windows(
     """Read and encode the face crops of a clip, one batch of windows after another.
 
     Args:
-        store: store for the same face track, resolution and VAE. Its frames are neither read nor encoded again.
+        store: store for the same face track, resolution and VAE. The function does not read or encode its frames again.
         resolution, batch_limit: see `sample_windows`. The limit may change between batches.
     """
     mask = torch.from_numpy(alignment.keep_mask(resolution))
@@ -218,7 +218,7 @@ def denoise_windows(
     dtype: torch.dtype,
     batch_limit: BatchLimit,
 ) -> Iterator[StepOutput]:
-    """Denoise batches of windows in this process. A batch that does not fit in memory runs in parts.
+    """Denoise batches of windows in this process. A batch that does not fit in VRAM or RAM runs in parts.
 
     Arguments, results and errors are the same as in `sample_windows`.
     """
@@ -226,7 +226,7 @@ def denoise_windows(
     passes = _passes(settings)
 
     def first_step(batch: WindowBatch, batch_size: int) -> tuple[Sequence[range], Iterator[Tensor]]:
-        """Begin the first windows of a batch. After their first step, everything that they need is in memory."""
+        """Run the first step of the first windows of a batch. Later steps need no more memory than the first step."""
         count = max(batch_size // passes, 1)
         conditioning = batch.conditioning[:count].to(noise.device, dtype)
         audio = batch.audio[:count].to(noise.device, dtype)
@@ -296,11 +296,11 @@ def build_lip_track(
 
     Args:
         steps: result of `sample_windows`.
-        waveform: the new audio. It is trimmed or padded with silence to the length of the timeline.
+        waveform: the new audio. The function cuts it, or pads it with silence, to the length of the timeline.
         folder: folder of the temporary file of a long clip. None: the system's temporary folder.
 
     Raises:
-        FaceError: no frame was sampled.
+        FaceError: no frame has new lips.
         WeightsError: the UNet produced NaN or infinite values.
         StorageError: the folder is full or not writable.
     """

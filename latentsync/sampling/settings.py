@@ -19,8 +19,9 @@ class SamplerSettings:
 
     seed: noise seed, 0 to 2^64 - 1. All frames use the same noise frame.
     num_inference_steps: denoising steps, 1 to 1000.
-    guidance_scale: strength of classifier-free guidance, 1 to 10. A value of 1 turns it off and halves the time.
-    cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10. A value of 1 turns it off.
+    guidance_scale: strength of classifier-free guidance, 1 to 10. A value of 1 turns guidance off and halves the time.
+    cache_interval: DeepCache runs the full UNet every `cache_interval` steps, 1 to 10. A value of 1 turns DeepCache
+        off.
     scheduler: a key of `SCHEDULERS`. The official code uses ddim. dpmpp_2m and uni_pc need fewer steps.
     overlap: frames that neighboring windows share and cross-fade, 0 to 12.
     guidance_start, guidance_end: range of the steps with guidance, as fractions from 0 to 1. Other steps take half
@@ -83,7 +84,7 @@ class SamplerSettings:
         return cls(**fields)
 
     def at_speed(self, speed: str) -> SamplerSettings:
-        """These settings with a preset of `SPEEDS`. Settings that differ from their default are kept."""
+        """These settings with a preset of `SPEEDS`. Settings that differ from their default do not change."""
         check_choice("speed", speed, tuple(SPEEDS))
         defaults = SamplerSettings()
         unchanged = {

@@ -36,7 +36,7 @@ class ColorSpace:
 
     @classmethod
     def from_stream(cls, primaries: int, transfer: int, matrix: int) -> ColorSpace:
-        """The color space of a stream, with BT.709 for values that are unspecified or cannot be written."""
+        """The color space of a stream, with BT.709 for values that are unspecified or that a file cannot store."""
         return cls(
             BT709.primaries if primaries == UNSPECIFIED else primaries,
             BT709.transfer if transfer == UNSPECIFIED else transfer,
@@ -53,7 +53,7 @@ def max_value(frame: np.ndarray) -> float:
 
 
 def to_uint8(frame: np.ndarray) -> np.ndarray:
-    """Convert a frame to C-contiguous uint8. If it already is, it is not copied."""
+    """Convert a frame to C-contiguous uint8. Return such a frame without a copy."""
     if frame.dtype == np.uint16:
         frame = ((frame.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif frame.dtype != np.uint8:
@@ -62,5 +62,5 @@ def to_uint8(frame: np.ndarray) -> np.ndarray:
 
 
 def to_float32(frame: np.ndarray) -> np.ndarray:
-    """Convert a frame to float32 in 0..1. If it already is, it is not copied."""
+    """Convert a frame to float32 in 0..1. Return such a frame without a copy."""
     return frame if frame.dtype.kind == "f" else frame.astype(np.float32) / np.float32(max_value(frame))

@@ -42,7 +42,7 @@ def open_container(content: Path | bytes) -> Generator[InputContainer, None, Non
 
 
 def _open_file(path: Path) -> BinaryIO:
-    """Open a file. Pipes and devices raise an error, because reading them may never end."""
+    """Open a file. Raise an error for pipes and devices, because reading them may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError("it is a device or a pipe, not a file")
     return path.open("rb")
@@ -85,7 +85,7 @@ def picture_streams(container: InputContainer) -> list[VideoStream]:
 def preferred_stream(streams: Sequence[S]) -> S | None:
     """The stream that players choose: the first stream with the default flag, or else the first stream.
 
-    Streams with a codec that FFmpeg does not support are skipped, such as the spatial audio of phones.
+    The function skips streams with a codec that FFmpeg does not support, such as the spatial audio of phones.
     """
     from av.stream import Disposition
 
@@ -97,7 +97,7 @@ def preferred_stream(streams: Sequence[S]) -> S | None:
 def decode_packets(
     packets: Iterable[Packet[VideoStream]], decoder: VideoCodecContext | None = None, *, by_dts: bool = False
 ) -> Iterator[VideoFrame]:
-    """Decode packets. Packets that cannot be decoded are skipped.
+    """Decode packets, and skip packets that cannot be decoded.
 
     Args:
         decoder: the decoder to use in place of the stream's decoder.

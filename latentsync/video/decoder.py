@@ -1,7 +1,7 @@
 """Decode the frames of an open video by their position in its index, and convert them to RGB.
 
-Damage does not stop the reading. If a frame cannot be decoded, the last good frame before it replaces it, in every
-order of reading.
+Damage does not stop the reading. The last good frame replaces each frame that cannot be decoded, in every order of
+reading.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ MAX_SEEK_SECONDS = 4  # before the first frame. No container seeks further back
 
 
 class FrameReader:
-    """Reads frames in any order. Increasing positions need one decoding pass. For others, a GOP is decoded at a time.
+    """Reads frames in any order. Increasing positions need one decoding pass. For other positions, the reader decodes
+    one group of pictures at a time.
 
     Args:
         damaged: collects the positions of frames that could not be decoded completely.
@@ -178,7 +179,7 @@ def is_high_bit_depth(frame: VideoFrame) -> bool:
 def display_matrix(frame: VideoFrame) -> np.ndarray:
     """Rotation and mirroring of a stream, (2, 2): displayed pixel = stored pixel (x, y) @ matrix.
 
-    Call it for only one frame of a stream. PyAV never frees a frame after its side data was read.
+    Call this for only one frame of a stream, because PyAV never frees a frame after its side data was read.
     """
     from av.sidedata.sidedata import Type
 

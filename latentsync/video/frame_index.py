@@ -72,25 +72,28 @@ class FrameIndex:
         return bisect_right(self.pts, self.pts[start] + floor(seconds / self.time_base) + self._tolerance) - 1
 
     def first_from(self, seconds: Fraction) -> int:
-        """The first frame that appears `seconds` or more after frame 0. If no frame does, the number of frames."""
+        """The first frame that appears `seconds` or more after frame 0.
+
+        The number of frames if there is no such frame.
+        """
         return bisect_left(self.pts, self.pts[0] + ceil(seconds / self.time_base) - self._tolerance)
 
     @property
     def _tolerance(self) -> int:
         """Rounding error of a difference of two timestamps, in units of `time_base`.
 
-        Matroska rounds timestamps to 1 ms. Containers with a coarse time base, of at least a quarter of a frame, store
-        exact timestamps.
+        Matroska rounds timestamps to 1 ms. If the time base is a quarter of a frame or longer, the timestamps are
+        exact.
         """
         return 1 if self.time_base * self.rate < Fraction(1, 4) else 0
 
     def keyframe_before(self, i: int) -> int:
-        """The last keyframe at or before frame `i`, else the first keyframe."""
+        """The last keyframe at or before frame `i`, or else the first keyframe."""
         return self.keyframes[max(bisect_right(self.keyframes, i) - 1, 0)]
 
 
 def index_frames(container: InputContainer, stream: VideoStream, name: str) -> FrameIndex:
-    """Index a stream by the timestamps of its packets. Only an AVI with reordered frames is decoded.
+    """Index a stream by the timestamps of its packets. The function decodes only an AVI with reordered frames.
 
     Raises:
         MediaError: the stream has no frames, has frames without timestamps, or is incomplete.
@@ -218,6 +221,6 @@ def _estimate_rate(pts: Sequence[int], time_base: Fraction, declared: Sequence[F
 
 
 def _is_evenly_spaced(pts: Sequence[int], step: Fraction, tolerance: int) -> bool:
-    """Whether every timestamp is within `tolerance` of a multiple of `step`. Integer arithmetic, for long films."""
+    """Whether every timestamp is within `tolerance` of a multiple of `step`. Integers keep long films exact."""
     up, down = step.numerator, step.denominator
     return all(abs((timestamp - pts[0]) * down - i * up) <= tolerance * down for i, timestamp in enumerate(pts))

@@ -66,7 +66,7 @@ class FrameSource(Protocol):
         ...
 
     def warnings(self) -> Iterator[str]:
-        """Messages for the user about the original video. Damage is found only while the video is read."""
+        """Messages for the user about the original video. Only reading the video finds damage."""
         ...
 
 
@@ -74,7 +74,7 @@ class ImageBatch:
     """The frames of an IMAGE batch.
 
     Args:
-        images: (frames, height, width, 3 or 4), floating point in 0..1, on any device. Frames are converted one at a
+        images: (frames, height, width, 3 or 4), floating point in 0..1, on any device. `read` converts one frame at a
             time.
         rate: frames per second.
 

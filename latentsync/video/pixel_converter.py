@@ -1,7 +1,8 @@
 """Convert frames between pixel formats, color matrices and sizes with FFmpeg's scale filter.
 
-`VideoFrame.reformat` is not used. Before PyAV 17, it confuses matrices and ranges. Before PyAV 18, it does not support
-BT.2020. From PyAV 17 on, it converts in several threads, which overwrite each other's first pixels.
+The module does not use `VideoFrame.reformat`. Before PyAV 17, `reformat` uses wrong matrices and ranges. Before PyAV
+18, `reformat` does not support BT.2020. From PyAV 17 on, `reformat` converts in several threads, which overwrite each
+other's first pixels.
 """
 
 from __future__ import annotations

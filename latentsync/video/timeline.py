@@ -66,7 +66,7 @@ class Timeline:
 def num_frames(duration_seconds: Fraction, rate: Fraction) -> int:
     """The number of frames nearest to `duration_seconds` (halves round up), at least one.
 
-    It is not rounded down, because audio that is cut to whole samples is up to half a sample shorter than its frames.
+    The function does not round down, because audio of whole samples can be half a sample shorter than its frames.
     """
     return max(1, int(duration_seconds * rate + Fraction(1, 2)))
 
@@ -94,11 +94,11 @@ def build_timeline(
 
     Args:
         rate: output frames per second, see `output_rate`.
-        length: with the "audio" modes, the output is as long as the audio. A longer video is cut. A shorter video plays
-            forwards and backwards (like the official code), repeats, or stays on its last frame. "audio (stretch
-            video)" plays the whole video faster or slower, and each output frame shows the original frame with the
-            nearest time. With "video", the output is as long as the video. With "shortest", the output ends when the
-            audio or the video ends.
+        length: with the "audio" modes, the output is as long as the audio. The timeline cuts a longer video. A shorter
+            video plays forwards and backwards (like the official code), repeats, or stays on its last frame. "audio
+            (stretch video)" plays the whole video faster or slower, and each output frame shows the original frame with
+            the nearest time. With "video", the output is as long as the video. With "shortest", the output ends when
+            the audio or the video ends.
 
     Raises:
         UsageError: see `check_length`.
@@ -129,7 +129,7 @@ def check_length(source: FrameSource, audio_seconds: Fraction, length: LengthMod
 
 
 def nearest_frame(source: FrameSource, seconds: Fraction) -> int:
-    """The original frame nearest to `seconds` after the first frame. Of two equally near frames, the later one."""
+    """The original frame nearest to `seconds` after the first frame. The later frame if two frames are equally near."""
     shown = source.index_at(seconds)
     following = min(shown + 1, source.frame_count - 1)
     return following if source.time_of(following) - seconds <= abs(seconds - source.time_of(shown)) else shown
@@ -147,7 +147,7 @@ def loop(position: int, length: int) -> int:
 
 
 def hold(position: int, length: int) -> int:
-    """Frame at `position` of a clip of `length` frames. After the end, the last frame is shown."""
+    """Frame at `position` of a clip of `length` frames. Positions after the end show the last frame."""
     return min(position, length - 1)
 
 

@@ -33,11 +33,11 @@ MIN_ASPECT = Fraction(1, 8)  # smallest plausible ratio of a pixel's width and h
 class VideoFile:
     """The frames of a video file, or of a part of it.
 
-    Opening reads every packet, but decodes only one frame. (It decodes an AVI with reordered frames.) Several reads may
-    run at the same time.
+    Opening reads every packet, but decodes only one frame. For an AVI with reordered frames, it decodes all frames.
+    Several reads may run at the same time.
 
     Args:
-        source: path, or the bytes of the file. The read position of a byte stream is ignored and left unchanged.
+        source: path, or the bytes of the file. The read position of a byte stream has no effect and does not change.
         start_seconds: start of the part, counted from the first frame. The part contains the frames that appear at this
             time or later.
         duration_seconds: length of the part. None: up to the end.
@@ -141,7 +141,7 @@ class VideoFile:
 
         Raises:
             UsageError: an index is out of range.
-            MediaError: the file is damaged, or does not exist any more.
+            MediaError: the file is damaged, or no longer exists.
         """
         return self._read(indices, "rgb48le" if self._is_deep else "rgb24")
 

@@ -1,7 +1,7 @@
 """The two released models, and the networks for scoring and occlusion: resolution, files, sizes, hashes.
 
 The values come from ByteDance's repositories on the Hugging Face hub, at fixed revisions. Both versions have the same
-keys and shapes. Only the hash, or metadata from `convert`, can tell them apart.
+keys and shapes. Only the hash, or metadata from `convert`, shows the version.
 """
 
 from __future__ import annotations

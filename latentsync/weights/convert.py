@@ -1,4 +1,4 @@
-"""Convert a UNet checkpoint to fp16 or bf16 safetensors: half the disk space, and it loads by memory mapping."""
+"""Convert a UNet checkpoint to fp16 or bf16 safetensors. The file is half as large, and loads by memory mapping."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def convert(source: Path, target: Path, precision: str, version: Version | None 
 
     Args:
         source: a LatentSync UNet in any format.
-        target: the file to write. It gets its name when it is complete.
+        target: the file to write. The file gets this name when it is complete.
         precision: a key of PRECISIONS.
-        version: version of the weights. It is required for an unofficial file.
+        version: version of the weights. An unofficial file requires this argument.
 
     Returns:
         The version of the weights.
 
     Raises:
-        WeightsError: the source is damaged or not a LatentSync UNet, or has values that the precision cannot hold.
+        WeightsError: the source is damaged or not a LatentSync UNet, or has values that the precision cannot represent.
         UsageError: the target exists, is not a .safetensors file or has no folder, or the version is unknown.
         StorageError: the target's folder is full or not writable.
     """
@@ -63,7 +63,7 @@ def convert(source: Path, target: Path, precision: str, version: Version | None 
 
 
 def _check(source: Path, target: Path, dtype: torch.dtype) -> Checkpoint:
-    """Check the source and the target before 5 GB are hashed. Returns the content of the source."""
+    """Check the source and the target before the hashing of 5 GB. Returns the content of the source."""
     if target.suffix != loader.SAFETENSORS:
         raise UsageError(f"{target} does not end in {loader.SAFETENSORS}. Choose another name with -o.")
     if target.exists():

@@ -1,8 +1,8 @@
 """Download weights: SHA-256 verified, then atomically renamed. The only module with network access.
 
-`hf_hub_download` downloads files from the Hugging Face hub. It retries, and some versions of it resume a partial
-download. `torch.hub` downloads other files. Each file is downloaded into a hidden folder beside its final path, and
-moved to this path when its hash is correct.
+`hf_hub_download` downloads files from the Hugging Face hub. It retries, and some of its versions resume a partial
+download. `torch.hub` downloads other files. The module downloads each file into a hidden folder beside its final path.
+It moves the file to this path when the hash is correct.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def download_files(files: Sequence[WeightFile], folders: Folders) -> Task[None]:
 
 
 def download_file(file: WeightFile, path: Path) -> Task[None]:
-    """Download one file. The file gets its name when its hash is correct. An existing file is kept."""
+    """Download one file. The file gets its name when its hash is correct. An existing file stays unchanged."""
     with _folder_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with claim(path) as is_alone:
@@ -129,8 +129,8 @@ def url_of(file: WeightFile) -> str:
 def _transfer(file: WeightFile, path: Path) -> Task[Path]:
     """Download in a thread, and report its progress. Returns the complete file.
 
-    If the caller stops, the thread stops at its next chunk. A download that does not call the progress bar cannot be
-    stopped. It completes its file, and the next call uses this file.
+    If the caller stops, the thread stops at its next chunk. The thread cannot stop a download that does not call the
+    progress bar. Such a download completes its file, and the next call uses this file.
     """
     transfer = Transfer()
     with _network_errors(file, path):

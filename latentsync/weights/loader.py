@@ -1,4 +1,4 @@
-"""Load weights into networks: strict keys and shapes, no copy, and no code from the file is run."""
+"""Load weights into networks: with strict keys and shapes, without a copy, and without running code from the file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def load_unet(
 
 
 def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
-    """Load the encoder of an official Whisper tiny file in float32. The decoder is not loaded.
+    """Load the encoder of an official Whisper tiny file in float32, without the decoder.
 
     Raises:
         WeightsError: the file cannot be read, or is not Whisper tiny.
@@ -164,7 +164,7 @@ def load_clipseg(source: Path | Checkpoint) -> CLIPSegForImageSegmentation:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a .safetensors, .pt, .pth, .ckpt or .model file on the CPU. No code in the file is run.
+    """Read a .safetensors, .pt, .pth, .ckpt or .model file on the CPU, without running code from the file.
 
     Raises:
         WeightsError: the file is missing or incomplete, or contains more than tensors and plain values.
@@ -190,12 +190,14 @@ def build(
     """Build a network from a state dict. The keys must match exactly.
 
     Args:
-        factory: makes the network. It is called on the meta device, so nothing is allocated or initialized.
-        tensors: the state dict. It is assigned, not copied.
+        factory: makes the network. The function calls `factory` on the meta device, which allocates and initializes
+            nothing.
+        tensors: the state dict. The network uses these tensors without a copy.
         name: name of the file in errors.
         dtype: dtype of the weights. None keeps the dtype of each tensor.
         norm_dtype: dtype of norms, biases and positional tables. None takes `dtype`.
-        expected: expected shapes by key. Required for layers that create their weights on loading. None: the network's.
+        expected: expected shapes by key. Required for layers that create their weights on loading. None takes the
+            network's shapes.
 
     Returns:
         The network, frozen and in eval mode.
@@ -239,7 +241,7 @@ def check_shapes(shapes: Shapes, expected: Shapes, name: Path | str) -> None:
 
 
 def meta_shapes(factory: Callable[[], nn.Module]) -> Shapes:
-    """The shapes of a network's state dict. The network is not allocated."""
+    """The shapes of a network's state dict, without allocating the network."""
     with torch.device("meta"):
         return shapes_of(factory().state_dict())
 

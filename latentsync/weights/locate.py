@@ -2,7 +2,7 @@
 
 A models folder has ComfyUI's layout: `latentsync/1.6/latentsync_unet.pt`, `vae/sd-vae-ft-mse.safetensors`, ...
 The first part of each path is the kind of folder. ComfyUI can have several folders of the same kind.
-Loading checks the size and the metadata of a file. Hashes are checked by `download`, `convert` and `doctor`.
+Loading checks the size and the metadata of a file. `download`, `convert` and `doctor` also check the hash.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RESOLUTIONS = range(64, 2049, 64)  # of the UNet. The VAE divides by 8, and thre
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """The folders that are searched for weights.
+    """The folders to search for weights.
 
     kinds: the folders of each kind, in order of preference. Downloads go into the first.
     wrappers: `checkpoints` folders of other LatentSync packs.
@@ -116,7 +116,7 @@ def locate(
 
 
 def required_networks(version: Version, unet: Path | None = None, *, needs_vae: bool = True) -> tuple[WeightFile, ...]:
-    """The published files of a model's networks. The UNet is left out if `unet` replaces it."""
+    """The published files of a model's networks, without the UNet if `unet` replaces it."""
     return (*([] if unet else [MODELS[version].unet]), WHISPER, *([VAE] if needs_vae else []))
 
 
@@ -126,7 +126,7 @@ def required_files(version: Version, unet: Path | None = None, *, needs_vae: boo
 
 
 def default_version(folders: Folders, memory_bytes: int | None = None) -> Version:
-    """The best version for a device with this memory (None: no GPU). Versions on disk are preferred."""
+    """The best version for a device with this memory (None: no GPU). A version on disk comes first."""
     on_disk = [spec for spec in MODELS.values() if exists(spec.unet, folders)]
     specs = on_disk or list(MODELS.values())
     fitting = [spec for spec in specs if spec.min_vram_bytes <= (memory_bytes or 0)]

@@ -1,8 +1,8 @@
 """The miniature model: small networks in the official layout, trained on one face.
 
 It runs every stage without ByteDance's weights. `training/miniature` trained it on scikit-image's `astronaut`.
-The UNet and the VAE are in the repository, but not in the published archive. The Whisper encoder is not
-trained. The code rebuilds it from a seed.
+The UNet and the VAE are in the repository, but not in the published archive. The Whisper encoder has random weights,
+which the code computes from a seed.
 """
 
 from __future__ import annotations
