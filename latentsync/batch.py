@@ -183,8 +183,8 @@ def _begin(row: Row, is_finished: Callable[[Job], bool]) -> ExitStack | None:
         others = videos_named(row.job.output) - row.job.replaces
         if others and not row.tries and not row.losses:  # a lost worker can leave a video of this batch
             raise UsageError(
-                f"{min(others)} was made by another run after the jobs were checked, so LatentSync does not replace "
-                "it. Choose another output, or start the batch again to replace it."
+                f"Another run made {min(others)} after the batch checked its jobs, so LatentSync does not replace this "
+                "video. Choose another output, or start the batch again to replace it."
             )
     except OutputInUseError as error:
         row.reason, row.not_before = str(error), monotonic() + IN_USE_SECONDS

@@ -31,7 +31,7 @@ class MediaError(LatentSyncError):
 
 
 class OutOfMemoryError(LatentSyncError):
-    """The GPU or the system ran out of memory, even at batch size 1."""
+    """The GPU has too little free VRAM, or the computer has too little free RAM, even at batch size 1."""
 
 
 class StorageError(LatentSyncError):

@@ -42,7 +42,7 @@ def bench(args: argparse.Namespace) -> None:
     if device.type == "cpu" and args.device is None and not args.tiny:
         raise UsageError(
             "torch finds no accelerator, and the full-size networks take hours on a CPU. "
-            'Set "--tiny" to test the command, or "--device cpu" to measure the CPU.'
+            'Use "--tiny" to test the command, or "--device cpu" to measure the CPU.'
         )
     machine = engine.describe_machine(device)
     report: dict[str, object] = {"machine": machine}

@@ -382,7 +382,7 @@ def check_confidence(takes: Sequence[Take], limit: float | None) -> None:
     if limit is not None and max(take.confidence for take in takes) < limit:
         numbers = ", ".join(f"{take.confidence:.2f} (seed {take.seed})" for take in takes)
         raise ScoreError(
-            f"The sync confidence is below --min-sync-confidence {limit}: {numbers}. No video was written. "
+            f"The sync confidence is below --min-sync-confidence {limit}: {numbers}. The run wrote no video. "
             "Try other seeds with --takes, or lower the limit."
         )
 

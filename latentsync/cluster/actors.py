@@ -149,7 +149,7 @@ class Actors:
         was_ready = bool(slot.prefix)
         if not was_ready and slot.starts == MAX_STARTS:
             raise DependencyError(
-                f"A worker of the cluster cannot start ({reason}). Check the free GPU memory of the nodes, and install "
+                f"A worker of the cluster cannot start ({reason}). Check the free VRAM of the nodes, and install "
                 "LatentSync with its requirements on every node."
             )
         self._slots[i] = self._start(1 if was_ready else slot.starts + 1)

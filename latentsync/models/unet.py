@@ -74,8 +74,8 @@ class UNetConfig:
         config = cls(channels)
         if not all(0 < width <= MAX_CHANNELS and width % config.groups == 0 for width in channels):
             raise WeightsError(
-                f"The file is not a LatentSync UNet. The channels of its blocks "
-                f"({', '.join(map(str, channels))}) are not all multiples of {config.groups} up to {MAX_CHANNELS}. "
+                f"The file is not a LatentSync UNet. Its layers have the wrong numbers of "
+                f"channels ({', '.join(map(str, channels))}). "
                 "Choose a latentsync_unet file of version 1.5 or 1.6."
             )
         return config

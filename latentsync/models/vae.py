@@ -84,8 +84,8 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
         ) from error
     if not all(0 < width <= MAX_CHANNELS and width % GROUPS == 0 for width in channels):
         raise WeightsError(
-            f"The file is not a Stable Diffusion 1.x VAE. The channels of its blocks "
-            f"({', '.join(map(str, channels))}) are not all multiples of {GROUPS} up to {MAX_CHANNELS}. "
+            f"The file is not a Stable Diffusion 1.x VAE. Its layers have the wrong numbers of "
+            f"channels ({', '.join(map(str, channels))}). "
             "Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
         )
     layers = sum(key.startswith("encoder.down_blocks.0.resnets.") and key.endswith(".norm1.weight") for key in shapes)

@@ -95,7 +95,7 @@ class Format:
             UsageError: the format does not support these frames.
         """
         if alpha and not self.alpha_pix_fmt:
-            raise UsageError(f"{self.name} cannot hold an alpha channel. {ALPHA_FORMATS}")
+            raise UsageError(f"{self.name} does not support an alpha channel. {ALPHA_FORMATS}")
         if alpha:
             return (self.high_depth_alpha_pix_fmt if high_depth else "") or self.alpha_pix_fmt
         if high_depth and self.high_depth_pix_fmt:
@@ -103,7 +103,7 @@ class Format:
         if height % 2 == 0 and width % 2 == 0:
             return self.pix_fmt
         if not self.odd_pix_fmt:
-            raise UsageError(f"{self.name} cannot hold the odd size {width} x {height}. Choose mp4 h264 10-bit.")
+            raise UsageError(f"{self.name} does not support the odd size {width} x {height}. Choose mp4 h264 10-bit.")
         return self.odd_pix_fmt
 
 

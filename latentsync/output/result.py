@@ -199,8 +199,8 @@ class LipSyncResult:
         yield from dict.fromkeys(warning for waveform in waveforms for warning in waveform.warnings)
         if self.source.has_alpha and not format.alpha_pix_fmt:
             yield (
-                f"{self.source.name} has an alpha channel, but {format.name} cannot hold it. The result is opaque. "
-                f"{ALPHA_FORMATS}"
+                f"{self.source.name} has an alpha channel, but {format.name} does not support alpha. The result is "
+                f"opaque. {ALPHA_FORMATS}"
             )
 
     def __repr__(self) -> str:

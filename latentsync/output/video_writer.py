@@ -186,7 +186,8 @@ class VideoWriter:
         with self._cleaning_up():
             if self.frame_count == 0:
                 raise MediaError(
-                    f"{self.path.name} was not written, because there are no frames. Use a longer video or recording."
+                    f"{self.path.name} has no frames, so LatentSync did not write this file. "
+                    "Use a longer video or recording."
                 )
             for packet in self._video.encode(None):
                 if self.frame_count <= MAX_FRAMES_IN_ORDER:

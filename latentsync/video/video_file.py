@@ -186,7 +186,7 @@ class VideoFile:
                 "with HD videos. If the colors look wrong, export the video with color tags."
             )
         if self._has_odd_aspect:
-            yield f"{self.name} has an impossible pixel aspect ratio. LatentSync treats the pixels as square."
+            yield f"{self.name} has an invalid pixel aspect ratio. LatentSync treats the pixels as square."
         if self._is_interlaced:
             yield f"{self.name} is interlaced. For sharper lips, deinterlace the video first."
 

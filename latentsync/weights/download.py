@@ -217,7 +217,7 @@ def _network_errors(file: WeightFile, path: Path) -> Generator[None, None, None]
     try:
         yield
     except Exception as error:
-        kept = " The partial download is kept and will resume." if partial_bytes(path) else ""
+        kept = " The next attempt continues this download." if partial_bytes(path) else ""
         if not kept:
             shutil.rmtree(partial_folder(path), ignore_errors=True)
         raise WeightsError(

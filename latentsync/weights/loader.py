@@ -157,7 +157,7 @@ def load_clipseg(source: Path | Checkpoint) -> CLIPSegForImageSegmentation:
         network = build(lambda: clipseg(shapes), tensors, name=checkpoint.path, dtype=torch.float32)
     except KeyError as error:
         raise WeightsError(
-            f"{checkpoint.path} is not CLIPSeg ({error} is missing). Download the right file to this path."
+            f"{checkpoint.path} is not CLIPSeg ({error} is missing). Download the correct file to this path."
         ) from error
     set_positions(network)
     return network
@@ -283,7 +283,7 @@ def _read_pickle(path: Path) -> Checkpoint:
     except Exception as error:  # torch raises a dozen types for damaged files
         if "Weights only load failed" in str(error):
             raise WeightsError(
-                f"{path} contains other data than weights, or is not a checkpoint. LatentSync ran no code from this "
+                f"{path} is not a checkpoint, or contains data that is not weights. LatentSync ran no code from this "
                 "file. Use the official file, or a .safetensors file."
             ) from error
         raise unreadable(path, error) from error

@@ -144,7 +144,7 @@ def test_score_names_what_is_wrong(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"words", "contains other data than weights, or is not a checkpoint"),
+        (b"words", "is not a checkpoint, or contains data that is not weights"),
         (b"\0" * SYNCNET.size_bytes, "cannot be read as weights"),
         ({"weights": torch.zeros(3)}, "is not the official syncnet_v2.model"),
     ],

@@ -98,7 +98,7 @@ def test_batch_keeps_videos_that_other_runs_make(tmp_path: Path, suffix: str) ->
     (row,), pool = rows(tmp_path, "a1"), PretendPool()
     finish([row], pool)
     assert (row.state, pool.began) == ("failed", [])
-    assert row.reason.startswith(f"{other} was made by another run after the jobs were checked")
+    assert row.reason.startswith(f"Another run made {other} after the batch checked its jobs")
     checked = Row(replace(row.job, replaces=frozenset([other])))
     finish([checked], pool)
     assert checked.state == "done"

@@ -111,7 +111,7 @@ def test_score_node_names_what_is_wrong(score: Run, good: Sample, landmarks: dic
     path = tmp_path / SYNCNET.path
     path.parent.mkdir(parents=True)
     path.write_bytes(b"words")
-    with pytest.raises(Exception, match=f"{path.name} contains other data than weights, or is not a checkpoint"):
+    with pytest.raises(Exception, match=f"{path.name} is not a checkpoint, or contains data that is not weights"):
         score(good.video, landmarks)
 
 

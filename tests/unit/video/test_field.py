@@ -216,7 +216,7 @@ def test_output_that_cannot_be_written_is_known_first(tmp_path: Path) -> None:
     make_clip(tmp_path / "odd.mp4", range(3), size=(49, 81))
     make_wav(tmp_path / "a.wav", tone(7, 8000), 8000)
     source, sound = VideoFile(tmp_path / "odd.mp4"), Waveform(read_audio(tmp_path / "a.wav").samples[:1], 8000)
-    with pytest.raises(UsageError, match="cannot hold the odd size 81 x 49"):
+    with pytest.raises(UsageError, match="does not support the odd size 81 x 49"):
         check_output(tmp_path / "out.mp4", source, sound, format_named("mp4 h265 10-bit"))
     with pytest.raises(AudioError, match="not 7"):
         check_output(tmp_path / "out.mp4", source, read_audio(tmp_path / "a.wav"), format_named("mp4 h264"))

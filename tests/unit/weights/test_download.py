@@ -114,7 +114,7 @@ def test_failed_download_tells_whether_it_will_resume(served: Served, tmp_path: 
     path = tmp_path / "tiny.pt"
     with pytest.raises(WeightsError, match=rf"could not be downloaded from .*{KEY} \(") as raised:
         run(download_file(published(), path))
-    assert ("The partial download is kept and will resume." in str(raised.value)) is RESUMES
+    assert ("The next attempt continues this download." in str(raised.value)) is RESUMES
     assert "set HF_ENDPOINT to a mirror" in str(raised.value)
     assert not path.exists()
     assert partial_folder(path).exists() is RESUMES
