@@ -1,6 +1,6 @@
 """LatentSync as a library: give any talking video new speech.
 
-Names are imported on first use, so that `import latentsync` loads neither torch nor any other large library.
+The package imports names on first use, so that `import latentsync` does not load torch or another large library.
 """
 
 from __future__ import annotations

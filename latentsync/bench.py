@@ -84,7 +84,7 @@ class Row:
     """The result of one case.
 
     encode, sample, decode: seconds for one second of video. None: not measured.
-    allocated_bytes: peak of the tensors on the device. None: the device does not report it.
+    allocated_bytes: peak of the tensors on the device. None: the device does not report this value.
     reserved_bytes: peak of the memory that PyTorch's allocator reserves on the device.
     note: the reason for a case without measurement, as a sentence.
     is_skipped: whether the time limit ended before this case.
@@ -143,7 +143,8 @@ def run_cases(
     minutes: float = float("inf"),
     started: float | None = None,
 ) -> Iterator[Row]:
-    """Measure the cases in order. A case that does not fit or is not supported becomes a row with a note.
+    """Measure the cases in order. A case that does not fit into VRAM, or that the device does not support, becomes a
+    row with a note.
 
     Args:
         tiny: use small untrained networks at a quarter of the resolution.

@@ -55,7 +55,7 @@ class ScoreError(LatentSyncError):
 
 
 def cannot_import(library: str, package: str, cause: ImportError | OSError, instead: str = "") -> DependencyError:
-    """The error for a library that cannot be imported. Raise it from `cause`.
+    """The error for a library that cannot be imported. Raise the error from `cause`.
 
     Args:
         library: name of the library in the message.
@@ -84,7 +84,7 @@ def python_command(arguments: str) -> str:
 
 
 def cannot_write(path: Path, cause: Exception) -> MediaError:
-    """The error for a file that the system or FFmpeg cannot write. Raise it from `cause`."""
+    """The error for a file that the system or FFmpeg cannot write. Raise the error from `cause`."""
     return MediaError(
         f"{path} cannot be written ({reason_of(cause)}). Check the file name, the folder, the permissions and the free "
         "space."

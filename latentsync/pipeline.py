@@ -212,9 +212,9 @@ class LipSyncPipeline:
 
         Args:
             video: a video file, or any frame source.
-            audio: the speech: a recording, a video with sound, or a waveform. It is the sound of the result.
+            audio: the speech: a recording, a video with sound, or a waveform. The result plays this sound.
             vocals: recording that drives the lips in place of `audio`, for songs and noisy recordings.
-            offset_ms: moves the lips later against the sound. Negative: earlier.
+            offset_ms: delay of the lips. Negative values move the lips earlier.
             face: how to select the person, or the face track of an earlier run.
             face_index: number of the person in that order, from 1.
             turns: the turns of each person by number, if several people speak in one recording. See

@@ -15,8 +15,8 @@ PREFETCH_ITEMS = 4  # items that are ready before the consumer needs them. Frame
 def prefetch(items: Iterator[T], count: int = PREFETCH_ITEMS) -> Generator[T, None, None]:
     """Yield the same items in the same order. If an item fails, raise the error in its place.
 
-    Close the generator, or read it to its end. Both also close `items`, in the background thread, and wait until
-    `items` is closed. A canceled run therefore leaves no file open.
+    Close the generator, or read all its items. In both cases, the background thread closes `items` before the generator
+    ends. A canceled run therefore leaves no file open.
     """
     end = object()
     close: Callable[[], None] | None = getattr(items, "close", None)  # generators have it

@@ -164,7 +164,7 @@ def read_speech(source: FrameSource, speech_of_source: str | Path | Waveform | N
         except AudioError as error:
             cause = error
     raise AudioError(
-        f'"face" is speaking, but {source.name} has no sound that LatentSync can read. '
+        f'"face" is set to speaking, but {source.name} has no sound that LatentSync can read. '
         'Set "speech_of_source" to the sound of the video, or choose another order in "face".'
     ) from cause
 
@@ -176,7 +176,7 @@ def load_syncnet(
     download: bool = False,
     progress: bool = False,
 ) -> SyncNet:
-    """Load SyncNet v2, which scores how well lips and sound fit together. Its weights are for research use (CC-BY).
+    """Load SyncNet v2, which scores how well lips and sound fit together. The weights are for research use (CC-BY).
 
     Args:
         folders: folders with its weights, see `weights.locate.folders_in`.

@@ -19,7 +19,8 @@ MEMORY_BYTES = 256 * 2**20  # largest buffer that is kept in RAM
 
 
 class TensorBuffer:
-    """Collects rows of one shape and dtype. Close it with a `with` block, or delete all references to it.
+    """Collects rows of one shape and dtype. Close the buffer with a `with` block, or delete all references to the
+    buffer.
 
     The temporary file has no name on systems that allow this. The system deletes the file with the last tensor that
     maps it, even if the process is killed. No other cleanup is necessary, and two runs never share a file.

@@ -47,7 +47,7 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
 
 
 def video_sound(video: VideoInput) -> Waveform:
-    """The sound of a VIDEO. It starts with the first frame that the VIDEO shows."""
+    """The sound of a VIDEO, from the first frame that the VIDEO shows."""
     if why_not_streamed(video) is not None:
         return waveform("video", video.get_components().audio)
     whole = read_audio(video.get_stream_source())
@@ -64,7 +64,7 @@ def speech_of_source(source: VideoInput | torch.Tensor, audio: Mapping[str, Any]
 
 
 def why_not_streamed(video: VideoInput) -> str | None:
-    """The reason why a VIDEO cannot be read from its file. None: it can be read."""
+    """The reason why the library cannot read a VIDEO from its file. None: the library can read the file."""
     if type(video).get_stream_source is VideoInput.get_stream_source:
         return "it was made from images and has no file"
     if _has_pending_edits(video):
@@ -88,7 +88,7 @@ def exact_rate(fps: float) -> Fraction:
 
 
 def waveform(name: str, audio: Mapping[str, Any] | None) -> Waveform:
-    """Convert the AUDIO of an input to a Waveform. A lazy mapping, such as VideoHelperSuite's, is read here."""
+    """Convert the AUDIO of an input to a Waveform. The function reads a lazy mapping, such as VideoHelperSuite's."""
     if audio is None:
         raise AudioError(f'"{name}" has no audio. Connect the AUDIO of Load Audio, or of a video with a sound track.')
     samples, rate = _read(name, expect_type(name, audio, Mapping, MAKES_AUDIO))
@@ -137,6 +137,6 @@ def _read(name: str, audio: Mapping[str, Any]) -> tuple[torch.Tensor, int]:
         raise
     except Exception as error:
         raise AudioError(
-            f'"{name}" cannot be read ({error}). Its video has no sound track, or the file is damaged. Connect the '
+            f'"{name}" cannot be read ({error}). The video has no sound track, or the file is damaged. Connect the '
             "AUDIO of Load Audio, or of a video with sound."
         ) from error

@@ -40,8 +40,8 @@ class LatentSyncFacePrep(io.ComfyNode):
             display_name="LatentSync Face Prep",
             category=CATEGORY,
             description="Detects and tracks every face in the video, and selects one person. Frames without this "
-            "person's face are copied unchanged. The preview shows all people, with a border around the selected "
-            "person. To see the preview, run only this node.",
+            "person's face stay unchanged. The preview shows all people, with a border around the selected person. To "
+            "see the preview, run only this node.",
             is_output_node=True,
             **KEEPS_PREVIEW,
             search_aliases=["lip sync face", "face tracking", "face alignment", "talking avatar"],
@@ -111,7 +111,7 @@ class LatentSyncFacePrep(io.ComfyNode):
                     max=250,
                     advanced=True,
                     tooltip="Set the longest gap between two detections that the node fills, in frames. Frames in "
-                    "longer gaps are copied unchanged.",
+                    "longer gaps stay unchanged.",
                 ),
                 io.Float.Input(
                     "max_yaw",

@@ -23,7 +23,7 @@ log = logging.getLogger("latentsync")
 class LivePreview:
     """Receives each step of a run, see `progress.with_progress`.
 
-    It decodes the last frame of each finished window, unless ComfyUI's previews are off.
+    The preview decodes the last frame of each finished window, unless ComfyUI's previews are off.
 
     Args:
         heading: text before the progress text.

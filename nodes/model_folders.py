@@ -12,7 +12,7 @@ UNET_SUFFIXES = frozenset({".pt", ".safetensors"})
 
 
 def register_model_folders() -> None:
-    """Register `models/latentsync` with ComfyUI. Paths from the user's extra_model_paths.yaml are kept."""
+    """Register `models/latentsync` with ComfyUI. Paths from the user's extra_model_paths.yaml stay valid."""
     folder_paths.add_model_folder_path("latentsync", str(Path(folder_paths.models_dir) / "latentsync"))
     folder_paths.folder_names_and_paths["latentsync"][1].update(UNET_SUFFIXES)
 

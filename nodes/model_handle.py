@@ -62,7 +62,10 @@ class LoadedModel:
         return self.unet.load_device
 
     def pipeline(self, batch_limit: BatchLimit | None = None) -> LipSyncPipeline:
-        """The library's pipeline with networks that ComfyUI manages. Each moves to its device when it is used."""
+        """The library's pipeline with networks that ComfyUI manages.
+
+        ComfyUI moves each network to its device before use.
+        """
         from ..latentsync.pipeline import LipSyncPipeline
         from .model_folders import model_folders, temp_folder
 
@@ -85,9 +88,9 @@ class LoadedModel:
 
         The limit is one window with guidance at 512 pixels, or the same number of pixels in smaller windows. Such a
         batch is large enough for a GPU. The limit is lower if the device has too little VRAM for this batch and the
-        weights. ComfyUI unloads other models. On a CPU, the limit is one window. With ComfyUI's --deterministic, it is
-        one clip. The limit does not depend on the free VRAM, because the batch size changes the order of sums, and the
-        free VRAM differs from run to run.
+        weights. ComfyUI unloads other models. On a CPU, the limit is one window. With ComfyUI's --deterministic, the
+        limit is one clip. The limit does not depend on the free VRAM, because the batch size changes the order of sums,
+        and the free VRAM differs from run to run.
         """
         if self.device.type == "cpu":
             return BatchLimit(CFG_BATCH, "the UNet", is_oom)
@@ -137,7 +140,8 @@ class LoadedModel:
 class ComfyUNet:
     """ComfyUI's patcher of the UNet as the library's `Denoiser`.
 
-    Between two windows, ComfyUI may move the UNet off the device to load the VAE. Each window therefore loads it again.
+    Between two windows, ComfyUI may move the UNet off the device to load the VAE. Each window therefore loads the UNet
+    again.
     """
 
     def __init__(self, model: LoadedModel, batch_limit: BatchLimit) -> None:
@@ -153,7 +157,10 @@ class ComfyUNet:
 
 
 class ComfyWhisper:
-    """ComfyUI's patcher of the Whisper encoder as the library's `AudioEncoder`. Each call loads it to its device."""
+    """ComfyUI's patcher of the Whisper encoder as the library's `AudioEncoder`.
+
+    Each call loads the encoder to its device.
+    """
 
     def __init__(self, patcher: Any) -> None:  # noqa: ANN401 - ComfyUI's
         self._patcher = patcher

@@ -95,7 +95,7 @@ def load_model(
 
 
 def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
-    """Return the connected VAE. Raises WeightsError if it cannot be a VAE of Stable Diffusion 1.x.
+    """Return the connected VAE. Raises WeightsError if the VAE cannot be a VAE of Stable Diffusion 1.x.
 
     The VAE of SDXL has the same layout, so this check cannot recognize it.
     """
@@ -104,9 +104,9 @@ def checked_vae(vae: comfy.sd.VAE) -> comfy.sd.VAE:
     if (channels, stride, dimensions) != (LATENT_CHANNELS, LATENT_STRIDE, 2):
         shown = stride if isinstance(stride, int) else "other"
         raise WeightsError(
-            f'"vae" is not a VAE of Stable Diffusion 1.x. It has {channels} latent channels, a stride of {shown} and '
-            f"{dimensions} dimensions. LatentSync needs {LATENT_CHANNELS} channels, a stride of {LATENT_STRIDE} and 2 "
-            "dimensions. Load sd-vae-ft-mse, or disconnect the input."
+            f'"vae" is not a VAE of Stable Diffusion 1.x. This VAE has {channels} latent channels, a stride of {shown} '
+            f"and {dimensions} dimensions. LatentSync needs {LATENT_CHANNELS} channels, a stride of {LATENT_STRIDE} "
+            "and 2 dimensions. Load sd-vae-ft-mse, or disconnect the input."
         )
     return vae
 

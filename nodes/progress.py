@@ -33,7 +33,7 @@ def with_progress(
 ) -> Iterator[T]:
     """Yield the items, move the node's progress bar, and stop when the user cancels. See `progress.ShowProgress`.
 
-    `items` is a generator. The function closes it at the end, so that a canceled run keeps no file open.
+    `items` is a generator. The function closes `items` at the end, so that a canceled run keeps no file open.
     `preview` makes an image for the node from an item, the number of items so far and `total`.
 
     Raises:

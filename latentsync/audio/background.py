@@ -43,7 +43,7 @@ class BackgroundSettings:
 
 
 def add_background(speech: Waveform, background: Waveform, settings: BackgroundSettings) -> Waveform:
-    """Mix a background under the speech. Both start together, and the mix has the length of the speech.
+    """Mix a background under the speech. Speech and background start together. The mix has the length of the speech.
 
     The mix has the higher sample rate of both. A shorter background ends before the speech. Mono audio plays on every
     channel. The true peak of the mix stays below CEILING_DB. The limiter changes only samples around peaks.

@@ -49,7 +49,7 @@ def prepare_driving_audio(
 
     Args:
         audio: audio of the finished video.
-        vocals: recording that drives the lips in place of `audio`. Both start together.
+        vocals: recording that drives the lips in place of `audio`. `vocals` and `audio` start together.
         offset_seconds: delay of the lips, rounded to a sample of the driving recording. Negative: earlier.
 
     Raises:

@@ -248,10 +248,10 @@ def encode_audio(
 
     "official" follows whisper/audio2feature.py of the official code: separate segments of 30 s, the last one padded
     with zeros after the logarithm. The lips jump between two segments. "overlapping" encodes the same segments, and one
-    more segment across each cut. It cross-fades the segments, so that no hidden state comes from near the end of a
-    segment. In the first 20 s, and from 10 to 20 s of every further segment, both methods give the same hidden states.
-    "overlapping" also adds the hidden states of digital silence before and after the recording. The official code
-    repeats the first and the last hidden state there.
+    more segment across each cut. "overlapping" cross-fades the segments, so that no hidden state comes from near the
+    end of a segment. In the first 20 s, and from 10 to 20 s of every further segment, both methods give the same hidden
+    states. "overlapping" also adds the hidden states of digital silence before and after the recording. The official
+    code repeats the first and the last hidden state there.
 
     Args:
         samples: float32 (n,) at 16 kHz.

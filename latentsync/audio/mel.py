@@ -1,7 +1,7 @@
 """Log-mel spectrogram of any part of a recording.
 
-The values equal `log_mel_spectrogram` of whisper/audio.py for the whole recording. Whisper raises every log10 power to
-at least 8 below the peak of the whole recording. `log_peak` finds this peak in a first pass, and `log_mel` uses it in a
+The values equal `log_mel_spectrogram` of whisper/audio.py for the whole recording. Whisper limits every log10 power to
+at least the peak of the whole recording minus 8. `log_peak` finds this peak in a first pass, and `log_mel` uses it in a
 second pass.
 """
 

@@ -132,7 +132,7 @@ def _track_warnings(streams: Sequence[AudioStream], stream: AudioStream, name: s
 def _track_list(streams: Sequence[AudioStream]) -> str:
     """The audio tracks of a file, and the flag that chooses a track."""
     tracks = ", ".join(f"{number} ({_describe(stream)})" for number, stream in enumerate(streams, start=1))
-    return f"Its audio tracks are {tracks}. Choose a track with --audio-track."
+    return f"The audio tracks are {tracks}. Choose a track with --audio-track."
 
 
 def _describe(stream: AudioStream) -> str:

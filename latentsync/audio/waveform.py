@@ -55,7 +55,10 @@ class Waveform:
         return replace(self, samples=F.pad(self.samples, (0, missing)))
 
     def fit_to(self, frames: int, rate: Fraction) -> Waveform:
-        """Cut or pad the waveform to `frames` video frames at `rate` fps. Return it unchanged if it already fits."""
+        """Cut or pad the waveform to `frames` video frames at `rate` fps.
+
+        Return a waveform of this length unchanged.
+        """
         if num_frames(self.duration_seconds, rate) == frames:
             return self
         return self.pad_or_trim(frames / rate)
@@ -90,7 +93,7 @@ def check_samples(waveform: Waveform, name: str) -> None:
         )
     if max(-low, high) > MAX_PEAK:
         raise AudioError(
-            f'The audio "{name}" has a peak of {max(-low, high):g}, but full scale is 1. Its samples are integers. '
+            f'The audio "{name}" has a peak of {max(-low, high):g}, but full scale is 1. The samples are integers. '
             "Divide the samples by full scale (32768 for 16 bits)."
         )
 

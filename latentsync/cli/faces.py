@@ -137,7 +137,7 @@ def check_segmenter(args: argparse.Namespace) -> None:
 def add_occlusion(
     selection: Selection, args: argparse.Namespace, progress: bool = True, device: torch.device | None = None
 ) -> Selection:
-    """A copy of the selection. Its track has the occlusion masks for --occlusion."""
+    """A copy of the selection whose track has the occlusion masks for --occlusion."""
     from ..faces.clip_segmenter import on_device
     from ..stages import find_occlusion
 

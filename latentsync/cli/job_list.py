@@ -60,7 +60,7 @@ def _read_csv(text: str, add_mistake: AddMistake) -> Iterator[tuple[str, Mapping
     for row in reader:
         name = f"Line {reader.line_num}"
         if None in row:
-            add_mistake(name, "It has more cells than the first line has names.")
+            add_mistake(name, "The line has more cells than the first line has names.")
             continue
         # an empty cell means the default
         yield name, {key: {"true": True, "false": False}.get(cell, cell) for key, cell in row.items() if cell}

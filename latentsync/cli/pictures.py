@@ -17,7 +17,7 @@ def check_png(path: Path, inputs: Sequence[Path | None]) -> None:
 
 
 def write_png(path: Path, content: bytes) -> None:
-    """Write a picture. Raises MediaError if it cannot be written."""
+    """Write a picture, or raise MediaError."""
     from ..fileio import atomic_write
     from ..output.output_path import reserve_path
 

@@ -129,7 +129,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Lip-sync a video and write it. With --save-record, also write the run record, even if the run fails."""
+    """Lip-sync a video and write the result. With --save-record, also write the run record, even if the run fails."""
     from ..output.output_path import reserve_path
 
     check_flags(args)
@@ -164,7 +164,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def make_video(args: argparse.Namespace, session: Session) -> str:
-    """Write the video of a run and its record, and return a summary. The output must be reserved."""
+    """Write the video of a run and its record, and return a summary. Reserve the output before this call."""
     from ..output.result import LipSyncResult
     from ..output.run_record import Recorder, RunRecord, describe_source, digest_file
     from ..output.takes import TakeStore

@@ -57,10 +57,11 @@ class Actors:
     CPUs.
 
     Args:
-        make, error_of: see `Worker`. They are functions of modules that every node has.
+        make, error_of: see `Worker`. Every node must have the modules of these functions.
         cpus: CPUs of an actor. None: a GPU for each actor, or 1 CPU if the cluster has no GPU.
         folders: folders of the outputs. The pool deletes the temporary files of dead actors there.
-        calls_each: number of tasks that an actor can have at the same time. It runs them one after the other.
+        calls_each: number of tasks that an actor can have at the same time. The actor runs its tasks one after the
+            other.
     """
 
     def __init__(

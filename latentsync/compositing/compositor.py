@@ -50,7 +50,7 @@ def composite(
         protect: float (1 or source frames, H, W), 1 where the original pixels stay, for example at a hand.
 
     Yields:
-        The output frames in order. Frames without new lips are copied unchanged. Next to such frames, the new lips fade
+        The output frames in order. Frames without new lips stay unchanged. Next to such frames, the new lips fade
         in or out.
 
     Raises:

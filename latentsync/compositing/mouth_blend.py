@@ -37,7 +37,7 @@ class _WarpedMask(NamedTuple):
 
 
 class MouthBlender:
-    """Pastes only the mouth area of each face. It reuses the warped mask while the face does not move.
+    """Pastes only the mouth area of each face, and reuses the warped mask while the face does not move.
 
     Args:
         resolution: side of the square model crop in pixels.

@@ -1,9 +1,9 @@
 """Appearance descriptor of a face, and the distance between two descriptors.
 
-This is not face recognition. The descriptor is an aligned patch of 16 x 12 pixels from forehead to upper lip. It
-distinguishes the people of one clip by skin, hair, glasses and light, which change little from frame to frame. Images
-taken in different light cannot be compared. (The shape of MediaPipe's mesh cannot replace the descriptor. On real
-clips, the meshes of two people differ no more than the meshes of one talking person.)
+The descriptor does not recognize faces. The descriptor is an aligned patch of 16 x 12 pixels from forehead to upper
+lip. The descriptor distinguishes the people of one clip by skin, hair, glasses and light, which change little from
+frame to frame. Images taken in different light cannot be compared. (The shape of MediaPipe's mesh cannot replace the
+descriptor. On real clips, the meshes of two people differ no more than the meshes of one talking person.)
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def appearance(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
 def appearance_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Distance between two descriptors: 0 if they are equal, above about 0.4 for two people.
 
-    It is 1 - the normalized cross-correlation of the gray patches, plus the scaled difference of the mean tints.
-    Brightness and contrast have no influence.
+    The distance is 1 - the normalized cross-correlation of the gray patches, plus the scaled difference of the mean
+    tints. Brightness and contrast have no influence.
     """
     gray_a, gray_b = (_normalized(patch.mean(axis=-1)) for patch in (a, b))
     tint_difference = float(np.linalg.norm(_tint(a) - _tint(b)))
@@ -51,9 +51,9 @@ def appearance_distance(a: np.ndarray, b: np.ndarray) -> float:
 def set_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Distance between two people, from the descriptors (k, 12, 16, 3) of each person.
 
-    It is the mean distance of a descriptor to the nearest descriptor of the other set, because a turned head resembles
-    the same head turned the same way. The function computes the mean in both directions, and returns the smaller mean,
-    because one set may show more sides of the head.
+    The distance is the mean distance of a descriptor to the nearest descriptor of the other set. A turned head is most
+    similar to the same head in the same pose. The function computes the mean in both directions, and returns the
+    smaller mean, because one set may show more sides of the head.
     """
     distances = np.array([[appearance_distance(x, y) for y in b] for x in a])
     return float(min(distances.min(axis=0).mean(), distances.min(axis=1).mean()))

@@ -73,7 +73,8 @@ class DetectionHints(NamedTuple):
     frame_index: number of the frame in its source, from 0.
     boxes: result of `FaceDetector.detect_boxes` for this frame.
     tracked: boxes of the faces that the tracker follows, each from the last frame that showed the face.
-    tiled: also search enlarged tiles of the frame for small faces. This is slow, so only a few frames need it.
+    tiled: also search enlarged tiles of the frame for small faces. This search is slow, so the tracker requests it for
+        only a few frames.
     """
 
     frame_index: int
@@ -86,7 +87,10 @@ class FaceDetector(Protocol):
     """Base class of face detectors: implement `detect`, and add the class to `detectors.DETECTORS`."""
 
     def detect_boxes(self, frame: np.ndarray) -> Sequence[BoxDetection]:  # noqa: ARG002
-        """Optional fast first pass over a frame. It runs early, in another thread, and fills `DetectionHints.boxes`."""
+        """Optional fast first pass over a frame.
+
+        The tracker runs this pass early, in another thread, and passes the result as `DetectionHints.boxes`.
+        """
         return ()
 
     def detect(self, frame: np.ndarray, hints: DetectionHints) -> Sequence[FaceDetection]:

@@ -24,7 +24,7 @@ DEFAULT_DETECTOR = "mediapipe"
 def open_detector(
     locate: Locate, min_confidence: float = DEFAULT_MIN_CONFIDENCE, name: str = DEFAULT_DETECTOR
 ) -> FaceDetector:
-    """Open a face detector. Close it after use, or use it as a context manager.
+    """Open a face detector. Close the detector after use, or use the detector as a context manager.
 
     Args:
         locate: finds the detector's model files.

@@ -100,7 +100,7 @@ def build_face_track(identities: Identities, identity: Identity, settings: Track
     """Build the track of one identity. In each shot, fill short gaps and then smooth the points.
 
     Raises:
-        FaceError: the head is turned beyond the limit in every frame.
+        FaceError: the head turns beyond the limit in every frame.
     """
     settings = settings or TrackSettings()
     source = identities.source

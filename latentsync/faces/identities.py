@@ -253,7 +253,8 @@ def sort_identities(
     the sound, see `speech_correlation`. People without a correlation come last.
 
     Args:
-        reference: appearance of a face, see `reference_appearance`. It replaces `by`: the most similar person is first.
+        reference: appearance of a face, see `reference_appearance`. `reference` replaces `by`: the most similar person
+            is first.
         at: the person whose face is at this point comes first. The others follow in the order of `by` or `reference`.
         levels: float64 (source frames,): sound level in each source frame, for "speaking". NaN where unknown.
 
@@ -280,7 +281,7 @@ def sort_identities(
     ordered = sorted(identities.members, key=key)
     if by == "speaking" and reference is None and ordered and np.isposinf(key(ordered[0])):
         raise FaceError(
-            f'"face" is speaking, but no mouth in {identities.source.name} can be compared with the sound. The '
+            f'"face" is set to speaking, but no mouth in {identities.source.name} can be compared with the sound. The '
             f"comparison needs {MIN_OPENINGS} frames with a moving mouth, and sound that is not silent. If you use "
             'face landmarks, detect them in every frame. Otherwise choose another order in "face".'
         )
@@ -304,7 +305,9 @@ def speech_correlation(identity: Identity, levels: np.ndarray | None, rate: Frac
         UsageError: there are no levels.
     """
     if levels is None:
-        raise UsageError('"face" is speaking, but there is no sound. Provide the level of the sound in every frame.')
+        raise UsageError(
+            '"face" is set to speaking, but there is no sound. Provide the level of the sound in every frame.'
+        )
     openings = np.full(len(levels), np.nan)
     openings[identity.frames] = identity.mouth_openings
     correlations = lag_correlations(openings, levels, rate, MAX_LAG_FRAMES)

@@ -47,7 +47,7 @@ NOSE_DEPTH = 1.69  # distance of the nose tip from the line between the cheeks /
 
 
 class MediaPipeDetector(FaceDetector):
-    """MediaPipe's face detector and face mesh. Close it, or use it as a context manager.
+    """MediaPipe's face detector and face mesh. Close the detector, or use it as a context manager.
 
     Args:
         model: the file `face_landmarker.task`.
@@ -122,7 +122,7 @@ class MediaPipeDetector(FaceDetector):
     def detect(self, frame: np.ndarray, hints: DetectionHints) -> list[FaceDetection]:
         """Fit a mesh in the tracked boxes, then in the boxes of the whole frame, then in the boxes of the tiles.
 
-        The tiled search also runs if faces are tracked, but no face is found.
+        The tiled search also runs if there are tracked faces, but the detector finds no face.
         """
         pixels = to_uint8(frame)
         faces: list[FaceDetection] = []

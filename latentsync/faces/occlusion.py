@@ -1,9 +1,9 @@
 """Occlusion masks of a face track: the pixels of each frame where something is in front of the face.
 
-The segmenter by itself is not reliable: it can mark teeth as objects, and hands as faces. Therefore a pixel counts as
-an object only if the segmenter finds it and the colors differ from the previous colors at this place of the aligned
-face. Inside the face, a high score of the segmenter is enough. The masks are then aligned to the edges of the image,
-and smoothed over time.
+The segmenter by itself is not reliable: it can mark teeth as objects, and hands as faces. A pixel therefore counts as
+an object only if two conditions are true. The segmenter finds an object, and the colors differ from the earlier colors
+at this place of the aligned face. Inside the face, a high score of the segmenter is enough. The module then aligns the
+masks to the edges of the image, and smooths the masks over time.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class FaceModel:
     """The usual color and score of each place of the aligned face, without objects in front of the face.
 
     Args:
-        oval: bool (280, 210): the part that contains only the face. It sets the initial scores.
+        oval: bool (280, 210): the part that contains only the face. The oval sets the initial scores.
     """
 
     def __init__(self, oval: np.ndarray) -> None:
@@ -316,7 +316,7 @@ def steady(masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Smooth the masks of consecutive frames over time: float32 (h, w) each, in [0, 1]. Five masks are in RAM.
 
     Parts without a mask near them within two frames disappear. The function fills in parts that an earlier and a later
-    mask contain. It averages parts that do not move over three frames.
+    mask contain. The function averages parts that do not move over three frames.
     """
     cv2 = opencv()
     window: deque[np.ndarray | None] = deque([None, None], maxlen=5)

@@ -27,7 +27,7 @@ ASPECT_TOLERANCE = 0.01  # for the ratio of the two scales, because resizing rou
 
 
 class PrecomputedDetector(FaceDetector):
-    """A detector that returns faces which are already known.
+    """A detector that returns the faces of another program.
 
     Args:
         faces: the faces of each source frame.

@@ -85,7 +85,7 @@ def report_json(identities: Identities, selection: Selection | None = None) -> d
 def identity_crops(identities: Identities, side_px: int, chosen: Identity | None = None) -> Iterator[np.ndarray]:
     """One crop of each identity with its number, in the order of the numbers: uint8 (side, side, 3).
 
-    The crops are aligned in the same way as for the model.
+    The crops have the same alignment as the crops for the model.
 
     Args:
         chosen: the identity whose crop gets a green border.

@@ -61,7 +61,7 @@ def segmenter_entry(name: str) -> SegmenterEntry:
 
 
 def open_segmenter(locate: LocateAny, name: str, place: Place | None = None) -> Segmenter:
-    """Open a segmenter. Close it after use.
+    """Open a segmenter. Close the segmenter after use.
 
     Args:
         locate: finds the segmenter's model file.

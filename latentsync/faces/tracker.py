@@ -65,8 +65,8 @@ def track_faces(source: FrameSource, detector: FaceDetector) -> Generator[FrameR
     """Detect the faces of each source frame in turn, and link them to tracks.
 
     The track of a face that only the tiled search finds starts late. While other faces are tracked, the delay is less
-    than 25 frames. Otherwise the delay is at most the number of frames since the last face or cut, and less than 50,
-    because the interval between searches doubles until a face is found.
+    than 25 frames. Otherwise the delay is at most the number of frames since the last face or cut, and less than 50.
+    The interval between searches doubles until the search finds a face.
 
     Another thread decodes the next frames and runs the detector's first pass. Close this generator before the detector.
     """

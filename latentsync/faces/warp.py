@@ -1,4 +1,4 @@
-"""Affine warps between a frame and the crop of a face. They process only the part of the frame under the crop.
+"""Affine warps between a frame and the crop of a face. The warps process only the part of the frame under the crop.
 
 Every matrix maps frame pixels to crop pixels, with pixel centers at whole numbers.
 """
@@ -130,7 +130,7 @@ def to_stored_pixels(matrices: np.ndarray, source: FrameSource) -> np.ndarray:
 
 
 def opencv() -> ModuleType:
-    """The module cv2. It is imported at the first use, so that the pack loads without OpenCV.
+    """Import the module cv2. The import happens at the first use, so that the pack loads without OpenCV.
 
     Raises:
         DependencyError: OpenCV cannot be imported.

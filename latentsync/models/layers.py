@@ -1,7 +1,7 @@
 """The layers of the UNet: residual block, spatial transformer, motion module.
 
-Between layers, the frames of all windows are folded into the batch: (batch * frames, channels, height, width).
-Modules are nested and named as in the official state dict.
+Between layers, the batch dimension contains the frames of all windows: (batch * frames, channels, height, width).
+The nesting and the names of the modules follow the official state dict.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def unfold(x: Tensor, batch: int) -> Tensor:
 def norm_over_frames(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
     """Group norm with statistics over all frames of a window. x: (batch * frames, channels, h, w).
 
-    It copies its input and its output. `torch.var_mean` needs no copies, but takes 1.5 times as long on a CPU.
+    The layer copies its input and its output. `torch.var_mean` needs no copies, but takes 1.5 times as long on a CPU.
     """
     return fold(norm(unfold(x, len(x) // frames)))
 
@@ -116,7 +116,7 @@ def chunked(function: Callable[..., Tensor], x: Tensor, *others: Tensor, expansi
     A training pass uses no chunks, because autograd keeps every intermediate tensor.
 
     Args:
-        x: the first argument. It has the shape of the result.
+        x: the first argument, which has the shape of the result.
         others: further arguments with the same number of rows.
         expansion: memory that `function` needs, in multiples of `x`.
     """
@@ -206,7 +206,7 @@ class GatedGelu(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The MLP of a transformer. Its hidden layer is four times as wide. (..., width) -> (..., width)."""
+    """The MLP of a transformer, with a hidden layer that is four times as wide. (..., width) -> (..., width)."""
 
     def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()
@@ -332,7 +332,7 @@ class MotionTransformer(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """AnimateDiff's motion module. It adds one level of names to the state dict."""
+    """AnimateDiff's motion module, which adds one level of names to the state dict."""
 
     def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """StableSyncNet of LatentSync, in the configuration of the published weights (syncnet_16_pixel_attn).
 
-It compares the lower halves of 16 aligned faces with 0.64 s of audio. The training of LatentSync used it as a loss.
+StableSyncNet compares the lower halves of 16 aligned faces with 0.64 s of audio. The training of LatentSync used this
+network as a loss.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Factor = int | tuple[int, int]
 
 
 class StableSyncNet(nn.Module):
-    """The two encoders. Their features have length 1, so the dot product of two features is their cosine similarity."""
+    """The two encoders. All features have length 1, so the dot product of two features is their cosine similarity."""
 
     def __init__(self) -> None:
         super().__init__()

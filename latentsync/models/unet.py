@@ -68,13 +68,13 @@ class UNetConfig:
             channels = tuple(shapes[f"down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(4))
         except (KeyError, IndexError) as error:
             raise WeightsError(
-                f"The file is not a LatentSync UNet. It has {len(shapes)} weights, but the weights of the first layers "
-                "are missing. Choose a latentsync_unet file of version 1.5 or 1.6."
+                f"The file is not a LatentSync UNet. The file has {len(shapes)} weights, but the weights of the first "
+                "layers are missing. Choose a latentsync_unet file of version 1.5 or 1.6."
             ) from error
         config = cls(channels)
         if not all(0 < width <= MAX_CHANNELS and width % config.groups == 0 for width in channels):
             raise WeightsError(
-                f"The file is not a LatentSync UNet. Its layers have the wrong numbers of "
+                f"The file is not a LatentSync UNet. The layers have the wrong numbers of "
                 f"channels ({', '.join(map(str, channels))}). "
                 "Choose a latentsync_unet file of version 1.5 or 1.6."
             )
@@ -117,9 +117,8 @@ class UNet(nn.Module):
             block.layer_index = layer_index
 
     def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
-        """The cross-attention keys and values of audio (windows, frames, 50, 384). They do not depend on the timestep.
-
-        Compute them once for each batch of windows, and pass them to `forward` at every step.
+        """The cross-attention keys and values of audio (windows, frames, 50, 384). The result does not depend on the
+        timestep. Call this once for each batch of windows, and pass the result to `forward` at every step.
         """
         tokens = audio.flatten(0, 1)
         return [block.attn2.kv(tokens) for block in self.spatial_blocks]
@@ -283,7 +282,7 @@ class UpBlock(Block):
 
 
 class MiddleBlock(nn.Module):
-    """The innermost block: two residual blocks with an attention between them. It has no motion modules."""
+    """The innermost block: two residual blocks with an attention between them, and no motion modules."""
 
     def __init__(self, width: int, config: LayerConfig) -> None:
         super().__init__()

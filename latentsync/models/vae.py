@@ -41,7 +41,7 @@ COMPVIS_NAMES = (
 
 
 class DiffusersVAE:
-    """The `VAE` protocol for diffusers' AutoencoderKL. It runs on the device and in the dtype of its weights."""
+    """The `VAE` protocol for diffusers' AutoencoderKL, on the device and in the dtype of its weights."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         self.vae: Any = vae  # diffusers' own annotations are wrong
@@ -79,12 +79,12 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
         channels = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(BLOCKS))
     except (KeyError, IndexError) as error:
         raise WeightsError(
-            f"The file is not a Stable Diffusion 1.x VAE. It has {len(shapes)} weights, but the weights of the encoder "
-            "are missing. Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
+            f"The file is not a Stable Diffusion 1.x VAE. The file has {len(shapes)} weights, but the weights of the "
+            "encoder are missing. Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
         ) from error
     if not all(0 < width <= MAX_CHANNELS and width % GROUPS == 0 for width in channels):
         raise WeightsError(
-            f"The file is not a Stable Diffusion 1.x VAE. Its layers have the wrong numbers of "
+            f"The file is not a Stable Diffusion 1.x VAE. The layers have the wrong numbers of "
             f"channels ({', '.join(map(str, channels))}). "
             "Use diffusion_pytorch_model.safetensors of sd-vae-ft-mse."
         )

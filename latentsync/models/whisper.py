@@ -26,7 +26,7 @@ TINY = {
 
 
 class WhisperEncoder(nn.Module):
-    """openai-whisper's audio encoder. It returns five hidden states per position.
+    """openai-whisper's audio encoder, which returns five hidden states per position.
 
     Args:
         dims: the checkpoint's `whisper.model.ModelDimensions`. The encoder ignores the dimensions of the decoder.

@@ -1,8 +1,8 @@
 """The run record: model, inputs, settings, consent, outcome and output of a run.
 
-The record contains the SHA-256 of each input file and output file. For a tensor, it contains the shape and the dtype,
-because a hash of one minute of 1080p images would read 37 GB. For a model file, it contains the size, which the loader
-also checks. The record contains no folders. docs/record.schema.json describes the format.
+The record contains the SHA-256 of each input file and output file. For a tensor, the record contains the shape and the
+dtype, because a hash of one minute of 1080p images would read 37 GB. For a model file, the record contains the size,
+which the loader also checks. The record contains no folders. docs/record.schema.json describes the format.
 """
 
 from __future__ import annotations
@@ -191,9 +191,9 @@ class Recorder:
     The first record says that the run is unfinished. This record remains if the run is killed.
 
     Args:
-        output: the finished video. Its record is `NAME.json` in the same folder. If this record or the video exists
+        output: the finished video. The record is `NAME.json` in the same folder. If this record or the video exists
             already, both stay unchanged until this run is done. Until then, the record is `NAME.failed.json`.
-        record: the record. Complete it inside the block.
+        record: the record. Complete the record inside the block.
         cancelled: exceptions that mean that the user stopped the run.
 
     Raises:

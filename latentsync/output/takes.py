@@ -36,7 +36,7 @@ class TakeStore:
 
     scores: score of each seed.
     best: the latents of the take with the highest confidence.
-    path: file that stores the scores and the latents. None: they are only in RAM.
+    path: file that stores the scores and the latents. None: the store is only in RAM.
     key: identifies everything except the seed that changes the takes. The file contains the same key.
     """
 

@@ -44,9 +44,9 @@ AUDIO_CHUNK_SAMPLES = 1024  # samples in one call of the audio encoder
 class VideoWriter:
     """Writes frames and audio, interleaved, into one file.
 
-    Use it as a context manager. The writer uses a hidden temporary name in the folder of `path`, and renames the file
-    when the block ends. If the block fails or is canceled, the writer deletes the temporary file. Frames with an odd
-    width or height keep their size and have no chroma subsampling. Some browsers cannot play such videos.
+    Use the writer as a context manager. The writer uses a hidden temporary name in the folder of `path`, and renames
+    the file when the block ends. If the block fails or is canceled, the writer deletes the temporary file. Frames with
+    an odd width or height keep their size and have no chroma subsampling. Some browsers cannot play such videos.
 
     Args:
         path: the finished file, which replaces an existing file.

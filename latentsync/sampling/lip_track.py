@@ -106,7 +106,7 @@ class LipTrack:
     waveform: the audio to mux.
     vae: decodes the latents.
     crops: (n, height, width, 3) in [0, 1], of any size: edited faces that replace the decoded faces.
-    provenance: model and settings of the run, for the run record. None: they are not recorded.
+    provenance: model and settings of the run, for the run record. None: the record does not contain these values.
     """
 
     face_track: FaceTrack

@@ -200,7 +200,7 @@ def read_windows(
 
 
 def encode_window(window: CroppedWindow, vae: VAE, dtype: torch.dtype) -> WindowBatch:
-    """The inputs of a UNet of `dtype` for one window. They equal the result of `prepare_windows`."""
+    """The inputs of a UNet of `dtype` for one window, equal to the result of `prepare_windows`."""
     store = ConditioningStore(sum(map(len, window.crops)), dtype)
     for frames, crops in window.crops.items():
         store.add(frames, prepare_conditioning(crops, torch.from_numpy(alignment.keep_mask(crops.shape[-1])), vae))
@@ -296,7 +296,7 @@ def build_lip_track(
 
     Args:
         steps: result of `sample_windows`.
-        waveform: the new audio. The function cuts it, or pads it with silence, to the length of the timeline.
+        waveform: the new audio. The function cuts this audio, or pads it with silence, to the length of the timeline.
         folder: folder of the temporary file of a long clip. None: the system's temporary folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Schedulers: they use the predicted noise to turn noise into the latents of an image, step by step."""
+"""Schedulers, which use the predicted noise to turn noise into the latents of an image, step by step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class Scheduler(Protocol):
         ...
 
     def step(self, latents: Tensor, noise_pred: Tensor, step: int) -> Tensor:
-        """The latents after a step, from the noise that the UNet predicted. Their dtype does not change."""
+        """The latents after a step, from the noise that the UNet predicted.
+
+        The dtype of the latents does not change.
+        """
         ...
 
 
@@ -77,7 +80,7 @@ def ddim_schedule(num_inference_steps: int) -> list[tuple[int, float, float]]:
 
 
 class DiffusersScheduler:
-    """A diffusers scheduler with the noise schedule of Stable Diffusion 1.x. It ends at zero noise.
+    """A diffusers scheduler with the noise schedule of Stable Diffusion 1.x, which ends at zero noise.
 
     Args:
         name: name of the class in diffusers.

@@ -34,7 +34,7 @@ def split_windows(shots: Sequence[int], max_frames: int = WINDOW_FRAMES, overlap
     """Windows of at most `max_frames` consecutive frames of one shot.
 
     Args:
-        shots: shot number of each output frame. 0: the frame is not sampled.
+        shots: shot number of each output frame. 0: skip the frame.
         overlap: frames that a window shares with the previous window, fewer than `max_frames`.
     """
     for shot, group in groupby(range(len(shots)), key=lambda i: shots[i]):

@@ -80,7 +80,7 @@ class FrameReader:
         return self._decode_to(i, keep_all=is_backward)
 
     def _first_good(self) -> VideoFrame:
-        """The first good frame of the stream. It replaces the frames of a damaged start."""
+        """The first good frame of the stream, which replaces the frames of a damaged start."""
         self._seek(0)
         for frame in self._decoded:
             if self._index.position_of(frame.pts) is not None:
@@ -105,7 +105,7 @@ class FrameReader:
         return self._cache.get(i)
 
     def _replace_missing(self, stop: int) -> None:
-        """Replace the frames before `stop` that were not decoded with the last good frame."""
+        """Replace the missing frames before `stop` with the last good frame."""
         for missing in range(self._next, stop):
             self._damaged.add(missing)
             if self._last_good is not None:

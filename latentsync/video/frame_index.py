@@ -31,8 +31,8 @@ class FrameIndex:
 
     pts: increasing timestamps in units of `time_base`.
     by_dts: whether the container stores only decoding times. The decoder then gives each frame the time of its packet.
-    decoder_pts: the timestamp that the decoder gives to each frame. It equals `pts`, unless `by_dts` is true and frames
-        are reordered.
+    decoder_pts: the timestamp that the decoder gives to each frame. This timestamp equals `pts`, unless `by_dts` is
+        true and frames are reordered.
     end: timestamp at which the last frame ends.
     keyframes: increasing positions in `pts` at which decoding can start.
     time_base: unit of the timestamps, in seconds.
@@ -113,7 +113,7 @@ def index_frames(container: InputContainer, stream: VideoStream, name: str) -> F
     rate, is_constant = _estimate_rate(pts, time_base, declared)
     if not rate:
         spacing = float((pts[-1] - pts[0]) * time_base) / (len(pts) - 1)
-        raise MediaError(f"{name} has wrong timestamps. Its frames are {spacing:.0f} s apart. Export the video again.")
+        raise MediaError(f"{name} has wrong timestamps. The frames are {spacing:.0f} s apart. Export the video again.")
     end = max(end, pts[-1] + round(1 / (rate * time_base)), pts[-1] + 1)
     if decoder_pts is pts:
         keyframes = sorted({bisect_left(pts, timestamp) for timestamp in keyframe_pts if timestamp <= pts[-1]})
@@ -200,7 +200,7 @@ def _declared_end_seconds(container: InputContainer, stream: VideoStream) -> Fra
 
 
 def _incomplete(name: str, frames: int) -> MediaError:
-    return MediaError(f"{name} is incomplete. It ends after {frames} frames. Copy or export the video again.")
+    return MediaError(f"{name} is incomplete, and ends after {frames} frames. Copy or export the video again.")
 
 
 def _estimate_rate(pts: Sequence[int], time_base: Fraction, declared: Sequence[Fraction]) -> tuple[Fraction, bool]:

@@ -14,7 +14,7 @@ from .color import BT709, ColorSpace
 
 
 class FrameSource(Protocol):
-    """Frames in display order. They can be read any number of times.
+    """Frames in display order. You can read the frames any number of times.
 
     name: name of the source in messages.
     rate: frames per second. For a variable frame rate, it is the mean.
@@ -47,7 +47,7 @@ class FrameSource(Protocol):
     def duration_seconds(self) -> Fraction: ...
 
     def index_at(self, seconds: Fraction) -> int:
-        """Index of the frame that is displayed `seconds` after the first frame appeared, clamped to the video."""
+        """Index of the frame that a player shows `seconds` after the first frame, or else the nearest frame."""
         ...
 
     def time_of(self, index: int) -> Fraction:

@@ -16,8 +16,8 @@ Version = str
 class WeightFile:
     """One weights file: its URL, and its path on the disk.
 
-    `path` is the path for the download, relative to the models folder. Its first part is the kind of folder.
-    `aliases` lists other accepted paths for the same network, preferred paths first.
+    `path` is the path for the download, relative to the models folder. The first part of the path is the kind of
+    folder. `aliases` lists other accepted paths for the same network, preferred paths first.
     `size_bytes` and `sha256` describe the published file.
     `equivalents` are published files with the same network in another layout.
     `wrapper_path` is the path of the file in the `checkpoints` folder of ComfyUI-LatentSyncWrapper and similar packs.

@@ -1,8 +1,8 @@
 """Download weights: SHA-256 verified, then atomically renamed. The only module with network access.
 
-`hf_hub_download` downloads files from the Hugging Face hub. It retries, and some of its versions resume a partial
-download. `torch.hub` downloads other files. The module downloads each file into a hidden folder beside its final path.
-It moves the file to this path when the hash is correct.
+`hf_hub_download` downloads files from the Hugging Face hub. `hf_hub_download` retries, and some versions resume a
+partial download. `torch.hub` downloads other files. The module downloads each file into a hidden folder beside its
+final path. When the hash is correct, the module moves the file to this path.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
             shutil.rmtree(folder, ignore_errors=True)
     if digest != file.sha256:
         raise WeightsError(
-            f"{file.name} from {url_of(file)} has a wrong checksum. Its SHA-256 is {digest}, not {file.sha256}. "
+            f"{file.name} from {url_of(file)} has a wrong checksum. The SHA-256 is {digest}, not {file.sha256}. "
             f"LatentSync deleted the download. {_advice(file)}"
         )
 
@@ -172,7 +172,7 @@ def _from_url(file: WeightFile, folder: Path, _: Transfer) -> Path:
 
 
 def _bar_class(transfer: Transfer) -> type[tqdm[Any]]:
-    """A progress bar that shows nothing. It records the progress, and raises an error if the transfer is canceled."""
+    """A progress bar that shows nothing. The bar records the progress, and raises an error after a cancel."""
     from tqdm.auto import tqdm
 
     class Bar(tqdm):  # pyright: ignore[reportMissingTypeArgument]

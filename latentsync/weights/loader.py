@@ -99,7 +99,9 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
     checkpoint = as_checkpoint(source)
     dims = checkpoint.metadata.get("dims")
     if not isinstance(dims, dict):
-        raise WeightsError(f"{checkpoint.path} is not a Whisper file. It has no model sizes. Use OpenAI's tiny.pt.")
+        raise WeightsError(
+            f"{checkpoint.path} is not a Whisper file. The sizes of the model are missing. Use OpenAI's tiny.pt."
+        )
     sizes = cast("dict[str, int]", dims)
     wrong = [f"{name} is not {size}" for name, size in TINY.items() if sizes.get(name) != size]
     if wrong:

@@ -153,7 +153,7 @@ def exists(file: WeightFile, folders: Folders) -> bool:
 
 
 def require(file: WeightFile | UnverifiedFile, folders: Folders) -> Path:
-    """The path of one file. If it is missing, raises a WeightsError with the download instruction."""
+    """The path of one file. For a missing file, raises a WeightsError with the download instruction."""
     if isinstance(file, UnverifiedFile):
         return _require_unverified(file, folders)
     path = find(file, folders)
@@ -211,9 +211,9 @@ def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
             return MODELS[version]
         official = " and ".join(f"{spec.unet.size_bytes:,} ({spec.version})" for spec in MODELS.values())
         raise UsageError(
-            f"{path} is not an official file, so its version is unknown. It has {size:,} bytes, and official files "
-            f'have {official} bytes. Set "version" to {" or ".join(MODELS)}. If you downloaded an official file, it is '
-            "incomplete. Delete the file and download it again."
+            f"{path} is not an official file, so its version is unknown. The file has {size:,} bytes, and official "
+            f'files have {official} bytes. Set "version" to {" or ".join(MODELS)}. If you downloaded an official file, '
+            "it is incomplete. Delete the file and download it again."
         )
     if version not in (None, known.version):
         raise WeightsError(
@@ -238,7 +238,7 @@ def check_size(file: WeightFile, path: Path) -> None:
     if _published_like(path, (file, *file.equivalents)) is None and not _is_small(path):
         alternative = ', or connect your own VAE to the "vae" input of Load Model' if file == VAE else ""
         raise WeightsError(
-            f"{path} is not the official {file.name}. It has {path.stat().st_size:,} bytes instead of "
+            f"{path} is not the official {file.name}. The file has {path.stat().st_size:,} bytes instead of "
             f"{file.size_bytes:,}. Move this file to another folder and download {file.url}{alternative}."
         )
 
@@ -260,7 +260,7 @@ def check_digest(file: WeightFile, path: Path, digest: str) -> None:
     """Raise WeightsError if the hash of a file does not match the published hash."""
     if digest != file.sha256:
         raise WeightsError(
-            f"{path} is damaged. Its SHA-256 is {digest}, not {file.sha256}. Delete this file and download {file.url}."
+            f"{path} is damaged. The SHA-256 is {digest}, not {file.sha256}. Delete this file and download {file.url}."
         )
 
 

@@ -35,9 +35,9 @@ def read(path: Path) -> dict[str, str]:
 
 
 def unreadable(path: Path, cause: Exception) -> WeightsError:
-    """The error for a weights file that cannot be read. Raise it from `cause`."""
+    """The error for a weights file that cannot be read. Raise the error from `cause`."""
     reason = (str(cause).splitlines() or [type(cause).__name__])[0]
     return WeightsError(
-        f"{path} cannot be read as weights ({reason}). It has {path.stat().st_size:,} bytes and may be incomplete. "
-        "Delete this file, then download it again."
+        f"{path} cannot be read as weights ({reason}). The file has {path.stat().st_size:,} bytes and may be "
+        "incomplete. Delete this file, then download it again."
     )

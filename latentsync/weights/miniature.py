@@ -1,8 +1,8 @@
 """The miniature model: small networks in the official layout, trained on one face.
 
-It runs every stage without ByteDance's weights. `training/miniature` trained it on scikit-image's `astronaut`.
-The UNet and the VAE are in the repository, but not in the published archive. The Whisper encoder has random weights,
-which the code computes from a seed.
+The model runs every stage without ByteDance's weights. `training/miniature` trained the model on scikit-image's
+`astronaut`. The UNet and the VAE are in the repository, but not in the published archive. The Whisper encoder has
+random weights, which the code computes from a seed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _whisper_values() -> dict[str, object]:
 
 
 def files() -> tuple[Path, Path]:
-    """The paths of the UNet and the VAE. Raises WeightsError if the package was installed without them."""
+    """The paths of the UNet and the VAE. Raises WeightsError if the installed package does not contain these files."""
     paths = FOLDER / UNET_FILE, FOLDER / VAE_FILE
     for path in paths:
         if not path.is_file():

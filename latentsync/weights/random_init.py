@@ -1,4 +1,7 @@
-"""Untrained networks in the official layout, tiny or at full size. They run every stage without the real weights."""
+"""Untrained networks in the official layout, tiny or at full size.
+
+These networks run every stage without the real weights.
+"""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_doctor_verifies_hashes(served: Served, tmp_path: Path, capsys: pytest.C
         (tmp_path / file.path).write_bytes(content[:-1] + b"?")
     assert main(["doctor", "--models", str(tmp_path), "--version", "1.6", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert [problem.partition(" Its SHA-256")[0] for problem in report["problems"][:3]] == [
+    assert [problem.partition(" The SHA-256")[0] for problem in report["problems"][:3]] == [
         f"{tmp_path / name} is damaged."
         for name in ("latentsync/1.6/latentsync_unet.pt", "latentsync/whisper/tiny.pt", "vae/sd-vae-ft-mse.safetensors")
     ]

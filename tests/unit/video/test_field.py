@@ -191,7 +191,7 @@ def test_default_audio_track_is_read(tmp_path: Path) -> None:
     silent = read_audio(path, 1)
     with pytest.raises(AudioError, match=r"completely silent .* audio tracks are 1 \(flac.*\), 2 \(.*default\)"):
         prepare_driving_audio(silent)
-    with pytest.raises(AudioError, match=r"has no audio track 3\. Its audio tracks are 1"):
+    with pytest.raises(AudioError, match=r"has no audio track 3\. The audio tracks are 1"):
         read_audio(path, 3)
 
 

@@ -249,7 +249,7 @@ def test_video_file_names_file_that_is_no_video(tmp_path: Path, clip: Path) -> N
 
 def test_video_file_refuses_absurd_timestamps(tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.mkv", [0, 1, 5_000_000], container="matroska")
-    with pytest.raises(MediaError, match=r"clip.mkv has wrong timestamps. Its frames are 100000 s apart"):
+    with pytest.raises(MediaError, match=r"clip.mkv has wrong timestamps. The frames are 100000 s apart"):
         VideoFile(tmp_path / "clip.mkv")
 
 

@@ -164,7 +164,7 @@ def test_convert_refuses_a_damaged_official_file(source: Path, tmp_path: Path, m
     model = catalog.MODELS["1.6"]
     unet = dataclasses.replace(model.unet, size_bytes=source.stat().st_size)
     monkeypatch.setitem(catalog.MODELS, "1.6", dataclasses.replace(model, unet=unet))
-    with pytest.raises(WeightsError, match=r"is damaged. Its SHA-256 is \w+, not 0a478e89\w+"):
+    with pytest.raises(WeightsError, match=r"is damaged. The SHA-256 is \w+, not 0a478e89\w+"):
         run(convert(source, tmp_path / "out.safetensors", "fp16"))
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     monkeypatch.setitem(

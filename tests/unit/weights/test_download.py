@@ -133,7 +133,7 @@ def test_download_refuses_another_file(served: Served, tmp_path: Path, content: 
     expected, digest = (hashlib.sha256(data).hexdigest() for data in (CONTENT, content))
     with pytest.raises(
         WeightsError,
-        match=f"tiny.pt from .* has a wrong checksum. Its SHA-256 is {digest}, not {expected}. LatentSync deleted",
+        match=f"tiny.pt from .* has a wrong checksum. The SHA-256 is {digest}, not {expected}. LatentSync deleted",
     ):
         run(download_file(published(), tmp_path / "tiny.pt"))
     assert files_in(tmp_path) == []

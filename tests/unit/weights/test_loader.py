@@ -88,7 +88,7 @@ def test_read_accepts_legacy_pickles(tmp_path: Path) -> None:
         ),
         (
             lambda held: held.pop("down_blocks.0.resnets.0.conv1.weight"),
-            "not a LatentSync UNet. It has 1243 weights, but the weights of the first layers are missing",
+            "not a LatentSync UNet. The file has 1243 weights, but the weights of the first layers are missing",
         ),
     ],
     ids=["missing", "extra", "shape", "input channels", "another network"],
@@ -160,7 +160,7 @@ def test_read_names_missing_and_unknown_files(tmp_path: Path) -> None:
 
 def test_load_whisper_refuses_incomplete_files(models: Path) -> None:
     whole = loader.read(models / "latentsync" / "whisper" / "tiny.pt")
-    with pytest.raises(WeightsError, match="no model sizes"):
+    with pytest.raises(WeightsError, match="sizes of the model are missing"):
         loader.load_whisper(Checkpoint(whole.path, whole.tensors))
     less = {key: tensor for key, tensor in whole.tensors.items() if key != "encoder.ln_post.bias"}
     with pytest.raises(WeightsError, match=r"1 missing \(encoder.ln_post.bias\)"):

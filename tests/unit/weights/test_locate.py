@@ -286,7 +286,7 @@ WRONG: dict[str, Wrong] = {
     "another VAE": Wrong(
         lambda models: changed(models, SD_VAE, b"") or (put_safetensors(models / SD_VAE, {}) and None),
         None,
-        r"is not the official sd-vae-ft-mse.safetensors. It has [\d,]+ bytes instead of 15. "
+        r"is not the official sd-vae-ft-mse.safetensors. The file has [\d,]+ bytes instead of 15. "
         'Move this file to another folder and download .*, or connect your own VAE to the "vae" input of Load Model',
     ),
 }
@@ -302,7 +302,9 @@ def test_locate_refuses_wrong_files(models: Path, wrong: Wrong) -> None:
 def test_locate_refuses_another_whisper(models: Path) -> None:
     put_unet(models, "1.5")
     torch.save({"dims": {}, "model_state_dict": {"weight": torch.zeros(1)}}, models / TINY)
-    with pytest.raises(WeightsError, match=r"tiny.pt is not the official tiny.pt. It has [\d,]+ bytes instead of 11"):
+    with pytest.raises(
+        WeightsError, match=r"tiny.pt is not the official tiny.pt. The file has [\d,]+ bytes instead of 11"
+    ):
         located(models)
 
 
@@ -331,7 +333,7 @@ def test_verify_compares_hashes_with_progress(models: Path, published: Published
         run(locate.verify(file, path))
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         assert located(models).spec.version == "1.5", "loading checks the size"
-        with pytest.raises(WeightsError, match=r"is damaged. Its SHA-256 is \w{64}, not \w{64}"):
+        with pytest.raises(WeightsError, match=r"is damaged. The SHA-256 is \w{64}, not \w{64}"):
             run(locate.verify(file, path))
 
 
