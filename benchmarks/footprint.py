@@ -43,7 +43,7 @@ from latentsync.models.constants import (
 )
 from latentsync.models.unet import UNet, UNetConfig
 from latentsync.models.vae import DiffusersVAE, autoencoder_of
-from latentsync.models.whisper import WhisperEncoder
+from latentsync.models.whisper import whisper_encoder
 from latentsync.oom import BatchLimit
 from latentsync.sampling.denoise import denoise
 from latentsync.sampling.sampler import CFG_BATCH
@@ -157,15 +157,12 @@ class Networks(NamedTuple):
 
     @classmethod
     def on_meta(cls, *, tiny: bool) -> Networks:
+        channels, layers = (random_init.VAE_CHANNELS, 1) if tiny else (FULL_VAE_CHANNELS, 2)
+        autoencoder = autoencoder_of(channels, layers)
         with torch.device("meta"):
-            unet = UNet(random_init.UNET_CONFIG if tiny else UNetConfig())
-            vae = (
-                autoencoder_of(random_init.VAE_CHANNELS, layers=1)
-                if tiny
-                else autoencoder_of(FULL_VAE_CHANNELS, layers=2)
-            )
+            unet, vae = UNet(random_init.UNET_CONFIG if tiny else UNetConfig()), autoencoder()
         # not made on the meta device, where its tables take torch seconds
-        whisper = WhisperEncoder(random_init.WHISPER_DIMS).to("meta")
+        whisper = whisper_encoder(random_init.WHISPER_DIMS)().to("meta")
         return cls(unet.to("meta", DTYPE).eval(), nn.Module.to(vae, dtype=DTYPE).eval(), whisper)
 
 

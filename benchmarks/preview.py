@@ -68,8 +68,9 @@ def main() -> None:
 def counted_share(resolution: int, settings: SamplerSettings) -> float:
     """Multiplications of one decoded image, of those of a window of the run, at full size."""
     side = resolution // LATENT_STRIDE
+    autoencoder = autoencoder_of(FULL_VAE_CHANNELS, layers=2)
     with torch.device("meta"):
-        unet, vae = UNet(), DiffusersVAE(autoencoder_of(FULL_VAE_CHANNELS, layers=2))
+        unet, vae = UNet(), DiffusersVAE(autoencoder())
         noise = torch.zeros(1, LATENT_CHANNELS, 1, side, side)
         conditioning = torch.zeros(1, 2 * LATENT_CHANNELS + 1, WINDOW_FRAMES, side, side)
         audio = torch.zeros(1, WINDOW_FRAMES, AUDIO_POSITIONS * AUDIO_STATES, AUDIO_WIDTH)

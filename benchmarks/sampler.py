@@ -197,7 +197,7 @@ def ladder(window: Window) -> dict[str, Work]:
 def of_vae(options: argparse.Namespace, _: Window) -> Iterator[Row]:
     """A window's frames through the VAE: all in one call, and in the product's slices; at this size and twice it."""
     torch.manual_seed(0)
-    vae = autoencoder_of(random_init.VAE_CHANNELS if options.tiny else FULL_VAE_CHANNELS, 1 if options.tiny else 2)
+    vae = autoencoder_of(random_init.VAE_CHANNELS if options.tiny else FULL_VAE_CHANNELS, 1 if options.tiny else 2)()
     codec = DiffusersVAE(vae.eval()).to(options.device, options.dtype)
     for side in (options.side, 2 * options.side):
         shape = options.frames, LATENT_CHANNELS, side, side

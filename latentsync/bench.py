@@ -183,7 +183,7 @@ def synthetic_pipeline(precision: str, device: torch.device, *, tiny: bool = Fal
     config = random_init.UNET_CONFIG if tiny else UNetConfig()
     channels, layers = (random_init.VAE_CHANNELS, 1) if tiny else (FULL_VAE_CHANNELS, 2)
     unet_state = random_init.repeated_state(lambda: UNet(config), device, dtype)
-    vae_state = random_init.repeated_state(lambda: autoencoder_of(channels, layers), device, vae_dtype(device, dtype))
+    vae_state = random_init.repeated_state(autoencoder_of(channels, layers), device, vae_dtype(device, dtype))
     return LipSyncPipeline(
         unet=unet_in(unet_state, stored, dtype),
         whisper=random_init.whisper().to(device),

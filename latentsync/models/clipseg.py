@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,10 +21,13 @@ START, END = 49406, 49407  # tokens of CLIP around a text
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def clipseg(shapes: Shapes) -> CLIPSegForImageSegmentation:
-    """The network of a state dict. The shapes determine its configuration.
+def clipseg(shapes: Shapes) -> Callable[[], CLIPSegForImageSegmentation]:
+    """A factory for the network of a state dict. The shapes determine its configuration.
+
+    transformers is imported here and not in the factory, which runs on the meta device.
 
     Raises:
+        KeyError: a weight of CLIPSeg is missing.
         DependencyError: transformers cannot be imported.
     """
     try:
@@ -52,7 +56,7 @@ def clipseg(shapes: Shapes) -> CLIPSegForImageSegmentation:
         decoder_intermediate_size=shapes["decoder.layers.0.mlp.fc1.weight"][0],
         use_complex_transposed_convolution="decoder.transposed_convolution.0.weight" in shapes,
     )
-    return CLIPSegForImageSegmentation(config)
+    return partial(CLIPSegForImageSegmentation, config)
 
 
 def set_positions(network: nn.Module) -> None:

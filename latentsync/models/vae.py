@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,10 +70,11 @@ class DiffusersVAE:
         )
 
 
-def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
-    """Build an AutoencoderKL for the shapes of a state dict with the names of current diffusers.
+def autoencoder(shapes: Mapping[str, Sequence[int]]) -> Callable[[], AutoencoderKL]:
+    """A factory of an AutoencoderKL for the shapes of a state dict with the names of current diffusers.
 
     Raises:
+        DependencyError: diffusers cannot be imported.
         WeightsError: the shapes do not belong to a Stable Diffusion 1.x VAE.
     """
     try:
@@ -92,8 +94,18 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> AutoencoderKL:
     return autoencoder_of(channels, layers)
 
 
-def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
-    """Build an AutoencoderKL from the channels of its blocks, outermost first, and the number of layers in each."""
+def autoencoder_of(channels: tuple[int, ...], layers: int) -> Callable[[], AutoencoderKL]:
+    """A factory of an AutoencoderKL.
+
+    diffusers is imported here and not in the factory: torch 2.6 cannot import diffusers on the meta device.
+
+    Args:
+        channels: of its blocks, outermost first.
+        layers: of each block.
+
+    Raises:
+        DependencyError: diffusers cannot be imported.
+    """
     try:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     except ImportError as error:
@@ -105,7 +117,7 @@ def autoencoder_of(channels: tuple[int, ...], layers: int) -> AutoencoderKL:
         "layers_per_block": layers,
         "latent_channels": LATENT_CHANNELS,
     }
-    return AutoencoderKL(**settings)
+    return partial(AutoencoderKL, **settings)
 
 
 def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

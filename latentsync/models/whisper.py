@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from ..errors import cannot_import
 from .constants import AUDIO_STATES, AUDIO_WIDTH
+
+if TYPE_CHECKING:
+    from whisper.model import AudioEncoder
 
 MEL_BINS = 80
 SEGMENT_MELS = 3000  # mel frames of one encoder input: 30 s
@@ -31,21 +34,12 @@ class WhisperEncoder(nn.Module):
     Args:
         dims: the checkpoint's `whisper.model.ModelDimensions`. The encoder ignores the dimensions of the decoder.
 
-    Raises:
-        DependencyError: openai-whisper cannot be imported.
-
     Weights stay float32. Whisper's own layers cast them to the dtype of the mel.
     """
 
-    def __init__(self, dims: Mapping[str, int]) -> None:
+    def __init__(self, encoder: AudioEncoder) -> None:
         super().__init__()
-        try:
-            from whisper.model import AudioEncoder
-        except ImportError as error:
-            raise cannot_import("Whisper", "openai-whisper>=20240930", error) from error
-        self.encoder = AudioEncoder(
-            dims["n_mels"], dims["n_audio_ctx"], dims["n_audio_state"], dims["n_audio_head"], dims["n_audio_layer"]
-        )
+        self.encoder = encoder
 
     def forward(self, mel: Tensor) -> Tensor:
         """mel: (batch, 80, 3000) -> (batch, 1500, 5, 384): after the positional embedding and after each block."""
@@ -57,3 +51,22 @@ class WhisperEncoder(nn.Module):
         for block in encoder.blocks:
             hidden_states.append(block(hidden_states[-1]))
         return torch.stack(hidden_states, dim=2)
+
+
+def whisper_encoder(dims: Mapping[str, int]) -> Callable[[], WhisperEncoder]:
+    """A factory of an encoder.
+
+    openai-whisper is imported here and not in the factory, which runs on the meta device.
+
+    Args:
+        dims: the checkpoint's `whisper.model.ModelDimensions`. The dimensions of the decoder are ignored.
+
+    Raises:
+        DependencyError: openai-whisper cannot be imported.
+    """
+    try:
+        from whisper.model import AudioEncoder
+    except ImportError as error:
+        raise cannot_import("Whisper", "openai-whisper>=20240930", error) from error
+    sizes = [dims[name] for name in TINY]
+    return lambda: WhisperEncoder(AudioEncoder(*sizes))

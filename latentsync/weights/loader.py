@@ -20,7 +20,7 @@ from ..models.stable_syncnet import StableSyncNet
 from ..models.syncnet import SyncNet
 from ..models.unet import UNet, UNetConfig
 from ..models.vae import DiffusersVAE, autoencoder, diffusers_names
-from ..models.whisper import TINY, WhisperEncoder
+from ..models.whisper import TINY, WhisperEncoder, whisper_encoder
 from .fp8 import FP8, KEPT, scaled_operations, to_fp8
 from .metadata import unreadable
 
@@ -107,7 +107,7 @@ def load_whisper(source: Path | Checkpoint) -> WhisperEncoder:
     if wrong:
         raise WeightsError(f"{checkpoint.path} is not Whisper tiny ({', '.join(wrong)}). Use OpenAI's tiny.pt.")
     encoder = {key: tensor for key, tensor in checkpoint.tensors.items() if not key.startswith("decoder.")}
-    return build(lambda: WhisperEncoder(sizes), encoder, name=checkpoint.path, dtype=torch.float32)
+    return build(whisper_encoder(sizes), encoder, name=checkpoint.path, dtype=torch.float32)
 
 
 def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> DiffusersVAE:
@@ -120,8 +120,9 @@ def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> Dif
     tensors = diffusers_names(checkpoint.tensors)
     shapes = shapes_of(tensors)
     with error_prefix(checkpoint.path):
-        expected = meta_shapes(lambda: autoencoder(shapes))
-    vae = build(lambda: autoencoder(shapes), tensors, name=checkpoint.path, dtype=dtype, expected=expected)
+        factory = autoencoder(shapes)
+    expected = meta_shapes(factory)
+    vae = build(factory, tensors, name=checkpoint.path, dtype=dtype, expected=expected)
     return DiffusersVAE(vae)
 
 
@@ -156,7 +157,7 @@ def load_clipseg(source: Path | Checkpoint) -> CLIPSegForImageSegmentation:
     tensors = {key: tensor for key, tensor in checkpoint.tensors.items() if not key.endswith(".position_ids")}
     shapes = shapes_of(tensors)
     try:
-        network = build(lambda: clipseg(shapes), tensors, name=checkpoint.path, dtype=torch.float32)
+        network = build(clipseg(shapes), tensors, name=checkpoint.path, dtype=torch.float32)
     except KeyError as error:
         raise WeightsError(
             f"{checkpoint.path} is not CLIPSeg ({error} is missing). Download the correct file to this path."
@@ -193,7 +194,7 @@ def build(
 
     Args:
         factory: makes the network. The function calls `factory` on the meta device, which allocates and initializes
-            nothing.
+            nothing. The factory must import no library: some libraries compute with tensors while they are imported.
         tensors: the state dict. The network uses these tensors without a copy.
         name: name of the file in errors.
         dtype: dtype of the weights. None keeps the dtype of each tensor.

@@ -17,7 +17,7 @@ from ..models.constants import AUDIO_WIDTH
 from ..models.layers import sinusoid_table
 from ..models.unet import UNet, UNetConfig
 from ..models.vae import DiffusersVAE, autoencoder_of
-from ..models.whisper import TINY, WhisperEncoder
+from ..models.whisper import TINY, WhisperEncoder, whisper_encoder
 from . import loader, metadata
 from .loader import Checkpoint
 
@@ -58,12 +58,12 @@ def unet_state() -> dict[str, Tensor]:
 
 def whisper_state() -> dict[str, Tensor]:
     """The state dict of `whisper`."""
-    return _random_state(lambda: WhisperEncoder(WHISPER_DIMS))
+    return _random_state(whisper_encoder(WHISPER_DIMS))
 
 
 def vae_state() -> dict[str, Tensor]:
     """The state dict of `vae`."""
-    return _random_state(lambda: autoencoder_of(VAE_CHANNELS, layers=1))
+    return _random_state(autoencoder_of(VAE_CHANNELS, layers=1))
 
 
 def repeated_state(factory: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:

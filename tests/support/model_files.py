@@ -41,5 +41,5 @@ def said(comfyui: ComfyUI, graph: graphs.Graph) -> str:
 
 def full_size_vae() -> dict[str, torch.Tensor]:
     """Zeros in the shapes of Stable Diffusion 1.x's VAE, half precision."""
-    shapes = meta_shapes(lambda: autoencoder_of((128, 256, 512, 512), layers=2))
+    shapes = meta_shapes(autoencoder_of((128, 256, 512, 512), layers=2))
     return {key: torch.zeros(shape, dtype=torch.float16) for key, shape in shapes.items()}

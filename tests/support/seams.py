@@ -8,6 +8,7 @@ import numpy as np
 from latentsync.faces.alignment import crop_size, keep_mask
 
 REACH_PX = 3  # on each side of the edge
+ROUNDING_PX = 1 / 32  # OpenCV 4 rounds the places of a warp to it
 
 
 def in_frame(matrix: np.ndarray, frame_size: tuple[int, int], resolution: int) -> np.ndarray:
@@ -15,7 +16,9 @@ def in_frame(matrix: np.ndarray, frame_size: tuple[int, int], resolution: int) -
     width, height = crop_size(resolution)
     made = (cv2.resize(keep_mask(resolution), (width, height)) < 0.5).astype(np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(made, matrix, frame_size[::-1], flags=flags) > 0
+    shifts = [(x, y) for x in (-ROUNDING_PX, ROUNDING_PX) for y in (-ROUNDING_PX, ROUNDING_PX)]
+    near = [matrix + np.array([[0, 0, x], [0, 0, y]]) for x, y in shifts]
+    return np.any([cv2.warpAffine(made, shifted, frame_size[::-1], flags=flags) > 0 for shifted in near], axis=0)
 
 
 def energy(pasted: np.ndarray, frame: np.ndarray, matrix: np.ndarray, resolution: int) -> float:

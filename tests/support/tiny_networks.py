@@ -19,7 +19,7 @@ from latentsync.models.stable_syncnet import StableSyncNet
 from latentsync.models.syncnet import SyncNet
 from latentsync.models.unet import UNet
 from latentsync.models.vae import DiffusersVAE
-from latentsync.models.whisper import WhisperEncoder
+from latentsync.models.whisper import WhisperEncoder, whisper_encoder
 from latentsync.video.color import BT709
 from latentsync.video.timeline import MODEL_RATE
 from latentsync.weights import loader
@@ -100,7 +100,7 @@ def whisper() -> WhisperEncoder:
     weights = synthetic_state_dict(
         {key: shape for key, shape in layouts()["whisper_tiny"].items() if key != table}, "whisper."
     )
-    weights[table] = WhisperEncoder(WHISPER_DIMS).state_dict()[table]
+    weights[table] = whisper_encoder(WHISPER_DIMS)().state_dict()[table]
     return loader.load_whisper(Checkpoint(Path("whisper_tiny"), weights, {"dims": WHISPER_DIMS}))
 
 

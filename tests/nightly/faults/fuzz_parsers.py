@@ -88,8 +88,7 @@ def shapes(data: bytes) -> None:
     names = {given.ConsumeUnicode(40): torch.zeros(1) for _ in range(3)}
     diffusers_names(names)
     blocks = {f"encoder.down_blocks.{i}.resnets.0.conv1.weight": (width,) for i, width in enumerate(widths)}
-    with torch.device("meta"):
-        autoencoder(blocks)
+    loader.meta_shapes(autoencoder(blocks))
 
 
 def names(data: bytes) -> None:

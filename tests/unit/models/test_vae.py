@@ -47,7 +47,7 @@ def test_vae_runs_in_dtype_of_its_weights() -> None:
 
 def test_vae_layout_is_of_diffusers() -> None:
     shapes = {key: tuple(shape) for key, shape in tiny_networks.layouts()["vae_tiny"].items()}
-    assert meta_shapes(lambda: autoencoder(shapes)) == shapes
+    assert meta_shapes(autoencoder(shapes)) == shapes
 
 
 def test_vae_old_attention_names_are_converted() -> None:

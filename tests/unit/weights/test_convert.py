@@ -24,7 +24,11 @@ PEAK = """
 import sys
 from pathlib import Path
 from latentsync.weights.convert import convert
-import safetensors.torch, latentsync.models.unet
+from latentsync.models.unet import UNet
+from latentsync.weights.loader import meta_shapes
+import safetensors.torch
+
+meta_shapes(UNet)  # torch 2.6 imports 30 MB of sympy for the first network on the meta device
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

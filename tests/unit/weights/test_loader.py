@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +16,29 @@ from torch.nn import Linear
 
 from latentsync.errors import WeightsError
 from latentsync.weights import loader, random_init
+from latentsync.weights.catalog import VAE, WHISPER
 from latentsync.weights.loader import Checkpoint
+from tests.support.paths import REPOSITORY
 from tests.support.synthetic_models import write_models
+from tests.support.tiny_clipseg import write_tiny_clipseg
 
 KEY = "conv_out.bias"
+LOAD_ALL = """
+import sys
+from pathlib import Path
+import torch
+from latentsync.weights.loader import load_clipseg, load_vae, load_whisper
+
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        library = name.partition(".")[0] in ("diffusers", "transformers", "whisper")
+        assert not library or torch.get_default_device().type != "meta", name
+
+sys.meta_path.insert(0, Guard())
+for load, path in zip((load_vae, load_whisper, load_clipseg), sys.argv[1:], strict=True):
+    load(Path(path))
+print("loaded")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +124,14 @@ def test_load_unet_refuses_other_weights(
     with pytest.raises(WeightsError, match=said) as raised:
         loader.load_unet(path)
     assert str(path) in str(raised.value)
+
+
+def test_load_imports_no_library_on_meta(models: Path, tmp_path: Path) -> None:
+    """torch 2.6 cannot import diffusers on the meta device. Here this process has imported every library already."""
+    clipseg = write_tiny_clipseg(tmp_path / "clipseg.safetensors")
+    command = [sys.executable, "-c", LOAD_ALL, models / VAE.path, models / WHISPER.path, clipseg]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "loaded\n"), done.stderr
 
 
 def test_check_shapes_lists_all_differences() -> None:
