@@ -31,9 +31,6 @@ TINY = {
 class WhisperEncoder(nn.Module):
     """openai-whisper's audio encoder, which returns five hidden states per position.
 
-    Args:
-        dims: the checkpoint's `whisper.model.ModelDimensions`. The encoder ignores the dimensions of the decoder.
-
     Weights stay float32. Whisper's own layers cast them to the dtype of the mel.
     """
 
