@@ -4,7 +4,7 @@ Usage: python -m scripts.compat_libraries [NAME ...]
 
 `oldest-3.10` has the oldest versions that pyproject.toml allows, and `newest-3.10` to `newest-3.14` the newest, each in
 an environment of its own with this Python. PACKAGE==VERSION is installed alone, in front of the packages of this
-environment, and runs the media tests. Everything is in `.compat/`.
+environment, and runs the media tests. Everything is in `.compat/`, and `.compat/NAME.log` has the output of pytest.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def in_front(package: str) -> tuple[bool, str]:
     """Whether the media tests pass with a package of this version, and the last line of pytest."""
     folder = FOLDER / package.replace("==", "-")
     uv("pip", "install", "--python", sys.executable, "--no-deps", "--target", folder, package)
-    return run_tests(Path(sys.executable), MEDIA_TESTS, {"PYTHONPATH": str(folder)})
+    return run_tests(folder.name, Path(sys.executable), MEDIA_TESTS, {"PYTHONPATH": str(folder)})
 
 
 def in_environment(age: str, version: str) -> tuple[bool, str]:
@@ -80,7 +80,7 @@ def in_environment(age: str, version: str) -> tuple[bool, str]:
     how = ("--upgrade", "--resolution", RESOLUTIONS[age], "--build-constraint", builds)
     uv("pip", "install", "--python", python, *how, "--extra", "standalone", "-r", REPOSITORY / "pyproject.toml")
     uv("pip", "install", "--python", python, *TEST_PACKAGES)
-    passed, result = run_tests(python, TESTS, {})
+    passed, result = run_tests(folder.name, python, TESTS, {})
     return passed, f"{result}   {', '.join(versions(python))}"
 
 
@@ -94,11 +94,12 @@ def versions(python: Path) -> list[str]:
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def run_tests(python: Path, tests: Sequence[str], environment: dict[str, str]) -> tuple[bool, str]:
+def run_tests(name: str, python: Path, tests: Sequence[str], environment: dict[str, str]) -> tuple[bool, str]:
     """Whether tests pass, and the last line of pytest."""
     command = [python, "-m", "pytest", *tests, "-q", "--tb=line", "-p", "no:cacheprovider"]
     environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    (FOLDER / f"{name}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
     lines = (done.stdout.strip() or done.stderr.strip() or "pytest printed nothing").splitlines()
     return done.returncode == 0, lines[-1]
 
