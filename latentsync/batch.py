@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 IN_USE_SECONDS = 2.0  # until the next check of an output that another run is writing
-MAX_LOSSES = 3  # workers that may die during one job. The job may be the cause
+MAX_LOSSES = 3  # workers that one job may lose. The job may be the cause
 
 Make = Callable[[Any], Any]
 """Runs a task and returns its result. The result of a job is the summary of its video."""

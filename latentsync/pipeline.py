@@ -242,9 +242,9 @@ class LipSyncPipeline:
         background = read_audio(background) if isinstance(background, (str, Path)) else background
         if background is not None:
             check_background(waveform, background)
-        if occlusion != NO_SEGMENTER and self.folders is not None:  # without weights, fail before the long work
+        if occlusion != NO_SEGMENTER and self.folders is not None:  # without weights, fail before the slow stages
             locate.require(segmenter_entry(occlusion).file, self.folders)
-        if face == "speaking":  # without sound, likewise
+        if face == "speaking":  # the same without sound
             speech_of_source = read_speech(source, speech_of_source)
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress

@@ -1,8 +1,8 @@
 """Progress of long tasks. A task is a generator that yields its progress. The caller can show the progress, or stop the
 task.
 
-A `ShowProgress` is a function of the caller through which the library passes the items of a loop. The function can
-draw a bar, or raise an error to stop the loop.
+A `ShowProgress` is a function of the caller. The library passes the items of a loop through this function. The function
+can draw a bar, or raise an error to stop the loop.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def score_video(
         LatentSyncError: there is no face or no sound, or the video is too short. The message says what to do.
     """
     if audio is None and not isinstance(video, (str, Path)):
-        raise UsageError('Frames in memory have no sound. Set "audio" to a recording.')
+        raise UsageError('An image batch has no sound. Set "audio" to a recording.')
     waveform = audio if isinstance(audio, Waveform) else read_audio(video if audio is None else audio)  # pyright: ignore[reportArgumentType] - checked above
     folders = locate.folders_in(Path(models_dir or locate.DEFAULT_MODELS_DIR).expanduser())
     if download:

@@ -84,7 +84,7 @@ def content_key(source: VideoInput | torch.Tensor) -> Hashable:
 
 
 class _Living:
-    """Compares objects by identity, without keeping them alive. A new object at a reused address is not equal."""
+    """Compares objects by identity, with weak references. A new object at a reused address is not equal."""
 
     def __init__(self, thing: object) -> None:
         self.thing = weakref.ref(thing)

@@ -45,7 +45,7 @@ class LoadedModel:
     dtype: dtype in which the UNet computes.
     files: paths of the loaded weights.
     stores: encoded face crops of each face track, see `LipSyncPipeline`.
-    takes: for each face track, the last setup that was sampled in takes, and the takes.
+    takes: the takes of each face track, and the setup of these takes.
     """
 
     spec: ModelSpec

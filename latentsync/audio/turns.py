@@ -16,7 +16,7 @@ PERSON = re.compile(r"\s*([1-9]\d*)\s*:\s*(\S.*)")
 
 
 class Turn(NamedTuple):
-    """A time range in seconds of the finished video. `stop` is not part of it."""
+    """A time range in seconds of the finished video. The range does not include `stop`."""
 
     start: Fraction
     stop: Fraction
@@ -30,7 +30,7 @@ def parse_turns(text: str) -> tuple[Turn, ...]:
     """Turns from text such as "0-4.5, 9-12". Empty text gives no turns.
 
     Raises:
-        UsageError: the text has another form, or a turn ends before it begins.
+        UsageError: the text is not valid, or a turn ends before it begins.
     """
     turns: list[Turn] = []
     for part in text.split(",") if text.strip() else []:
@@ -51,7 +51,7 @@ def parse_turns_of_people(text: str, person: int) -> Mapping[int, tuple[Turn, ..
         person: the number of the person if the text names no person. Empty text gives only this person, without turns.
 
     Raises:
-        UsageError: the text has another form, or names a person twice.
+        UsageError: the text is not valid, or names a person twice.
     """
     if ":" not in text:
         return {person: parse_turns(text)}

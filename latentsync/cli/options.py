@@ -180,7 +180,7 @@ def turns(options: argparse.Namespace) -> Mapping[int, tuple[Turn, ...]]:
     """The number of each person who speaks, and their turns.
 
     Raises:
-        UsageError: the text has another form, or names several people while the flags also request takes.
+        UsageError: the text is not valid, or names several people while the flags also request takes.
     """
     people = parse_turns_of_people(options.turns, options.face_index)
     if len(people) > 1 and (options.takes > 1 or options.min_sync_confidence is not None):

@@ -39,7 +39,7 @@ class Processes:
     def start(self, worker: Hashable, task: Any) -> None:  # noqa: ANN401 - of a Job
         assert isinstance(worker, int)
         self._busy.add(worker)
-        with suppress(OSError):  # it died while it was idle, and `wait` notices that
+        with suppress(OSError):  # the idle process ended, and `wait` notices this
             self._workers[worker][1].send(task)
 
     def wait(self, seconds: float) -> Iterator[Finished]:

@@ -72,7 +72,8 @@ class ColorMatcher:
     def match_color(
         self, face: torch.Tensor, frame: np.ndarray, matrix: np.ndarray, visible: np.ndarray | None = None
     ) -> ColorCorrection:
-        """The correction that gives the face the frame's mean and standard deviation in the ring, for each channel.
+        """The correction after which face and frame have the same mean and standard deviation in the ring, for each
+        channel.
 
         Args:
             face: (3, h, w) in [-1, 1]. The function resizes a face of another size for the comparison.

@@ -137,7 +137,10 @@ def fit_similarity(points: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _normalized(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (N, 3, 2), centered and divided by their standard deviation, the deviation (N,) and the mean (N, 2)."""
+    """Points (N, 3, 2), centered and divided by their standard deviation.
+
+    Also the deviation (N,) and the mean (N, 2).
+    """
     mean = points.mean(axis=1)
     centered = points - mean[:, None]
     deviation = centered.std(axis=(1, 2), ddof=1)

@@ -15,7 +15,7 @@ from .layers import FeedForward, LayerConfig, attention
 
 WINDOW_FRAMES = 16  # at 25 fps
 MEL_BINS = 80
-MEL_COLUMNS = 52  # mel frames of one window, at 80 a second
+MEL_COLUMNS = 52  # mel frames of one window, 80 per second
 PADDING = {2: (0, 1, 0, 1), (1, 2): (0, 1, 1, 1), (2, 1): (1, 1, 0, 1), (2, 3): (0, 1, 0, 1)}
 """Stride of a convolution -> zeros to add before it at the left, right, top and bottom."""
 

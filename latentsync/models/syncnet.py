@@ -12,7 +12,7 @@ from .protocols import Operations
 
 SIDE_PX = 224  # side of a face crop
 VIDEO_FRAMES = 5  # frames of one window, at 25 fps
-AUDIO_COLUMNS = 20  # MFCC columns of one window, at 100 a second
+AUDIO_COLUMNS = 20  # MFCC columns of one window, 100 per second
 CEPSTRA = 13  # coefficients of one MFCC column
 FEATURES = 1024
 

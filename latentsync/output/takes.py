@@ -111,7 +111,7 @@ class TakeStore:
 
 
 def best_of(takes: Iterable[Take]) -> Take:
-    """The take with the highest confidence. If several takes are equal, the first of them."""
+    """The take with the highest confidence. The first such take if several takes are equal."""
     return max(takes, key=lambda take: take.confidence)
 
 

@@ -99,7 +99,7 @@ class VideoWriter:
         self._color = color
         self._pixel_aspect = pixel_aspect
         self._frame_shape: tuple[int, ...] | None = None
-        self._temporary = temp_path(path.absolute())  # FFmpeg takes a relative name with a colon for a URL
+        self._temporary = temp_path(path.absolute())  # FFmpeg treats a relative name with a colon as a URL
 
     def __enter__(self) -> VideoWriter:
         import av
@@ -248,7 +248,7 @@ def encoder_converter(pix_fmt: str, color: ColorSpace, size: tuple[int, int] | N
 
 
 def to_video_frame(frame: np.ndarray, convert: PixelConverter) -> VideoFrame:
-    """Convert a frame (H, W, 3 or 4) to the encoder's pixels, with more than 8 bits if frame and encoder have them.
+    """Convert a frame (H, W, 3 or 4) to the encoder's pixels. The depth is more than 8 bits only if both support this.
 
     The result may share the array's memory, so do not change the array afterwards.
     """

@@ -59,7 +59,7 @@ class ConditioningStore:
         self._rows: dict[int, int] = {}
 
     def missing(self, frames: Iterable[int]) -> list[int]:
-        """The frames that are not stored yet, each once, in order."""
+        """The frames without stored conditioning, each once, in order."""
         return [frame for frame in dict.fromkeys(frames) if frame not in self._rows]
 
     def add(self, frames: Sequence[int], conditioning: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""LipLeak: the share of silent frames in which the mouth is open. It needs no network.
+"""LipLeak: the share of silent frames in which the mouth is open, measured without a network.
 
 KeySync (arXiv 2505.00497) lip-syncs a talking video to silence and counts the frames with an open mouth.
 """

@@ -23,7 +23,7 @@ def num_columns(num_samples: int) -> int:
 
 
 def mfcc(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """MFCC columns `start` to `stop` of a recording, at 100 a second. By default, all columns.
+    """MFCC columns `start` to `stop` of a recording, 100 columns per second. The default is all columns.
 
     Args:
         samples: (n,), 16 kHz, in the range of 16-bit integers, the whole recording.

@@ -1,4 +1,4 @@
-"""Offset of lips and sound from the mouth opening and the level of the voice. It needs no network."""
+"""Offset of lips and sound from the mouth opening and the level of the voice, without a network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MouthSync:
 
     @property
     def offset_frames(self) -> int:
-        """Lead of the audio over the lips in frames of 40 ms. Negative: the audio lags."""
+        """How far the audio is ahead of the lips, in frames of 40 ms. Negative: the audio is late."""
         return MAX_SHIFT - int(np.nanargmax(self.correlations))
 
     @property

@@ -62,7 +62,7 @@ class Score:
 
     @property
     def offset_frames(self) -> int:
-        """Lead of the audio over the lips, in frames of 40 ms, from SyncNet or the mouth opening. 0: unknown."""
+        """How far the audio is ahead of the lips, in frames of 40 ms, from SyncNet or the mouth opening. 0: unknown."""
         if self.sync is not None:
             return self.sync.offset_frames
         return self.mouth_sync.offset_frames if self.mouth_sync is not None and self.mouth_sync.is_clear else 0
@@ -184,7 +184,7 @@ class ScoredFrames(NamedTuple):
 
     source_index: number of the original frame of each frame.
     read: reads a number of frames from the start: (H, W, 3), RGB.
-    has_lips: bool (n,): which frames have new lips. Other frames are not measured. None: all frames.
+    has_lips: bool (n,): which frames have new lips. The score ignores other frames. None: all frames.
     """
 
     source_index: Sequence[int]
@@ -205,9 +205,9 @@ def score_track(
 
     Args:
         track: face track from `select_face`.
-        waveform: the audio. It starts with the first frame.
-        frames: frames of a result, whose mouth is not measured. None: the original frames.
-        syncnet, stable_syncnet: the networks to measure with. Without a network, only the mouth is measured.
+        waveform: the audio, which starts with the first frame.
+        frames: frames of a result, without a measurement of the mouth. None: the original frames.
+        syncnet, stable_syncnet: the networks to measure with. Without a network, the function measures only the mouth.
         progress: see `progress.ShowProgress`.
 
     Raises:

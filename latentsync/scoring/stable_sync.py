@@ -1,7 +1,7 @@
 """Cosine similarity of lips and audio at each offset, measured with LatentSync's StableSyncNet.
 
-This similarity was a training loss of LatentSync, and no paper reports it. Compare offsets and takes with it, but not
-models.
+The training of LatentSync used this similarity as a loss, and no paper reports this similarity. Use it to compare
+offsets and takes, not to compare models.
 """
 
 from __future__ import annotations
@@ -42,13 +42,16 @@ class StableSyncScore:
 
     @property
     def mean_cosines(self) -> np.ndarray:
-        """float64 (31,): mean cosine by offset, from 15 frames of audio lead to 15 of audio lag. NaN: no audio."""
+        """float64 (31,):
+
+        mean cosine by offset, from 15 frames of early audio to 15 frames of late audio. NaN: no audio.
+        """
         counts = np.isfinite(self.cosines).sum(axis=0)
         return np.where(counts > 0, np.nansum(self.cosines, axis=0, dtype=np.float64) / np.maximum(counts, 1), np.nan)
 
     @property
     def offset_frames(self) -> int:
-        """Lead of the audio over the lips in frames of 40 ms. Negative: the audio lags."""
+        """How far the audio is ahead of the lips, in frames of 40 ms. Negative: the audio is late."""
         return MAX_SHIFT - int(np.nanargmax(self.mean_cosines))
 
     @property
@@ -76,7 +79,7 @@ def score_stable_sync(
     Args:
         frames: (H, W, 3), RGB, at 25 fps.
         matrices: float64 (n, 2, 3): frame to crop at 256 pixels, see `faces.alignment.track_matrices`. NaN without the
-            face. Windows with such a frame are skipped.
+            face. The function skips windows with such a frame.
         shots: int (n,): number of the shot of each frame. No window spans a cut.
         samples: float32 (m,), 16 kHz, -1 to 1.
 

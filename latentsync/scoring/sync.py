@@ -1,7 +1,7 @@
 """Sync-D, Sync-C and the offset of a talking face, measured with SyncNet v2 as in joonson/syncnet_python.
 
-The module reads each frame once and in order. It stores 31 distances for each frame. It keeps
-audio features only while nearby windows need them.
+The module reads each frame once and in order. The module stores 31 distances for each frame, and keeps audio features
+only while nearby windows need these features.
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ class SyncScore:
 
     @property
     def mean_distances(self) -> np.ndarray:
-        """float64 (31,): mean distance by offset, from 15 frames of audio lead to 15 of audio lag."""
+        """float64 (31,): mean distance by offset, from 15 frames of early audio to 15 frames of late audio."""
         return np.asarray(np.nanmean(self.distances, axis=0, dtype=np.float64))
 
     @property
     def offset_frames(self) -> int:
-        """Lead of the audio over the lips in frames of 40 ms. Negative: the audio lags."""
+        """How far the audio is ahead of the lips, in frames of 40 ms. Negative: the audio is late."""
         return MAX_SHIFT - int(np.argmin(self.mean_distances))
 
     @property
     def offset_ms(self) -> int:
-        """Lead of the audio over the lips in milliseconds. Negative: the audio lags."""
+        """How far the audio is ahead of the lips, in milliseconds. Negative: the audio is late."""
         return FRAME_MS * self.offset_frames
 
     @property
@@ -128,7 +128,7 @@ def score_sync(
         frames: `num_windows` + 4 frames (H, W, 3), RGB with square pixels, at 25 fps.
         boxes: float64 (n, 4), pixels: x0, y0, x1, y1 of the face in each frame. NaN in frames without the face.
         shots: int (n,): number of the shot of each frame. No window spans a cut.
-        samples: float32 (m,), 16 kHz, -1 to 1. It starts with the first frame.
+        samples: float32 (m,), 16 kHz, -1 to 1. The sound starts with the first frame.
 
     Raises:
         ScoreError: no five consecutive frames have the face and audio.
@@ -156,7 +156,8 @@ def score_crops(
     """Compare face crops with audio, one batch of windows after another.
 
     Args:
-        crops: uint8 (224, 224, 3), BGR, at 25 fps. None in frames without the face. `count` + 4 are read.
+        crops: uint8 (224, 224, 3), BGR, at 25 fps. None in frames without the face. The function reads `count` + 4
+            crops.
         count: `num_windows` of the clip.
         samples: float32 (m,), 16 kHz, -1 to 1.
         cuts: the first frame of every shot, except the first shot.

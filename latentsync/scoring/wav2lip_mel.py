@@ -29,7 +29,7 @@ def num_columns(num_samples: int) -> int:
 
 
 def log_mel(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Mel columns `start` to `stop` of a recording, at 80 a second. By default, all. Silence pads both ends.
+    """Mel columns `start` to `stop` of a recording, 80 columns per second. The default is all. Silence pads both ends.
 
     Args:
         samples: (n,), 16 kHz, -1 to 1, the whole recording.

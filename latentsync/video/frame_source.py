@@ -22,7 +22,7 @@ class FrameSource(Protocol):
     pixel_aspect: width / height of a pixel as displayed. 1: pixels are square.
     has_alpha: whether the frames have alpha, see `read_alpha`.
     color: color space of the frames.
-    identity: equal for two sources with the same pixels, as far as this is known without reading the pixels.
+    identity: equal only for sources with the same pixels. The comparison reads no pixels.
     """
 
     @property

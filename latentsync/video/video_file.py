@@ -95,7 +95,7 @@ class VideoFile:
         is_yuv = len(frame.format.components) >= 3 and not frame.format.is_rgb
         is_hd = self._stored_size[0] >= HD_SIZE[0] or self._stored_size[1] >= HD_SIZE[1]
         self._is_untagged_hd = is_yuv and is_hd and frame.colorspace == UNSPECIFIED
-        context = stream.codec_context  # frames tell their primaries and transfer only from PyAV 17 on
+        context = stream.codec_context  # frames have primaries and transfer only in PyAV 17 and newer
         self.color = ColorSpace.from_stream(context.color_primaries, context.color_trc, frame.colorspace)
         self._is_interlaced = frame.interlaced_frame
 
