@@ -20,6 +20,7 @@ RING_WIDTH = 0.08  # in crop sides: colors are compared within this distance of 
 STRIDE_PX = 2  # between compared pixels
 SMOOTHING = 0.8  # weight of the previous frame's correction
 MIN_VISIBLE = 0.95  # visibility of a face pixel that is compared, next to an object in front of the face
+MIN_SHARE = 0.05  # share of the ring that must be visible. Fewer pixels show too little of the skin
 MAX_GAIN = 1.4
 MIN_SPREAD = 1 / 255  # below this standard deviation, a channel's gain stays 1
 
@@ -71,9 +72,11 @@ class ColorMatcher:
 
     def match_color(
         self, face: torch.Tensor, frame: np.ndarray, matrix: np.ndarray, visible: np.ndarray | None = None
-    ) -> ColorCorrection:
+    ) -> ColorCorrection | None:
         """The correction after which face and frame have the same mean and standard deviation in the ring, for each
         channel.
+
+        The result is None if less than MIN_SHARE of the ring is visible inside the frame.
 
         Args:
             face: (3, h, w) in [-1, 1]. The function resizes a face of another size for the comparison.
@@ -86,8 +89,8 @@ class ColorMatcher:
         if visible is not None:
             x, y = np.rint(points).astype(int).clip(0, np.array(frame.shape[1::-1]) - 1).T
             in_frame &= visible[y, x] > MIN_VISIBLE
-        if not in_frame.any():
-            return ColorCorrection(torch.ones(3), torch.zeros(3))
+        if in_frame.mean() < MIN_SHARE:
+            return None
         frame_colors = sample_bilinear(frame, points[in_frame]) * (2 / max_value(frame)) - 1
         face_colors = self._sample_ring(face)[in_frame]
         frame_spread, face_spread = frame_colors.std(axis=0), face_colors.std(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache
@@ -25,6 +26,8 @@ from .box_blend import to_crop_aspect
 from .color_match import ColorCorrection, ColorMatcher
 from .settings import BLENDERS, BlendSettings
 from .texture_match import Texture, TextureMatcher
+
+log = logging.getLogger(__name__)
 
 GROUP_FRAMES = 4  # original frames that are held at once
 DECODE_FRAMES = 16  # latents that the VAE decodes in one call, then kept on the CPU: on a GPU each call waits
@@ -215,6 +218,7 @@ class _FacePaster:
         self._blender = BLENDERS[settings.mode](lips.resolution, settings)
         self._color_matcher = ColorMatcher(lips.resolution) if settings.color_match else None
         self._last_correction: tuple[int, ColorCorrection] | None = None
+        self._told_hidden_skin = False  # the log has one line for each speaker, not for each frame
         seed = 0 if lips.provenance is None else lips.provenance.seed
         edge = settings.edge
         self._texture_matcher = (
@@ -272,13 +276,27 @@ class _FacePaster:
         return faces
 
     def _match_color(self, i: int, face: torch.Tensor, frame: np.ndarray) -> torch.Tensor:
-        """Correct the face's colors. The smoothing restarts at cuts and after frames without new lips."""
+        """Correct the face's colors. The smoothing restarts at cuts and after frames without new lips.
+
+        If an object hides the skin around the mouth, the correction of the frame before stays. Without a frame before,
+        the face keeps its colors.
+        """
         if self._color_matcher is None:
             return face
+        last = None
+        if self._last_correction is not None and self._last_correction[0] == i - 1 and self._is_continuous[i]:
+            last = self._last_correction[1]
         visible = self._visible(self._lips.timeline.source_index[i])
         correction = self._color_matcher.match_color(face, frame, self._matrices[i], visible)
-        if self._last_correction is not None and self._last_correction[0] == i - 1 and self._is_continuous[i]:
-            correction = correction.smoothed(self._last_correction[1])
+        if correction is None:
+            if not self._told_hidden_skin:
+                log.info("Output frame %d shows too little skin around the mouth. Its colors are not matched anew.", i)
+            self._told_hidden_skin = True
+            correction = last
+        else:
+            correction = correction.smoothed(last)
+        if correction is None:
+            return face
         self._last_correction = (i, correction)
         return correction.apply(face)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from latentsync.audio.waveform import Waveform
+from latentsync.compositing import compositor
 from latentsync.compositing.color_match import ColorMatcher
 from latentsync.compositing.compositor import composite
 from latentsync.compositing.settings import BLENDERS, BlendSettings
@@ -104,8 +106,29 @@ def test_color_match_ignores_objects() -> None:
     torch.testing.assert_close(covered.offset, clean.offset, atol=0.01, rtol=0)
     torch.testing.assert_close(covered.gain, clean.gain, atol=0.02, rtol=0)
     assert (fooled.offset - clean.offset).abs().max() > 0.1
-    nothing = matcher.match_color(face, green, matrix, np.zeros_like(visible))
-    assert nothing.gain.tolist() == [1, 1, 1]
+    assert matcher.match_color(face, green, matrix, np.zeros_like(visible)) is None
+
+
+def test_color_match_needs_enough_visible_skin(caplog: pytest.LogCaptureFixture) -> None:
+    """An object hides almost all of the face in source frame 1. Its output frames keep the correction before them."""
+    masks = OcclusionMasks(FRAMES)
+    few = np.ones(SIZE, np.float32)
+    few[:, :3] = 0
+    masks.add(1, few)
+    lips = speaker(masks)
+    matcher, frame = ColorMatcher(256), lips.face_track.source.frames[1]
+    matrix = track_matrices(lips.face_track, 256)[1]
+    face = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    assert matcher.match_color(face, frame, matrix, visible_face(masks, 1, matrix, frame.shape[:2])) is None
+    paster = compositor._FacePaster(lips, BlendSettings())
+    with caplog.at_level(logging.INFO, compositor.__name__):
+        first, *others = (paster._match_color(i, face, lips.face_track.source.frames[ORDER[i]]) for i in (1, 0, 1, 3))
+    np.testing.assert_array_equal(first, face)
+    assert not torch.equal(others[0], face)
+    torch.testing.assert_close(others[1], others[0])
+    np.testing.assert_array_equal(others[2], face)
+    assert len(caplog.records) == 1
+    assert "Output frame 1 shows too little skin" in caplog.text
 
 
 def test_color_match_in_the_compositor_ignores_objects() -> None:
