@@ -46,9 +46,10 @@ from .sampling.conditioning import ConditioningStore, sample_noise
 from .sampling.lip_track import LipTrack, Provenance, SampledLatents
 from .sampling.sampler import StepOutput, Workers, build_lip_track, num_sampling_steps, read_windows, sample_windows
 from .sampling.settings import SamplerSettings
+from .sampling.windows import plan_timeline
 from .stages import detect_faces, find_occlusion, load_syncnet, open_video, read_speech, select_face
 from .video.frame_source import FrameSource
-from .video.timeline import FpsMode, LengthMode, Timeline, build_timeline, check_length, output_rate
+from .video.timeline import FpsMode, LengthMode, Timeline, check_length
 from .weights import loader, locate, miniature, random_init
 from .weights.catalog import MODELS, ModelSpec, Version
 from .weights.download import download_files
@@ -261,9 +262,12 @@ class LipSyncPipeline:
             tracks = [selected(number).track for number in turns]
         if occlusion != NO_SEGMENTER:
             tracks = [self.find_occlusion(track, occlusion, progress=progress) for track in tracks]
+        people = list(zip(tracks, spoken, strict=True))
+        for track, features in people:  # without a frame to sample for one person, fail before sampling the others
+            plan_timeline(track, features, settings, fps, length)
         speakers = tuple(
             self.sample(track, features, settings, fps=fps, length=length, progress=progress)
-            for track, features in zip(tracks, spoken, strict=True)
+            for track, features in people
         )
         mixing = background_settings or BackgroundSettings()
         return LipSyncResult(speakers, blend or BlendSettings(), protect, None, background, mixing)
@@ -331,9 +335,7 @@ class LipSyncPipeline:
         """
         started = monotonic()
         settings = settings or SamplerSettings()
-        rate = output_rate(face_track.source.rate, fps)
-        whole = build_timeline(face_track.source, features.waveform.duration_seconds, rate, length)
-        timeline = whole.first(settings.preview_seconds)
+        timeline = plan_timeline(face_track, features, settings, fps, length)
         asked = {"fps": fps, "length": length}
         vae = self.workers or self.vae
         assert vae is not None

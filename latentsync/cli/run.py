@@ -63,16 +63,7 @@ NOT_RECORDED = {
     "command",
 }
 """Flags that do not change the result, or name files. The record has the hash or size of each file."""
-NOT_OF_TAKES = {
-    "takes",
-    "seed",
-    "min_sync_confidence",
-    "format",
-    "crf",
-    "consent",
-    "background_gain_db",
-    "ducking_db",
-}
+NOT_OF_TAKES = {"takes", "seed", "min_sync_confidence", "format", "crf", "consent", "background_gain_db", "ducking_db"}
 """Flags that do not change the lips of a seed, or their score."""
 TAKES_SUFFIX = ".takes"
 """Suffix of the file beside the output that keeps the takes of a run until the run succeeds."""
@@ -228,6 +219,8 @@ def best_lips(
 
 def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list[Sample]:
     """Functions that sample the lips, one function for each person who speaks."""
+    from ..sampling.windows import plan_timeline
+
     pipeline, progress = session.pipeline(args), session.progress
     features, _ = pipeline.encode_audio(
         opened.audio,
@@ -240,8 +233,11 @@ def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list
     people = session.faces(opened.source, args)
     selections = [opened.select(people, index=number) for number in spoken]
     tracks = [faces.add_occlusion(selection, args, progress, pipeline.device).track for selection in selections]
+    pairs = list(zip(tracks, spoken.values(), strict=True))
+    for track, features in pairs:  # without a frame to sample for one person, fail before sampling the others
+        plan_timeline(track, features, options.sampler_settings(args), args.output_fps, args.length_mode)
     sample = partial(pipeline.sample, fps=args.output_fps, length=args.length_mode, progress=progress)
-    return [partial(sample, track, features) for track, features in zip(tracks, spoken.values(), strict=True)]
+    return [partial(sample, track, features) for track, features in pairs]
 
 
 class Inputs(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..audio.features import AudioFeatures, frame_windows
 from ..audio.waveform import Waveform
-from ..errors import FaceError, WeightsError
+from ..errors import WeightsError
 from ..faces import alignment
 from ..faces.face_track import FaceTrack
 from ..models.constants import WINDOW_FRAMES
@@ -272,7 +272,7 @@ def _passes(settings: SamplerSettings) -> int:
 def num_sampling_steps(
     face_track: FaceTrack, audio_features: AudioFeatures, timeline: Timeline, settings: SamplerSettings
 ) -> int:
-    """Number of steps that `sample_windows` yields."""
+    """Number of steps that `sample_windows` yields. Raises FaceError if there are none, see `plan_windows`."""
     windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
     return len(windows) * settings.num_inference_steps
 
@@ -300,7 +300,6 @@ def build_lip_track(
         folder: folder of the temporary file of a long clip. None: the system's temporary folder.
 
     Raises:
-        FaceError: no frame has new lips.
         WeightsError: the UNet produced NaN or infinite values.
         StorageError: the folder is full or not writable.
     """
@@ -315,11 +314,5 @@ def build_lip_track(
                 )
             latent_index[frames.start : frames.stop] = buffer.append(latents)
         latents = buffer.tensor()
-    if not len(latents):
-        raise FaceError(
-            f"{face_track.source.name} does not show the selected face in any of the {timeline.frame_count} output "
-            'frames that have speech. Trim the video to the part with the face, use longer audio, change "turns", or '
-            "set preview_seconds to 0."
-        )
     waveform = waveform.fit_to(timeline.frame_count, timeline.rate)
     return LipTrack(face_track, timeline, latents, latent_index, waveform, vae)

@@ -1,4 +1,4 @@
-"""Plan windows of frames, and cross-fade their latents."""
+"""Plan the timeline and its windows of frames, and cross-fade the latents of the windows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,27 @@ import torch
 from torch import Tensor
 
 from ..audio.features import AudioFeatures
+from ..errors import FaceError
 from ..faces.face_track import FaceTrack
 from ..models.constants import WINDOW_FRAMES
-from ..video.timeline import Timeline
+from ..video.timeline import FpsMode, LengthMode, Timeline, build_timeline, output_rate
+from .settings import SamplerSettings
+
+
+def plan_timeline(
+    face_track: FaceTrack, audio_features: AudioFeatures, settings: SamplerSettings, fps: FpsMode, length: LengthMode
+) -> Timeline:
+    """The timeline of a result, see `video.timeline.build_timeline`.
+
+    Raises:
+        FaceError: no frame of the result shows the face and has speech.
+        UsageError: the length mode does not support the lengths of video and audio.
+    """
+    rate = output_rate(face_track.source.rate, fps)
+    whole = build_timeline(face_track.source, audio_features.waveform.duration_seconds, rate, length)
+    timeline = whole.first(settings.preview_seconds)
+    plan_windows(face_track, audio_features, timeline)
+    return timeline
 
 
 def plan_windows(
@@ -22,11 +40,20 @@ def plan_windows(
 
     Args:
         overlap: frames that neighboring windows share.
+
+    Raises:
+        FaceError: there is no such frame.
     """
     shots = np.where(face_track.present, face_track.shots + 1, 0)[list(timeline.source_index)]
     shots[~audio_features.speech_frames(timeline)] = 0
     if timeline.sound_frames is not None:
         shots[timeline.sound_frames :] = 0
+    if not shots.any():
+        raise FaceError(
+            f"{face_track.source.name} does not show the selected face in any of the {timeline.frame_count} output "
+            'frames that have speech. Trim the video to the part with the face, use longer audio, change "turns", or '
+            "set preview_seconds to 0."
+        )
     return list(split_windows(shots.tolist(), overlap=overlap))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -279,10 +280,13 @@ def test_sampler_nan_names_the_frames(clip: Clip, overlapping_steps: list[StepOu
 
 
 def test_sampler_without_windows_reports_missing_face(clip: Clip) -> None:
-    with pytest.raises(
-        FaceError, match="clip does not show the selected face in any of the 40 output frames that have speech"
-    ):
-        lip_track([], clip)
+    """Before the sampling, not after it: the face is not there while someone speaks."""
+    points = np.tile(FACE, (COUNT, 1, 1)).astype(float)
+    points[:20] = np.nan
+    speech = replace(AUDIO, is_speech=np.arange(4 * COUNT) < 60)
+    sentence = "clip does not show the selected face in any of the 40 output frames that have speech"
+    with pytest.raises(FaceError, match=sentence):
+        num_sampling_steps(FaceTrack(clip, points, CUTS), speech, TIMELINE, SamplerSettings())
 
 
 def test_provenance_has_params_of_every_stage(clip: Clip) -> None:
