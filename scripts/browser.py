@@ -165,7 +165,9 @@ class ComfyPage:
     def open_template(self, pack: str, name: str) -> None:
         """Open a template of a pack by its name."""
         self.templates(pack)
-        self.page.get_by_test_id(f"template-workflow-{name}").locator("img").first.click()
+        card = self.page.get_by_test_id(f"template-workflow-{name}")
+        card.scroll_into_view_if_needed()  # the page loads a picture when its card comes into view
+        card.locator("img").first.click()
         self.page.wait_for_function("() => app.graph.nodes.some(node => node.type.startsWith('LatentSync'))")
 
     def open_graph(self, file: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from latentsync.faces.alignment import crop_size
 from latentsync.faces.warp import warp_to_crop, warp_to_frame
 from scripts.comfyui import REPOSITORY
+from scripts.occlusion_picture import LOWER_LIP, microphone
 from scripts.overview_picture import (
     ACCENT,
     BACKGROUND,
@@ -32,7 +33,7 @@ from scripts.overview_picture import (
     mouth_area,
     text,
 )
-from scripts.sample_clip import speech
+from scripts.sample_clip import camera_path, face_landmarks, speech
 from scripts.talking_strip import SECONDS, talking_frames
 
 SIZE = (640, 480)
@@ -47,7 +48,10 @@ JPEG_QUALITY = 80
 
 
 class Faces:
-    """A frame of the sample, results with the new area marked, one in another color, and the crop of a result."""
+    """A frame of the sample, results with the new area marked, one in another color, and the crop of a result.
+
+    `covered` has a frame and a marked result with a microphone in front.
+    """
 
     def __init__(self) -> None:
         frames, matrices = talking_frames(speech(SECONDS))
@@ -60,6 +64,11 @@ class Faces:
         self.frame = Image.fromarray(frame)
         self.spoken = [marked(index) for index in SPOKEN]
         self.second = ImageOps.mirror(marked(SPOKEN[1], SECOND))
+        landmarks = face_landmarks(camera_path(SPOKEN[0] + 1))["frames"]
+        self.covered = [
+            with_microphone(image, np.array(landmarks[index][0]["landmarks_xy"])[LOWER_LIP])
+            for index, image in ((0, self.frame), (SPOKEN[0], self.spoken[0]))
+        ]
         spoken = frames[SPOKEN[0]].astype(np.float32)
         crop = warp_to_crop(spoken, matrices[SPOKEN[0]], crop_size(RESOLUTION), 0)
         self.crop = Image.fromarray(np.uint8(crop.clip(0, 255)))
@@ -70,7 +79,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=REPOSITORY / "workflows")
     folder = parser.parse_args().folder
     faces = Faces()
-    for draw_idea in (video, image_to_video, images, song, two_speakers, restored, long_video, dub):
+    for draw_idea in (video, image_to_video, images, song, two_speakers, restored, long_video, dub, occlusion):
         picture = Image.new("RGB", SIZE, BACKGROUND)
         draw_idea(picture, faces)
         picture.save(folder / f"lipsync_{draw_idea.__name__}.jpg", quality=JPEG_QUALITY, optimize=True)
@@ -165,6 +174,22 @@ def dub(picture: Image.Image, faces: Faces) -> None:
         add(picture, image, (x, 75), PORTRAIT)
         draw_wave(draw, (x, 390, x + PORTRAIT[0], 460), spoken, color)
     arrow(draw, 285, 355, MIDDLE_Y)
+
+
+def occlusion(picture: Image.Image, faces: Faces) -> None:
+    """A microphone stays in front of the new mouth."""
+    draw = ImageDraw.Draw(picture)
+    for x, image in ((30, faces.covered[0]), (385, faces.covered[1])):
+        add(picture, image, (x, 45), PORTRAIT)
+        draw_wave(draw, (x, 370, x + PORTRAIT[0], 440), speech(1.5))
+    arrow(draw, 285, 355, MIDDLE_Y)
+
+
+def with_microphone(image: Image.Image, lip: np.ndarray) -> Image.Image:
+    """The image with a microphone in front of a point (x, y) in pixels."""
+    colors, opacity = microphone((image.height, image.width), lip, True)
+    pixels = np.asarray(image, np.float32)
+    return Image.fromarray(np.uint8(pixels + opacity[..., None] * (255 * colors - pixels)))
 
 
 def add(

@@ -86,12 +86,15 @@ def _origin(link: Any) -> tuple[int, tuple[Any, int]]:
 
 
 def _passed_through(node: Node, output_slot: int) -> int | None:
-    """The link that a bypassed node passes to an output: of the same index and type, or else of the same type."""
+    """The link that a bypassed node passes to an output: of the same index and type, or else of the same type.
+
+    An input can have several types, such as "FLOAT,INT".
+    """
     if node["type"] == "Reroute":
         return node["inputs"][0].get("link")
     wanted = node["outputs"][output_slot]["type"]
-    same_type = [(place, slot) for place, slot in enumerate(node.get("inputs", [])) if slot["type"] == wanted]
-    ordered = sorted(same_type, key=lambda found: found[0] != output_slot)
+    fitting = [(place, slot) for place, slot in enumerate(node.get("inputs", [])) if wanted in slot["type"].split(",")]
+    ordered = sorted(fitting, key=lambda found: (found[0] != output_slot, found[1]["type"] != wanted))
     return next((slot.get("link") for _, slot in ordered if slot.get("link") is not None), None)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from scripts.comfyui import ComfyUI
+from scripts.workflow import to_api
 from tests.support import procedural
 from tests.support.paths import REPOSITORY
 
@@ -38,7 +39,19 @@ def saved(name: str) -> Graph:
 
 def load(name: str) -> Graph:
     """An example workflow in API format, with the files of the sample clip."""
-    graph = saved(name)
+    return with_samples(saved(name))
+
+
+def turned_on(name: str, comfyui: ComfyUI) -> Graph:
+    """An example workflow with its bypassed nodes turned on, in API format, with the files of the sample clip."""
+    graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    for node in graph["nodes"]:
+        node["mode"] = 0
+    return with_samples(to_api(graph, comfyui.object_info()))
+
+
+def with_samples(graph: Graph) -> Graph:
+    """The graph with the files of the sample clip. Changes the graph itself."""
     for node in graph.values():
         node["inputs"].update(SAMPLE_FILES.get(node["class_type"], {}))
     return graph

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from latentsync.weights.catalog import FACE_LANDMARKER, MODELS, VAE, WHISPER
+from latentsync.weights.catalog import FACE_LANDMARKER, MODELS, SELFIE_SEGMENTER, VAE, WHISPER
 from scripts import browser
+from scripts.workflow import BYPASSED
 from tests.support.paths import REPOSITORY
 
 TEMPLATES = sorted((REPOSITORY / "workflows").glob("*.json"))
@@ -277,12 +278,22 @@ def test_template_lists_every_file_of_the_model(path: Path) -> None:
     assert listed(loader) == {(file.path, file.url, file.sha256) for file in files}
     for node in nodes:
         if node["type"] == "LatentSyncFacePrep":
-            assert listed(node) == {(FACE_LANDMARKER.path, FACE_LANDMARKER.url, FACE_LANDMARKER.sha256)}
+            files = [FACE_LANDMARKER, *([SELFIE_SEGMENTER] if "auto" in node["widgets_values"] else [])]
+            assert listed(node) == {(file.path, file.url, file.sha256) for file in files}
 
 
 def listed(node: Graph) -> set[tuple[str, str, str]]:
     models = node["properties"]["models"]
     return {(f"{model['directory']}/{model['name']}", model["url"], model["hash"]) for model in models}
+
+
+@each_template
+def test_template_groups_that_are_off_are_bypassed(path: Path) -> None:
+    """A bypassed node needs no model file. The title of its group says that the whole group is off."""
+    graph = load(path)
+    off = [group_box(group) for group in graph["groups"] if group["title"].endswith("(off)")]
+    for node in graph["nodes"]:
+        assert (node["mode"] == BYPASSED) == any(box.holds(node_box(node)) for box in off), name(node)
 
 
 @each_template
