@@ -191,7 +191,7 @@ async def progress(events: aiohttp.ClientWebSocketResponse, prompt_id: str, grap
         if event["type"] == "execution_success":
             return
         if event["type"] in FAILED:
-            raise ApiError(data.get("exception_message", "The run was cancelled.").strip())
+            raise ApiError(data.get("exception_message", "The run was canceled.").strip())
         if event["type"] == "progress":
             yield f"{graph[data['node']]['class_type']}: {data['value']} of {data['max']}"
     raise ApiError("ComfyUI closed the connection. Look into its log.")
@@ -240,7 +240,7 @@ def main() -> None:
     except (ApiError, aiohttp.ClientError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("cancelled")
+        sys.exit("canceled")
 
 
 if __name__ == "__main__":

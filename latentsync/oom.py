@@ -92,6 +92,6 @@ def _message(where: str, reason: str) -> str:
     detail = reason.partition("\n")[0].partition(". ")[0].rstrip(".")
     cause = f" ({detail})" if detail else ""
     return (
-        f"Out of memory{where}{cause}. Close other programs that use the GPU. If that is not enough, "
+        f"Out of memory{where}{cause}. Close other programs that use the GPU. If the memory is still not enough, "
         "choose version 1.5, or precision fp8 in Load Model."
     )

@@ -128,7 +128,7 @@ def doctor(args: argparse.Namespace) -> None:
     if report.problems:
         problems = "\n".join(f"- {problem}" for problem in report.problems)
         fixes = "".join(f"\n  {command}" for command in report.fixes)
-        remedy = f"To fix this, run:{fixes}" if fixes else "Solve these problems, then try again."
+        remedy = f"To fix the problems, run:{fixes}" if fixes else "Solve these problems, then try again."
         raise LatentSyncError(f"A run would fail:\n{problems}\n{remedy}")
 
 

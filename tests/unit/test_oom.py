@@ -95,5 +95,5 @@ def test_oom_message_is_worded_once() -> None:
     assert "even at batch size 1 (CUDA out of memory). Close other programs" in str(caught.value)
     assert str(out_of_memory_error(MemoryError())) == (
         "Out of memory. Close other programs that use the GPU. "
-        "If that is not enough, choose version 1.5, or precision fp8 in Load Model."
+        "If the memory is still not enough, choose version 1.5, or precision fp8 in Load Model."
     )

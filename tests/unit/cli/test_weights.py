@@ -121,7 +121,7 @@ def test_doctor_says_what_is_missing_and_wrong(tmp_path: Path, capsys: pytest.Ca
     assert len(report["problems"]) == 2
     fix = f'"{sys.executable}" -m latentsync download {report["version"]} --models "{tmp_path}"'
     assert report["fixes"] == [fix]
-    assert told.err.endswith(f"To fix this, run:\n  {fix}\n")
+    assert told.err.endswith(f"To fix the problems, run:\n  {fix}\n")
     assert told.err.startswith("latentsync: A run would fail:\n")
 
 
