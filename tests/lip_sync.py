@@ -88,6 +88,8 @@ CASES: dict[str, Case] = {
     "speed fast": Case(lambda stage: stage.follow(voice(SECONDS), speed="fast")),
 }
 
+DAILY = ("25 fps", "29.97 fps", "offset_ms 200", "audio (loop)", "vocals")  # of `make test`. Nightly runs the others
+
 
 def passes(case: Case, seen: Sync) -> bool:
     # at another lag than 0, the lips match the sound of another instant

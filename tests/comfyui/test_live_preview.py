@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,8 +22,14 @@ SAMPLER = "LatentSyncSampler"
 STEPS = 2
 
 
-def run(comfyui: ComfyUI, sample: Sample, seed: int, preview_method: str) -> tuple[bytes, list[Event]]:
+class Run(NamedTuple):
     """The pixels of the lossless video, and the events of the run."""
+
+    pixels: bytes
+    events: list[Event]
+
+
+def run(comfyui: ComfyUI, sample: Sample, seed: int, preview_method: str) -> Run:
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, SAMPLER, steps=STEPS, seed=seed)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless", save_record=False)
@@ -31,7 +38,7 @@ def run(comfyui: ComfyUI, sample: Sample, seed: int, preview_method: str) -> tup
     path = graphs.the_video(comfyui.outputs(entry), ".mkv")
     video = VideoFile(path)
     pixels = b"".join(frame.tobytes() for frame in video.read(range(video.frame_count)))
-    return pixels, list(comfyui.events)[start:]
+    return Run(pixels, list(comfyui.events)[start:])
 
 
 def images(events: list[Event]) -> list[Image.Image]:
@@ -42,33 +49,37 @@ def texts(events: list[Event]) -> list[str]:
     return [event.data["text"] for event in events if event.type == "text"]
 
 
-@pytest.mark.parametrize(("method", "expected"), [("none", 0), ("auto", WINDOWS)])
-def test_live_preview_decodes_one_image_per_window(
-    comfyui: ComfyUI, sample: Sample, method: str, expected: int
-) -> None:
-    _, events = run(comfyui, sample, 100 + expected, method)
-    shown = images(events)
+@pytest.fixture(scope="module")
+def with_images(comfyui: ComfyUI, sample: Sample) -> Run:
+    return run(comfyui, sample, 300, "auto")
+
+
+@pytest.fixture(scope="module")
+def without_images(comfyui: ComfyUI, sample: Sample, with_images: Run) -> Run:
+    """The same prompt, with ComfyUI's previews off, after ComfyUI forgot the first run."""
+    comfyui.free()
+    return run(comfyui, sample, 300, "none")
+
+
+def test_live_preview_decodes_one_image_per_window(with_images: Run) -> None:
+    shown = images(with_images.events)
     width, height = crop_size(RESOLUTION)
-    assert [image.width / image.height for image in shown] == expected * [width / height], "ComfyUI enlarges it"
+    assert [image.width / image.height for image in shown] == WINDOWS * [width / height], "ComfyUI enlarges it"
     assert all(len(np.unique(np.asarray(image))) > 10 for image in shown), "noise, not one flat color"
-    assert len({image.tobytes() for image in shown}) == expected, "each window has another image"
+    assert len({image.tobytes() for image in shown}) == WINDOWS, "each window has another image"
 
 
-def test_live_preview_says_window_and_step(comfyui: ComfyUI, sample: Sample) -> None:
-    _, events = run(comfyui, sample, 200, "none")
-    said = [text for text in texts(events) if text.startswith("Window")]
+def test_live_preview_says_window_and_step(without_images: Run) -> None:
+    said = [text for text in texts(without_images.events) if text.startswith("Window")]
     positions = [f"Window {window} of {WINDOWS}, step {step} of {STEPS}" for window in (1, 2) for step in (1, 2)]
     assert [re.sub(", about .*", "", text) for text in said] == positions
     assert [bool(re.search(r", about \d+ s left$", text)) for text in said] == [False, True, True, False]
 
 
-def test_live_preview_does_not_change_the_result(comfyui: ComfyUI, sample: Sample) -> None:
+def test_live_preview_does_not_change_the_result(
+    comfyui: ComfyUI, sample: Sample, with_images: Run, without_images: Run
+) -> None:
     """The same pixels with previews and without them, and others with another seed."""
-    with_images, events = run(comfyui, sample, 300, "auto")
-    assert images(events)
-    comfyui.free()
-    without, events = run(comfyui, sample, 300, "none")
-    assert texts(events), "the Sampler ran again"
-    assert not images(events)
-    assert without == with_images
-    assert run(comfyui, sample, 301, "none")[0] != with_images
+    assert not images(without_images.events)
+    assert without_images.pixels == with_images.pixels
+    assert run(comfyui, sample, 301, "none").pixels != with_images.pixels

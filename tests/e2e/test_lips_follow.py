@@ -19,17 +19,15 @@ from latentsync.weights import miniature
 from latentsync.weights.locate import folders_in
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import camera_path, face_landmarks, make_sample
-from tests.lip_sync import CASES, SECONDS, Stage, passes
+from tests.lip_sync import CASES, DAILY, SECONDS, Stage, passes
 from tests.support import graphs, seams
 from tests.support.comfyui_server import PACKS
 from tests.support.talking import QUICK, MouthMeter, level, mono, shifted_windows, side_by_side, sync, talk, voice
 
-EXACT = {"num_inference_steps": 20, "cache_interval": 1}
 ONE_WINDOW = 0.64  # seconds of a window
 MAX_EDGE_STEP = 0.03  # of the opening, in distances of the eyes. Measured: at most 0.014 where windows begin
 TINT = np.array([1.12, 1.0, 0.85])  # of warm light, for red, green and blue
 MAX_COLOR_ERROR = 3.0  # levels of 255. Measured: 1.3, and 21.3 without color match
-MAX_FAST_ERROR = 0.05  # of the opening, in distances of the eyes. A wide open mouth has about 0.2
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +37,7 @@ def stage(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         yield Stage(tmp_path_factory.mktemp("talking"), meter)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", DAILY)
 def test_lips_follow_the_sound(stage: Stage, name: str) -> None:
     seen = CASES[name].run(stage)
     assert passes(CASES[name], seen), seen
@@ -88,25 +86,6 @@ def test_silence_closes_the_mouth(stage: Stage) -> None:
     frames, _ = talk(stage.pipeline, stage.track(), sound)
     openings = stage.meter.openings(frames)
     assert openings[30:].max() < 0.35 * openings[:25].max(), openings.round(2)
-
-
-def test_guidance_opens_the_mouth_more(stage: Stage) -> None:
-    widest = [
-        np.quantile(stage.meter.openings(talk(stage.pipeline, stage.track(), voice(1.3), guidance_scale=scale)[0]), 0.9)
-        for scale in (1.0, 1.5, 3.0)
-    ]
-    assert widest == sorted(widest), widest
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"cache_interval": 3}, {"scheduler": "dpmpp_2m", "num_inference_steps": 10}],
-    ids=["deepcache", "dpmpp"],
-)
-def test_faster_settings_stay_close(stage: Stage, settings: dict[str, object]) -> None:
-    exact = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(ONE_WINDOW), **EXACT)[0])
-    fast = stage.meter.openings(talk(stage.pipeline, stage.track(), voice(ONE_WINDOW), **(EXACT | settings))[0])
-    assert np.abs(exact - fast).max() < MAX_FAST_ERROR, (exact.round(2), fast.round(2))
 
 
 def test_window_edges_show_no_jump(stage: Stage) -> None:
