@@ -62,7 +62,7 @@ def cannot_import(library: str, package: str, cause: ImportError | OSError, inst
         package: name of the library for pip, with the oldest supported version.
         instead: an instruction that works without the library. Empty: there is none.
     """
-    alternative = f" Or {instead}." if instead else ""
+    alternative = f" You can also {instead}." if instead else ""
     if isinstance(cause, ModuleNotFoundError):
         command = python_command(f'pip install "{package}"')
         return DependencyError(f"{library} is not installed ({cause}). Run {command} and try again.{alternative}")

@@ -178,8 +178,8 @@ class ComfyVAE:
     """ComfyUI's VAE as the library's `VAE`.
 
     All images of a call share one load of the weights and one copy to the device. Before each batch, the VAE checks
-    whether the user canceled the run. ComfyUI would choose the batch size by the free VRAM, which changes the last
-    digits of the result.
+    whether the user canceled the run. The batch size does not depend on the free VRAM, because another batch size
+    changes the last digits of the result.
     """
 
     def __init__(self, vae: comfy.sd.VAE) -> None:

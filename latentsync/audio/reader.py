@@ -64,18 +64,16 @@ def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Wavefo
     rates, channels = {block.rate for block in blocks}, {len(block.samples) for block in blocks}
     if len(channels - {1}) > 1:
         raise AudioError(
-            f"{name} changes its number of audio channels midway ({' and '.join(map(str, sorted(channels)))}). "
+            f"{name} changes its number of audio channels ({' and '.join(map(str, sorted(channels)))}). "
             "Export the recording as stereo."
         )
     if len(rates) > 1:
         hertz = " and ".join(f"{rate:,}" for rate in sorted(rates))
         warnings.append(
-            f"{name} changes its sample rate midway ({hertz} Hz). LatentSync resamples it to {max(rates):,} Hz."
+            f"{name} changes its sample rate ({hertz} Hz). LatentSync resamples the audio to {max(rates):,} Hz."
         )
     if len(channels) > 1:
-        warnings.append(
-            f"{name} changes from mono to {max(channels)} channels midway. The mono part plays on all channels."
-        )
+        warnings.append(f"{name} changes from mono to {max(channels)} channels. The mono part plays on all channels.")
     samples = _join(blocks, max(channels), max(rates))
     if start is not None and picture_start is not None:
         delay_seconds = start - picture_start

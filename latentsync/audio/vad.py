@@ -1,6 +1,6 @@
 """Voice activity detection: per-band SNR over an adaptive noise floor, with hysteresis.
 
-The noise floor of a band is the power that the audio repeatedly reaches in its quiet parts within 15 s. The noise floor
+The noise floor of a band is the power of the quiet parts of the audio within 15 s. The noise floor
 is never lower than 22 dB below the loud parts of the band, so quiet music also counts as background.
 """
 

@@ -48,8 +48,8 @@ class SelfieSegmenter:
                 raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, 'set "occlusion" to off') from error
             raise WeightsError(
                 f"{model} is not a valid image segmenter of MediaPipe ({reason_of(error)}). Delete this file and "
-                f"download {SELFIE_SEGMENTER.url} ({SELFIE_SEGMENTER.size_bytes:,} bytes) to this path. Or set "
-                '"occlusion" to off.'
+                f"download {SELFIE_SEGMENTER.url} ({SELFIE_SEGMENTER.size_bytes:,} bytes) to this path. You can "
+                'also set "occlusion" to off.'
             ) from error
 
     def score(self, view: np.ndarray) -> np.ndarray:

@@ -37,7 +37,10 @@ class StableSyncNet(nn.Module):
         )
 
     def visual(self, crops: Tensor) -> Tensor:
-        """Features (n, 2048) of lower face halves (n, 48, 128, 256) in -1 to 1. Channel 3 * frame + color."""
+        """Features (n, 2048) of lower face halves (n, 48, 128, 256) in -1 to 1.
+
+        A frame and a color have the channel 3 * frame + color.
+        """
         return F.normalize(self.visual_encoder(crops).flatten(1))
 
     def audio(self, mel: Tensor) -> Tensor:

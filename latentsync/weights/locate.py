@@ -281,7 +281,7 @@ def missing_files(files: Sequence[WeightFile], folders: Folders, name: str) -> W
     node = "Load Model" if name in MODELS else "Face Prep" if name == "occlusion" else "Score"
     remedy = f"Switch on download_missing in {node}" if folders.models is None else f"Run {command}"
     terms = f' "takes" and the sync score need SyncNet (license: {SYNCNET.license}).' if name == "syncnet" else ""
-    without = ' Or set "occlusion" to off.' if name == "occlusion" else ""
+    without = ' You can also set "occlusion" to off.' if name == "occlusion" else ""
     return WeightsError(
         f"Model files are missing ({len(missing)}):\n{files_and_folders}\n{remedy}, or put the files there "
         f"yourself.{without}{terms}"

@@ -432,5 +432,5 @@ def test_run_occlusion_without_its_model_says_how_to_get_it(
     assert synthetic(good, tmp_path / "out.mp4", "--models", tmp_path, "--occlusion", "auto") == 1
     error = capsys.readouterr().err
     assert f'latentsync download occlusion --models "{tmp_path}"' in error
-    assert 'Or set "occlusion" to off' in error
+    assert 'You can also set "occlusion" to off' in error
     assert not (tmp_path / "out.mp4").exists()

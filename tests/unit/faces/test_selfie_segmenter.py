@@ -62,7 +62,7 @@ def test_segmenter_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
     folders = locate.folders_in(tmp_path)
     with pytest.raises(WeightsError) as caught:
         open_segmenter(lambda file: locate.require(file, folders), "auto")
-    for part in (SELFIE_SEGMENTER.url, "16 MB", "latentsync download occlusion", 'Or set "occlusion" to off.'):
+    for part in (SELFIE_SEGMENTER.url, "16 MB", "latentsync download occlusion", 'also set "occlusion" to off.'):
         assert part in str(caught.value)
 
 
