@@ -1,8 +1,8 @@
 """Run many jobs on a pool of workers: choose their order, skip finished jobs, and retry failed jobs.
 
-A job is finished if the run record beside its output says so. A stopped batch therefore continues when you start it
-again. No other file stores the state of the batch. Every job reserves its output path while it runs. Two batches, or a
-batch and ComfyUI, therefore never write the same file.
+A job is finished if the run record beside its output lists the job as done. A stopped batch therefore continues when
+you start it again. No other file stores the state of the batch. Every job reserves its output path while it runs. Two
+batches, or a batch and ComfyUI, therefore never write the same file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Job:
     task: the input of the worker's function.
     output: path of the finished video.
     model, source: jobs with the same values share the loaded networks and the detected faces.
-    seconds: length of the recording. The batch estimates the remaining time from it.
+    seconds: length of the recording. The batch estimates the remaining time from this length.
     replaces: existing videos with the name of the output, of any format, at the time of the check. The batch may
         replace them.
     """
@@ -236,7 +236,7 @@ class LocalWorker:
 
 
 def work(worker: Hashable, task: Any, make: Make, error_of: ErrorOf) -> Finished:  # noqa: ANN401 - of a Job
-    """Run a task. If it raises an exception, the result is the text of the error."""
+    """Run a task. If the task raises an exception, the result is the text of the error."""
     try:
         return Finished(worker, make(task), is_done=True)
     except Exception as error:  # the batch continues

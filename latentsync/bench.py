@@ -195,7 +195,7 @@ def synthetic_pipeline(precision: str, device: torch.device, *, tiny: bool = Fal
 
 
 def computing_dtype(stored: torch.dtype) -> torch.dtype:
-    """The dtype in which a UNet with weights of a dtype computes: fp16 with fp8 weights."""
+    """The dtype of a UNet's computations for weights of a dtype. With fp8 weights, the UNet computes in fp16."""
     return torch.float16 if stored == FP8 else stored
 
 

@@ -1,4 +1,4 @@
-"""The error classes. Every failure that is not a bug in this package raises one of them.
+"""The error classes. Every failure that is not a bug in this package raises one of these classes.
 
 A message names the file, input or frame, says what happened, and says what to do. ComfyUI shows the message at the
 node. The command line prints the message and exits with status 1, or with status 2 for a `UsageError`.

@@ -151,7 +151,10 @@ def _is_running(pid: int, started: int) -> bool:
 
 
 def _machine() -> str:
-    """An id of this machine, and on Linux of this container. A process id is valid only there."""
+    """An id of this machine, and on Linux of this container.
+
+    A process id is valid only on one machine or in one container.
+    """
     name = platform.node()
     with suppress(OSError):
         name += str(Path("/proc/self/ns/pid").stat().st_ino)

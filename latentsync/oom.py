@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class BatchLimit:
-    """The largest batch that fits in VRAM. Each out-of-memory error halves it permanently.
+    """The largest batch that fits in VRAM. Each out-of-memory error halves the limit permanently.
 
     Args:
         max_batch: the initial limit.

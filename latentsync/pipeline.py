@@ -108,8 +108,8 @@ class LipSyncPipeline:
         """Load the weights of a version.
 
         Args:
-            version: "1.6" (512 pixels) or "1.5" (256 pixels). None takes the best one on disk that fits the device.
-            models_dir: a models folder with the layout of ComfyUI's. Default: ~/.cache/latentsync.
+            version: "1.6" (512 pixels) or "1.5" (256 pixels). None takes the best version on disk that fits the device.
+            models_dir: a models folder with ComfyUI's layout. Default: ~/.cache/latentsync.
             device: device of the networks. None takes torch's default device.
             dtype: precision of the UNet and the VAE: torch.float16, bfloat16 or float32.
             unet, vae: files to use in place of the published files.

@@ -89,7 +89,7 @@ def select_face(
         index: number of the person in that order, from 1.
         reference: an appearance, see `faces.identities.reference_appearance`: the most similar people come first.
         at: a point in a frame. The person at this point comes first.
-        speech_of_source: for `face="speaking"`, see `read_speech`. Any other order ignores it.
+        speech_of_source: for `face="speaking"`, see `read_speech`. Other orders ignore this argument.
         settings: gaps, yaw limit and smoothing of the track.
 
     Raises:
@@ -211,7 +211,7 @@ def score_video(
     Args:
         video: a video file, or any frame source.
         audio: a file or a waveform that starts with the first frame. None takes the sound of the video file.
-        models_dir: a models folder with the layout of ComfyUI's. Default: ~/.cache/latentsync.
+        models_dir: a models folder with ComfyUI's layout. Default: ~/.cache/latentsync.
         face, face_index: as in the call of `LipSyncPipeline`.
         device: device of SyncNet. None takes torch's default device.
         download: download the weights of SyncNet (research use, CC-BY) and of the face detector if they are missing.

@@ -119,7 +119,7 @@ def _has_pending_edits(video: VideoInput) -> bool:
 
 
 def _hides_its_trim(video: VideoInput) -> bool:
-    """Whether a VIDEO is trimmed without reporting the start. ComfyUI before 0.23 reports only the duration."""
+    """Whether a VIDEO has a trim, but does not report its start. ComfyUI before 0.23 reports only the duration."""
     if hasattr(video, "get_active_trim_window"):
         return False
     return video.get_duration() != VideoFromFile(video.get_stream_source()).get_duration()

@@ -38,7 +38,7 @@ class DetectionCache:
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
 
     def found(self, key: Hashable, source: FrameSource, search: Callable[[], Identities]) -> Found:
-        """The cached result for `key`. If there is none, call `search` and cache its result."""
+        """The cached result for `key`. Without a cached result, call `search` and cache its result."""
         from ..latentsync.faces.identities import Identities
 
         with self._lock:

@@ -1,4 +1,4 @@
-"""Expand tokens in filename_prefix. ComfyUI's page expands them only for its own save nodes."""
+"""Expand tokens in filename_prefix. ComfyUI's page expands tokens only for its own save nodes."""
 
 from __future__ import annotations
 

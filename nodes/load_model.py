@@ -76,7 +76,7 @@ class LatentSyncLoadModel(io.ComfyNode):
     @classmethod
     @override
     def validate_inputs(cls, unet: object) -> bool | str:
-        """Accepts official file names that are not on disk yet. ComfyUI's dialog of missing models needs them."""
+        """Accepts official file names that are not on disk yet. ComfyUI's dialog of missing models needs such names."""
         known = [None, AUTO, *model_folders.unet_files(), *model_loader.published_names()]
         return (
             unet in known or f'"unet" is {unet}, but models/latentsync has no such file. Choose another file, or auto.'

@@ -51,7 +51,7 @@ def with_progress(
 
 
 def show_text(text: str) -> None:
-    """Show text in the running node. Outside a run, or without a page, this does nothing."""
+    """Show text in the running node. Outside a run, or without a page, this function does nothing."""
     from comfy_execution.progress import get_progress_state
     from comfy_execution.utils import get_executing_context
 

@@ -235,7 +235,7 @@ def sample_best(
     store: TakeStore,
     vae: ComfyVAE,
 ) -> LipTrack:
-    """The lips with the highest sync confidence. The node shows each score as soon as it is known.
+    """The lips with the highest sync confidence. The node shows each score immediately.
 
     Args:
         sample: `LipSyncPipeline.sample` of one person and one recording.

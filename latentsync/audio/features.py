@@ -123,7 +123,10 @@ class AudioFeatures:
         return replace(self, is_speech=is_turn, params={**self.params, "turns": ", ".join(map(str, turns))})
 
     def speech_frames(self, timeline: Timeline) -> np.ndarray:
-        """bool (output frames,): whether a frame contains speech. Frames after the end of the audio contain none."""
+        """bool (output frames,):
+
+        whether a frame contains speech. Frames after the end of the audio contain no speech.
+        """
         if self.is_speech is None:
             return np.ones(timeline.frame_count, dtype=bool)
         speech_before = np.concatenate(([0], np.cumsum(self.is_speech)))
@@ -251,7 +254,7 @@ def encode_audio(
     more segment across each cut. "overlapping" cross-fades the segments, so that no hidden state comes from near the
     end of a segment. In the first 20 s, and from 10 to 20 s of every further segment, both methods give the same hidden
     states. "overlapping" also adds the hidden states of digital silence before and after the recording. The official
-    code repeats the first and the last hidden state there.
+    code repeats the first and the last hidden state instead.
 
     Args:
         samples: float32 (n,) at 16 kHz.

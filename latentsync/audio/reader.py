@@ -93,7 +93,7 @@ def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Wavefo
 
 
 def _picture_start(content: Path | bytes, name: str) -> Fraction | None:
-    """When the first frame of a video appears, in seconds on the clock of the file. None without a readable video."""
+    """The time of the first frame of a video, in seconds on the clock of the file. None without a readable video."""
     with open_container(content) as container:
         stream = preferred_stream(picture_streams(container))
         if stream is None:

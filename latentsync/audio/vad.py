@@ -73,7 +73,7 @@ def detect_speech(bands: Tensor, threshold_db: float, hangover_s: float) -> Voic
 
 
 def snr_db(bands: Tensor) -> Tensor:
-    """SNR of a recording over its noise floor in dB, (mel frames,): the mean of its bands (bands, mel frames)."""
+    """SNR of a recording over its noise floor: (mel frames,) in dB, the mean of the bands (bands, mel frames)."""
     total = torch.zeros(bands.shape[1])
     for band in bands:  # one at a time: an hour of all bands takes 27 MB
         half = SMOOTHING_MELS // 2

@@ -36,7 +36,7 @@ class Ledger:
         return is_finished(job.output, run.recorded_flags(task), model_files, lambda: list(self._inputs(task)))
 
     def model(self, task: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
-        """The version of the model of a job, and its files. Raises WeightsError if they are missing or wrong."""
+        """The version of the model of a job, and its files. Raises WeightsError if a file is missing or wrong."""
         key = _model_key(task)
         if key not in self._models:
             self._models[key] = locate_model(task)

@@ -62,7 +62,7 @@ def open_actors(
     folders: Iterable[Path] = (),
     calls_each: int = 1,
 ) -> Generator[Actors, None, None]:
-    """Workers of the cluster in the flags while the block runs.
+    """Open the workers of the cluster that the flags select, until the block ends.
 
     Args:
         new_worker: creates the function that runs tasks on a worker.

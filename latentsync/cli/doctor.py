@@ -46,7 +46,7 @@ FOUND, MISSING, WRONG = "ok", "missing", "wrong"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library. If it cannot be imported, `version` is None and `problem` says why."""
+    """A library. For a library that cannot be imported, `version` is None, and `problem` gives the reason."""
 
     name: str
     version: str | None
@@ -164,9 +164,9 @@ def _library(name: str) -> Library:
 
 
 def _with_detector(library: Library, folders: locate.Folders) -> Library:
-    """Add a problem to MediaPipe if MediaPipe cannot open its model.
+    """Report a problem of MediaPipe if MediaPipe cannot open its model.
 
-    Then a system library such as libGLESv2 is missing.
+    In this case, a system library such as libGLESv2 is missing.
     """
     if library.name == "mediapipe" and library.problem is None:
         try:

@@ -41,7 +41,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def locate_model(args: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
-    """The version and the files of the model in the flags. Raises WeightsError if a file is missing or wrong."""
+    """The version and the files of the model that the flags select.
+
+    Raises WeightsError if a file is missing or wrong.
+    """
     from ..weights import locate, miniature
     from .device import chosen_device
 
@@ -61,7 +64,7 @@ def worker_flags(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def load_pipeline(args: argparse.Namespace, workers: Workers | None = None) -> LipSyncPipeline:
-    """Load the networks in the flags. `workers` replace the UNet and the VAE."""
+    """Load the networks that the flags select. `workers` replace the UNet and the VAE."""
     from ..pipeline import LipSyncPipeline
     from .device import chosen_device, chosen_dtype
 

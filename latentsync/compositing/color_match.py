@@ -1,7 +1,7 @@
 """Match the colors of a new face to the frame around the mask.
 
-Outside the inpainting mask, the model reconstructs the original crop. If the colors of the new face are wrong there,
-they are also wrong in the mouth.
+Outside the inpainting mask, the model reconstructs the original crop. If the new face has wrong colors outside the
+mask, the mouth also has wrong colors.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def lip_opacity(lips: LipTrack) -> np.ndarray:
 
 
 def is_continuous(lips: LipTrack) -> np.ndarray:
-    """Whether each output frame shows the same shot as the previous one, within NEAR_SECONDS of the original video.
+    """Whether each output frame and the previous output frame show the same shot, at most NEAR_SECONDS apart.
 
     bool (output frames,), False for the first.
     """

@@ -2,8 +2,8 @@
 
 The descriptor does not recognize faces. The descriptor is an aligned patch of 16 x 12 pixels from forehead to upper
 lip. The descriptor distinguishes the people of one clip by skin, hair, glasses and light, which change little from
-frame to frame. Images taken in different light cannot be compared. (The shape of MediaPipe's mesh cannot replace the
-descriptor. On real clips, the meshes of two people differ no more than the meshes of one talking person.)
+frame to frame. The descriptor cannot compare images with different light. (The shape of MediaPipe's mesh cannot replace
+the descriptor. On real clips, the meshes of two people differ no more than the meshes of one talking person.)
 """
 
 from __future__ import annotations

@@ -99,9 +99,9 @@ class Identity:
 
 @dataclass(frozen=True, eq=False)
 class Identities:
-    """All identities of a clip. There may be none.
+    """All identities of a clip. A clip may have no identities.
 
-    source: the frames that were searched.
+    source: the searched frames.
     members: identities in the order of their numbers: by first appearance, or in the order of `sort_identities`.
     cuts: the first frame of every shot, except the first shot.
     params: settings of the detection, for the run record.
@@ -131,7 +131,7 @@ def cluster_tracks(source: FrameSource, results: Iterable[FrameResult]) -> Ident
     """Merge the tracks of each person.
 
     Args:
-        source: the frames that were tracked.
+        source: the frames that the tracker processed.
         results: the tracker's result of every source frame.
 
     Raises:

@@ -1,9 +1,9 @@
 """Occlusion masks of a face track: the pixels of each frame where something is in front of the face.
 
-The segmenter by itself is not reliable: it can mark teeth as objects, and hands as faces. A pixel therefore counts as
-an object only if two conditions are true. The segmenter finds an object, and the colors differ from the earlier colors
-at this place of the aligned face. Inside the face, a high score of the segmenter is enough. The module then aligns the
-masks to the edges of the image, and smooths the masks over time.
+The segmenter alone is not reliable, because it can mark teeth as objects, and hands as faces. A pixel therefore counts
+as an object only if two conditions are true. The segmenter finds an object, and the colors differ from the earlier
+colors at this place of the aligned face. Inside the face, a high score of the segmenter is enough. The module then
+aligns the masks to the edges of the image, and smooths the masks over time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ MIN_COVERAGE = 0.005  # smallest share of the mouth area for a frame in the repo
 
 
 class OcclusionMasks:
-    """The compressed masks of a track. If they exceed MAX_RAM_BYTES, they are in a temporary file.
+    """The compressed masks of a track. Masks of more than MAX_RAM_BYTES are in a temporary file.
 
     Args:
         frame_count: number of frames in the source.
@@ -242,7 +242,10 @@ class FaceModel:
         return np.maximum(change, score - self._score)
 
     def learn(self, colors: np.ndarray, score: np.ndarray, doubt: np.ndarray, is_object: np.ndarray) -> None:
-        """Update the means: slowly if `doubt`, not at all if `is_object`. Both are bool (280, 210)."""
+        """Update the means, slowly where `doubt` is true, and not where `is_object` is true.
+
+        Both are bool (280, 210).
+        """
         self._count += ~is_object
         doubt = doubt & (self._count > 1)
         weight = np.where(doubt, 1 / HISTORY_FRAMES, 1 / self._count.clip(1, HISTORY_FRAMES))

@@ -135,7 +135,7 @@ def contact_sheet(crops: list[np.ndarray]) -> bytes:
 
 
 def _gaps(selection: Selection) -> dict[str, list[list[int]]]:
-    """Ranges of frames without the face, or with the head turned too far: filled gaps, and frames left unchanged."""
+    """Ranges of frames without the face, or with too large a turn of the head: filled gaps, and unchanged frames."""
     _, identity, track, settings = selection
     detected = np.zeros(track.source.frame_count, bool)
     detected[identity.frames[within_yaw_limit(identity, settings)]] = True

@@ -24,7 +24,7 @@ class SelfieSegmenter:
 
     Raises:
         DependencyError: MediaPipe cannot be imported.
-        WeightsError: the model file is missing or unreadable. `score` raises it for a file with other classes.
+        WeightsError: the model file is missing or unreadable. `score` raises this error for a file with other classes.
     """
 
     def __init__(self, model: Path) -> None:

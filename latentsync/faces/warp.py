@@ -79,7 +79,7 @@ def warp_to_crop(pixels: np.ndarray, matrix: np.ndarray, crop_size: tuple[int, i
 
 
 def warp_to_frame(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], outside: float) -> np.ndarray:
-    """Warp a crop (h, w) or (h, w, 3) to a frame, or to a part of it. `size` is its height and width."""
+    """Warp a crop (h, w) or (h, w, 3) to a frame, or to a part of it. `size` is the height and width of the result."""
     cv2 = opencv()
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(pixels, matrix, size[::-1], flags=flags, borderValue=(outside,) * 4)

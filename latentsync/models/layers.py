@@ -100,7 +100,8 @@ def unfold(x: Tensor, batch: int) -> Tensor:
 def norm_over_frames(norm: nn.Module, x: Tensor, frames: int) -> Tensor:
     """Group norm with statistics over all frames of a window. x: (batch * frames, channels, h, w).
 
-    The layer copies its input and its output. `torch.var_mean` needs no copies, but takes 1.5 times as long on a CPU.
+    The function copies its input and its output. `torch.var_mean` needs no copies, but takes 1.5 times as long on a
+    CPU.
     """
     return fold(norm(unfold(x, len(x) // frames)))
 

@@ -1,6 +1,6 @@
 """LatentSync's UNet: Stable Diffusion 1.5 with audio in place of text, and a motion module after every layer.
 
-Follows ByteDance's latentsync/models/unet.py (commit a229c39). Keys and shapes match its checkpoints.
+Follows ByteDance's latentsync/models/unet.py (commit a229c39). Keys and shapes match ByteDance's checkpoints.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def up_blocks(config: UNetConfig, layer_config: LayerConfig) -> list[UpBlock]:
 
 
 class Block(nn.Module):
-    """Layers with the same channel count. Each has a residual block, an attention and a motion module.
+    """Layers with the same channel count. Each layer has a residual block, an attention and a motion module.
 
     Args:
         layers: input and output channel count of each layer.

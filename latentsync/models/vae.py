@@ -59,7 +59,7 @@ class DiffusersVAE:
         return self._run(lambda batch: self.vae.decode(batch).sample, latents)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> DiffusersVAE:
-        """Move the weights in place. Unlike diffusers' own `to`, this logs no warning about casts."""
+        """Move the weights in place. Unlike diffusers' own `to`, this method logs no warning about casts."""
         nn.Module.to(self.vae, device=device, dtype=dtype)
         return self
 

@@ -31,7 +31,7 @@ TINY = {
 class WhisperEncoder(nn.Module):
     """openai-whisper's audio encoder, which returns five hidden states per position.
 
-    Weights stay float32. Whisper's own layers cast them to the dtype of the mel.
+    Weights stay float32. Whisper's own layers cast the weights to the dtype of the mel.
     """
 
     def __init__(self, encoder: AudioEncoder) -> None:

@@ -19,7 +19,7 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
 
     An empty file reserves the path, because only one process can create it. An existing video stays unchanged until the
     new video replaces it. If the block ends without a video, the function deletes the empty file. A killed run leaves
-    its empty file and its temporary files. The next reservation in the folder deletes them.
+    its empty file and its temporary files. The next reservation in the folder deletes these files.
 
     Args:
         paths: possible paths of the video, in one folder. Paths that differ only in their suffix count as the same

@@ -249,7 +249,7 @@ def is_finished(
     model_files: Sequence[FileDigest],
     inputs: Callable[[], Iterable[FileDigest]],
 ) -> bool:
-    """Whether the record beside `output` is that of a finished run with these settings, model files and inputs.
+    """Whether the record beside `output` describes a finished run with these settings, model files and inputs.
 
     Args:
         inputs: returns the digests of the input files. The function calls `inputs` only if everything else is equal.

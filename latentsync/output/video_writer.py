@@ -248,7 +248,8 @@ def encoder_converter(pix_fmt: str, color: ColorSpace, size: tuple[int, int] | N
 
 
 def to_video_frame(frame: np.ndarray, convert: PixelConverter) -> VideoFrame:
-    """Convert a frame (H, W, 3 or 4) to the encoder's pixels. The depth is more than 8 bits only if both support this.
+    """Convert a frame (H, W, 3 or 4) to the encoder's pixels. The result has more than 8 bits only if both frame and
+    encoder do.
 
     The result may share the array's memory, so do not change the array afterwards.
     """

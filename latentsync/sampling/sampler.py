@@ -88,7 +88,8 @@ class Workers(BatchDecoder, Protocol):
         """Yield the last step of each window, in the order of the windows.
 
         Args:
-            windows: result of `read_windows`. A window has 13 MB or more at 512 pixels, so take it only when needed.
+            windows: result of `read_windows`. A window has 13 MB or more at 512 pixels, so take a window only when
+                needed.
             noise: (1, 4, 1, R/8, R/8) on the CPU.
         """
         ...
@@ -144,7 +145,8 @@ def prepare_windows(
     """Read and encode the face crops of a clip, one batch of windows after another.
 
     Args:
-        store: store for the same face track, resolution and VAE. The function does not read or encode its frames again.
+        store: store for the same face track, resolution and VAE. The function does not read or encode the stored frames
+            again.
         resolution, batch_limit: see `sample_windows`. The limit may change between batches.
     """
     mask = torch.from_numpy(alignment.keep_mask(resolution))

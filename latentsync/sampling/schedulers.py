@@ -16,7 +16,8 @@ BETAS = (0.00085, 0.012)  # Stable Diffusion 1.x: linear in the square root
 
 
 class Scheduler(Protocol):
-    """Samples one batch of windows. Use a new scheduler for each batch, because it may keep state between steps.
+    """Samples one batch of windows. Use a new scheduler for each batch, because a scheduler may keep state between
+    steps.
 
     The first step has the number 0.
 

@@ -1,7 +1,7 @@
 """Cosine similarity of lips and audio at each offset, measured with LatentSync's StableSyncNet.
 
-The training of LatentSync used this similarity as a loss, and no paper reports this similarity. Use it to compare
-offsets and takes, not to compare models.
+The training of LatentSync used this similarity as a loss, and no paper reports this similarity. Use the similarity to
+compare offsets and takes, not to compare models.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def max_value(frame: np.ndarray) -> float:
 
 
 def to_uint8(frame: np.ndarray) -> np.ndarray:
-    """Convert a frame to C-contiguous uint8. Return such a frame without a copy."""
+    """Convert a frame to C-contiguous uint8. A frame that is already C-contiguous uint8 is the result itself."""
     if frame.dtype == np.uint16:
         frame = ((frame.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif frame.dtype != np.uint8:
@@ -62,5 +62,5 @@ def to_uint8(frame: np.ndarray) -> np.ndarray:
 
 
 def to_float32(frame: np.ndarray) -> np.ndarray:
-    """Convert a frame to float32 in 0..1. Return such a frame without a copy."""
+    """Convert a frame to float32 in 0..1. A float32 frame is the result itself."""
     return frame if frame.dtype.kind == "f" else frame.astype(np.float32) / np.float32(max_value(frame))

@@ -36,7 +36,7 @@ class FrameIndex:
     end: timestamp at which the last frame ends.
     keyframes: increasing positions in `pts` at which decoding can start.
     time_base: unit of the timestamps, in seconds.
-    rate: frames per second. For a variable frame rate, it is the mean.
+    rate: frames per second. For a variable frame rate, the value is the mean.
     is_constant: whether every timestamp fits a constant `rate`, within one `time_base`.
     """
 

@@ -17,7 +17,7 @@ class FrameSource(Protocol):
     """Frames in display order. You can read the frames any number of times.
 
     name: name of the source in messages.
-    rate: frames per second. For a variable frame rate, it is the mean.
+    rate: frames per second. For a variable frame rate, the value is the mean.
     height, width: display size in pixels.
     pixel_aspect: width / height of a pixel as displayed. 1: pixels are square.
     has_alpha: whether the frames have alpha, see `read_alpha`.

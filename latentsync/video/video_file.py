@@ -33,7 +33,7 @@ MIN_ASPECT = Fraction(1, 8)  # smallest plausible ratio of a pixel's width and h
 class VideoFile:
     """The frames of a video file, or of a part of it.
 
-    Opening reads every packet, but decodes only one frame. For an AVI with reordered frames, it decodes all frames.
+    Opening reads every packet, but decodes only one frame. Opening an AVI with reordered frames decodes all frames.
     Several reads may run at the same time.
 
     Args:
@@ -133,7 +133,7 @@ class VideoFile:
         return self._index.seconds_between(self._part.start, self._part.start + index)
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Frames as RGB (height, width, 3) in the order of `indices`, which are taken one at a time.
+        """Frames as RGB (height, width, 3) in the order of `indices`. The function takes one index at a time.
 
         The dtype is uint8, or uint16 if the file has more than 8 bits. Increasing indices need a single decoding pass.
         A decreasing index decodes from the previous keyframe, and caches up to 256 MB of decoded frames for the next
@@ -229,7 +229,10 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 def _animated_webp(name: str) -> MediaError:
-    """The error for an animated WebP. FFmpeg before version 9 cannot decode it. Later versions cannot seek in it."""
+    """The error for an animated WebP.
+
+    FFmpeg before version 9 cannot decode animated WebP. Later versions cannot seek in animated WebP.
+    """
     return MediaError(f"{name} is an animated WebP, which LatentSync cannot read. Convert the file to MP4 or GIF.")
 
 

@@ -55,7 +55,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedFile:
-    """A weights file with an unknown size and hash. LatentSync cannot verify it, and therefore never downloads it."""
+    """A weights file with an unknown size and hash.
+
+    LatentSync cannot verify such a file, and therefore never downloads the file.
+    """
 
     path: str
     url: str

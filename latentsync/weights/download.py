@@ -1,4 +1,4 @@
-"""Download weights: SHA-256 verified, then atomically renamed. The only module with network access.
+"""Download weights, verify the SHA-256, then rename the files atomically. Only this module uses the network.
 
 `hf_hub_download` downloads files from the Hugging Face hub. `hf_hub_download` retries, and some versions resume a
 partial download. `torch.hub` downloads other files. The module downloads each file into a hidden folder beside its
@@ -190,7 +190,7 @@ def _bar_class(transfer: Transfer) -> type[tqdm[Any]]:
 
 
 def _in_thread(run: Callable[[], Path]) -> Future[Path]:
-    """Run a function in a daemon thread. Unlike an executor's thread, it lets the program end."""
+    """Run a function in a daemon thread. Unlike an executor's thread, a daemon thread lets the program end."""
     future: Future[Path] = Future()
 
     def work() -> None:

@@ -1,8 +1,8 @@
 """Weights in fp8 (e4m3), scaled by a constant to the range of normal e4m3 numbers.
 
 Weights of the UNet have a standard deviation of 0.007 to 0.06, and the smallest normal number of e4m3 is 0.016. Without
-the scale, rounding changes such weights by 5 % on average. With the scale, it changes them by 2.6 %, which is the best
-possible with three mantissa bits.
+the scale, rounding changes such weights by 5 % on average. With the scale, rounding changes such weights by 2.6 %, the
+best possible value with three mantissa bits.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def load_unet(
     Args:
         source: the file, or its content.
         ops: the classes of the layers with weights, see `UNet`.
-        dtype: dtype of the weights. None keeps the dtype of the file. fp8 weights are scaled, see `weights.fp8`.
+        dtype: dtype of the weights. None keeps the dtype of the file. The function scales fp8 weights, see
+            `weights.fp8`.
         attention: see `UNet`.
         norm_dtype: dtype of norms, biases and positional tables. None takes `dtype`.
 

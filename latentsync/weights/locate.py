@@ -44,7 +44,7 @@ RESOLUTIONS = range(64, 2049, 64)  # of the UNet. The VAE divides by 8, and thre
 class Folders:
     """The folders to search for weights.
 
-    kinds: the folders of each kind, in order of preference. Downloads go into the first.
+    kinds: the folders of each kind, in order of preference. Downloads go into the first folder.
     wrappers: `checkpoints` folders of other LatentSync packs.
     models: the folder that contains all kinds, on the command line. None in ComfyUI.
     """
@@ -136,7 +136,7 @@ def default_version(folders: Folders, memory_bytes: int | None = None) -> Versio
 
 
 def device_memory(device: torch.device) -> int | None:
-    """The memory of an accelerator in bytes. None for a CPU, and for a device that does not report it."""
+    """The memory of an accelerator in bytes. None for a CPU, and for a device that does not report its memory."""
     import torch
 
     backend: Any = getattr(torch, device.type, None)
@@ -197,7 +197,8 @@ def destination(file: WeightFile, folders: Folders) -> Path:
 def identify_unet(path: Path, version: Version | None = None) -> ModelSpec:
     """The model of a UNet file, from its metadata, its size, or else from `version`.
 
-    A resolution in the metadata overrides the resolution of the version, because a fine-tuned UNet may have another.
+    A resolution in the metadata overrides the resolution of the version, because a fine-tuned UNet may have another
+    resolution.
 
     Raises:
         WeightsError: the file has another version than `version`, is incomplete, or has a wrong resolution.
