@@ -122,8 +122,8 @@ class LatentSyncSampler(io.ComfyNode):
                     min=0.0,
                     max=36_000.0,
                     step=0.5,
-                    tooltip="For a trial run, set how many seconds of the result to make. 0 makes the whole "
-                    "result. Face Prep still reads the whole video, but only once.",
+                    tooltip="For a trial run, set how many seconds of the result to make. 0 makes the whole result. "
+                    "Face Prep reads the whole video, but only in the first run.",
                 ),
                 io.Int.Input(
                     "deepcache_interval",

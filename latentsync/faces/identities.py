@@ -326,7 +326,8 @@ def identity_at(identities: Identities, at: FaceAt) -> Identity:
     if at.x >= source.width or at.y >= source.height or at.frame >= source.frame_count:
         raise UsageError(
             f'"face_at" is {at.x}, {at.y} in frame {at.frame}, but {source.name} has {source.width} x {source.height} '
-            f"pixels and {source.frame_count} frames. Choose a point and a frame of the video. All three start at 0."
+            f"pixels and {source.frame_count} frames. Choose a point and a frame of the video. "
+            "The numbers x, y and frame start at 0."
         )
     x, y = at.x * display_width(source) / source.width, at.y
     found: list[tuple[float, int]] = []
