@@ -170,7 +170,7 @@ def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[
 
 
 def _decodable_frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    """The frames of an audio stream, without those of damaged packets."""
+    """The frames of an audio stream, without the frames of damaged packets."""
     from av.error import InvalidDataError
 
     for packet in container.demux(stream):

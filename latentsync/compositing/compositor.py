@@ -278,8 +278,8 @@ class _FacePaster:
     def _match_color(self, i: int, face: torch.Tensor, frame: np.ndarray) -> torch.Tensor:
         """Correct the face's colors. The smoothing restarts at cuts and after frames without new lips.
 
-        If an object hides the skin around the mouth, the correction of the frame before stays. Without a frame before,
-        the face keeps its colors.
+        If an object hides the skin around the mouth, the correction of the previous frame stays. Without a previous
+        frame, the face keeps its colors.
         """
         if self._color_matcher is None:
             return face

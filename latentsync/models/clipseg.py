@@ -24,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def clipseg(shapes: Shapes) -> Callable[[], CLIPSegForImageSegmentation]:
     """A factory for the network of a state dict. The shapes determine its configuration.
 
-    transformers is imported here and not in the factory, which runs on the meta device.
+    This function imports transformers, because the factory runs on the meta device.
 
     Raises:
         KeyError: a weight of CLIPSeg is missing.

@@ -97,11 +97,12 @@ def autoencoder(shapes: Mapping[str, Sequence[int]]) -> Callable[[], Autoencoder
 def autoencoder_of(channels: tuple[int, ...], layers: int) -> Callable[[], AutoencoderKL]:
     """A factory of an AutoencoderKL.
 
-    diffusers is imported here and not in the factory: torch 2.6 cannot import diffusers on the meta device.
+    This function imports diffusers, because the factory runs on the meta device, where torch 2.6 cannot import
+    diffusers.
 
     Args:
-        channels: of its blocks, outermost first.
-        layers: of each block.
+        channels: channels of its blocks, outermost first.
+        layers: number of layers in each block.
 
     Raises:
         DependencyError: diffusers cannot be imported.

@@ -53,10 +53,10 @@ class WhisperEncoder(nn.Module):
 def whisper_encoder(dims: Mapping[str, int]) -> Callable[[], WhisperEncoder]:
     """A factory of an encoder.
 
-    openai-whisper is imported here and not in the factory, which runs on the meta device.
+    This function imports openai-whisper, because the factory runs on the meta device.
 
     Args:
-        dims: the checkpoint's `whisper.model.ModelDimensions`. The dimensions of the decoder are ignored.
+        dims: the checkpoint's `whisper.model.ModelDimensions`. The encoder does not use the dimensions of the decoder.
 
     Raises:
         DependencyError: openai-whisper cannot be imported.

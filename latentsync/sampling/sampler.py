@@ -274,7 +274,7 @@ def _passes(settings: SamplerSettings) -> int:
 def num_sampling_steps(
     face_track: FaceTrack, audio_features: AudioFeatures, timeline: Timeline, settings: SamplerSettings
 ) -> int:
-    """Number of steps that `sample_windows` yields. Raises FaceError if there are none, see `plan_windows`."""
+    """Number of steps that `sample_windows` yields. Raises FaceError if there are no windows, see `plan_windows`."""
     windows = plan_windows(face_track, audio_features, timeline, settings.overlap)
     return len(windows) * settings.num_inference_steps
 

@@ -195,7 +195,8 @@ def build(
 
     Args:
         factory: makes the network. The function calls `factory` on the meta device, which allocates and initializes
-            nothing. The factory must import no library: some libraries compute with tensors while they are imported.
+            nothing. The factory must not import libraries, because some libraries compute with tensors during the
+            import.
         tensors: the state dict. The network uses these tensors without a copy.
         name: name of the file in errors.
         dtype: dtype of the weights. None keeps the dtype of each tensor.
