@@ -40,8 +40,8 @@ SMALLEST_SCALE = 8 / 14
 """Below it ComfyUI draws no titles: they have 14 pixels, and the smallest text that it draws has 8."""
 READABLE_SCALE = 9 / 12
 """The smallest texts of a node have 12 pixels, in both versions of the page."""
-READABLE = {"lipsync_video", "lipsync_long_video"}
-"""Templates with the five main nodes and one recording. The others have more nodes than fit at that scale."""
+READABLE = {"lipsync_video", "lipsync_long_video", "lipsync_occlusion"}
+"""Templates of one video and one recording. The others have more nodes than fit at that scale."""
 NOTE_WIDTH_PX = 400
 TITLE_ICONS_PX, TITLE_CHARACTER_PX = 40, 7.0
 """Measured in ComfyUI's page: "Frames (or any node that outputs IMAGE)" needs 313 pixels."""

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from latentsync.weights.catalog import SELFIE_SEGMENTER
 from scripts.browser import ComfyPage, opened, program
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.pages import open_with_samples, overlaps_after_run
 from tests.support.paths import REPOSITORY
+from tests.support.toy_segmenter import write_toy_segmenter
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium or Chrome is installed")
 
@@ -21,8 +23,11 @@ TEMPLATES = sorted({path.stem for path in graphs.WORKFLOWS.glob("*.json")} - NEE
 
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes-2"])
 def page(comfyui: ComfyUI, request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
+    """The page of a ComfyUI with a stand-in for the segmenter, which one template needs."""
+    segmenter = write_toy_segmenter(comfyui.models / SELFIE_SEGMENTER.path)
     with opened(comfyui.url, nodes_2=request.param) as shown:
         yield shown
+    segmenter.unlink()
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
