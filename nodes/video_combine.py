@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("latentsync")
 
+OUTSIDE = (
+    '"filename_prefix" {prefix} is not in ComfyUI\'s output folder. Enter a name inside this folder, such as '
+    "video/LatentSync."
+)
 MAX_COUNTERS = 100  # counters to try from the first free one, because other runs may use them too
 
 
@@ -151,9 +156,12 @@ class LatentSyncVideoCombine(io.ComfyNode):
 
     @classmethod
     @override
-    def validate_inputs(cls, lips: object = None, color_match: object = None, paste_mode: object = "") -> bool | str:
+    def validate_inputs(
+        cls, lips: object = None, color_match: object = None, paste_mode: object = "", filename_prefix: object = None
+    ) -> bool | str:
         """ComfyUI always passes `lips`, and shows the error at the other inputs. Old graphs have only `color_match`."""
-        return check_paste_mode(paste_mode)
+        found = check_paste_mode(paste_mode)
+        return check_prefix(filename_prefix) if found is True else found
 
     @classmethod
     @override
@@ -219,6 +227,18 @@ class LatentSyncVideoCombine(io.ComfyNode):
             return {}
         graph = {**(cls.hidden.extra_pnginfo or {}), "prompt": cls.hidden.prompt}
         return {key: json.dumps(value) for key, value in graph.items() if value is not None}
+
+
+def check_prefix(prefix: object) -> bool | str:
+    """True if the name is inside ComfyUI's output folder, or else the error for `validate_inputs`.
+
+    ComfyUI itself checks the name only after sampling, and then also follows links. None: the input is connected.
+    """
+    if not isinstance(prefix, str):
+        return True
+    output = Path(os.path.normpath(folder_paths.get_output_directory()))
+    is_inside = "\0" not in prefix and Path(os.path.normpath(output / prefix)).is_relative_to(output)
+    return is_inside or OUTSIDE.format(prefix=prefix.replace("\0", "?"))
 
 
 def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path], str]:

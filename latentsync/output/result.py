@@ -130,10 +130,13 @@ class LipSyncResult:
 
         Raises:
             UsageError: the format does not exist, or does not support the frames.
+            AudioError: the audio codec does not support the number of channels.
+            StorageError: the folder has too little space.
             MediaError: the file cannot be written.
         """
         path = Path(path)
         format = _format_of(path, format)
+        check_free_space(path.absolute().parent, least_bytes(self.source, self.waveform, format))
         if record is not None:
             record.describe(self.speakers, self.blend)
             record.settings |= {"format": format.name, "crf": crf}

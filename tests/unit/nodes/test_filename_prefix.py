@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -29,3 +30,28 @@ PROMPT = {
 )
 def test_filename_prefix_tokens(pack: ModuleType, prefix: str, expanded: str) -> None:
     assert pack.filename_prefix.expand_tokens(prefix, PROMPT, NOW) == expanded
+
+
+@pytest.mark.parametrize(
+    ("prefix", "is_inside"),
+    [
+        ("video/LatentSync", True),
+        ("%year%/a.b", True),
+        ("video/../clip", True),
+        ("..clip", True),
+        ("", True),
+        (None, True),  # connected
+        ("../clip", False),
+        ("%year%/../../clip", False),
+        ("/etc/clip", False),
+        ("a\0b", False),
+    ],
+)
+def test_video_combine_checks_prefix_before_the_run(
+    pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str | None, is_inside: bool
+) -> None:
+    monkeypatch.setattr(pack.video_combine.folder_paths, "get_output_directory", lambda: str(tmp_path))
+    node = pack.video_combine.LatentSyncVideoCombine
+    found = node.validate_inputs(paste_mode="mouth", filename_prefix=prefix)
+    assert found is True if is_inside else "Enter a name inside this folder" in found
+    assert not list(tmp_path.iterdir()), "the check creates no folder"
