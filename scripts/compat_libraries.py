@@ -98,9 +98,12 @@ def run_tests(name: str, python: Path, tests: Sequence[str], environment: dict[s
     """Whether tests pass, and the last line of pytest."""
     command = [python, "-m", "pytest", *tests, "-q", "--tb=line", "-p", "no:cacheprovider"]
     environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    (FOLDER / f"{name}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
-    lines = (done.stdout.strip() or done.stderr.strip() or "pytest printed nothing").splitlines()
+    log = FOLDER / f"{name}.log"
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
+        )
+    lines = (log.read_text(encoding="utf-8").strip() or "pytest printed nothing").splitlines()
     return done.returncode == 0, lines[-1]
 
 
