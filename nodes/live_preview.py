@@ -53,9 +53,9 @@ class LivePreview:
         from ..latentsync.models.constants import LATENT_SCALE
         from ..latentsync.video.color import to_uint8
 
-        if not bool(latents.isfinite().all()):
-            return None  # the run is about to stop with an error
         try:
+            if not bool(latents.isfinite().all()):
+                return None  # the run is about to stop with an error
             (face,) = self._vae.decode_small(latents / LATENT_SCALE)
         except (RuntimeError, MemoryError) as error:
             if not is_oom(error):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from io import BytesIO
 from itertools import chain, product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -65,10 +67,9 @@ class MediaPipeDetector(FaceDetector):
         self._min_confidence = min_confidence
         self._min_tile_score = 1 - TILE_MAX_DOUBT * (1 - min_confidence)
         try:
-            import mediapipe
+            self._mediapipe: Any = import_mediapipe()
         except ImportError as error:
             raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, "provide face landmarks") from error
-        self._mediapipe: Any = mediapipe
         self._graphs = ExitStack()
         try:
             # Pass bytes, because MediaPipe cannot open paths with characters outside the system's code page.
@@ -228,3 +229,22 @@ def _tile_starts(length: int, side: int) -> list[int]:
     """First pixel of each tile along one axis: evenly spaced, with an overlap of at least TILE_OVERLAP."""
     count = 1 if length <= side else 1 + int(np.ceil((length - side) / (side * (1 - TILE_OVERLAP))))
     return [round(start) for start in np.linspace(0, max(length - side, 0), count)]
+
+
+def import_mediapipe() -> ModuleType:
+    """Import MediaPipe in another thread, because the import can keep the variables of all callers in memory.
+
+    Without the library PortAudio, MediaPipe stores an exception, whose traceback refers to the frames of the callers.
+    For a node, these are its images, and its networks on the GPU.
+
+    Raises:
+        ImportError: MediaPipe cannot be imported.
+    """
+
+    def work() -> ModuleType:
+        import mediapipe
+
+        return mediapipe
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import WeightsError, cannot_import, reason_of
 from ..weights.catalog import SELFIE_SEGMENTER
+from .mediapipe_detector import import_mediapipe
 from .warp import opencv
 
 INPUT_PX = 256  # side of the network's input
@@ -29,10 +30,9 @@ class SelfieSegmenter:
 
     def __init__(self, model: Path) -> None:
         try:
-            import mediapipe
+            self._mediapipe: Any = import_mediapipe()
         except ImportError as error:
             raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, 'set "occlusion" to off') from error
-        self._mediapipe: Any = mediapipe
         self._model = model
         tasks = self._mediapipe.tasks
         try:

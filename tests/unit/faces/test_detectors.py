@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import weakref
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from latentsync.errors import UsageError
 from latentsync.faces.detection import DetectionHints, FaceDetection, FaceDetector
 from latentsync.faces.detectors import DEFAULT_DETECTOR, DETECTORS, open_detector
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.faces.mediapipe_detector import MediaPipeDetector, import_mediapipe
 from latentsync.faces.tracker import track_faces
 from latentsync.weights.catalog import FACE_LANDMARKER
 from tests.support.image_clip import still
@@ -41,3 +44,19 @@ def test_detectors_registry_opens_mediapipe_by_default(shared: Path) -> None:
 def test_detectors_registry_refuses_unknown_name() -> None:
     with pytest.raises(UsageError, match=r'"detector" cannot be .*Choose one of mediapipe'):
         open_detector(lambda file: Path(file.name), 0.5, "none")
+
+
+def test_import_mediapipe_keeps_no_variable_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MediaPipe keeps the frame of its own import where PortAudio is missing, and a frame keeps its callers."""
+    (tmp_path / "mediapipe.py").write_text("import sys\nFRAME = sys._getframe()\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "mediapipe", sys)  # the real module, or none, comes back after the test
+    del sys.modules["mediapipe"]
+
+    def open_it() -> tuple[ModuleType, weakref.ref[np.ndarray]]:
+        images = np.zeros(1)
+        return import_mediapipe(), weakref.ref(images)
+
+    module, images = open_it()
+    assert module.FRAME is not None
+    assert images() is None
