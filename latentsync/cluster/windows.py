@@ -31,14 +31,31 @@ RunTask = Callable[[LipSyncPipeline, BatchLimit], Any]
 class _Call:
     """The tasks of one call of `InOrder`, by their numbers.
 
+    tasks: tasks that were not taken yet, with their numbers.
+    ahead: largest number of unfinished tasks.
     unfinished: tasks whose result was not yielded yet. None: the result is ready, but waits for an older result.
-    waiting: tasks that wait for a worker, the oldest first.
+    lost: tasks whose worker was lost, the oldest first.
     """
 
+    tasks: Iterator[tuple[int, RunTask]]
+    ahead: int
+    has_more: bool = True
     unfinished: dict[int, RunTask | None] = field(default_factory=dict[int, RunTask | None])
-    waiting: list[int] = field(default_factory=list[int])
+    lost: list[int] = field(default_factory=list[int])
     results: dict[int, Any] = field(default_factory=dict[int, Any])
     losses: Counter[int] = field(default_factory=Counter[int])
+
+    def take(self) -> int | None:
+        """The number of the next task to start, a lost task first. None: no task can start now."""
+        if self.lost:
+            return heappop(self.lost)
+        if not self.has_more or len(self.unfinished) >= self.ahead:
+            return None
+        number, task = next(self.tasks, (None, None))
+        self.has_more = number is not None
+        if number is not None:
+            self.unfinished[number] = task
+        return number
 
 
 class InOrder:
@@ -54,6 +71,8 @@ class InOrder:
     def __call__(self, tasks: Iterable[RunTask], ahead: int) -> Iterator[Any]:
         """The result of each task.
 
+        The caller may take long for each result. Before each result, all free workers therefore get new tasks.
+
         Args:
             tasks: the tasks. Each one is taken only when a worker is free.
             ahead: largest number of started tasks whose result was not yielded yet.
@@ -61,30 +80,30 @@ class InOrder:
         Raises:
             LatentSyncError: a worker reports an error, or one task loses more than `MAX_LOSSES` workers.
         """
-        call, numbered, oldest, has_more = _Call(), enumerate(tasks), 0, True
-        while has_more or call.unfinished:
-            for worker in self._pool.idle():
-                if not call.waiting and has_more and len(call.unfinished) < ahead:
-                    number, task = next(numbered, (-1, None))
-                    has_more = task is not None
-                    if task is not None:
-                        call.unfinished[number] = task
-                        call.waiting.append(number)
-                if call.waiting:
-                    number = heappop(call.waiting)
-                    self._running.setdefault(worker, deque()).append((call, number))
-                    self._pool.start(worker, call.unfinished[number])
-            if has_more or call.unfinished:
-                self._collect()
-            while oldest in call.results:
+        call, oldest = _Call(enumerate(tasks), ahead), 0
+        while call.has_more or call.unfinished:
+            self._start(call)
+            if oldest in call.results:
                 yield call.results.pop(oldest)
                 del call.unfinished[oldest]
                 oldest += 1
+                self._collect(0)
+            elif call.has_more or call.unfinished:
+                self._collect(POLL_SECONDS)
 
-    def _collect(self) -> None:
-        """Wait for results of any call."""
+    def _start(self, call: _Call) -> None:
+        """Give tasks to all workers that can take one."""
+        for worker in self._pool.idle():
+            number = call.take()
+            if number is None:
+                return
+            self._running.setdefault(worker, deque()).append((call, number))
+            self._pool.start(worker, call.unfinished[number])
+
+    def _collect(self, seconds: float) -> None:
+        """Wait for results of any call, at most `seconds`."""
         failed: str | None = None
-        for finished in self._pool.wait(POLL_SECONDS):
+        for finished in self._pool.wait(seconds):
             call, number = self._running[finished.worker].popleft()
             if finished.is_done:
                 call.results[number], call.unfinished[number] = finished.result, None
@@ -94,7 +113,7 @@ class InOrder:
                 failed = finished.result
                 continue
             log.info("Task %d runs again: %s", number, finished.result)
-            heappush(call.waiting, number)
+            heappush(call.lost, number)
         if failed is not None:
             error = failed
             raise LatentSyncError(f"A worker of the cluster failed: {error}")

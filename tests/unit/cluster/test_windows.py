@@ -1,4 +1,4 @@
-"""Tasks of one video on a pool of workers: their order, how many are started, and what happens to lost ones."""
+"""Tasks of one video on a pool of workers: their order, how many are started, and what happens to lost tasks."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ class ShuffledPool:
         self.started.append(task)
 
     def wait(self, seconds: float) -> Iterator[Finished]:
-        assert seconds > 0
-        worker = self.chance.choice([i for i, queue in enumerate(self.queues) if queue])
+        busy = [i for i, queue in enumerate(self.queues) if queue]
+        if not seconds and (not busy or self.chance.random() < 0.5):
+            return
+        worker = self.chance.choice(busy)
         if self.losses and self.chance.random() < 0.3:
             self.losses -= 1
             lost = len(self.queues[worker])
@@ -76,6 +78,22 @@ def test_in_order_takes_tasks_when_needed(workers: int, ahead: int) -> None:
         assert all(len(queue) <= CALLS_EACH for queue in pool.queues)
     assert max(waiting) <= ahead
     assert pool.started == list(range(50))
+
+
+def test_in_order_starts_tasks_before_each_result() -> None:
+    """The first task ends last. While the 31 results that waited for it are read, the workers get new tasks."""
+
+    class Late(ShuffledPool):
+        def wait(self, seconds: float) -> Iterator[Finished]:
+            if seconds:
+                queue = next((queue for queue in self.queues if queue and queue[0]), self.queues[0])
+                yield self.finished(self.queues.index(queue), queue.popleft())
+
+    pool, ahead = Late(3), 32
+    results = InOrder(pool)(range(100), ahead)
+    assert [next(results) for _ in range(20)] == [-i for i in range(20)]
+    assert sum(map(len, pool.queues)) == 3 * CALLS_EACH
+    assert list(results) == [-i for i in range(20, 100)]
 
 
 def test_in_order_two_calls_share_the_workers() -> None:
