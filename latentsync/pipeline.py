@@ -245,8 +245,8 @@ class LipSyncPipeline:
             check_background(waveform, background)
         if occlusion != NO_SEGMENTER and self.folders is not None:  # without weights, fail before the slow stages
             locate.require(segmenter_entry(occlusion).file, self.folders)
-        if face == "speaking":  # the same without sound
-            speech_of_source = read_speech(source, speech_of_source)
+        # the same without sound
+        speech = read_speech(source, speech_of_source) if face == "speaking" else speech_of_source
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress
         )
@@ -258,7 +258,7 @@ class LipSyncPipeline:
             tracks = [face]
         else:
             people = self.detect_faces(source, progress=progress)
-            selected = partial(select_face, people, face, speech_of_source=speech_of_source)
+            selected = partial(select_face, people, face, speech_of_source=speech)
             tracks = [selected(number).track for number in turns]
         if occlusion != NO_SEGMENTER:
             tracks = [self.find_occlusion(track, occlusion, progress=progress) for track in tracks]

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 
 from .audio.levels import frame_levels
-from .audio.reader import read_audio
-from .audio.waveform import Waveform, check_samples, mono_samples
+from .audio.mono import MonoSound, mono_sound
+from .audio.reader import read_mono
+from .audio.waveform import Waveform
 from .errors import AudioError, UsageError
 from .faces import precomputed
 from .faces.clip_segmenter import Place
@@ -79,7 +81,7 @@ def select_face(
     *,
     reference: np.ndarray | None = None,
     at: FaceAt | None = None,
-    speech_of_source: str | Path | Waveform | None = None,
+    speech_of_source: str | Path | Waveform | MonoSound | None = None,
     settings: TrackSettings | None = None,
 ) -> Selection:
     """Select one person, and build the track of their face.
@@ -99,8 +101,8 @@ def select_face(
     settings, levels = settings or TrackSettings(), None
     if face == "speaking" and reference is None:
         source = identities.source
-        times = [*map(source.time_of, range(source.frame_count)), source.duration_seconds]
-        levels = frame_levels(mono_samples(read_speech(source, speech_of_source)), times)
+        times = chain(map(source.time_of, range(source.frame_count)), [source.duration_seconds])
+        levels = frame_levels(read_speech(source, speech_of_source).samples, times)
     identity = select(identities, face, index, reference, at, levels)
     track = build_face_track(identities, identity, settings)
     track = replace(track, params={**identities.params, **track.params, "face": face, "face_index": index})
@@ -141,7 +143,7 @@ def find_occlusion(
         return collect_masks(steps, track, {"occlusion": occlusion}, temp_dir)
 
 
-def read_speech(source: FrameSource, speech_of_source: str | Path | Waveform | None = None) -> Waveform:
+def read_speech(source: FrameSource, speech_of_source: str | Path | Waveform | MonoSound | None = None) -> MonoSound:
     """The sound of a video, which the order "speaking" compares with the mouths.
 
     Args:
@@ -151,16 +153,14 @@ def read_speech(source: FrameSource, speech_of_source: str | Path | Waveform | N
         AudioError: the source is not a video file with sound, or the recording cannot be read.
     """
     if speech_of_source is not None:
-        speech = speech_of_source if isinstance(speech_of_source, Waveform) else read_audio(speech_of_source)
-        check_samples(speech, "speech_of_source")
-        return speech
+        if isinstance(speech_of_source, (str, Path)):
+            return read_mono(speech_of_source, name="speech_of_source")
+        return mono_sound(speech_of_source, "speech_of_source")
     cause: AudioError | None = None
     if isinstance(source, VideoFile):
         try:
-            speech = read_audio(source.content if isinstance(source.content, Path) else BytesIO(source.content))
-            speech = replace(speech, samples=speech.samples[:, round(source.start_seconds * speech.rate) :])
-            check_samples(speech, source.name)
-            return speech
+            content = source.content if isinstance(source.content, Path) else BytesIO(source.content)
+            return read_mono(content, name=source.name, start_seconds=source.start_seconds)
         except AudioError as error:
             cause = error
     raise AudioError(
@@ -222,7 +222,7 @@ def score_video(
     """
     if audio is None and not isinstance(video, (str, Path)):
         raise UsageError('An image batch has no sound. Set "audio" to a recording.')
-    waveform = audio if isinstance(audio, Waveform) else read_audio(video if audio is None else audio)  # pyright: ignore[reportArgumentType] - checked above
+    waveform = audio if isinstance(audio, Waveform) else read_mono(video if audio is None else audio)  # pyright: ignore[reportArgumentType] - checked above
     folders = locate.folders_in(Path(models_dir or locate.DEFAULT_MODELS_DIR).expanduser())
     if download:
         missing = [file for file in (SYNCNET, locate.FACE_LANDMARKER) if not locate.exists(file, folders)]

@@ -23,6 +23,7 @@ from ..video.timeline import Timeline
 from . import vad
 from .driving_audio import DrivingAudio
 from .mel import log_mel, log_peak, mel_power, num_mels
+from .mono import Samples
 from .turns import Turn
 from .vad import VoiceActivity
 from .waveform import Waveform
@@ -175,12 +176,14 @@ def extract_features(
         yield FeatureStep(hidden_states=hidden_states)
 
 
-def detect_speech(samples: Tensor, settings: AudioSettings | None = None) -> VoiceActivity:
+def detect_speech(samples: Samples, settings: AudioSettings | None = None) -> VoiceActivity:
     """Detect the speech in samples, float32 (n,) at 16 kHz. None takes the defaults of the nodes."""
     settings, total = settings or AudioSettings(), num_mels(samples)
-    starts = range(0, total, SEGMENT_MELS)
-    bands = [vad.band_power(mel_power(samples, start, min(start + SEGMENT_MELS, total))) for start in starts]
-    return vad.detect_speech(torch.cat(bands, dim=1), settings.threshold_db, settings.hangover_s)
+    bands = torch.empty(vad.NUM_BANDS, total)
+    for start in range(0, total, SEGMENT_MELS):
+        power = mel_power(samples, start, min(start + SEGMENT_MELS, total))
+        bands[:, start : start + SEGMENT_MELS] = vad.band_power(power)
+    return vad.detect_speech(bands, settings.threshold_db, settings.hangover_s)
 
 
 def num_feature_steps(driving_audio: DrivingAudio, settings: AudioSettings) -> int:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 
 import numpy as np
-from torch import Tensor
 
+from .mono import Samples
 from .waveform import BLOCK_SAMPLES, SAMPLE_RATE
 
 SPEECH_HZ = (300, 4000)  # formants: their level follows the opening of the mouth, see 10.1371/journal.pcbi.1000436
 MIN_RMS = 1e-4  # share of full scale. The noise of 16-bit audio is lower
 
 
-def frame_levels(samples: Tensor, times: Sequence[Fraction]) -> np.ndarray:
+def frame_levels(samples: Samples, times: Iterable[Fraction]) -> np.ndarray:
     """Level of the sound during each frame.
 
     Args:
-        samples: float32 (m,), 16 kHz, -1 to 1, see `waveform.mono_samples`.
+        samples: float32 (m,), 16 kHz, -1 to 1, see `mono.mono_sound`.
         times: n + 1 increasing times in seconds from the start of the sound: the start of each frame, and the end of
             the last frame.
 
@@ -27,7 +27,7 @@ def frame_levels(samples: Tensor, times: Sequence[Fraction]) -> np.ndarray:
     """
     from scipy.signal import butter, sosfilt
 
-    bounds = np.array([round(seconds * SAMPLE_RATE) for seconds in times])
+    bounds = np.fromiter((round(seconds * SAMPLE_RATE) for seconds in times), np.int64)
     sections = np.asarray(butter(2, SPEECH_HZ, "bandpass", fs=SAMPLE_RATE, output="sos"))
     energy, state, start = np.zeros(len(bounds) + 1), np.zeros((len(sections), 2)), 0  # energy[i]: before bounds[i]
     for block in samples.split(BLOCK_SAMPLES):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..errors import cannot_import
 from ..models.constants import MEL_RATE
 from ..models.whisper import MEL_BINS
+from .mono import Samples
 from .waveform import SAMPLE_RATE
 
 HOP_SAMPLES = SAMPLE_RATE // MEL_RATE
@@ -22,7 +23,7 @@ DYNAMIC_RANGE = 8.0  # in log10 of power: 80 dB
 MIN_POWER = 1e-10
 
 
-def mel_power(samples: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+def mel_power(samples: Samples, start: int = 0, stop: int | None = None) -> Tensor:
     """Mel power spectrogram of the mel frames `start` to `stop` of a recording, at 100 frames per second.
 
     Args:
@@ -43,13 +44,13 @@ def mel_power(samples: Tensor, start: int = 0, stop: int | None = None) -> Tenso
     stop = num_mels(samples) if stop is None else stop
     first, end = start * HOP_SAMPLES - FFT_SAMPLES // 2, (stop - 1) * HOP_SAMPLES + FFT_SAMPLES // 2
     padding = max(-first, 0), max(end - len(samples), 0)
-    block = F.pad(samples[None, max(first, 0) : end], padding, mode="reflect")[0]
+    block = F.pad(samples[max(first, 0) : end][None], padding, mode="reflect")[0]
     window = torch.hann_window(FFT_SAMPLES)
     spectrum = torch.stft(block, FFT_SAMPLES, HOP_SAMPLES, window=window, center=False, return_complex=True)
     return mel_filters(torch.device("cpu"), MEL_BINS) @ spectrum.abs() ** 2
 
 
-def num_mels(samples: Tensor) -> int:
+def num_mels(samples: Samples) -> int:
     """Number of mel frames in a recording at 16 kHz."""
     return len(samples) // HOP_SAMPLES
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,8 @@ from torch.nn import functional as F
 from ..errors import AudioError, MediaError
 from ..video.container import media_errors, open_container, picture_streams, preferred_stream, source_name
 from ..video.frame_index import index_frames
-from .waveform import Waveform, resample
+from .mono import MonoSound, mono_blocks, mono_sound
+from .waveform import BLOCK_SAMPLES, Waveform, resample
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -33,10 +35,32 @@ MIN_GAP_SECONDS = Fraction(1, 20)  # between timestamps. A longer gap means that
 
 
 class _Block(NamedTuple):
-    """Decoded samples: float32 (channels, samples), at `rate` Hz."""
+    """Decoded samples: float32 (channels, samples), at `rate` Hz.
+
+    start: start of the whole audio in seconds on the clock of the file. None: unknown until now.
+    """
 
     samples: np.ndarray
     rate: int
+    start: Fraction | None
+
+    @property
+    def form(self) -> tuple[int, int, Fraction | None]:
+        """What all blocks of an ordinary file have in common."""
+        return self.rate, len(self.samples), self.start
+
+
+class _FormChangedError(Exception):
+    """The rate or the number of channels changes within the file."""
+
+
+class _Track(NamedTuple):
+    """An opened audio track. `picture_start` is the time of the first frame, see `_picture_start`."""
+
+    name: str
+    picture_start: Fraction | None
+    warnings: Sequence[str]
+    blocks: Iterator[_Block]
 
 
 def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Waveform:
@@ -51,16 +75,11 @@ def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Wavefo
     Raises:
         AudioError: the file does not exist, cannot be decoded, or has no audio or no such track.
     """
-    name = source_name(source)
-    content = source.getvalue() if isinstance(source, BytesIO) else Path(source)
-    with media_errors(name, AudioError, "audio"):
-        picture_start = _picture_start(content, name)
-        with open_container(content) as container:
-            stream = _choose_stream(container.streams.audio, track, name)
-            warnings = list(_track_warnings(container.streams.audio, stream, name))
-            start, blocks = _decode(container, stream, name)
+    with _open_track(source, track) as opened:
+        blocks = list(opened.blocks)
+    name, warnings = opened.name, list(opened.warnings)
     if not blocks:
-        raise AudioError(f"{name} has an empty audio stream. Export the recording again.")
+        raise _empty(name)
     rates, channels = {block.rate for block in blocks}, {len(block.samples) for block in blocks}
     if len(channels - {1}) > 1:
         raise AudioError(
@@ -74,22 +93,118 @@ def read_audio(source: str | Path | BytesIO, track: int | None = None) -> Wavefo
         )
     if len(channels) > 1:
         warnings.append(f"{name} changes from mono to {max(channels)} channels. The mono part plays on all channels.")
+    delay_seconds = _delay_seconds(opened, blocks[-1].start)
     samples = _join(blocks, max(channels), max(rates))
-    if start is not None and picture_start is not None:
-        delay_seconds = start - picture_start
-        if -delay_seconds * max(rates) >= samples.shape[1]:
-            raise AudioError(
-                f"The sound of {name} ends before its first frame appears. To use the sound, export only the sound as "
-                "WAV."
-            )
+    _check_end(name, delay_seconds, Fraction(samples.shape[1], max(rates)))
+    if delay_seconds:
         samples = F.pad(samples, (round(delay_seconds * max(rates)), 0))
-        log.info("%s: the sound begins %.0f ms after the picture", name, delay_seconds * 1000)
-        if delay_seconds < -MIN_GAP_SECONDS:
-            warnings.append(
-                f"The sound of {name} begins {-float(delay_seconds):.2f} s before its first frame. LatentSync "
-                "leaves that part out. To keep it, export only the sound as WAV."
-            )
-    return Waveform(samples, max(rates), tuple(warnings))
+    return Waveform(samples, max(rates), (*warnings, *_delay_warnings(name, delay_seconds)))
+
+
+def read_mono(
+    source: str | Path | BytesIO,
+    track: int | None = None,
+    *,
+    name: str = "audio",
+    start_seconds: Fraction = Fraction(0),
+) -> MonoSound:
+    """Read the mean of all channels at 16 kHz. The audio is never in RAM as a whole.
+
+    The samples equal those of `mono_sound` for the result of `read_audio`, which holds a file whose rate or number of
+    channels changes.
+
+    Args:
+        track: see `read_audio`.
+        name: name of the input in errors about the samples.
+        start_seconds: length of the beginning to leave out.
+
+    Raises:
+        AudioError: see `read_audio` and `mono_sound`.
+        StorageError: the system's temporary folder is full or not writable.
+    """
+    try:
+        with _open_track(source, track) as opened:
+            return _store_mono(opened, name, start_seconds)
+    except _FormChangedError:
+        whole = read_audio(source, track)
+        samples = whole.samples[:, round(start_seconds * whole.rate) :]
+        return mono_sound(replace(whole, samples=samples), name)
+
+
+def _store_mono(track: _Track, name: str, start_seconds: Fraction) -> MonoSound:
+    first = next(track.blocks, None)
+    if first is None:
+        raise _empty(track.name)
+    rate, delay_seconds = first.rate, _delay_seconds(track, first.start)
+
+    def parts() -> Iterator[np.ndarray]:
+        silent, count = round(delay_seconds * rate) - round(start_seconds * rate), 0
+        for begin in range(0, silent, BLOCK_SAMPLES):
+            yield np.zeros((len(first.samples), min(silent - begin, BLOCK_SAMPLES)), np.float32)
+        for block in chain([first], track.blocks):
+            if block.form != first.form:
+                raise _FormChangedError
+            yield block.samples[:, max(-silent - count, 0) :]
+            count += block.samples.shape[1]
+        _check_end(track.name, delay_seconds, Fraction(count, rate))
+
+    sound = mono_blocks(_rebatched(parts(), BLOCK_SAMPLES), rate, name)
+    return replace(sound, warnings=(*track.warnings, *_delay_warnings(track.name, delay_seconds)))
+
+
+def _rebatched(parts: Iterable[np.ndarray], size: int) -> Iterator[Tensor]:
+    """The same samples in parts (channels, `size`). The last part can be shorter."""
+    pending, count = list[np.ndarray](), 0
+    for part in parts:
+        pending.append(part)
+        count += part.shape[1]
+        while count >= size:
+            joined = np.concatenate(pending, axis=1)
+            yield torch.from_numpy(joined[:, :size])
+            pending, count = [joined[:, size:]], count - size
+    if count:
+        yield torch.from_numpy(np.concatenate(pending, axis=1))
+
+
+@contextmanager
+def _open_track(source: str | Path | BytesIO, track: int | None) -> Generator[_Track, None, None]:
+    """Open an audio track while the block runs. Raises the errors of `read_audio`."""
+    name = source_name(source)
+    content = source.getvalue() if isinstance(source, BytesIO) else Path(source)
+    with media_errors(name, AudioError, "audio"):
+        picture_start = _picture_start(content, name)
+        with open_container(content) as container:
+            stream = _choose_stream(container.streams.audio, track, name)
+            warnings = list(_track_warnings(container.streams.audio, stream, name))
+            yield _Track(name, picture_start, warnings, _decode(container, stream, name))
+
+
+def _delay_seconds(track: _Track, start: Fraction | None) -> Fraction:
+    """The time from the first frame to the start of the audio. 0 if it is unknown."""
+    if start is None or track.picture_start is None:
+        return Fraction(0)
+    log.info("%s: the sound begins %.0f ms after the picture", track.name, 1000 * (start - track.picture_start))
+    return start - track.picture_start
+
+
+def _check_end(name: str, delay_seconds: Fraction, duration_seconds: Fraction) -> None:
+    """Raise AudioError if the audio ends before the first frame."""
+    if 0 < duration_seconds <= -delay_seconds:
+        raise AudioError(
+            f"The sound of {name} ends before its first frame appears. To use the sound, export only the sound as WAV."
+        )
+
+
+def _delay_warnings(name: str, delay_seconds: Fraction) -> Iterator[str]:
+    if delay_seconds < -MIN_GAP_SECONDS:
+        yield (
+            f"The sound of {name} begins {-float(delay_seconds):.2f} s before its first frame. LatentSync "
+            "leaves that part out. To keep it, export only the sound as WAV."
+        )
+
+
+def _empty(name: str) -> AudioError:
+    return AudioError(f"{name} has an empty audio stream. Export the recording again.")
 
 
 def _picture_start(content: Path | bytes, name: str) -> Fraction | None:
@@ -146,10 +261,9 @@ def _describe(stream: AudioStream) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[Fraction | None, list[_Block]]:
-    """The start of the audio in seconds on the clock of the file, and its blocks. Silence replaces lost audio."""
+def _decode(container: InputContainer, stream: AudioStream, name: str) -> Iterator[_Block]:
+    """Decode an audio track. Silence replaces lost audio."""
     start, seconds = None, Fraction(0)
-    blocks: list[_Block] = []
     for frame in _decodable_frames(container, stream):
         if frame.format.name in UNSUPPORTED_FORMATS:
             raise AudioError(
@@ -162,11 +276,10 @@ def _decode(container: InputContainer, stream: AudioStream, name: str) -> tuple[
             missing = round((position - start - seconds) * frame.sample_rate)
             if missing > MIN_GAP_SECONDS * frame.sample_rate:
                 log.info("%s: %d samples are missing at %.3f s", name, missing, seconds)
-                blocks.append(_Block(np.zeros((len(samples), missing), np.float32), frame.sample_rate))
+                yield _Block(np.zeros((len(samples), missing), np.float32), frame.sample_rate, start)
                 seconds += Fraction(missing, frame.sample_rate)
-        blocks.append(_Block(samples, frame.sample_rate))
+        yield _Block(samples, frame.sample_rate, start)
         seconds += Fraction(samples.shape[1], frame.sample_rate)
-    return start, blocks
 
 
 def _decodable_frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:

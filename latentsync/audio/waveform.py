@@ -75,25 +75,42 @@ def check_samples(waveform: Waveform, name: str) -> None:
     Args:
         name: name of the input in the message.
     """
-    count = waveform.samples.shape[1]
-    if waveform.rate < MIN_RATE:
+    for _ in checked_blocks(waveform.samples.split(BLOCK_SAMPLES, dim=1), waveform.rate, name):
+        pass
+
+
+def checked_blocks(blocks: Iterable[Tensor], rate: int, name: str) -> Iterator[Tensor]:
+    """Yield the same parts of a recording, each (channels, n). Raises the errors of `check_samples`, most at
+    the end.
+    """
+    if rate < MIN_RATE:
         raise AudioError(
-            f'"{name}" has a sample rate of {waveform.rate} Hz, too low for speech. '
+            f'"{name}" has a sample rate of {rate} Hz, too low for speech. '
             f"The header of the file may be damaged. {REMEDY}"
         )
-    if waveform.duration_seconds < MIN_SECONDS:
+    count, peak, num_wrong, first_wrong = 0, 0.0, 0, 0
+    for block in blocks:
+        if not block.shape[1]:
+            continue
+        low, high = (float(extreme) for extreme in block.aminmax())
+        if isfinite(low) and isfinite(high):
+            peak = max(peak, -low, high)
+        else:
+            is_wrong = ~block.isfinite().all(dim=0)
+            first_wrong = first_wrong if num_wrong else count + int(is_wrong.nonzero()[0])
+            num_wrong += int(is_wrong.sum())
+        count += block.shape[1]
+        yield block
+    if Fraction(count, rate) < MIN_SECONDS:
         raise AudioError(f'"{name}" is shorter than 10 ms ({count} samples). {REMEDY}')
-    low, high = (float(extreme) for extreme in waveform.samples.aminmax())
-    if not (isfinite(low) and isfinite(high)):
-        is_wrong = ~waveform.samples.isfinite().all(dim=0)
-        first = int(is_wrong.nonzero()[0])
+    if num_wrong:
         raise AudioError(
-            f'"{name}" contains {int(is_wrong.sum())} NaN or infinite samples. The first is at '
-            f"{first / waveform.rate:.3f} s. Export the recording again."
+            f'"{name}" contains {num_wrong} NaN or infinite samples. The first is at '
+            f"{first_wrong / rate:.3f} s. Export the recording again."
         )
-    if max(-low, high) > MAX_PEAK:
+    if peak > MAX_PEAK:
         raise AudioError(
-            f'The audio "{name}" has a peak of {max(-low, high):g}, but full scale is 1. The samples are integers. '
+            f'The audio "{name}" has a peak of {peak:g}, but full scale is 1. The samples are integers. '
             "Divide the samples by full scale (32768 for 16 bits)."
         )
 
@@ -122,12 +139,6 @@ def resample(waveform: Waveform, rate: int) -> Waveform:
     return replace(waveform, samples=samples, rate=rate)
 
 
-def mono_samples(waveform: Waveform) -> Tensor:
-    """Mean of the channels at 16 kHz: float32 (n,), -1 to 1."""
-    blocks = (block.cpu().float().mean(dim=0) for block in waveform.samples.split(BLOCK_SAMPLES, dim=1))
-    return resample_blocks(blocks, waveform.rate, SAMPLE_RATE, int(waveform.duration_seconds * SAMPLE_RATE))
-
-
 def resample_blocks(blocks: Iterable[Tensor], rate: int, new_rate: int, num_samples: int) -> Tensor:
     """Convert one channel to another sample rate with FFmpeg's resampler, which the official code uses too.
 
@@ -139,7 +150,7 @@ def resample_blocks(blocks: Iterable[Tensor], rate: int, new_rate: int, num_samp
         float32 (num_samples,).
     """
     samples, count = torch.zeros(num_samples), 0
-    for block in blocks if rate == new_rate else _swresample(blocks, rate, new_rate):
+    for block in blocks if rate == new_rate else swresample(blocks, rate, new_rate):
         stop = min(count + len(block), num_samples)
         samples[count:stop] = block[: stop - count]
         count = stop
@@ -148,7 +159,8 @@ def resample_blocks(blocks: Iterable[Tensor], rate: int, new_rate: int, num_samp
     return samples
 
 
-def _swresample(blocks: Iterable[Tensor], rate: int, new_rate: int) -> Iterator[Tensor]:
+def swresample(blocks: Iterable[Tensor], rate: int, new_rate: int) -> Iterator[Tensor]:
+    """Convert one channel, in parts of float32 (n,), to another sample rate with FFmpeg's resampler."""
     import av
 
     resampler = av.AudioResampler(format="flt", layout="mono", rate=new_rate)

@@ -20,6 +20,7 @@ from .pictures import check_png, write_png
 if TYPE_CHECKING:
     import torch
 
+    from ..audio.mono import MonoSound
     from ..audio.waveform import Waveform
     from ..faces.identities import Identities
     from ..faces.report import Selection
@@ -73,7 +74,7 @@ def faces(args: argparse.Namespace) -> None:
 
 
 def read_selection(
-    args: argparse.Namespace, source: FrameSource, sound: Waveform | None = None
+    args: argparse.Namespace, source: FrameSource, sound: Waveform | MonoSound | None = None
 ) -> Callable[[Identities], Selection]:
     """A function that selects the person from the flags. Wrong flags raise an error before the long search.
 

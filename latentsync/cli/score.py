@@ -52,7 +52,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """Print the score of one person. Measure only the mouth if SyncNet's weights are missing."""
-    from ..audio.reader import read_audio
+    from ..audio.reader import read_mono
     from ..scoring.plot import plot_score
     from ..scoring.score import score_track
     from ..stages import load_syncnet
@@ -63,7 +63,7 @@ def score(args: argparse.Namespace) -> None:
     if args.output is not None:
         check_png(args.output, [args.video, args.audio, *options.face_files(args)])
     folders, device = folders_in(args.models), chosen_device(args.device)
-    source, waveform = VideoFile(args.video), read_audio(args.audio or args.video, args.audio_track)
+    source, waveform = VideoFile(args.video), read_mono(args.audio or args.video, args.audio_track)
     select = faces.read_selection(args, source, waveform)
     syncnet = load_syncnet(folders, device=device) if exists(SYNCNET, folders) else None
     stable = load_stable_syncnet(require(STABLE_SYNCNET, folders)).to(device) if args.stable_syncnet else None

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from ..audio.features import detect_speech
+from ..audio.mono import Samples
 
 OPEN_MOUTH = 0.05
 """Distance between the inner edges of the lips / width of the mouth. On three clips of speech, closed lips
@@ -31,7 +31,7 @@ class LipLeak(NamedTuple):
         return self.open_frames / self.silent_frames if self.silent_frames else None
 
 
-def lip_leak(mouth_openings: np.ndarray, samples: Tensor) -> LipLeak:
+def lip_leak(mouth_openings: np.ndarray, samples: Samples) -> LipLeak:
     """Count the frames with an open mouth in silence.
 
     Args:

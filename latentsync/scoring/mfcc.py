@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import torch
 
+from ..audio.mono import Samples
 from ..audio.waveform import SAMPLE_RATE
 from ..models.syncnet import CEPSTRA
 
@@ -17,16 +19,29 @@ LIFTER = 22
 PRE_EMPHASIS = 0.97
 
 
+class PcmSamples:
+    """Samples (n,) of -1 to 1 as 16-bit integers. Each part is converted when it is read."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return (self._samples[part] * 32768).round().clamp(-32768, 32767).to(torch.int16).numpy()
+
+
 def num_columns(num_samples: int) -> int:
     """Number of MFCC columns of a recording."""
     return 1 + max(-(-(num_samples - FRAME_SAMPLES) // HOP_SAMPLES), 0)
 
 
-def mfcc(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
+def mfcc(samples: np.ndarray | PcmSamples, start: int = 0, stop: int | None = None) -> np.ndarray:
     """MFCC columns `start` to `stop` of a recording, 100 columns per second. The default is all columns.
 
     Args:
-        samples: (n,), 16 kHz, in the range of 16-bit integers, the whole recording.
+        samples: (n,), 16 kHz, in the range of 16-bit integers, the whole recording. Only a part is read.
 
     Returns:
         float32 (13, stop - start). The first row is the logarithm of the energy.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from torch import Tensor
 
 from ..audio.levels import frame_levels
+from ..audio.mono import Samples
 from ..faces.lip_correlation import lag_correlations
 from ..video.timeline import MODEL_RATE
 from .sync import FRAME_MS, MAX_SHIFT
@@ -49,7 +49,7 @@ class MouthSync:
         return self.correlation * self.frame_count**0.5 >= CLEAR
 
 
-def mouth_sync(mouth_openings: np.ndarray, samples: Tensor) -> MouthSync | None:
+def mouth_sync(mouth_openings: np.ndarray, samples: Samples) -> MouthSync | None:
     """Compare a mouth with a sound.
 
     Args:
@@ -59,7 +59,7 @@ def mouth_sync(mouth_openings: np.ndarray, samples: Tensor) -> MouthSync | None:
     Returns:
         None if the mouth never moves, the sound never changes, or both are too short.
     """
-    times = [Fraction(i) / MODEL_RATE for i in range(len(mouth_openings) + 1)]
+    times = (Fraction(i) / MODEL_RATE for i in range(len(mouth_openings) + 1))
     correlations = lag_correlations(mouth_openings, frame_levels(samples, times), MODEL_RATE, MAX_SHIFT)
     if np.isnan(correlations).all():
         return None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..audio.waveform import Waveform, check_samples, mono_samples
+from ..audio.mono import MonoSound, mono_sound
+from ..audio.waveform import Waveform
 from ..errors import ScoreError, UsageError
 from ..faces.alignment import track_matrices
 from ..faces.warp import square_pixels
@@ -194,7 +195,7 @@ class ScoredFrames(NamedTuple):
 
 def score_track(
     track: FaceTrack,
-    waveform: Waveform,
+    waveform: Waveform | MonoSound,
     frames: ScoredFrames | None = None,
     *,
     syncnet: SyncNet | None = None,
@@ -205,7 +206,7 @@ def score_track(
 
     Args:
         track: face track from `select_face`.
-        waveform: the audio, which starts with the first frame.
+        waveform: the audio, which starts with the first frame. `reader.read_mono` reads a long file without holding it.
         frames: frames of a result, without a measurement of the mouth. None: the original frames.
         syncnet, stable_syncnet: the networks to measure with. Without a network, the function measures only the mouth.
         progress: see `progress.ShowProgress`.
@@ -213,12 +214,12 @@ def score_track(
     Raises:
         UsageError: the track has no boxes.
         AudioError: the audio is unusable.
+        StorageError: the audio does not fit in the temporary folder.
         ScoreError: fewer than six frames have audio.
     """
-    check_samples(waveform, "audio")
     if track.boxes is None:
         raise UsageError("The face has no bounding boxes, but scoring needs them. Select the face with select_face.")
-    source, samples, openings = track.source, mono_samples(waveform), None
+    source, samples, openings = track.source, mono_sound(waveform, "audio").samples, None
     if frames is None:
         shown_frames = build_timeline(source, waveform.duration_seconds, MODEL_RATE, "shortest").source_index
         frames, openings = ScoredFrames(shown_frames, lambda n: source.read(shown_frames[:n])), track.mouth_openings

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..audio.mono import Samples
 from ..errors import ScoreError
 from ..faces.alignment import crop
 from ..models.stable_syncnet import MEL_COLUMNS, WINDOW_FRAMES, StableSyncNet
@@ -72,7 +73,7 @@ class StableSyncScore:
 
 @torch.no_grad()
 def score_stable_sync(
-    frames: Iterable[np.ndarray], matrices: np.ndarray, shots: np.ndarray, samples: Tensor, network: StableSyncNet
+    frames: Iterable[np.ndarray], matrices: np.ndarray, shots: np.ndarray, samples: Samples, network: StableSyncNet
 ) -> StableSyncScore:
     """Compare consecutive windows of 16 frames with the audio around them.
 
@@ -104,7 +105,7 @@ def score_stable_sync(
     return StableSyncScore(np.stack(rows) if rows else np.full((1, 2 * MAX_SHIFT + 1), np.nan, np.float32))
 
 
-def _cosines(network: StableSyncNet, pixels: Tensor, window: int, samples: Tensor) -> np.ndarray:
+def _cosines(network: StableSyncNet, pixels: Tensor, window: int, samples: Samples) -> np.ndarray:
     """Cosine of the window that starts at a frame, with the audio at 31 offsets: float32 (31,)."""
     starts = [window + shift for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)]
     known = [s >= 0 and (s + WINDOW_FRAMES) * FRAME_SAMPLES <= len(samples) for s in starts]
@@ -113,7 +114,7 @@ def _cosines(network: StableSyncNet, pixels: Tensor, window: int, samples: Tenso
         columns = [
             MEL_RATE * start // MODEL_RATE.numerator for start, is_known in zip(starts, known, strict=True) if is_known
         ]
-        mel = torch.from_numpy(log_mel(samples.numpy(), columns[0], columns[-1] + MEL_COLUMNS)).to(pixels.device)
+        mel = torch.from_numpy(log_mel(samples, columns[0], columns[-1] + MEL_COLUMNS)).to(pixels.device)
         inputs = torch.stack([mel[:, c - columns[0] : c - columns[0] + MEL_COLUMNS] for c in columns])
         cosines[known] = (network.visual(pixels) @ network.audio(inputs).T)[0].cpu().numpy()
     return cosines

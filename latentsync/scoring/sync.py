@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio.waveform import BLOCK_SAMPLES, SAMPLE_RATE
+from ..audio.mono import Samples
+from ..audio.waveform import SAMPLE_RATE
 from ..errors import ScoreError
 from ..faces.face_track import runs
 from ..models.syncnet import AUDIO_COLUMNS, FEATURES, VIDEO_FRAMES, SyncNet
 from ..video.timeline import MODEL_RATE
 from .crops import cut, median_filter, squares
-from .mfcc import mfcc
+from .mfcc import PcmSamples, mfcc
 
 MAX_SHIFT = 15  # frames: offsets from -0.6 to 0.6 s are compared
 FRAME_MS = 40
@@ -120,7 +121,7 @@ def num_windows(num_frames: int, num_samples: int) -> int:
 
 
 def score_sync(
-    frames: Iterable[np.ndarray], boxes: np.ndarray, shots: np.ndarray, samples: Tensor, network: SyncNet
+    frames: Iterable[np.ndarray], boxes: np.ndarray, shots: np.ndarray, samples: Samples, network: SyncNet
 ) -> SyncScore:
     """Compare a face with audio.
 
@@ -149,7 +150,7 @@ def score_sync(
 def score_crops(
     crops: Iterable[np.ndarray | None],
     count: int,
-    samples: Tensor,
+    samples: Samples,
     network: SyncNet,
     cuts: Collection[int] = (),
 ) -> SyncScore:
@@ -193,9 +194,8 @@ def _distances(network: SyncNet, crops: Sequence[np.ndarray], sound: Tensor) -> 
 class _SoundFeatures:
     """Audio features of each window, computed once and kept while windows nearby need them."""
 
-    def __init__(self, samples: Tensor, count: int, network: SyncNet) -> None:
-        blocks = (block * 32768 for block in samples.split(BLOCK_SAMPLES))  # without copies of the whole
-        self._pcm = torch.cat([block.round().clamp(-32768, 32767).to(torch.int16) for block in blocks]).numpy()
+    def __init__(self, samples: Samples, count: int, network: SyncNet) -> None:
+        self._pcm = PcmSamples(samples)
         self._count, self._network = count, network
         self._kept: dict[int, Tensor] = {}
 

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from ..audio.mono import Samples
 from ..audio.waveform import SAMPLE_RATE
 from ..models.stable_syncnet import MEL_BINS
 
@@ -28,7 +29,7 @@ def num_columns(num_samples: int) -> int:
     return 1 + num_samples // HOP_SAMPLES
 
 
-def log_mel(samples: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
+def log_mel(samples: np.ndarray | Samples, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Mel columns `start` to `stop` of a recording, 80 columns per second. The default is all. Silence pads both ends.
 
     Args:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from latentsync.audio.levels import frame_levels
-from latentsync.audio.waveform import Waveform, mono_samples
+from latentsync.audio.mono import mono_sound
+from latentsync.audio.waveform import Waveform
 from latentsync.errors import AudioError, FaceError, UsageError
 from latentsync.faces.identities import FaceAt, Identities, Identity, select, speech_correlation
 from latentsync.faces.lip_correlation import MIN_OPENINGS
@@ -76,7 +77,7 @@ def test_speaking_follows_the_sound(swapped: bool) -> None:
 def test_speaking_allows_a_lag(lag: int) -> None:
     sound = speech(np.roll(BOB.mouth_openings, lag))
     assert select_face(people(ANN, BOB), "speaking", speech_of_source=sound).identity.center_px[0] > 100
-    levels = frame_levels(mono_samples(sound), [Fraction(i, RATE) for i in range(COUNT + 1)])
+    levels = frame_levels(mono_sound(sound, "sound").samples, [Fraction(i, RATE) for i in range(COUNT + 1)])
     assert speech_correlation(BOB, levels, Fraction(RATE)) > 0.9
     assert speech_correlation(BOB, np.roll(levels, 2 * np.sign(lag)), Fraction(RATE)) < 0.5, "five frames are too many"
 
@@ -156,9 +157,9 @@ def test_speaking_takes_the_sound_of_the_file(tmp_path: Path) -> None:
         assert select_face(replace(people(ANN, BOB), source=source), "speaking").identity.center_px[0] > 100
     assert later.start_seconds == 2
     times = [Fraction(i, RATE) for i in range(COUNT - 50)]
-    levels = frame_levels(mono_samples(read_speech(later)), times)
+    levels = frame_levels(read_speech(later).samples, times)
     np.testing.assert_allclose(
-        levels, frame_levels(mono_samples(sound), [time + 2 for time in times]), atol=0.03
+        levels, frame_levels(mono_sound(sound, "sound").samples, [time + 2 for time in times]), atol=0.03
     )  # AAC
 
 

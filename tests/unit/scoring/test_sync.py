@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.audio.waveform import mono_samples
+from latentsync.audio.mono import mono_sound
 from latentsync.errors import ScoreError
 from latentsync.scoring import sync
 from latentsync.scoring.sync import SyncScore, num_windows, score_sync
@@ -21,7 +21,7 @@ def score(levels: np.ndarray, lag: int = 0, places: np.ndarray | None = None, sh
         iter(frames(levels)),
         boxes(count) if places is None else places,
         np.zeros(count, int) if shots is None else shots,
-        mono_samples(sound(levels, lag)),
+        mono_sound(sound(levels, lag), "audio").samples,
         LevelNet(),
     )
 
@@ -75,7 +75,7 @@ def test_sync_marks_the_stretch_where_the_lips_differ() -> None:
     other = levels.copy()
     other[40:65] = brightness(COUNT)[::-1][40:65]
     result = score_sync(
-        iter(frames(other)), boxes(COUNT), np.zeros(COUNT, int), mono_samples(sound(levels)), LevelNet()
+        iter(frames(other)), boxes(COUNT), np.zeros(COUNT, int), mono_sound(sound(levels), "audio").samples, LevelNet()
     )
     (weak,) = result.weak_ranges
     assert weak.start >= 36
