@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from ..errors import FaceError, UsageError
 from .appearance import appearance, set_distance
 from .detection import FaceDetector, detect_in_image
 from .lip_correlation import MIN_OPENINGS, lag_correlations
-from .shots import detect_cuts
+from .shots import THUMBNAIL_PX, detect_cuts
 from .warp import display_width
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MAX_SET_DISTANCE = 0.5  # between tracks of one person. On real clips up to 0.41, and from 0.61 for two people
 MAX_APPEARANCES = 12  # appearances that an identity keeps, spread over time
 APPEARANCE_EVERY_FRAMES = 8  # frames between two appearances of a track
+ROW_NUMBERS = 14  # of a face in one frame, see `_Cluster`
 MAX_LAG_FRAMES = 3  # between the sound of a video and its mouths
 MIN_FRAMES = 12  # of an identity, or a tenth of a short clip. Shorter ones are false detections
 
@@ -137,22 +139,24 @@ def cluster_tracks(source: FrameSource, results: Iterable[FrameResult]) -> Ident
     Raises:
         FaceError: `results` and `source` differ in length.
     """
-    thumbnails: list[np.ndarray] = []
-    rows: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+    thumbnails = bytearray()  # an array for each of the frames would take twice the RAM, as for `numbers`
+    numbers: defaultdict[int, array[float]] = defaultdict(lambda: array("d"))
     appearances: defaultdict[int, list[np.ndarray]] = defaultdict(list)
     for index, result in enumerate(results):
-        thumbnails.append(result.thumbnail.astype(np.uint8))
+        thumbnails += result.thumbnail.astype(np.uint8).tobytes()
         for track, face, patch in result.faces:
-            if len(rows[track]) % APPEARANCE_EVERY_FRAMES == 0:
+            if len(numbers[track]) // ROW_NUMBERS % APPEARANCE_EVERY_FRAMES == 0:
                 appearances[track] = _limit_appearances([*appearances[track], patch])
             mouth_opening = np.nan if face.mouth_opening is None else face.mouth_opening
-            rows[track].append(np.array([index, *face.points.ravel(), *face.box, face.score, face.yaw, mouth_opening]))
-    if len(thumbnails) != source.frame_count:
+            numbers[track].extend([index, *face.points.ravel(), *face.box, face.score, face.yaw, mouth_opening])
+    small = np.frombuffer(thumbnails, np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX, 3)
+    if len(small) != source.frame_count:
         raise FaceError(
-            f"Internal error: {source.name} has {source.frame_count} frames, but {len(thumbnails)} were tracked. "
+            f"Internal error: {source.name} has {source.frame_count} frames, but {len(small)} were tracked. "
             "Please report this."
         )
-    clusters = _cluster([_Cluster(np.stack(rows[track]), np.stack(appearances[track])) for track in rows])
+    rows = {track: np.frombuffer(values).reshape(-1, ROW_NUMBERS) for track, values in numbers.items()}
+    clusters = _cluster([_Cluster(rows[track], np.stack(appearances[track])) for track in rows])
     min_frames = min(MIN_FRAMES, max(source.frame_count / 10, 1))
     clusters = [cluster for cluster in clusters if len(cluster.rows) >= min_frames]
     clusters.sort(key=lambda cluster: (cluster.rows[0, 0], cluster.rows[0, 7]))  # by first frame, then from the left
@@ -169,7 +173,7 @@ def cluster_tracks(source: FrameSource, results: Iterable[FrameResult]) -> Ident
         )
         for number, cluster in enumerate(clusters, start=1)
     )
-    return Identities(source, members, detect_cuts(np.stack(thumbnails)))
+    return Identities(source, members, detect_cuts(small))
 
 
 def _cluster(tracks: Sequence[_Cluster]) -> list[_Cluster]:
