@@ -22,8 +22,8 @@ class LatentSyncCropsOut(io.ComfyNode):
             node_id="LatentSyncCropsOut",
             display_name="LatentSync Crops Out",
             category=CATEGORY,
-            description="Outputs the generated faces as upright images, for a face restorer or an upscaler. The "
-            "node Crops In puts the restored faces back. Each image needs 3 MB of RAM with model 1.6.",
+            description="Outputs the generated faces as upright images, for a face restorer or an upscaler. The node "
+            "Crops In then inserts the restored faces. Each image needs 3 MB of RAM with model 1.6.",
             search_aliases=["lip sync crops", "face restore", "face crops"],
             inputs=[Lips.Input("lips", tooltip="Connect the output of Sampler.")],
             outputs=[io.Image.Output(display_name="crops", tooltip="One image for each frame with new lips.")],

@@ -182,8 +182,8 @@ class VideoFile:
             )
         if self._is_untagged_hd:
             yield (
-                f"{self.name} has no tag for its color matrix. LatentSync reads the video as BT.709, like players do "
-                "with HD videos. If the colors look wrong, export the video with color tags."
+                f"{self.name} has no tag for its color matrix. LatentSync reads the video as BT.709, as players do "
+                "for HD videos. If the colors look wrong, export the video with color tags."
             )
         if self._has_odd_aspect:
             yield f"{self.name} has an invalid pixel aspect ratio. LatentSync treats the pixels as square."
