@@ -136,6 +136,7 @@ def build(blueprint: Blueprint) -> dict[str, Any]:
 def _node(blueprint: Blueprint, nodes: dict[str, Node], inputs: list[Node], outputs: list[Node]) -> Node:
     """The one node, with the widgets of the inner nodes."""
     shown = [[str(nodes[node_type]["id"]), name] for node_type, name in blueprint.widgets.values()]
+    preview_node = str(nodes[blueprint.preview]["id"])
     sockets = [{"name": entry["name"], "type": entry["type"], "link": None} for entry in inputs]
     for socket in sockets:
         if socket["name"] in blueprint.widgets:
@@ -152,7 +153,8 @@ def _node(blueprint: Blueprint, nodes: dict[str, Node], inputs: list[Node], outp
         "outputs": [{"name": entry["name"], "type": entry["type"], "links": []} for entry in outputs],
         "title": blueprint.name,
         "properties": {
-            "proxyWidgets": [*shown, [str(nodes[blueprint.preview]["id"]), PREVIEW]],
+            "proxyWidgets": [*shown, [preview_node, PREVIEW]],  # with the preview for older versions of the page
+            "previewExposures": [{"name": PREVIEW, "sourceNodeId": preview_node, "sourcePreviewName": PREVIEW}],
             "cnr_id": PACK,
         },
         "widgets_values": [],

@@ -40,6 +40,16 @@ DOT_COLORS = """() => Object.fromEntries(app.graph.nodes.flatMap(node => node.ou
     return [output.type, color];
 })))"""
 ADD = "([type]) => { app.graph.clear(); app.graph.add(LiteGraph.createNode(type)) }"
+SHOWN_INPUTS = """() => {
+    const [node] = app.graph.nodes, shown = document.querySelector(`[data-node-id="${node.id}"]`);
+    return node.widgets.filter(widget => shown ? shown.innerText.includes(widget.name) : node.isWidgetVisible(widget))
+        .map(widget => widget.name);
+}"""
+CONNECT_NUMBER = """([input]) => {
+    const [node] = app.graph.nodes, number = LiteGraph.createNode('PrimitiveInt');
+    app.graph.add(number);
+    number.connect(0, node, node.findInputSlot(input));
+}"""
 TOO_WIDE = """([panel]) => [...panel.querySelectorAll('*')].filter(part => part.scrollWidth > panel.clientWidth)
     .map(part => part.outerHTML.slice(0, 200))"""
 
@@ -75,6 +85,18 @@ def test_socket_types_have_distinct_colors(page: ComfyPage, palette: str) -> Non
     page.set_palette("dark")
 
 
+def test_advanced_inputs_are_shown_on_demand(page: ComfyPage, request: pytest.FixtureRequest) -> None:
+    """The canvas also shows an advanced input that is connected."""
+    page.page.evaluate(ADD, [FACE_PREP])
+    page.page.wait_for_function(f"() => ({SHOWN_INPUTS})().includes('face_index')", timeout=LOAD_MS)
+    assert {"max_gap", "max_yaw"}.isdisjoint(page.page.evaluate(SHOWN_INPUTS))
+    if "nodes-2" not in request.node.name:
+        page.page.evaluate(CONNECT_NUMBER, ["max_yaw"])
+        assert {"max_gap", "max_yaw"} & set(page.page.evaluate(SHOWN_INPUTS)) == {"max_yaw"}
+    page.page.evaluate("() => app.graph.nodes[0].toggleAdvanced()")
+    page.page.wait_for_function(f"() => ({SHOWN_INPUTS})().includes('max_gap')", timeout=LOAD_MS)
+
+
 @pytest.mark.parametrize("node_type", HELP)
 def test_help_fits_its_panel(page: ComfyPage, node_type: str) -> None:
     page.page.evaluate(ADD, [node_type])
@@ -90,11 +112,13 @@ def test_nodes_do_not_overlap_after_a_run(page: ComfyPage, sample: Sample, reque
     page.picture(ARTIFACTS / f"{request.node.name}.png")
 
 
-def test_text_is_readable_in_fit_view(page: ComfyPage) -> None:
-    """Of the first template, in a window of 1600 x 900 pixels."""
-    page.open_graph(graphs.WORKFLOWS / "lipsync_video.json")
+@pytest.mark.parametrize("name", ["lipsync_video", "lipsync_long_video", "lipsync_song", "lipsync_images"])
+def test_text_is_readable_in_fit_view(page: ComfyPage, name: str) -> None:
+    """In a window of 1600 x 900 pixels. The other templates have more nodes than fit at that scale."""
+    page.open_graph(graphs.WORKFLOWS / f"{name}.json")
     page.fit()
-    assert {name: page.font_px(name) for name in MAIN_NODES if page.font_px(name) < SMALLEST_TEXT_PX} == {}
+    shown = {node.type for node in page.nodes()} & set(MAIN_NODES)
+    assert {node: page.font_px(node) for node in shown if page.font_px(node) < SMALLEST_TEXT_PX} == {}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -63,17 +62,6 @@ def test_blueprint_opens_as_one_node(comfyui: ComfyUI, sample: Sample, blueprint
         assert all(part["class_type"].startswith("LatentSync") for part in sent.values())
         page.fit()
         page.picture(ARTIFACTS / f"blueprint_{blueprint.workflow}.png")
-
-
-@pytest.mark.parametrize("name", ["lipsync_video", "lipsync_song", "lipsync_two_speakers"])
-def test_template_has_a_form_in_app_mode(comfyui: ComfyUI, sample: Sample, name: str) -> None:
-    form = json.loads((graphs.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["extra"]["linearData"]
-    with opened(comfyui.url) as page:
-        page.open_template(PACK, name)
-        page.page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
-        for _, widget in form["inputs"]:
-            expect(page.page.get_by_text(widget, exact=True).first).to_be_visible(timeout=LOAD_MS)
-        page.picture(ARTIFACTS / f"app_{name}.png")
 
 
 def test_template_runs_and_shows_its_video(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:

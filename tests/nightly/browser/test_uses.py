@@ -1,7 +1,8 @@
-"""Whole uses of the pack in both versions of ComfyUI's page: the right one of two people, app mode."""
+"""Whole uses of the pack in both versions of ComfyUI's page: the right one of two people, app mode, a blueprint."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from playwright.sync_api import expect
 
 from latentsync.video.video_file import VideoFile
+from scripts.blueprints import BLUEPRINTS
 from scripts.browser import LOAD_MS, ComfyPage, opened, program
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
+from tests.support import graphs
 from tests.support.comfyui_server import SAMPLE_SECONDS
 from tests.support.pages import RUN_SECONDS, open_with_samples
 from tests.support.paths import REPOSITORY
@@ -25,11 +28,22 @@ CHANGED = 60
 """Smallest change of a pixel, of 255, that counts: the lips of untrained networks are noise, and h264 loses less."""
 
 CONNECT = """([from_type, output, to_type, input, value]) => {
-    const to = app.graph.nodes.find(node => node.type === to_type);
+    const to = app.graph.nodes.find(node => [node.type, node.title].includes(to_type));
     const from = LiteGraph.createNode(from_type);
     app.graph.add(from);
     from.widgets[0].value = value;
     from.connect(output, to, to.findInputSlot(input));
+}"""
+
+TOGGLE_APP_MODE = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
+CANVAS_MIDDLE_PX = (600, 450)
+FINISH_BLUEPRINT = """([name, inner_prefix, prefix]) => {
+    const blueprint = app.graph.nodes.find(node => node.title === name), save = LiteGraph.createNode('SaveVideo');
+    const set = (node, values) => node.widgets.forEach(part => { part.value = values[part.name] ?? part.value });
+    for (const inner of blueprint.subgraph.nodes) set(inner, {steps: 2, filename_prefix: inner_prefix});
+    app.graph.add(save);
+    set(save, {filename_prefix: prefix});
+    blueprint.connect(0, save, save.findInputSlot('video'));
 }"""
 
 
@@ -64,14 +78,42 @@ def test_typed_number_syncs_that_person(
     assert kept == 0
 
 
-def test_app_mode_runs_and_shows_the_video(page: ComfyPage, sample: Sample, shared: object) -> None:
-    open_with_samples(page, "lipsync_video")
-    toggle = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
-    page.page.evaluate(toggle)
-    run = page.page.get_by_role("button", name="Run", exact=True)
-    expect(run).to_be_visible(timeout=LOAD_MS)
-    run.click()
-    video = page.video("LatentSync_", RUN_SECONDS)
-    page.picture(ARTIFACTS / "app_ran.png")
-    page.page.evaluate(toggle)
+@pytest.mark.parametrize("name", ["lipsync_video", "lipsync_song", "lipsync_two_speakers"])
+def test_app_mode_runs_and_shows_the_video(
+    page: ComfyPage, sample: Sample, shared: object, request: pytest.FixtureRequest, name: str
+) -> None:
+    form = json.loads((graphs.WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["extra"]["linearData"]
+    open_with_samples(page, name)
+    page.page.evaluate(TOGGLE_APP_MODE)
+    for _, widget in form["inputs"]:
+        expect(page.page.get_by_text(widget, exact=True).first).to_be_visible(timeout=LOAD_MS)
+    page.page.get_by_role("button", name="Run", exact=True).click(timeout=LOAD_MS)
+    video = page.video(page.prefix(), RUN_SECONDS)
+    expect(page.page.locator(f"video[src*='{page.prefix()}']").first).to_be_visible(timeout=LOAD_MS)
+    page.picture(ARTIFACTS / f"{request.node.name}.png")
+    page.page.evaluate(TOGGLE_APP_MODE)
     assert video["seconds"] == pytest.approx(SAMPLE_SECONDS, abs=0.1)
+
+
+def test_blueprint_is_found_placed_and_run(
+    page: ComfyPage, sample: Sample, shared: object, request: pytest.FixtureRequest
+) -> None:
+    """As one node between core nodes. Save Video shows the result, and in Nodes 2.0 the blueprint shows it, too."""
+    name = BLUEPRINTS[0].name
+    page.page.evaluate("() => app.graph.clear()")
+    page.search("lip sync").filter(has_text=name).first.click(timeout=LOAD_MS)
+    page.page.mouse.move(*CANVAS_MIDDLE_PX, steps=5)
+    page.page.wait_for_function("() => app.graph.nodes[0]?.flags.ghost", timeout=LOAD_MS)
+    page.page.mouse.click(*CANVAS_MIDDLE_PX)
+    page.page.wait_for_function("() => !app.graph.nodes[0].flags.ghost", timeout=LOAD_MS)
+    page.page.evaluate(CONNECT, ["LoadVideo", 0, name, "video", sample.video.name])
+    page.page.evaluate(CONNECT, ["LoadAudio", 0, name, "audio", sample.audio.name])
+    prefix = request.node.name.translate(str.maketrans("[]-", "___"))
+    page.page.evaluate(FINISH_BLUEPRINT, [name, f"pages/inner_{prefix}", f"pages/saved_{prefix}"])
+    page.run()
+    video = page.video(f"saved_{prefix}", RUN_SECONDS)
+    assert video["seconds"] == pytest.approx(SAMPLE_SECONDS, abs=0.1)
+    if "nodes-2" in request.node.name:
+        assert page.video(f"inner_{prefix}", RUN_SECONDS) == video
+    page.fit()
+    page.picture(ARTIFACTS / f"{prefix}.png")

@@ -1,0 +1,24 @@
+import { app } from '../../../scripts/app.js'
+
+// Nodes 2.0 shows the advanced inputs of a node when the user asks for them. The canvas would always show them.
+// LiteGraph's menu of a node has "Show Advanced" for widgets that are marked as advanced. It reserves space for such a
+// widget until the widget is hidden, too. A connected input stays visible.
+function hideUntilAsked(node, widget) {
+  widget.advanced = true
+  Object.defineProperty(widget, 'hidden', {
+    get: () =>
+      !LiteGraph.vueNodesMode &&
+      !node.showAdvanced &&
+      !app.extensionManager.setting.get('Comfy.Node.AlwaysShowAdvancedWidgets') &&
+      node.getSlotFromWidget(widget)?.link == null,
+    set() {}
+  })
+}
+
+app.registerExtension({
+  name: 'latentsyncnodes.advancedInputs',
+  nodeCreated(node) {
+    if (!node.comfyClass.startsWith('LatentSync')) return
+    for (const widget of node.widgets ?? []) if (widget.options.advanced) hideUntilAsked(node, widget)
+  }
+})
