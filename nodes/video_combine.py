@@ -232,7 +232,7 @@ class LatentSyncVideoCombine(io.ComfyNode):
 def check_prefix(prefix: object) -> bool | str:
     """True if the name is inside ComfyUI's output folder, or else the error for `validate_inputs`.
 
-    ComfyUI itself checks the name only after sampling, and then also follows links. None: the input is connected.
+    ComfyUI itself checks the name only after sampling. ComfyUI then also follows links. None: the input is connected.
     """
     if not isinstance(prefix, str):
         return True

@@ -42,7 +42,7 @@ REMEDIES = re.compile(
 
 NUMBERS = frozenset(
     {"channels", "collapsed", "count", "expected", "frame", "frame_count", "frames", "height", "i", "index", "max"}
-    | {"min", "number", "rate", "shape", "size", "size_bytes", "sum", "width"}
+    | {"min", "num_wrong", "number", "rate", "shape", "size", "size_bytes", "sum", "width"}
 )
 MIN_LETTERS = 12  # of the fixed text. Shorter texts only put a file name before another error.
 MAX_DEPTH = 20  # of expressions in expressions

@@ -1,4 +1,4 @@
-"""The mean of all channels of a recording at 16 kHz, in a temporary file that is read in parts."""
+"""The mean of all channels of a recording at 16 kHz, in a temporary file. Callers read the file in parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Samples(Protocol):
 
 
 class StoredSamples:
-    """Samples that are read in parts. More than 16 MB are in an anonymous temporary file, which is deleted with them.
+    """Samples that callers read in parts. More than 16 MB are in an anonymous temporary file until the object is
+    deleted.
 
     Args:
         blocks: consecutive parts of the samples, each float32 (n,).
@@ -49,8 +50,9 @@ class StoredSamples:
             self._file.seek(0, 2)
             self._file.write(block.contiguous().view(torch.uint8).numpy().tobytes())
         except OSError as cause:
+            folder = gettempdir()
             raise StorageError(
-                f"{gettempdir()} cannot store the sound at 16 kHz ({reason_of(cause)}). Free 230 MB in this folder for "
+                f"{folder} cannot store the sound at 16 kHz ({reason_of(cause)}). Free 230 MB in this folder for "
                 "each hour of sound, and check that it is writable."
             ) from cause
         self._count += len(block)
@@ -91,7 +93,7 @@ class MonoSound:
 
 
 def mono_sound(recording: Waveform | MonoSound, name: str) -> MonoSound:
-    """Check a recording, and mix it down. A `MonoSound` is returned unchanged.
+    """Check a recording, and mix it down. Return a `MonoSound` unchanged.
 
     Args:
         name: name of the input in errors.
@@ -107,7 +109,7 @@ def mono_sound(recording: Waveform | MonoSound, name: str) -> MonoSound:
 
 
 def mono_blocks(blocks: Iterable[Tensor], rate: int, name: str) -> MonoSound:
-    """Check and mix down a recording that is never in RAM as a whole.
+    """Check and mix down a recording in parts, without the whole recording in RAM.
 
     Args:
         blocks: consecutive parts of the recording, each float32 (channels, n).

@@ -37,7 +37,7 @@ MIN_GAP_SECONDS = Fraction(1, 20)  # between timestamps. A longer gap means that
 class _Block(NamedTuple):
     """Decoded samples: float32 (channels, samples), at `rate` Hz.
 
-    start: start of the whole audio in seconds on the clock of the file. None: unknown until now.
+    start: start of the whole audio in seconds on the clock of the file. None: not known yet.
     """
 
     samples: np.ndarray
@@ -46,7 +46,7 @@ class _Block(NamedTuple):
 
     @property
     def form(self) -> tuple[int, int, Fraction | None]:
-        """What all blocks of an ordinary file have in common."""
+        """Values that are equal for all blocks of a typical file."""
         return self.rate, len(self.samples), self.start
 
 
@@ -108,15 +108,15 @@ def read_mono(
     name: str = "audio",
     start_seconds: Fraction = Fraction(0),
 ) -> MonoSound:
-    """Read the mean of all channels at 16 kHz. The audio is never in RAM as a whole.
+    """Read the mean of all channels at 16 kHz in parts, without the whole audio in RAM.
 
-    The samples equal those of `mono_sound` for the result of `read_audio`, which holds a file whose rate or number of
-    channels changes.
+    The samples equal the samples of `mono_sound` for the result of `read_audio`. If the rate or the number of channels
+    changes within the file, the whole audio is in RAM.
 
     Args:
         track: see `read_audio`.
         name: name of the input in errors about the samples.
-        start_seconds: length of the beginning to leave out.
+        start_seconds: start of the result. The result does not contain the audio before this time.
 
     Raises:
         AudioError: see `read_audio` and `mono_sound`.
@@ -180,7 +180,7 @@ def _open_track(source: str | Path | BytesIO, track: int | None) -> Generator[_T
 
 
 def _delay_seconds(track: _Track, start: Fraction | None) -> Fraction:
-    """The time from the first frame to the start of the audio. 0 if it is unknown."""
+    """The time from the first frame to the start of the audio. 0 if this time is unknown."""
     if start is None or track.picture_start is None:
         return Fraction(0)
     log.info("%s: the sound begins %.0f ms after the picture", track.name, 1000 * (start - track.picture_start))

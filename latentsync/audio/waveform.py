@@ -80,7 +80,7 @@ def check_samples(waveform: Waveform, name: str) -> None:
 
 
 def checked_blocks(blocks: Iterable[Tensor], rate: int, name: str) -> Iterator[Tensor]:
-    """Yield the same parts of a recording, each (channels, n). Raises the errors of `check_samples`, most at
+    """Yield the same parts of a recording, each (channels, n). Raises the errors of `check_samples`, most of them at
     the end.
     """
     if rate < MIN_RATE:

@@ -235,7 +235,7 @@ def import_mediapipe() -> ModuleType:
     """Import MediaPipe in another thread, because the import can keep the variables of all callers in memory.
 
     Without the library PortAudio, MediaPipe stores an exception, whose traceback refers to the frames of the callers.
-    For a node, these are its images, and its networks on the GPU.
+    In a node, these variables are the images, and the networks on the GPU.
 
     Raises:
         ImportError: MediaPipe cannot be imported.

@@ -20,7 +20,7 @@ PRE_EMPHASIS = 0.97
 
 
 class PcmSamples:
-    """Samples (n,) of -1 to 1 as 16-bit integers. Each part is converted when it is read."""
+    """Samples (n,) of -1 to 1 as 16-bit integers. Reading a part converts only this part."""
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
@@ -41,7 +41,7 @@ def mfcc(samples: np.ndarray | PcmSamples, start: int = 0, stop: int | None = No
     """MFCC columns `start` to `stop` of a recording, 100 columns per second. The default is all columns.
 
     Args:
-        samples: (n,), 16 kHz, in the range of 16-bit integers, the whole recording. Only a part is read.
+        samples: (n,), 16 kHz, in the range of 16-bit integers, the whole recording. The function reads only a part.
 
     Returns:
         float32 (13, stop - start). The first row is the logarithm of the energy.

@@ -206,7 +206,7 @@ def score_track(
 
     Args:
         track: face track from `select_face`.
-        waveform: the audio, which starts with the first frame. `reader.read_mono` reads a long file without holding it.
+        waveform: the audio, which starts with the first frame. `reader.read_mono` reads a long file in parts.
         frames: frames of a result, without a measurement of the mouth. None: the original frames.
         syncnet, stable_syncnet: the networks to measure with. Without a network, the function measures only the mouth.
         progress: see `progress.ShowProgress`.
