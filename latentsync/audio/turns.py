@@ -39,7 +39,7 @@ def parse_turns(text: str) -> tuple[Turn, ...]:
             raise UsageError(f'"turns" cannot be {text}. Enter times in seconds, such as 0-4.5, 9-12.')
         turn = Turn(*(Fraction(seconds) for seconds in match.groups()))
         if turn.start >= turn.stop:
-            raise UsageError(f'"turns" contains {turn}, which ends before it begins. Enter the start before the end.')
+            raise UsageError(f'"turns" contains {turn}, which ends before it begins. Enter a later end.')
         turns.append(turn)
     return tuple(turns)
 
