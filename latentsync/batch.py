@@ -208,7 +208,7 @@ def _end(row: Row, finished: Finished, retries: int) -> None:
 
 
 class LocalWorker:
-    """A pool of one worker: this process.
+    """A pool whose only worker is this process.
 
     Args:
         error_of: returns the error that the user sees for an exception. None: the exception is an internal error.

@@ -147,7 +147,7 @@ def read_speech(source: FrameSource, speech_of_source: str | Path | Waveform | M
     """The sound of a video, which the order "speaking" compares with the mouths.
 
     Args:
-        speech_of_source: a recording that starts with the first frame. None takes the sound of the video file.
+        speech_of_source: a recording that starts with the first frame. None takes the audio of the video file.
 
     Raises:
         AudioError: the source is not a video file with sound, or the recording cannot be read.
@@ -176,7 +176,7 @@ def load_syncnet(
     download: bool = False,
     progress: bool = False,
 ) -> SyncNet:
-    """Load SyncNet v2, which scores how well lips and sound fit together. The weights are for research use (CC-BY).
+    """Load SyncNet v2, which scores how well lips and audio fit together. The weights are for research use (CC-BY).
 
     Args:
         folders: folders with its weights, see `weights.locate.folders_in`.
@@ -204,13 +204,13 @@ def score_video(
     download: bool = False,
     progress: ShowProgress | bool = False,
 ) -> Score:
-    """Score how well the lips of a person in a video fit the sound of the video, or another sound.
+    """Score how well the lips of a person in a video fit the audio of the video, or another recording.
 
     Without the weights of SyncNet, the function measures only the mouth opening (`Score.mouth_sync`, `Score.lip_leak`).
 
     Args:
         video: a video file, or any frame source.
-        audio: a file or a waveform that starts with the first frame. None takes the sound of the video file.
+        audio: a file or a waveform that starts with the first frame. None takes the audio of the video file.
         models_dir: a models folder with ComfyUI's layout. Default: ~/.cache/latentsync.
         face, face_index: as in the call of `LipSyncPipeline`.
         device: device of SyncNet. None takes torch's default device.

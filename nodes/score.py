@@ -33,7 +33,7 @@ class LatentSyncScore(io.ComfyNode):
             category=CATEGORY,
             is_output_node=True,
             **KEEPS_PREVIEW,
-            description="Measures how well the lips in a video fit the sound, and by how much the sound is early "
+            description="Measures how well the lips in a video fit the audio, and by how much the audio is early "
             "or late. Compare the scores of several results with each other and with the original video. The score "
             "does not measure the quality of the picture.",
             search_aliases=["lip sync score", "syncnet", "sync confidence", "LSE-C", "LSE-D", "audio offset"],
@@ -65,7 +65,7 @@ class LatentSyncScore(io.ComfyNode):
                     "audio",
                     optional=True,
                     tooltip="Connect another recording that starts at the same time as the video. By default, the node "
-                    "uses the sound of the video.",
+                    "uses the audio of the video.",
                 ),
             ],
             outputs=[
@@ -82,8 +82,8 @@ class LatentSyncScore(io.ComfyNode):
                 ),
                 io.Int.Output(
                     display_name="offset",
-                    tooltip="How far the sound is ahead of the lips, in frames of 40 ms. A negative value means that "
-                    "the sound is late.",
+                    tooltip="How far the audio is ahead of the lips, in frames of 40 ms. A negative value means that "
+                    "the audio is late.",
                 ),
                 io.String.Output(display_name="verdict", tooltip="A summary of the score in sentences, with advice."),
                 io.Image.Output(

@@ -50,7 +50,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="folder of the results. A job without output gets {stem} and the suffix of its format",
+        help="folder of the results. A job without output gets {stem} and the extension of its format",
     )
     parser.add_argument(
         "--retries",

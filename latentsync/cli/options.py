@@ -287,7 +287,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=names,
         metavar="NAME",
-        help="container and codec. The default depends on the suffix of the output. One of "
+        help="container and codec. The default depends on the extension of the output. One of "
         + ", ".join(f'"{x}"' for x in names),
     )
     group.add_argument(

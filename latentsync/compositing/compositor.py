@@ -105,7 +105,7 @@ def shared_timeline(speakers: Sequence[LipTrack]) -> Timeline:
 
 
 def decode_crops(lips: LipTrack) -> Iterator[np.ndarray]:
-    """Decode only the new faces, without the original frames, one for each frame with new lips.
+    """Decode the new face of each frame with new lips. This function does not decode the original frames.
 
     Each face is upright and has its true aspect ratio.
 

@@ -207,7 +207,7 @@ def format_for_suffix(suffix: str) -> Format:
     for format in formats:
         if format.suffix == suffix.lower():
             return format
-    problem = f'ends in "{suffix}", which is not a video format' if suffix else "has no suffix"
+    problem = f'ends in "{suffix}", which is not a video format' if suffix else "has no extension"
     suffixes = ", ".join(dict.fromkeys(format.suffix for format in formats))
     raise UsageError(f"The name of the output file {problem}. Use a name that ends in {suffixes}.")
 

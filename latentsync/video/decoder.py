@@ -212,7 +212,7 @@ def _drop_unknown_side_data(frame: VideoFrame) -> VideoFrame:
 
 
 def swaps_axes(matrix: np.ndarray) -> bool:
-    """Whether a display matrix exchanges height and width. Other angles count as the nearest right angle."""
+    """Whether a display matrix exchanges height and width. An angle counts as the nearest multiple of 90 degrees."""
     return abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(matrix[0, 0]) + abs(matrix[1, 1])
 
 

@@ -96,9 +96,9 @@ def build_timeline(
         rate: output frames per second, see `output_rate`.
         length: with the "audio" modes, the output is as long as the audio. The timeline cuts a longer video. A shorter
             video plays forwards and backwards (like the official code), repeats, or stays on its last frame. "audio
-            (stretch video)" plays the whole video faster or slower, and each output frame shows the original frame with
-            the nearest time. With "video", the output is as long as the video. With "shortest", the output ends when
-            the audio or the video ends.
+            (stretch video)" plays the whole video faster or slower. Each output frame then shows the original frame
+            with the nearest time. With "video", the output is as long as the video. With "shortest", the output ends
+            when the audio or the video ends.
 
     Raises:
         UsageError: see `check_length`.

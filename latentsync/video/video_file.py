@@ -176,7 +176,7 @@ class VideoFile:
             first = min(self._resized)
             (width, height), (other_width, other_height) = self._stored_size, self._resized[first]
             yield (
-                f"{self.name} changes its picture size from {width} x {height} to {other_width} x {other_height} at "
+                f"The frame size of {self.name} changes from {width} x {height} to {other_width} x {other_height} at "
                 f"frame {first}. LatentSync scales {len(self._resized)} of {self.frame_count} frames to {width} x "
                 f"{height}."
             )
