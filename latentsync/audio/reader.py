@@ -297,7 +297,7 @@ def _join(blocks: Sequence[_Block], channels: int, rate: int) -> Tensor:
     for (part_rate, _), group in groupby(blocks, key=lambda block: (block.rate, len(block.samples))):
         part = Waveform(torch.from_numpy(np.concatenate([block.samples for block in group], axis=1)), part_rate)
         parts.append(resample(part, rate).samples.expand(channels, -1))
-    return torch.cat(parts, dim=1)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # without a copy of a long recording
 
 
 def _to_float32(frame: AudioFrame) -> np.ndarray:

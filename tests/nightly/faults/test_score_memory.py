@@ -18,8 +18,9 @@ from tests.support.paths import REPOSITORY
 
 SHORT_MINUTES, LONG_MINUTES = 2, 10
 SIDE_PX = 96
-MAX_GROWTH_MIB = 60
-"""TODO"""
+MAX_GROWTH_MIB = 35
+"""13 were measured. Of 8 minutes, the sound at 16 kHz has 29 MiB, the sound at 48 kHz 176, all features 49, and all
+frames 330."""
 
 
 def peak_mib(folder: Path, minutes: int) -> float:
@@ -39,4 +40,4 @@ def peak_mib(folder: Path, minutes: int) -> float:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is in other units elsewhere")
 def test_score_memory_does_not_grow_with_the_sound(tmp_path: Path) -> None:
     growth = peak_mib(tmp_path, LONG_MINUTES) - peak_mib(tmp_path, SHORT_MINUTES)
-    assert growth < MAX_GROWTH_MIB
+    assert growth < MAX_GROWTH_MIB, growth
