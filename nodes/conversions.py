@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ import torch
 from comfy_api.input import VideoInput
 from comfy_api.input_impl import VideoFromFile
 
-from ..latentsync.audio.reader import read_audio
+from ..latentsync.audio.mono import MonoSound
+from ..latentsync.audio.reader import read_mono
 from ..latentsync.audio.waveform import Waveform
 from ..latentsync.errors import AudioError, UsageError
 from ..latentsync.video.color import to_float32
@@ -46,14 +46,12 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
     return VideoFile(source.get_stream_source(), start_seconds=start, duration_seconds=duration or None)
 
 
-def video_sound(video: VideoInput) -> Waveform:
-    """The sound of a VIDEO, from the first frame that the VIDEO shows."""
+def video_sound(video: VideoInput) -> Waveform | MonoSound:
+    """The sound of a VIDEO, from the first frame that the VIDEO shows. The sound of a file is not in RAM."""
     if why_not_streamed(video) is not None:
         return waveform("video", video.get_components().audio)
-    whole = read_audio(video.get_stream_source())
     start, duration = map(_exact_seconds, trim_window(video))
-    samples = whole.samples[:, round(start * whole.rate) :]
-    return replace(whole, samples=samples[:, : round(duration * whole.rate)] if duration else samples)
+    return read_mono(video.get_stream_source(), start_seconds=start, duration_seconds=duration or None)
 
 
 def speech_of_source(source: VideoInput | torch.Tensor, audio: Mapping[str, Any] | None) -> Waveform | None:

@@ -107,6 +107,7 @@ def read_mono(
     *,
     name: str = "audio",
     start_seconds: Fraction = Fraction(0),
+    duration_seconds: Fraction | None = None,
 ) -> MonoSound:
     """Read the mean of all channels at 16 kHz in parts, without the whole audio in RAM.
 
@@ -117,6 +118,7 @@ def read_mono(
         track: see `read_audio`.
         name: name of the input in errors about the samples.
         start_seconds: start of the result. The result does not contain the audio before this time.
+        duration_seconds: duration of the result. None: up to the end.
 
     Raises:
         AudioError: see `read_audio` and `mono_sound`.
@@ -124,14 +126,15 @@ def read_mono(
     """
     try:
         with _open_track(source, track) as opened:
-            return _store_mono(opened, name, start_seconds)
+            return _store_mono(opened, name, start_seconds, duration_seconds)
     except _FormChangedError:
         whole = read_audio(source, track)
         samples = whole.samples[:, round(start_seconds * whole.rate) :]
-        return mono_sound(replace(whole, samples=samples), name)
+        stop = None if duration_seconds is None else round(duration_seconds * whole.rate)
+        return mono_sound(replace(whole, samples=samples[:, :stop]), name)
 
 
-def _store_mono(track: _Track, name: str, start_seconds: Fraction) -> MonoSound:
+def _store_mono(track: _Track, name: str, start_seconds: Fraction, duration_seconds: Fraction | None) -> MonoSound:
     first = next(track.blocks, None)
     if first is None:
         raise _empty(track.name)
@@ -148,8 +151,18 @@ def _store_mono(track: _Track, name: str, start_seconds: Fraction) -> MonoSound:
             count += block.samples.shape[1]
         _check_end(track.name, delay_seconds, Fraction(count, rate))
 
-    sound = mono_blocks(_rebatched(parts(), BLOCK_SAMPLES), rate, name)
+    known = parts() if duration_seconds is None else _first(parts(), round(duration_seconds * rate))
+    sound = mono_blocks(_rebatched(known, BLOCK_SAMPLES), rate, name)
     return replace(sound, warnings=(*track.warnings, *_delay_warnings(track.name, delay_seconds)))
+
+
+def _first(parts: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """The first `count` samples."""
+    for part in parts:
+        yield part[:, :count]
+        count -= part.shape[1]
+        if count <= 0:
+            return
 
 
 def _rebatched(parts: Iterable[np.ndarray], size: int) -> Iterator[Tensor]:

@@ -47,12 +47,17 @@ def wav(folder: Path, channels: int, rate: int) -> Path:
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100), (2, 48000), (6, 48000), (1, 8000)])
-@pytest.mark.parametrize("start", [Fraction(0), Fraction(1, 3)])
-def test_read_mono_equals_the_whole_recording(tmp_path: Path, channels: int, rate: int, start: Fraction) -> None:
+@pytest.mark.parametrize(
+    ("start", "duration"), [(Fraction(0), None), (Fraction(1, 3), None), (Fraction(1, 3), Fraction(2))]
+)
+def test_read_mono_equals_the_whole_recording(
+    tmp_path: Path, channels: int, rate: int, start: Fraction, duration: Fraction | None
+) -> None:
     path = wav(tmp_path, channels, rate)
     whole = read_audio(path)
     whole = Waveform(whole.samples[:, round(start * rate) :], rate)
-    sound = read_mono(path, start_seconds=start)
+    whole = whole if duration is None else whole.pad_or_trim(duration)
+    sound = read_mono(path, start_seconds=start, duration_seconds=duration)
     assert sound.duration_seconds == whole.duration_seconds
     assert torch.equal(sound.samples[:], resampled_whole(whole))
     assert torch.equal(mono_sound(whole, "audio").samples[:], sound.samples[:])
