@@ -4,14 +4,12 @@ import { app } from '../../../scripts/app.js'
 // LiteGraph's menu of a node has "Show Advanced" for widgets that are marked as advanced. It reserves space for such a
 // widget until the widget is hidden, too. A connected input stays visible.
 function hideUntilAsked(node, widget) {
-  widget.advanced = true
-  Object.defineProperty(widget, 'hidden', {
-    get: () =>
-      !LiteGraph.vueNodesMode &&
-      !node.showAdvanced &&
-      !app.extensionManager.setting.get('Comfy.Node.AlwaysShowAdvancedWidgets') &&
-      node.getSlotFromWidget(widget)?.link == null,
-    set() {}
+  const isOptional = () =>
+    !app.extensionManager.setting.get('Comfy.Node.AlwaysShowAdvancedWidgets') &&
+    node.getSlotFromWidget(widget)?.link == null
+  Object.defineProperties(widget, {
+    advanced: { get: isOptional },
+    hidden: { get: () => !LiteGraph.vueNodesMode && !node.showAdvanced && isOptional(), set() {} }
   })
 }
 
