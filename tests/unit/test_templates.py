@@ -40,7 +40,7 @@ SMALLEST_SCALE = 8 / 14
 """Below it ComfyUI draws no titles: they have 14 pixels, and the smallest text that it draws has 8."""
 READABLE_SCALE = 9 / 12
 """The smallest texts of a node have 12 pixels, in both versions of the page."""
-READABLE = {"lipsync_video", "lipsync_long_video", "lipsync_song", "lipsync_images", "lipsync_occlusion"}
+READABLE = {"lipsync_video", "lipsync_long_video", "lipsync_song", "lipsync_occlusion"}
 """Templates with the five main nodes and one recording. The others have more nodes than fit at that scale."""
 NOTE_WIDTHS_PX = (400, 490)
 TITLE_ICONS_PX, TITLE_CHARACTER_PX = 40, 7.0
