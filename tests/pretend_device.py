@@ -1,8 +1,9 @@
 """ComfyUI's modes on the pretend device: copies, waits and loads of each, and whether results equal the CPU's.
 
-Usage: python -m tests.pretend_device [MODE ...] [--plant]
+Usage: python -m tests.pretend_device [MODE ...] [--plant] [--stops N]
 
 Prints a table and exits with 0. With --plant a tensor stays on the CPU: it exits with 1 and names the line.
+With --stops it runs all nodes in a server, and stops them (see `pretend_server`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from scripts.sample_clip import make_sample
-from tests.support import graphs
+from tests.support import graphs, pretend_server
 from tests.support.paths import REPOSITORY
 from tests.support.pretend_comfyui import PretendComfyUI, leave_a_tensor_on_the_cpu, video_graph
 from tests.support.pretend_dynamic_vram import Pages
@@ -86,6 +87,7 @@ MODES = {
     "gpu-only": Mode(("--fp32-vae", "--gpu-only")),
     "cpu-vae": Mode(("--cpu-vae",)),
     "fp8": Mode(("--fp32-vae", "--force-fp32"), "fp8", "fp8"),
+    "fp8-unet": Mode(("--fp32-vae", "--force-fp32", "--fp8_e4m3fn-unet"), "auto", "fp8"),
     "half": Mode(HALF, "auto", "fp16"),
     "bf16": Mode(BF16, "auto", "bf16"),
     "deterministic": Mode(("--fp32-vae", "--deterministic"), equals="parted"),
@@ -199,35 +201,16 @@ def out_of_memory(comfyui: PretendComfyUI, graph: graphs.Graph, allocation: int)
     return "smaller" if comfyui.device.failed_at else "nothing failed"
 
 
-def stops(base: Path, kind: str, count: int) -> list[str]:
-    """What is wrong after runs that are stopped at some of the allocations of a whole run."""
-    comfyui = PretendComfyUI(base, MODES["default"].arguments)
-    device = comfyui.device
-    assert device is not None
-    graph = video_graph(kind, precision="fp32")
-    with device.counting():
-        expected = comfyui.results(graph)
-        allocations = device.allocations
+def stops(base: Path, count: int) -> list[str]:
+    """What is wrong after runs of a server that are stopped at allocations and checks. Prints how each run ends."""
+    pretend_server.prepare(base)
     faults: list[str] = []
-    for number in range(1, count + 1):
-        comfyui.unload()
-        gc.collect()
-        at = allocations * number // (count + 1)
-        if device.used_bytes:
-            faults.append(f"{at}: {device.used_bytes} bytes are left")
-        if kind == "oom":
-            end = out_of_memory(comfyui, graph, at)
-            faults += [f"{at}: {end}"] if end not in ("sentence", "smaller") else []
-        else:
-            with device.counting(call_at={at: comfyui.mm.interrupt_current_processing}):
-                try:
-                    comfyui.run(graph)
-                    faults.append(f"{at}: was not cancelled")
-                except RuntimeError as error:
-                    faults += [f"{at}: {error}"] if "execution_interrupted" not in str(error) else []
-    comfyui.unload()
-    again = comfyui.results(graph)
-    return faults + [f"other {key} afterwards" for key in expected if not np.array_equal(expected[key], again[key])]
+    with pretend_server.PretendServer(base) as server:
+        for kind in pretend_server.ENDS:
+            for end, found in pretend_server.stopped_runs(server, kind, count):
+                print(end, *found, sep="\n  ", flush=True)
+                faults += found
+    return faults
 
 
 def plant(base: Path) -> str:
@@ -281,13 +264,11 @@ def main() -> int:
     parser.add_argument("--plant", action="store_true", help="leave a tensor on the CPU")
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--stops", type=int, default=10, help=argparse.SUPPRESS)
+    parser.add_argument("--stops", type=int, metavar="N", help="stop N runs of a server by OOM, and N by a cancel")
     args = parser.parse_args()
     if args.child == "reference":
         reference(args.base, *args.modes)
         print("done")
-    elif args.child in ("oom", "cancel"):
-        print(json.dumps(stops(args.base, args.child, args.stops)))
     elif args.child == "plant":
         print(plant(args.base))
     elif args.child:
@@ -300,6 +281,8 @@ def main() -> int:
                 found = child(base, "--child", "plant")
                 print(found or "the planted fault was not found")
                 return 1
+            if args.stops:
+                return int(bool(stops(base, args.stops)))
             made = reports(base, args.modes or list(MODES))
             print(table(made))
             return int(any(report.faults() for report in made))

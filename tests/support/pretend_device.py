@@ -47,6 +47,7 @@ class Device:
     is_nearest_black: interpolation by the nearest neighbor is black outside float32, as reported of MPS.
     oom_at: numbers of the allocations that fail, from 1.
     call_at: called at allocations of these numbers.
+    sites: the line of each allocation, if it is a list.
     counts: copies ("H2D", "D2H") and waits of the host ("wait"), each with the line of the project or of ComfyUI.
     failed_at: the line of the latest refused operation.
     """
@@ -58,6 +59,7 @@ class Device:
     is_nearest_black: bool = False
     oom_at: frozenset[int] = frozenset()
     call_at: Mapping[int, Callable[[], None]] = field(default_factory=dict)
+    sites: list[str] | None = None
     allocations: int = 0
     used_bytes: int = 0
     peak_bytes: int = 0
@@ -96,6 +98,8 @@ class Allocation:
     def __init__(self, size: int) -> None:
         device = current()
         device.allocations += 1
+        if device.sites is not None:
+            device.sites.append(call_site())
         device.call_at.get(device.allocations, lambda: None)()
         if device.allocations in device.oom_at or device.used_bytes + size > device.limit_bytes:
             free = (device.limit_bytes - device.used_bytes) / 2**20
@@ -247,7 +251,7 @@ def call_site() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
-        inside = path.removeprefix(f"{REPOSITORY}/")
+        inside = path.removeprefix(f"{REPOSITORY}/").rpartition("/latentsync-nodes/")[2]  # in a server's custom_nodes
         if inside.startswith(("latentsync/", "nodes/")):
             return f"{inside}:{frame.f_lineno}"
         if "/comfy/" in path:
@@ -319,6 +323,7 @@ def install(name: str = LIBRARY_NAME) -> Device:
         torch.version.cuda = None  # this wheel's: no card of NVIDIA
         stub = ModuleType("torch_npu")
         stub.__spec__ = importlib.machinery.ModuleSpec("torch_npu", None)
+        stub.npu_fusion_attention = None  # type: ignore[attr-defined] # transformers imports it, and does not call it
         sys.modules["torch_npu"] = stub
     return device
 

@@ -46,7 +46,10 @@ OTHERS_NAMES = {
 """Inputs of other packs, in docs/settings.md."""
 SAMPLERS = {"dpmpp_2m", "uni_pc"}
 OTHER_FLAGS = {
+    "--cpu-vae",
     "--deterministic",
+    "--fp8_e4m3fn-unet",
+    "--use-sage-attention",
     "--disable-metadata",
     "--lowvram",
     "--novram",
@@ -56,7 +59,7 @@ OTHER_FLAGS = {
     "--preview-method",
     "--reserve-vram",
 }
-OTHER_FLAGS |= {"--graph", "--stages", "--help", "--shift"}
+OTHER_FLAGS |= {"--graph", "--stages", "--help", "--shift", "--stops"}
 """Flags of ComfyUI, of the API client, of the benchmarks and of the tests."""
 
 
@@ -89,7 +92,7 @@ def test_docs_latentsync_commands_parse(page: Path) -> None:
 @each_page
 def test_docs_flags_exist(page: Path) -> None:
     known = {flag for command in cli_reference.commands().values() for flag in command._option_string_actions}
-    assert set(re.findall(r"(?<=`)--[a-z-]+", page.read_text(encoding="utf-8"))) <= known | OTHER_FLAGS
+    assert set(re.findall(r"(?<=`)--[a-z0-9_-]+", page.read_text(encoding="utf-8"))) <= known | OTHER_FLAGS
 
 
 @each_page

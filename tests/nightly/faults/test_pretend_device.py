@@ -1,4 +1,4 @@
-"""Every mode of ComfyUI on the pretend device, and runs that are stopped in every stage."""
+"""Every mode of ComfyUI on the pretend device, and runs of a server that are stopped in every stage."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests import pretend_device
+from tests.support import pretend_server
 
-ALLOCATIONS = 100
+STOPS = 100
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +23,11 @@ def test_pretend_device_mode_has_no_faults(reports: dict[str, pretend_device.Rep
     assert reports[mode].faults() == [], reports[mode]
 
 
-@pytest.mark.parametrize("stop", ["oom", "cancel"])
-def test_pretend_device_every_stop_ends_well(tmp_path: Path, stop: str) -> None:
-    """Smaller batches, the error, or cancelled: nothing stays on the device, and the next prompt runs."""
-    pretend_device.prepare(tmp_path)
-    assert pretend_device.child(tmp_path, "--child", stop, "--stops", str(ALLOCATIONS)) == "[]"
+@pytest.mark.parametrize("kind", pretend_server.ENDS)
+def test_pretend_server_every_stop_ends_well(tmp_path: Path, shared: Path, kind: str) -> None:
+    """All nodes in one server: no bytes stay on the device, and the next prompt has the same result."""
+    pretend_server.prepare(tmp_path)
+    with pretend_server.PretendServer(tmp_path) as server:
+        stops = list(pretend_server.stopped_runs(server, kind, STOPS))
+    assert len(stops) == STOPS
+    assert [fault for _, faults in stops for fault in faults] == []
