@@ -9,6 +9,15 @@ from tests.support import graphs
 
 RUN_SECONDS = 300.0
 
+CONNECT = """([from_type, output, to_type, input, value]) => {
+    const to = app.graph.nodes.find(node => [node.type, node.title].includes(to_type));
+    const from = LiteGraph.createNode(from_type);
+    app.graph.add(from);
+    from.widgets[0].value = value;
+    from.connect(output, to, to.findInputSlot(input));
+}"""
+"""Add a node with a value in its first widget, and connect it to a node of a class or title."""
+
 
 def open_with_samples(page: ComfyPage, name: str) -> None:
     """Open a workflow as if its file were dropped on the canvas, with the sample clip and two steps."""

@@ -48,7 +48,7 @@ def test_nodes_know_no_cluster_and_no_batch(path: Path) -> None:
 
 
 def test_every_script_of_the_page_has_tests() -> None:
-    """tests/comfyui/test_page.py and tests/nightly/browser/test_uses.py test these. Another script needs tests, too."""
+    """tests/comfyui/test_page.py and tests/nightly/browser/test_blueprint.py test these scripts."""
     scripts = {path.name for path in (REPOSITORY / "web").rglob("*.js")}
     assert scripts == {"advanced_inputs.js", "socket_colors.js", "video_preview.js"}
 

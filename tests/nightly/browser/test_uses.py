@@ -1,4 +1,4 @@
-"""Whole uses of the pack in both versions of ComfyUI's page: the right one of two people, app mode, a blueprint."""
+"""Whole uses of the pack in both versions of ComfyUI's page: the right one of two people, app mode."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import pytest
 from playwright.sync_api import expect
 
 from latentsync.video.video_file import VideoFile
-from scripts.blueprints import BLUEPRINTS
 from scripts.browser import LOAD_MS, ComfyPage, opened, program
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.comfyui_server import SAMPLE_SECONDS
-from tests.support.pages import RUN_SECONDS, open_with_samples
+from tests.support.pages import CONNECT, RUN_SECONDS, open_with_samples
 from tests.support.paths import REPOSITORY
 from tests.support.two_people import write_two_people
 
@@ -27,24 +26,7 @@ FACE_PREP, VIDEO_COMBINE = "LatentSyncFacePrep", "LatentSyncVideoCombine"
 CHANGED = 60
 """Smallest change of a pixel, of 255, that counts: the lips of untrained networks are noise, and h264 loses less."""
 
-CONNECT = """([from_type, output, to_type, input, value]) => {
-    const to = app.graph.nodes.find(node => [node.type, node.title].includes(to_type));
-    const from = LiteGraph.createNode(from_type);
-    app.graph.add(from);
-    from.widgets[0].value = value;
-    from.connect(output, to, to.findInputSlot(input));
-}"""
-
 TOGGLE_APP_MODE = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
-CANVAS_MIDDLE_PX = (600, 450)
-FINISH_BLUEPRINT = """([name, inner_prefix, prefix]) => {
-    const blueprint = app.graph.nodes.find(node => node.title === name), save = LiteGraph.createNode('SaveVideo');
-    const set = (node, values) => node.widgets.forEach(part => { part.value = values[part.name] ?? part.value });
-    for (const inner of blueprint.subgraph.nodes) set(inner, {steps: 2, filename_prefix: inner_prefix});
-    app.graph.add(save);
-    set(save, {filename_prefix: prefix});
-    blueprint.connect(0, save, save.findInputSlot('video'));
-}"""
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes-2"])
@@ -94,27 +76,3 @@ def test_app_mode_runs_and_shows_the_video(
     page.picture(ARTIFACTS / f"{request.node.name}.png")
     page.page.evaluate(TOGGLE_APP_MODE)
     assert video["seconds"] == pytest.approx(SAMPLE_SECONDS, abs=0.1)
-
-
-def test_blueprint_is_found_placed_and_run(
-    page: ComfyPage, sample: Sample, shared: object, request: pytest.FixtureRequest
-) -> None:
-    """As one node between core nodes. Save Video shows the result, and in Nodes 2.0 the blueprint shows it, too."""
-    name = BLUEPRINTS[0].name
-    page.page.evaluate("() => app.graph.clear()")
-    page.search("lip sync").filter(has_text=name).first.click(timeout=LOAD_MS)
-    page.page.mouse.move(*CANVAS_MIDDLE_PX, steps=5)
-    page.page.wait_for_function("() => app.graph.nodes[0]?.flags.ghost", timeout=LOAD_MS)
-    page.page.mouse.click(*CANVAS_MIDDLE_PX)
-    page.page.wait_for_function("() => !app.graph.nodes[0].flags.ghost", timeout=LOAD_MS)
-    page.page.evaluate(CONNECT, ["LoadVideo", 0, name, "video", sample.video.name])
-    page.page.evaluate(CONNECT, ["LoadAudio", 0, name, "audio", sample.audio.name])
-    prefix = request.node.name.translate(str.maketrans("[]-", "___"))
-    page.page.evaluate(FINISH_BLUEPRINT, [name, f"pages/inner_{prefix}", f"pages/saved_{prefix}"])
-    page.run()
-    video = page.video(f"saved_{prefix}", RUN_SECONDS)
-    assert video["seconds"] == pytest.approx(SAMPLE_SECONDS, abs=0.1)
-    if "nodes-2" in request.node.name:
-        assert page.video(f"inner_{prefix}", RUN_SECONDS) == video
-    page.fit()
-    page.picture(ARTIFACTS / f"{prefix}.png")
