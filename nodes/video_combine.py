@@ -45,10 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("latentsync")
 
-OUTSIDE = (
-    '"filename_prefix" {prefix} is not in ComfyUI\'s output folder. Enter a name inside this folder, such as '
-    "video/LatentSync."
-)
 MAX_COUNTERS = 100  # counters to try from the first free one, because other runs may use them too
 
 
@@ -237,8 +233,14 @@ def check_prefix(prefix: object) -> bool | str:
     if not isinstance(prefix, str):
         return True
     output = Path(os.path.normpath(folder_paths.get_output_directory()))
-    is_inside = "\0" not in prefix and Path(os.path.normpath(output / prefix)).is_relative_to(output)
-    return is_inside or OUTSIDE.format(prefix=prefix.replace("\0", "?"))
+    if "\0" in prefix:
+        return '"filename_prefix" contains a null character. Enter a name without this character.'
+    if Path(os.path.normpath(output / prefix)).is_relative_to(output):
+        return True
+    return (
+        f'"filename_prefix" {prefix} is not in ComfyUI\'s output folder. Enter a name inside this folder, such as '
+        "video/LatentSync."
+    )
 
 
 def _candidate_paths(prefix: str, suffix: str, source: FrameSource) -> tuple[Iterator[Path], str]:

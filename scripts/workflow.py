@@ -93,7 +93,9 @@ def _passed_through(node: Node, output_slot: int) -> int | None:
     if node["type"] == "Reroute":
         return node["inputs"][0].get("link")
     wanted = node["outputs"][output_slot]["type"]
-    fitting = [(place, slot) for place, slot in enumerate(node.get("inputs", [])) if wanted in slot["type"].split(",")]
+    fitting = [
+        (place, slot) for place, slot in enumerate(node.get("inputs", [])) if wanted in str(slot["type"]).split(",")
+    ]
     ordered = sorted(fitting, key=lambda found: (found[0] != output_slot, found[1]["type"] != wanted))
     return next((slot.get("link") for _, slot in ordered if slot.get("link") is not None), None)
 

@@ -124,10 +124,7 @@ class AudioFeatures:
         return replace(self, is_speech=is_turn, params={**self.params, "turns": ", ".join(map(str, turns))})
 
     def speech_frames(self, timeline: Timeline) -> np.ndarray:
-        """bool (output frames,):
-
-        whether a frame contains speech. Frames after the end of the audio contain no speech.
-        """
+        """Whether each output frame contains speech: bool (output frames,). False after the end of the audio."""
         if self.is_speech is None:
             return np.ones(timeline.frame_count, dtype=bool)
         speech_before = np.concatenate(([0], np.cumsum(self.is_speech)))

@@ -218,7 +218,7 @@ class _FacePaster:
         self._blender = BLENDERS[settings.mode](lips.resolution, settings)
         self._color_matcher = ColorMatcher(lips.resolution) if settings.color_match else None
         self._last_correction: tuple[int, ColorCorrection] | None = None
-        self._told_hidden_skin = False  # the log has one line for each speaker, not for each frame
+        self._has_logged_hidden_skin = False  # the log has one line for each speaker, not for each frame
         seed = 0 if lips.provenance is None else lips.provenance.seed
         edge = settings.edge
         self._texture_matcher = (
@@ -289,9 +289,12 @@ class _FacePaster:
         visible = self._visible(self._lips.timeline.source_index[i])
         correction = self._color_matcher.match_color(face, frame, self._matrices[i], visible)
         if correction is None:
-            if not self._told_hidden_skin:
-                log.info("Output frame %d shows too little skin around the mouth. Its colors are not matched anew.", i)
-            self._told_hidden_skin = True
+            if not self._has_logged_hidden_skin:
+                log.info(
+                    "Output frame %d shows too little skin to match colors. The last correction stays.",
+                    i,
+                )
+            self._has_logged_hidden_skin = True
             correction = last
         else:
             correction = correction.smoothed(last)

@@ -30,6 +30,7 @@ from .detection import (
 )
 from .warp import opencv
 
+MEDIAPIPE = "mediapipe>=0.10.32"  # what to install if MediaPipe is missing
 BOX_MODEL = "face_detector.tflite"  # in face_landmarker.task, which is a zip archive
 CROP_SCALE = 2.0  # side of the crop for the mesh model / side of the box
 CROP_PX = 256  # input size of the mesh model
@@ -69,7 +70,7 @@ class MediaPipeDetector(FaceDetector):
         try:
             self._mediapipe: Any = import_mediapipe()
         except ImportError as error:
-            raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, "provide face landmarks") from error
+            raise cannot_import("MediaPipe", MEDIAPIPE, error, "provide face landmarks") from error
         self._graphs = ExitStack()
         try:
             # Pass bytes, because MediaPipe cannot open paths with characters outside the system's code page.
@@ -80,7 +81,7 @@ class MediaPipeDetector(FaceDetector):
         except (OSError, RuntimeError, ValueError, KeyError, BadZipFile) as error:
             self.close()
             if isinstance(error, OSError) and error.filename is None:  # a system library is missing
-                raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, "provide face landmarks") from error
+                raise cannot_import("MediaPipe", MEDIAPIPE, error, "provide face landmarks") from error
             raise WeightsError(
                 f"{model} is not a valid face landmarker of MediaPipe ({reason_of(error)}). Delete this file, download "
                 f"{FACE_LANDMARKER.url} ({FACE_LANDMARKER.size_bytes:,} bytes) to this path, or provide face landmarks."

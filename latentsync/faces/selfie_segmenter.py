@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import WeightsError, cannot_import, reason_of
 from ..weights.catalog import SELFIE_SEGMENTER
-from .mediapipe_detector import import_mediapipe
+from .mediapipe_detector import MEDIAPIPE, import_mediapipe
 from .warp import opencv
 
 INPUT_PX = 256  # side of the network's input
@@ -32,7 +32,7 @@ class SelfieSegmenter:
         try:
             self._mediapipe: Any = import_mediapipe()
         except ImportError as error:
-            raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, 'set "occlusion" to off') from error
+            raise cannot_import("MediaPipe", MEDIAPIPE, error, 'set "occlusion" to off') from error
         self._model = model
         tasks = self._mediapipe.tasks
         try:
@@ -45,7 +45,7 @@ class SelfieSegmenter:
             self._graph: Any = tasks.vision.ImageSegmenter.create_from_options(options)
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, OSError) and error.filename is None:  # a system library is missing
-                raise cannot_import("MediaPipe", "mediapipe>=0.10.32", error, 'set "occlusion" to off') from error
+                raise cannot_import("MediaPipe", MEDIAPIPE, error, 'set "occlusion" to off') from error
             raise WeightsError(
                 f"{model} is not a valid image segmenter of MediaPipe ({reason_of(error)}). Delete this file and "
                 f"download {SELFIE_SEGMENTER.url} ({SELFIE_SEGMENTER.size_bytes:,} bytes) to this path. You can "

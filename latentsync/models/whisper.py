@@ -65,5 +65,12 @@ def whisper_encoder(dims: Mapping[str, int]) -> Callable[[], WhisperEncoder]:
         from whisper.model import AudioEncoder
     except ImportError as error:
         raise cannot_import("Whisper", "openai-whisper>=20240930", error) from error
-    sizes = [dims[name] for name in TINY]
-    return lambda: WhisperEncoder(AudioEncoder(*sizes))
+    return lambda: WhisperEncoder(
+        AudioEncoder(
+            n_mels=dims["n_mels"],
+            n_ctx=dims["n_audio_ctx"],
+            n_state=dims["n_audio_state"],
+            n_head=dims["n_audio_head"],
+            n_layer=dims["n_audio_layer"],
+        )
+    )

@@ -18,7 +18,7 @@ from ..audio.background import BackgroundSettings, add_background
 from ..audio.waveform import Waveform, mix
 from ..compositing.compositor import Composite, composite, shared_timeline
 from ..compositing.settings import BlendSettings
-from ..errors import StorageError, UsageError
+from ..errors import StorageError, UsageError, cannot_write
 from ..progress import ShowProgress, shown
 from ..sampling.lip_track import LipTrack
 from ..scoring.score import Score, ScoredFrames, score_track
@@ -246,8 +246,11 @@ def least_bytes(source: FrameSource, waveform: Waveform, format: Format) -> int:
 
 
 def check_free_space(folder: Path, needed: int) -> None:
-    """Raise StorageError if a folder has fewer than `needed` bytes of free space."""
-    free = disk_usage(folder).free
+    """Raise StorageError if a folder has fewer than `needed` bytes of free space, and MediaError if it is missing."""
+    try:
+        free = disk_usage(folder).free
+    except OSError as cause:
+        raise cannot_write(folder, cause) from cause
     if free < needed:
         raise StorageError(
             f"{folder} has {free / 1e6:,.0f} MB of free space, but output of this length needs at "

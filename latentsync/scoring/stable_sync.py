@@ -43,9 +43,9 @@ class StableSyncScore:
 
     @property
     def mean_cosines(self) -> np.ndarray:
-        """float64 (31,):
+        """Mean cosine of each offset, from 15 frames of early audio to 15 frames of late audio: float64 (31,).
 
-        mean cosine by offset, from 15 frames of early audio to 15 frames of late audio. NaN: no audio.
+        NaN: no audio.
         """
         counts = np.isfinite(self.cosines).sum(axis=0)
         return np.where(counts > 0, np.nansum(self.cosines, axis=0, dtype=np.float64) / np.maximum(counts, 1), np.nan)

@@ -69,6 +69,7 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
                 raise WeightsError(f"Another program is downloading {path}. Wait until that download ends.")
             if path.is_file():
                 return
+            _check_online(file)
             folder = partial_folder(path)
             folder.mkdir(exist_ok=True)
             for partial in [part for part in folder.rglob("*.incomplete") if UNIQUE_PARTIAL.search(part.name)]:
@@ -133,7 +134,7 @@ def _transfer(file: WeightFile, path: Path) -> Task[Path]:
     progress bar. Such a download completes its file, and the next call uses this file.
     """
     transfer = Transfer()
-    with _network_errors(file, path):
+    with _resumable(file, path):
         download = _from_hub if _is_on_hub(file) else _from_url
         future = _in_thread(lambda: download(file, partial_folder(path), transfer))
         try:
@@ -203,9 +204,8 @@ def _in_thread(run: Callable[[], Path]) -> Future[Path]:
     return future
 
 
-@contextmanager
-def _network_errors(file: WeightFile, path: Path) -> Generator[None, None, None]:
-    """Turn every error of the network or the disk into a WeightsError."""
+def _check_online(file: WeightFile) -> None:
+    """Raise an error if huggingface_hub is missing, or if the user forbids downloads."""
     try:
         from huggingface_hub import constants
     except ImportError as error:
@@ -214,6 +214,11 @@ def _network_errors(file: WeightFile, path: Path) -> Generator[None, None, None]
         raise WeightsError(
             f"{file.name} is missing, and HF_HUB_OFFLINE is set. Unset HF_HUB_OFFLINE, or download {file.url} yourself."
         )
+
+
+@contextmanager
+def _resumable(file: WeightFile, path: Path) -> Generator[None, None, None]:
+    """Turn every error of the network or the disk into a WeightsError, and delete a download that cannot resume."""
     try:
         yield
     except Exception as error:

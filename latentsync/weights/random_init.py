@@ -67,10 +67,7 @@ def vae_state() -> dict[str, Tensor]:
 
 
 def repeated_state(factory: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights of a UNet or a VAE of any size:
-
-    one block of noise, repeated. The device makes these weights within seconds.
-    """
+    """Weights of a UNet or a VAE of any size: one repeated block of noise, which the device makes within seconds."""
     noise = torch.randn(NOISE_VALUES, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
     def weight(key: str, shape: tuple[int, ...]) -> Tensor:

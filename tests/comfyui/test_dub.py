@@ -101,7 +101,7 @@ def test_face_prep_selects_who_speaks_or_who_is_there(comfyui: ComfyUI, graph: g
 @pytest.mark.parametrize(
     ("node", "inputs", "sentence"),
     [
-        (FACE_PREP, {"face": "speaking"}, '"face" is speaking, but latentsync_sample.mp4 has no sound'),
+        (FACE_PREP, {"face": "speaking"}, '"face" is set to speaking, but latentsync_sample.mp4 has no sound'),
         (FACE_PREP, {"face_at": "left"}, '"face_at" cannot be left.'),
         (SAMPLER, {"length_mode": STRETCHED}, "allows 0.8 to 1.25"),
         (COMBINE, {"background": ["six", 0], "audio": ["two", 0]}, '"background" has 6 channels, and the speech has 2'),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from latentsync.audio.waveform import Waveform
-from latentsync.errors import AudioError, StorageError
+from latentsync.errors import AudioError, MediaError, StorageError
 from latentsync.faces.face_track import FaceTrack
 from latentsync.output import result
 from latentsync.output.result import LipSyncResult
@@ -54,3 +54,8 @@ def test_save_checks_audio_channels_before_work(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"aac supports .* audio channels, not 7"):
         made(channels=7).save(tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
+
+
+def test_save_into_a_missing_folder_names_it(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"missing cannot be written \(No such file or directory\)"):
+        made().save(tmp_path / "missing" / "out.mp4")

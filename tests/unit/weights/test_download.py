@@ -173,7 +173,7 @@ def test_download_honors_offline_mode(served: Served, tmp_path: Path, monkeypatc
     for file in (published(), elsewhere(served)):
         with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
             run(download_file(file, tmp_path / file.name))
-    assert (served.requests, files_in(tmp_path)) == ([], [])
+    assert (served.requests, files_in(tmp_path), [*tmp_path.glob(".*.download")]) == ([], [], [])
 
 
 def test_download_works_without_a_tqdm_class(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
