@@ -153,9 +153,9 @@ class LatentSyncVideoCombine(io.ComfyNode):
     @classmethod
     @override
     def validate_inputs(
-        cls, lips: object = None, color_match: object = None, paste_mode: object = "", filename_prefix: object = None
+        cls, lips: object = None, paste_mode: object = "", filename_prefix: object = None
     ) -> bool | str:
-        """ComfyUI always passes `lips`, and shows the error at the other inputs. Old graphs have only `color_match`."""
+        """ComfyUI always passes `lips`, and shows the error at the other inputs. Old graphs have no `paste_mode`."""
         found = check_paste_mode(paste_mode)
         return check_prefix(filename_prefix) if found is True else found
 

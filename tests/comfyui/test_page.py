@@ -112,7 +112,7 @@ def test_nodes_do_not_overlap_after_a_run(page: ComfyPage, sample: Sample, reque
     page.picture(ARTIFACTS / f"{request.node.name}.png")
 
 
-@pytest.mark.parametrize("name", ["lipsync_video", "lipsync_long_video", "lipsync_song", "lipsync_images"])
+@pytest.mark.parametrize("name", ["lipsync_video", "lipsync_long_video", "lipsync_song", "lipsync_occlusion"])
 def test_text_is_readable_in_fit_view(page: ComfyPage, name: str) -> None:
     """In a window of 1600 x 900 pixels. The other templates have more nodes than fit at that scale."""
     page.open_graph(graphs.WORKFLOWS / f"{name}.json")
