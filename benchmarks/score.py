@@ -60,7 +60,7 @@ def main() -> None:
     stages["crop"] = time.process_time() - began - stages["decode"]
 
     began = time.process_time()
-    score_track(track, read_mono(arguments.video), syncnet=network)
+    score_track(track, read_mono(arguments.video, duration_seconds=source.duration_seconds), syncnet=network)
     stages["network and sound"] = time.process_time() - began - stages["decode"] - stages["crop"]
 
     total = sum(stages.values())

@@ -195,7 +195,7 @@ def load_syncnet(
 
 def score_video(
     video: str | Path | FrameSource,
-    audio: str | Path | Waveform | None = None,
+    audio: str | Path | Waveform | MonoSound | None = None,
     *,
     models_dir: str | Path | None = None,
     face: SelectBy | FaceTrack = "largest",
@@ -210,7 +210,7 @@ def score_video(
 
     Args:
         video: a video file, or any frame source.
-        audio: a file or a waveform that starts with the first frame. None takes the audio of the video file.
+        audio: a file or a recording that starts with the first frame. None takes the audio of the video file.
         models_dir: a models folder with ComfyUI's layout. Default: ~/.cache/latentsync.
         face, face_index: as in the call of `LipSyncPipeline`.
         device: device of SyncNet. None takes torch's default device.
@@ -220,9 +220,11 @@ def score_video(
     Raises:
         LatentSyncError: there is no face or no sound, or the video is too short. The message says what to do.
     """
-    if audio is None and not isinstance(video, (str, Path)):
-        raise UsageError('An image batch has no sound. Set "audio" to a recording.')
-    waveform = audio if isinstance(audio, Waveform) else read_mono(video if audio is None else audio)  # pyright: ignore[reportArgumentType] - checked above
+    if audio is None:
+        if not isinstance(video, (str, Path)):
+            raise UsageError('An image batch has no sound. Set "audio" to a recording.')
+        audio = video
+    sound = audio if isinstance(audio, (Waveform, MonoSound)) else read_mono(audio)
     folders = locate.folders_in(Path(models_dir or locate.DEFAULT_MODELS_DIR).expanduser())
     if download:
         missing = [file for file in (SYNCNET, locate.FACE_LANDMARKER) if not locate.exists(file, folders)]
@@ -230,5 +232,5 @@ def score_video(
     syncnet = load_syncnet(folders, device=device) if locate.exists(SYNCNET, folders) else None
     if not isinstance(face, FaceTrack):
         people = detect_faces(video, folders, progress=progress)
-        face = select_face(people, face, face_index, speech_of_source=waveform).track
-    return score_track(face, waveform, syncnet=syncnet, progress=progress)
+        face = select_face(people, face, face_index, speech_of_source=sound).track
+    return score_track(face, sound, syncnet=syncnet, progress=progress)

@@ -47,7 +47,10 @@ def frame_source(source: VideoInput | torch.Tensor, fps: float) -> FrameSource:
 
 
 def video_sound(video: VideoInput) -> Waveform | MonoSound:
-    """The sound of a VIDEO, from the first frame that the VIDEO shows. The sound of a file is not in RAM."""
+    """The sound of a VIDEO, from the first frame that the VIDEO shows.
+
+    A long sound of a file is in a temporary file, see `read_mono`.
+    """
     if why_not_streamed(video) is not None:
         return waveform("video", video.get_components().audio)
     start, duration = map(_exact_seconds, trim_window(video))

@@ -47,7 +47,7 @@ class StoredSamples:
 
     def _append(self, block: Tensor) -> None:
         try:
-            self._file.seek(0, 2)
+            self._file.seek(SAMPLE_BYTES * self._count)
             self._file.write(block.contiguous().view(torch.uint8).numpy().tobytes())
         except OSError as cause:
             folder = gettempdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -51,7 +52,7 @@ class _Block(NamedTuple):
 
 
 class _FormChangedError(Exception):
-    """The rate or the number of channels changes within the file."""
+    """A block has another rate, number of channels or start than the first block. See `_Block.start`."""
 
 
 class _Track(NamedTuple):
@@ -111,8 +112,8 @@ def read_mono(
 ) -> MonoSound:
     """Read the mean of all channels at 16 kHz in parts, without the whole audio in RAM.
 
-    The samples equal the samples of `mono_sound` for the result of `read_audio`. If the rate or the number of channels
-    changes within the file, the whole audio is in RAM.
+    The samples equal the samples of `mono_sound` for the result of `read_audio`. The function needs the whole audio in
+    RAM if the rate or the number of channels changes within the file, or if its first block has no timestamp.
 
     Args:
         track: see `read_audio`.
@@ -128,6 +129,9 @@ def read_mono(
         with _open_track(source, track) as opened:
             return _store_mono(opened, name, start_seconds, duration_seconds)
     except _FormChangedError:
+        log.info(
+            "%s is read as a whole. Its audio changes its format, or begins without a timestamp", source_name(source)
+        )
         whole = read_audio(source, track)
         samples = whole.samples[:, round(start_seconds * whole.rate) :]
         stop = None if duration_seconds is None else round(duration_seconds * whole.rate)
@@ -139,44 +143,42 @@ def _store_mono(track: _Track, name: str, start_seconds: Fraction, duration_seco
     if first is None:
         raise _empty(track.name)
     rate, delay_seconds = first.rate, _delay_seconds(track, first.start)
+    begin = round(start_seconds * rate) - round(delay_seconds * rate)  # in samples of the audio. Below 0: silence
+    stop = sys.maxsize if duration_seconds is None else begin + round(duration_seconds * rate)
 
     def parts() -> Iterator[np.ndarray]:
-        silent, count = round(delay_seconds * rate) - round(start_seconds * rate), 0
-        for begin in range(0, silent, BLOCK_SAMPLES):
-            yield np.zeros((len(first.samples), min(silent - begin, BLOCK_SAMPLES)), np.float32)
+        yield from _silence(len(first.samples), min(stop, 0) - begin)
+        count = 0
         for block in chain([first], track.blocks):
             if block.form != first.form:
                 raise _FormChangedError
-            yield block.samples[:, max(-silent - count, 0) :]
+            yield block.samples[:, max(begin - count, 0) : max(stop - count, 0)]
             count += block.samples.shape[1]
+            if count >= stop:
+                return
         _check_end(track.name, delay_seconds, Fraction(count, rate))
 
-    known = parts() if duration_seconds is None else _first(parts(), round(duration_seconds * rate))
-    sound = mono_blocks(_rebatched(known, BLOCK_SAMPLES), rate, name)
+    sound = mono_blocks(_gathered(parts()), rate, name)
     return replace(sound, warnings=(*track.warnings, *_delay_warnings(track.name, delay_seconds)))
 
 
-def _first(parts: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """The first `count` samples."""
-    for part in parts:
-        yield part[:, :count]
-        count -= part.shape[1]
-        if count <= 0:
-            return
-
-
-def _rebatched(parts: Iterable[np.ndarray], size: int) -> Iterator[Tensor]:
-    """The same samples in parts (channels, `size`). The last part can be shorter."""
+def _gathered(parts: Iterable[np.ndarray]) -> Iterator[Tensor]:
+    """The same samples, at least `BLOCK_SAMPLES` in all but the last part. The work on small parts takes longer."""
     pending, count = list[np.ndarray](), 0
     for part in parts:
         pending.append(part)
         count += part.shape[1]
-        while count >= size:
-            joined = np.concatenate(pending, axis=1)
-            yield torch.from_numpy(joined[:, :size])
-            pending, count = [joined[:, size:]], count - size
+        if count >= BLOCK_SAMPLES:
+            yield torch.from_numpy(np.concatenate(pending, axis=1))
+            pending, count = [], 0
     if count:
         yield torch.from_numpy(np.concatenate(pending, axis=1))
+
+
+def _silence(channels: int, count: int) -> Iterator[np.ndarray]:
+    """`count` samples in parts of at most `BLOCK_SAMPLES`. None if `count` is below 1."""
+    for start in range(0, count, BLOCK_SAMPLES):
+        yield np.zeros((channels, min(count - start, BLOCK_SAMPLES)), np.float32)
 
 
 @contextmanager
@@ -289,7 +291,7 @@ def _decode(container: InputContainer, stream: AudioStream, name: str) -> Iterat
             missing = round((position - start - seconds) * frame.sample_rate)
             if missing > MIN_GAP_SECONDS * frame.sample_rate:
                 log.info("%s: %d samples are missing at %.3f s", name, missing, seconds)
-                yield _Block(np.zeros((len(samples), missing), np.float32), frame.sample_rate, start)
+                yield from (_Block(part, frame.sample_rate, start) for part in _silence(len(samples), missing))
                 seconds += Fraction(missing, frame.sample_rate)
         yield _Block(samples, frame.sample_rate, start)
         seconds += Fraction(samples.shape[1], frame.sample_rate)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, plain, preview, sampler
+from benchmarks import gpu, plain, preview, sampler, score
+from latentsync.audio.mono import MonoSound
+from latentsync.audio.waveform import Waveform
 from latentsync.oom import BatchLimit
+from latentsync.output.video_writer import VideoWriter
 from latentsync.sampling.denoise import denoise
 from latentsync.sampling.sampler import CFG_BATCH
 from latentsync.sampling.settings import SamplerSettings
@@ -54,6 +58,18 @@ def test_live_preview_costs_less_than_two_percent() -> None:
     """Counted where it costs most: at the smallest face crop and with the fewest steps of a preset."""
     fast = SamplerSettings().at_speed("fast")
     assert 0.01 < preview.counted_share(MODELS["1.5"].resolution, fast) < 0.02
+
+
+def test_score_benchmark_reads_the_sound_of_the_measured_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = list[MonoSound]()
+    monkeypatch.setattr(score, "score_track", lambda track, sound, syncnet: sounds.append(sound))  # noqa: ARG005
+    speech = Waveform(torch.zeros(1, 96_000), 48_000)
+    with VideoWriter(tmp_path / "a.mp4", rate=Fraction(25), height=64, width=64, crf=30, waveform=speech) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "a.mp4"), "--seconds", "1", "--no-faces", "--no-network"])
+    score.main()
+    assert [sound.duration_seconds for sound in sounds] == [1]
 
 
 def test_gpu_benchmark_needs_an_accelerator(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +12,9 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 from torch import Tensor
 
 from latentsync.audio import mono, reader
@@ -19,6 +24,7 @@ from latentsync.audio.waveform import SAMPLE_RATE, Waveform, resample_blocks
 from latentsync.errors import AudioError, StorageError
 from latentsync.output.video_writer import VideoWriter
 from latentsync.scoring.score import score_track
+from latentsync.stages import score_video
 from tests.support.numbered_clip import make_wav, tone
 from tests.support.sync_networks import LevelNet, brightness, track_at
 
@@ -78,6 +84,8 @@ def test_read_mono_equals_the_sound_of_a_video(tmp_path: Path, monkeypatch: pyte
     assert torch.equal(sound.samples[:], resampled_whole(whole))
     assert sound.warnings == whole.warnings
     assert bool(sound.warnings) == (delay < 0)
+    short = Fraction(1, 5)  # shorter than the longest delay
+    assert torch.equal(read_mono(path, duration_seconds=short).samples[:], resampled_whole(whole.pad_or_trim(short)))
 
 
 def test_read_mono_follows_a_change_of_the_rate(tmp_path: Path) -> None:
@@ -100,6 +108,41 @@ def test_read_mono_follows_a_change_of_the_rate(tmp_path: Path) -> None:
     assert torch.equal(sound.samples[:], resampled_whole(whole))
 
 
+def test_read_mono_fills_a_long_gap_in_parts(tmp_path: Path) -> None:
+    path, rate, gap = tmp_path / "a.mkv", 8000, 120
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate=rate, layout="mono")
+        for seconds in (0, gap + 1):
+            frame = av.AudioFrame.from_ndarray(tone(1, rate).astype(np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = rate, seconds * rate
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    tracemalloc.start()
+    sound = read_mono(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sound.duration_seconds == gap + 2
+    assert torch.equal(sound.samples[:], resampled_whole(read_audio(path)))
+    assert peak < 4 * gap * rate / 5, "a fifth of the silence as float32"
+
+
+def test_read_mono_logs_why_it_reads_the_whole_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, decodable = wav(tmp_path, 2, 48000), reader._decodable_frames  # pyright: ignore[reportPrivateUsage]
+
+    def without_first_timestamp(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+        for number, frame in enumerate(decodable(container, stream)):
+            frame.pts = frame.pts if number else None
+            yield frame
+
+    monkeypatch.setattr(reader, "_decodable_frames", without_first_timestamp)
+    caplog.set_level("INFO", reader.log.name)
+    sound = read_mono(path)
+    assert torch.equal(sound.samples[:], resampled_whole(read_audio(path)))
+    assert "a.wav is read as a whole. Its audio changes its format, or begins without a timestamp" in caplog.text
+
+
 def test_score_of_stored_sound_equals_score_of_the_waveform(tmp_path: Path) -> None:
     levels = brightness(150)
     track = track_at(levels)
@@ -114,6 +157,8 @@ def test_score_of_stored_sound_equals_score_of_the_waveform(tmp_path: Path) -> N
     assert score.sync is not None
     assert np.array_equal(score.sync.distances, expected.sync.distances, equal_nan=True)
     assert score.to_json() == expected.to_json()
+    of_mouth = score_video(track.source, stored, models_dir=tmp_path, face=track)
+    assert of_mouth.to_json() == score_track(track, whole).to_json()
 
 
 def test_stored_samples_read_any_part() -> None:
@@ -126,6 +171,8 @@ def test_stored_samples_read_any_part() -> None:
     assert stored[9_998:].tolist() == [9998, 9999, 0, 0]
     stored.fit(3)
     assert (len(stored), stored[:].tolist()) == (3, [0, 1, 2])
+    stored.fit(6)
+    assert stored[:].tolist() == [0, 1, 2, 0, 0, 0]
 
 
 def test_read_mono_names_bad_samples(tmp_path: Path) -> None:
