@@ -96,7 +96,7 @@ class Pool(Protocol):
         ...
 
     def wait(self, seconds: float) -> Iterable[Finished]:
-        """Wait until a job ends, at most `seconds` seconds. Return the results of all jobs that ended."""
+        """Wait until a job ends, at most `seconds` seconds. Return a result of each worker that ended a job."""
         ...
 
     def close(self) -> None:

@@ -110,8 +110,9 @@ class Actors:
         if not calls:
             sleep(seconds)
             return
-        ready, _ = self._ray.wait(list(calls), timeout=seconds)
-        for call in ready:
+        self._ray.wait(list(calls), timeout=seconds)  # for the first one
+        ended, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        for call in ended:
             i = calls[call]
             slot = self._slots[i]
             try:

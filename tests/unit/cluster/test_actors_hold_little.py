@@ -1,4 +1,7 @@
-"""The main process keeps no task and no result of a long video: what lives at a time does not grow with its length."""
+"""The pool of actors, with a stand-in for Ray.
+
+The main process keeps no task and no result of a long video: what lives at a time does not grow with its length.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +46,11 @@ class InstantRay:
         actor = SimpleNamespace(ready=self._method(lambda: "prefix"), work=self._method(self._work))
         return SimpleNamespace(remote=lambda *_: actor)
 
-    def wait(self, calls: list[Counted], timeout: float) -> tuple[list[Counted], list[Counted]]:
-        assert timeout >= 0
-        return calls, []
+    def wait(
+        self, calls: list[Counted], num_returns: int = 1, timeout: float | None = None
+    ) -> tuple[list[Counted], list[Counted]]:
+        assert timeout is not None
+        return calls[:num_returns], calls[num_returns:]
 
     def get(self, call: Counted, timeout: float | None = None) -> Any:
         assert timeout is None
@@ -61,6 +66,17 @@ class InstantRay:
     @staticmethod
     def _method(result: Callable[..., Any]) -> Any:
         return SimpleNamespace(remote=lambda *task: Counted([*task, result(*task)]))
+
+
+def test_actors_wait_returns_a_result_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors, "load_ray", InstantRay)
+    pool = Actors(lambda: lambda task: task, lambda _: None, None, [], CALLS_EACH)
+    assert not list(pool.wait(0))
+    assert len(pool.idle()) == WORKERS * CALLS_EACH, "all are ready after one wait"
+    for worker in pool.idle():
+        pool.start(worker, Counted())
+    for _ in range(CALLS_EACH):
+        assert [finished.worker for finished in pool.wait(0)] == list(range(WORKERS))
 
 
 @pytest.mark.parametrize("count", [50, 500])
