@@ -46,7 +46,7 @@ from .sampling.conditioning import ConditioningStore, sample_noise
 from .sampling.lip_track import LipTrack, Provenance, SampledLatents
 from .sampling.sampler import StepOutput, Workers, build_lip_track, num_sampling_steps, read_windows, sample_windows
 from .sampling.settings import SamplerSettings
-from .sampling.windows import plan_timeline
+from .sampling.windows import check_speakers, plan_timeline
 from .stages import detect_faces, find_occlusion, load_syncnet, open_video, read_speech, select_face
 from .video.frame_source import FrameSource
 from .video.timeline import FpsMode, LengthMode, Timeline, check_length
@@ -260,15 +260,11 @@ class LipSyncPipeline:
             people = self.detect_faces(source, progress=progress)
             selected = partial(select_face, people, face, speech_of_source=speech)
             tracks = [selected(number).track for number in turns]
+        check_speakers(tracks, spoken, settings, fps, length)
         if occlusion != NO_SEGMENTER:
             tracks = [self.find_occlusion(track, occlusion, progress=progress) for track in tracks]
-        people = list(zip(tracks, spoken, strict=True))
-        for track, features in people:  # without a frame to sample for one person, fail before sampling the others
-            plan_timeline(track, features, settings, fps, length)
-        speakers = tuple(
-            self.sample(track, features, settings, fps=fps, length=length, progress=progress)
-            for track, features in people
-        )
+        sample = partial(self.sample, settings=settings, fps=fps, length=length, progress=progress)
+        speakers = tuple(map(sample, tracks, spoken))
         mixing = background_settings or BackgroundSettings()
         return LipSyncResult(speakers, blend or BlendSettings(), protect, None, background, mixing)
 

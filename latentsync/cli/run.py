@@ -219,7 +219,7 @@ def best_lips(
 
 def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list[Sample]:
     """Functions that sample the lips, one function for each person who speaks."""
-    from ..sampling.windows import plan_timeline
+    from ..sampling.windows import check_speakers
 
     pipeline, progress = session.pipeline(args), session.progress
     features, _ = pipeline.encode_audio(
@@ -229,15 +229,15 @@ def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list
         settings=options.audio_settings(args),
         progress=progress,
     )
-    spoken = {number: features.during(turns) for number, turns in options.turns(args).items()}
+    turns = options.turns(args)
+    spoken = [features.during(times) for times in turns.values()]
     people = session.faces(opened.source, args)
-    selections = [opened.select(people, index=number) for number in spoken]
+    selections = [opened.select(people, index=number) for number in turns]
+    tracks = [selection.track for selection in selections]
+    check_speakers(tracks, spoken, options.sampler_settings(args), args.output_fps, args.length_mode)
     tracks = [faces.add_occlusion(selection, args, progress, pipeline.device).track for selection in selections]
-    pairs = list(zip(tracks, spoken.values(), strict=True))
-    for track, features in pairs:  # without a frame to sample for one person, fail before sampling the others
-        plan_timeline(track, features, options.sampler_settings(args), args.output_fps, args.length_mode)
     sample = partial(pipeline.sample, fps=args.output_fps, length=args.length_mode, progress=progress)
-    return [partial(sample, track, features) for track, features in pairs]
+    return [partial(sample, *person) for person in zip(tracks, spoken, strict=True)]
 
 
 class Inputs(NamedTuple):

@@ -33,6 +33,22 @@ def plan_timeline(
     return timeline
 
 
+def check_speakers(
+    tracks: Sequence[FaceTrack],
+    spoken: Sequence[AudioFeatures],
+    settings: SamplerSettings,
+    fps: FpsMode,
+    length: LengthMode,
+) -> None:
+    """Raise the errors of `plan_timeline` for each person who speaks. Call this before the slow stages.
+
+    Args:
+        tracks, spoken: face track and audio features of each person.
+    """
+    for track, features in zip(tracks, spoken, strict=True):
+        plan_timeline(track, features, settings, fps, length)
+
+
 def plan_windows(
     face_track: FaceTrack, audio_features: AudioFeatures, timeline: Timeline, overlap: int = 0
 ) -> list[range]:

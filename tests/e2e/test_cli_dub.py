@@ -10,9 +10,11 @@ import pytest
 
 from latentsync.cli.main import main
 from latentsync.video.video_file import VideoFile
+from latentsync.weights.catalog import SELFIE_SEGMENTER
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.grain import CHIN, FOREHEAD, detail, write_grainy
+from tests.support.toy_segmenter import write_toy_segmenter
 from tests.support.two_people import LEFT_NOSE, write_talking_pair, write_two_people
 
 
@@ -54,7 +56,7 @@ def test_run_selects_who_speaks_or_who_is_there(
     assert "shows no face at that point" in capsys.readouterr().err
 
 
-def test_run_turn_without_the_face_fails_before_sampling(
+def test_run_turn_without_the_face_fails_early(
     good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The person on the right leaves after 4 frames, and should speak after that."""
@@ -62,8 +64,11 @@ def test_run_turn_without_the_face_fails_before_sampling(
     stored = json.loads(landmarks.read_text(encoding="utf-8"))
     stored["frames"][4:] = [faces[:1] for faces in stored["frames"][4:]]
     landmarks.write_text(json.dumps(stored), encoding="utf-8")
+    write_toy_segmenter(tmp_path / SELFIE_SEGMENTER.path)
     turns = ("--face", "leftmost", "--max-gap", 0, "--turns", "1: 0-0.2 / 2: 0.24-0.4")
-    assert run(video, good.audio, landmarks, tmp_path / "out.mkv", *turns) == 1
+    slow = ("--occlusion", "auto", "--models", tmp_path)
+    assert run(video, good.audio, landmarks, tmp_path / "out.mkv", *turns, *slow) == 1
     told = capsys.readouterr().err
     assert "does not show the selected face in any of the 15 output frames that have speech" in told
+    assert "occlusion:" not in told, "the first person is not segmented"
     assert "lips:" not in told, "the mouth of the first person is not sampled either"
