@@ -50,6 +50,11 @@ CONNECT_NUMBER = """([input]) => {
     app.graph.add(number);
     number.connect(0, node, node.findInputSlot(input));
 }"""
+HIDE = """inputs => {
+    'use strict';
+    const widget = app.graph.nodes[0].widgets.find(each => each.name === inputs[0]);
+    widget.advanced = widget.hidden = true;
+}"""
 TOO_WIDE = """([panel]) => [...panel.querySelectorAll('*')].filter(part => part.scrollWidth > panel.clientWidth)
     .map(part => part.outerHTML.slice(0, 200))"""
 
@@ -86,15 +91,18 @@ def test_socket_types_have_distinct_colors(page: ComfyPage, palette: str) -> Non
 
 
 def test_advanced_inputs_are_shown_on_demand(page: ComfyPage, request: pytest.FixtureRequest) -> None:
-    """The canvas also shows an advanced input that is connected."""
+    """The canvas also shows an advanced input that is connected. It never shows an input that an extension hides."""
+    is_canvas = "nodes-2" not in request.node.name
     page.page.evaluate(ADD, [FACE_PREP])
     page.page.wait_for_function(f"() => ({SHOWN_INPUTS})().includes('face_index')", timeout=LOAD_MS)
     assert {"max_gap", "max_yaw"}.isdisjoint(page.page.evaluate(SHOWN_INPUTS))
-    if "nodes-2" not in request.node.name:
+    if is_canvas:
+        page.page.evaluate(HIDE, ["min_confidence"])
         page.page.evaluate(CONNECT_NUMBER, ["max_gap"])
         assert {"max_gap", "max_yaw"} & set(page.page.evaluate(SHOWN_INPUTS)) == {"max_gap"}
     page.page.evaluate("() => app.graph.nodes[0].toggleAdvanced()")
     page.page.wait_for_function(f"() => ({SHOWN_INPUTS})().includes('max_yaw')", timeout=LOAD_MS)
+    assert ("min_confidence" in page.page.evaluate(SHOWN_INPUTS)) == (not is_canvas)
 
 
 @pytest.mark.parametrize("node_type", HELP)
