@@ -245,7 +245,7 @@ class LipSyncPipeline:
             check_background(waveform, background)
         if occlusion != NO_SEGMENTER and self.folders is not None:  # without weights, fail before the slow stages
             locate.require(segmenter_entry(occlusion).file, self.folders)
-        # the same without sound
+        # without sound, fail before the slow stages too
         speech = read_speech(source, speech_of_source) if face == "speaking" else speech_of_source
         features, _ = self.encode_audio(
             waveform, vocals, offset_ms=offset_ms, settings=audio_settings, progress=progress

@@ -290,10 +290,7 @@ class _FacePaster:
         correction = self._color_matcher.match_color(face, frame, self._matrices[i], visible)
         if correction is None:
             if not self._has_logged_hidden_skin:
-                log.info(
-                    "Output frame %d shows too little skin to match colors. The last correction stays.",
-                    i,
-                )
+                log.info("Output frame %d shows too little skin to match colors. The last correction stays.", i)
             self._has_logged_hidden_skin = True
             correction = last
         else:

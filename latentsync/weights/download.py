@@ -76,9 +76,9 @@ def download_file(file: WeightFile, path: Path) -> Task[None]:
                 partial.unlink()  # of a killed process
             complete = yield from _transfer(file, path)
             digest = yield from sha256_file(complete)
+            with complete.open("r+b") as written:
+                os.fsync(written.fileno())
             if digest == file.sha256:
-                with complete.open("r+b") as written:
-                    os.fsync(written.fileno())
                 complete.replace(path)
             shutil.rmtree(folder, ignore_errors=True)
     if digest != file.sha256:
