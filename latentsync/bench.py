@@ -51,6 +51,7 @@ from .weights.locate import device_memory
 
 FULL_VAE_CHANNELS = (128, 256, 512, 512)  # channels of sd-vae-ft-mse, which has two layers in each block
 TINY_DIVISOR = 4  # the tiny networks run at a quarter of the resolution
+TINY_STEPS = 4
 FRAMES = (WINDOW_FRAMES, 250)  # one window, and ten seconds of video
 WINDOWS = (1, 2, 4)
 FACE_POINTS = ((0.35, 0.4), (0.65, 0.4), (0.5, 0.6))  # (x, y) of the brows and the nose, as shares of the frame size
@@ -147,7 +148,7 @@ def run_cases(
     row with a note.
 
     Args:
-        tiny: use small untrained networks at a quarter of the resolution.
+        tiny: use small untrained networks at a quarter of the resolution, and few steps.
         minutes: time limit. The run skips cases that would probably end after this limit.
         started: value of `time.monotonic()` at the start of the time limit. None: the start of this run.
     """
@@ -212,6 +213,7 @@ def measure(pipeline: LipSyncPipeline, case: Case, *, tiny: bool = False) -> Row
     limit = BatchLimit(CFG_BATCH * case.windows, "the UNet")
     pipeline = replace(pipeline, spec=spec, batch_limit=limit)
     settings = SamplerSettings().at_speed(case.speed)
+    settings = replace(settings, num_inference_steps=TINY_STEPS) if tiny else settings
     warm_up = replace(settings, num_inference_steps=2, cache_interval=2, guidance_end=1.0)
     timed_stages(pipeline, min(case.frames, case.windows * WINDOW_FRAMES), warm_up)
     note = ""

@@ -25,7 +25,7 @@ from tests.support.paths import SHARED
 from tests.support.talking import MouthMeter, Sync, astronaut, level, mono, shifted_windows, sync, talk, voice
 
 MIN_CORRELATION = 0.6
-SECONDS = 2.4
+SECONDS = 1.92  # three windows
 NTSC = Fraction(30000, 1001)
 LANDMARKER = SHARED / "models" / "face_landmarker.task"
 

@@ -30,7 +30,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="start no measurement that would probably end later. The most useful measurements come first",
     )
     parser.add_argument("--profile", action="store_true", help="add a profile of one step of each version in fp16")
-    parser.add_argument("--tiny", action="store_true", help="use tiny networks, to test the command")
+    parser.add_argument("--tiny", action="store_true", help="use tiny networks and few steps, to test the command")
 
 
 def bench(args: argparse.Namespace) -> None:

@@ -61,7 +61,7 @@ def test_takes_keep_the_seed_with_the_best_score(comfyui: ComfyUI, sample: Sampl
 @pytest.mark.usefixtures("syncnet")
 def test_takes_continue_after_a_cancel(comfyui: ComfyUI, sample: Sample) -> None:
     """The second run makes only the takes that the first one did not finish."""
-    graph = graph_of(sample, seed=50, takes=3, steps=20)
+    graph = graph_of(sample, seed=50, takes=3, steps=8)
     start, prompt_id = len(comfyui.events), comfyui.queue(graph)
     during = comfyui.events.wait_for(
         lambda event: event.type == "text" and "Take 2 of 3: Window" in event.data["text"], 120, start

@@ -13,7 +13,7 @@ from latentsync.cli.main import main
 from latentsync.fileio import atomic_write
 from latentsync.output.output_path import reserve_path
 from scripts.sample_clip import Sample
-from tests.support.batch_jobs import QUICK, check_outputs, finished_in, job_file, started, states
+from tests.support.batch_jobs import QUICK, check_outputs, finished_in, job_file, started, states, tiny_sample
 from tests.support.cli_process import record_of
 
 
@@ -64,28 +64,29 @@ def test_batch_failed_job_does_not_end_the_batch(
 
 @pytest.mark.slow
 def test_batch_on_two_devices_makes_the_same_files(good: Sample, tmp_path: Path) -> None:
-    jobs, out = job_file(tmp_path / "jobs.jsonl", good, 4), tmp_path / "out"
+    jobs, out = job_file(tmp_path / "jobs.jsonl", good, 3), tmp_path / "out"
     assert batch(jobs, out, "--devices", "cpu,cpu") == 0
-    assert states(out) == ["done"] * 4
-    check_outputs(out, good, 4, tmp_path)
+    assert states(out) == ["done"] * 3
+    check_outputs(out, good, 3, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_batches_on_one_folder_make_each_output_once(good: Sample, tmp_path: Path) -> None:
-    jobs, out = job_file(tmp_path / "jobs.jsonl", good, 6), tmp_path / "out"
+def test_two_batches_on_one_folder_make_each_output_once(tmp_path: Path) -> None:
+    clip = tiny_sample(tmp_path)
+    jobs, out = job_file(tmp_path / "jobs.jsonl", clip, 4), tmp_path / "out"
     both = [started(jobs, out), started(jobs, out)]
     said = [process.communicate()[0].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    for i in range(1, 7):
+    for i in range(1, 5):
         made = [text.count(f"Line {i}: done") for text in said]
         assert sum(made) == 1, said
-    check_outputs(out, good, 6, tmp_path)
+    check_outputs(out, clip, 4, tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
 @pytest.mark.slow
 def test_batch_ended_by_signal_stops_its_processes(good: Sample, tmp_path: Path) -> None:
-    jobs, out = job_file(tmp_path / "jobs.jsonl", good, 6, steps=40), tmp_path / "out"
+    jobs, out = job_file(tmp_path / "jobs.jsonl", good, 6, steps=20), tmp_path / "out"
     process = started(jobs, out, "--devices", "cpu,cpu")
     assert process.stdout is not None
     said = b""

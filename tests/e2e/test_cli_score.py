@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latentsync import LipSyncPipeline, SamplerSettings, pipeline, score_video
+from latentsync import LipSyncPipeline, SamplerSettings, pipeline
 from latentsync.cli import faces
 from latentsync.cli.main import main
 from latentsync.weights.catalog import STABLE_SYNCNET, SYNCNET
@@ -24,6 +24,7 @@ from scripts.sample_clip import Sample, camera_path, face_landmarks, write_video
 from tests.support.image_clip import decoded
 from tests.support.numbered_clip import make_wav
 from tests.support.paths import REPOSITORY
+from tests.support.real_clips import check_score
 from tests.support.synthetic_models import write_syncnet
 
 FRAMES = 10  # of the clip `good`
@@ -163,14 +164,8 @@ def test_score_refuses_other_files_as_weights(
     assert said in refused(capsys)
 
 
-def test_score_video_of_the_library(shared: Path, models: Path, tmp_path: Path) -> None:
-    """On a real face, with its own sound."""
-    (models / "latentsync" / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
-    result = score_video(shared / "media" / "demo2_video.mp4", models_dir=models, face="largest")
-    assert result.sync is not None
-    assert result.sync.window_count == 500 - 5  # the sound ends after 20.04 s, before the picture
-    assert result.lip_leak is not None
-    assert result.lip_leak.silent_frames > 0
+def test_score_video_of_the_library(shared: Path, tmp_path: Path) -> None:
+    check_score(shared, tmp_path, "demo1", 250)
 
 
 def test_run_takes_keep_the_best(
@@ -226,7 +221,7 @@ def count_samplings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_cancelled_takes_are_not_made_again(
     good: Sample, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, more = tmp_path / "results", ("--takes", 3, "--seed", 5, "--crf", 0, "--steps", 8)
+    folder, more = tmp_path / "results", ("--takes", 2, "--seed", 5, "--crf", 0, "--steps", 4)
     folder.mkdir()
     output, kept = folder / "out.mp4", folder / "out.takes"
     command = [sys.executable, "-m", "latentsync", *arguments(good, output, models, *more)]
@@ -244,15 +239,15 @@ def test_cancelled_takes_are_not_made_again(
 
     seeds = count_samplings(monkeypatch)
     assert run(good, output, models, *more) == 0
-    assert seeds == [6, 7]
+    assert seeds == [6]
     assert sorted(path.name for path in folder.iterdir()) == ["out.json", "out.mp4"]
     whole = tmp_path / "whole.mp4"
     assert run(good, whole, models, *more) == 0
-    assert seeds == [6, 7, 5, 6, 7]
+    assert seeds == [6, 5, 6]
     np.testing.assert_array_equal(*[decoded(path, FRAMES) for path in (output, whole)])
     first, second = (json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in (output, whole))
     assert first["takes"] == second["takes"]
-    assert len(first["takes"]) == 3
+    assert len(first["takes"]) == 2
     assert first["seed"] == second["seed"]
 
 

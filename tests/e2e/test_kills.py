@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows 
 
 @pytest.mark.parametrize("stage", ["lips", "video"])
 def test_killed_run_leaves_no_half_file(scene: Scene, stage: str) -> None:
-    with begun(scene, "--steps", 20) as process:
+    with begun(scene, "--steps", 4) as process:
         await_stage(process, stage)
         process.kill()
         process.communicate()

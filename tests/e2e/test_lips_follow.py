@@ -25,9 +25,9 @@ from tests.support.comfyui_server import PACKS
 from tests.support.talking import QUICK, MouthMeter, level, mono, shifted_windows, side_by_side, sync, talk, voice
 
 ONE_WINDOW = 0.64  # seconds of a window
-MAX_EDGE_STEP = 0.03  # of the opening, in distances of the eyes. Measured: at most 0.014 where windows begin
+MAX_EDGE_STEP = 0.03  # of the opening, in distances of the eyes. Measured: at most 0.001 where windows begin or end
 TINT = np.array([1.12, 1.0, 0.85])  # of warm light, for red, green and blue
-MAX_COLOR_ERROR = 3.0  # levels of 255. Measured: 1.3, and 21.3 without color match
+MAX_COLOR_ERROR = 3.0  # levels of 255. Measured: 2.1, and 20.4 without color match
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_shifted_windows_are_seen(stage: Stage) -> None:
 
 def test_lips_follow_on_the_command_line(stage: Stage, tmp_path: Path) -> None:
     sample, output = make_sample(tmp_path, seconds=SECONDS), tmp_path / "out.mp4"
-    arguments = ["run", sample.video, sample.audio, "-o", output, "--miniature", "--steps", 10]
+    arguments = ["run", sample.video, sample.audio, "-o", output, "--miniature", "--steps", 5]
     assert main([*map(str, arguments), "--face-landmarks", str(sample.landmarks)]) == 0
     assert_follows(stage, output)
 
@@ -67,7 +67,7 @@ def miniature_comfyui(tmp_path: Path) -> Iterator[ComfyUI]:
 
 def test_lips_follow_in_comfyui(stage: Stage, miniature_comfyui: ComfyUI) -> None:
     graph = graphs.with_landmarks(graphs.load("lipsync_video"), "latentsync_sample.json")
-    graph = graphs.changed(graph, "LatentSyncSampler", steps=10)
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=5)
     outputs = miniature_comfyui.outputs(miniature_comfyui.run(graph))
     (video,) = [path for path in outputs if path.suffix == ".mp4"]
     assert_follows(stage, video)
@@ -96,7 +96,7 @@ def test_window_edges_show_no_jump(stage: Stage) -> None:
     edges = np.array([12, 24, 28, 36, 40])
 
     def steps(overlap: int) -> np.ndarray:
-        frames, _ = talk(stage.pipeline, stage.track(), voice(SECONDS), overlap=overlap)
+        frames, _ = talk(stage.pipeline, stage.track(), voice(2.4), overlap=overlap)
         return np.abs(np.diff(stage.meter.openings(frames)))[edges - 1]
 
     added = steps(overlap=4) - steps(overlap=0)

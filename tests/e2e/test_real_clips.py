@@ -15,7 +15,7 @@ from tests.support.real_clips import check_one_person, check_run
 
 
 def test_real_clip_has_one_person_in_every_frame(shared: Path, detector: FaceDetector) -> None:
-    check_one_person(shared, detector, "demo3", small=True)
+    check_one_person(shared, detector, "demo1", small=True)
 
 
 def test_run_on_real_clip_changes_only_the_face(shared: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from latentsync.sampling.lip_track import LipTrack
 from latentsync.video.video_file import VideoFile
 from tests.support import seams
 
-FRAMES = 16
+FRAMES = 8
 LOSS_DB = 0.5  # below one plain encode of the source
 
 

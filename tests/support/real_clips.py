@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
+from latentsync import score_video
 from latentsync.audio.reader import read_audio
 from latentsync.cli.main import main
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.video.video_file import VideoFile
 from tests.support.heads import found
+from tests.support.synthetic_models import write_syncnet
 
 
 class Quarter:
@@ -59,3 +61,14 @@ def check_run(shared: Path, folder: Path, clip: str, seconds: float) -> None:
         (frame,), (original,) = made.read([at]), source.read([shown])
         edges = np.abs(frame.astype(int) - original.astype(int))[-200:]
         assert edges.mean() < 3, "the bottom of the picture is far from the face"
+
+
+def check_score(shared: Path, folder: Path, clip: str, frames: int) -> None:
+    """Score a real face with its own sound, by untrained weights. `frames` have both picture and sound."""
+    write_syncnet(folder)
+    (folder / "latentsync" / "face_landmarker.task").symlink_to(shared / "models" / "face_landmarker.task")
+    result = score_video(shared / "media" / f"{clip}_video.mp4", models_dir=folder, face="largest")
+    assert result.sync is not None
+    assert result.sync.window_count == frames - 5
+    assert result.lip_leak is not None
+    assert result.lip_leak.silent_frames > 0

@@ -24,7 +24,7 @@ EYE_CORNERS = 33, 263  # their distance is the unit of the opening
 LEVEL_SECONDS = 0.12
 RANGE_DB = 40.0  # quieter sound is silence
 MAX_LAG = 8
-QUICK = {"num_inference_steps": 10}
+QUICK = {"num_inference_steps": 5}
 
 
 class Sync(NamedTuple):
