@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ..faces import alignment
 from ..faces.alignment import crop_size, keep_mask
-from ..faces.warp import PixelBox, crop_bounds, is_empty, offset_matrix, opencv, strips, warp_to_frame
+from ..faces.warp import PixelBox, crop_bounds, is_empty, opencv, strips, warp_to_box
 from ..video.color import max_value
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def paste_box(frame: np.ndarray, face: np.ndarray | torch.Tensor, matrix: np.nda
     for strip in strips(box):
         rows = slice(strip[0].start - box[0].start, strip[0].stop - box[0].start)
         target = pasted[strip]
-        warped = warp_to_frame(crop, offset_matrix(matrix, strip), target.shape[:2], outside=white / 2)
+        warped = warp_to_box(crop, matrix, strip, outside=white / 2)
         np.clip(warped, 0, white, out=warped)
         background = target.astype(np.float32)
         cv2.multiply(warped, cv2.merge([weight[rows] * coverage[rows]] * 3), dst=warped)
@@ -133,9 +133,7 @@ def _coverage_and_weight(box: PixelBox, matrix: np.ndarray, crop_px: tuple[int, 
     """
     cv2 = opencv()
     ones = np.full((crop_px[1], crop_px[0]), 255, np.uint8)
-    box_size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-    warped = warp_to_frame(ones, offset_matrix(matrix, box), box_size, outside=0)
-    levels = cv2.erode(warped, np.ones((2, 2), np.uint8))
+    levels = cv2.erode(warp_to_box(ones, matrix, box, outside=0), np.ones((2, 2), np.uint8))
     coverage = levels * np.float32(1 / 255)
     edge_px = int((cv2.sumElems(levels)[0] / 255) ** 0.5) // 20
     if edge_px == 0:

@@ -16,7 +16,7 @@ from ..faces.warp import (
     offset_matrix,
     opencv,
     transform_points,
-    warp_to_frame,
+    warp_to_box,
 )
 from ..video.color import max_value
 
@@ -104,11 +104,7 @@ class MouthBlender:
         to_mask[:, 2] -= self._corner
         height, width = self._weight.shape
         box = crop_bounds(to_mask, (width, height), frame_size)
-        if is_empty(box):
-            weight = np.zeros((0, 0), np.float32)
-        else:
-            box_size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-            weight = warp_to_frame(self._weight, offset_matrix(to_mask, box), box_size, outside=0)
+        weight = warp_to_box(self._weight, to_mask, box, outside=0)
         self._warped_mask = _WarpedMask(np.array(matrix), frame_size, box, weight)
         return self._warped_mask
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..faces.alignment import crop_size
-from ..faces.warp import PixelBox, crop_bounds, is_empty, offset_matrix, opencv, warp_to_frame
+from ..faces.warp import PixelBox, crop_bounds, is_empty, opencv, warp_to_box
 from ..video.color import max_value
 from .mouth_blend import mouth_weight
 
@@ -147,10 +147,7 @@ class TextureMatcher:
     def _in_frame(self, mask: np.ndarray, frame: np.ndarray, matrix: np.ndarray) -> tuple[PixelBox, np.ndarray]:
         """The part of a frame under the crop, and a mask of the crop, warped to this part: float32 (h, w)."""
         box = crop_bounds(matrix, self._crop_size, (frame.shape[0], frame.shape[1]))
-        size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-        if is_empty(box):
-            return box, np.zeros((0, 0), np.float32)
-        return box, warp_to_frame(mask, offset_matrix(matrix, box), size, outside=0)
+        return box, warp_to_box(mask, matrix, box, outside=0)
 
 
 def measure_detail(luma: np.ndarray, region: np.ndarray) -> Detail:

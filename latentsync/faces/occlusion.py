@@ -27,7 +27,7 @@ from ..video.color import to_uint8
 from .alignment import BORDER_GRAY, affine_matrices, crop_size, keep_mask, track_matrices
 from .face_track import FaceTrack, runs
 from .segmenters import Segmenter
-from .warp import crop_bounds, is_empty, offset_matrix, opencv, transform_points, warp_to_crop, warp_to_frame
+from .warp import crop_bounds, is_empty, offset_matrix, opencv, transform_points, warp_to_box, warp_to_crop
 
 MASK_RESOLUTION = 256
 MASK_SIZE = crop_size(MASK_RESOLUTION)  # width and height of a mask in pixels: 210 x 280
@@ -128,9 +128,7 @@ def visible_face(masks: OcclusionMasks, frame: int, matrix: np.ndarray, size: tu
         return None
     visible = np.ones(size, np.float32)
     box = crop_bounds(matrix, MASK_SIZE, size)
-    if not is_empty(box):
-        box_size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-        visible[box] -= warp_to_frame(mask, offset_matrix(matrix, box), box_size, outside=0)
+    visible[box] -= warp_to_box(mask, matrix, box, outside=0)
     return visible
 
 
@@ -294,9 +292,9 @@ def _keep_objects(candidates: np.ndarray, sure: np.ndarray, oval: np.ndarray) ->
     cv2 = opencv()
     count, labels = cv2.connectedComponents((candidates > 0.5).astype(np.uint8))
     zones = (sure & oval, sure & ~_ellipse(LIPS_CENTER, LIPS_AXES))
-    kept = np.minimum(*(np.bincount(labels[zone], minlength=count) for zone in zones)) >= MIN_AREA_PX
-    kept[0] = False
-    return candidates * cv2.dilate(kept[labels].astype(np.uint8), _disk(EDGE_RADIUS_PX))
+    is_object = np.minimum(*(np.bincount(labels[zone], minlength=count) for zone in zones)) >= MIN_AREA_PX
+    is_object[0] = False
+    return candidates * cv2.dilate(is_object[labels].astype(np.uint8), _disk(EDGE_RADIUS_PX))
 
 
 def guided_filter(guide: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -79,10 +79,21 @@ def warp_to_crop(pixels: np.ndarray, matrix: np.ndarray, crop_size: tuple[int, i
 
 
 def warp_to_frame(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int], outside: float) -> np.ndarray:
-    """Warp a crop (h, w) or (h, w, 3) to a frame, or to a part of it. `size` is the height and width of the result."""
+    """Warp a crop (h, w) or (h, w, 3) to a frame. `size` is the height and width of the frame."""
     cv2 = opencv()
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(pixels, matrix, size[::-1], flags=flags, borderValue=(outside,) * 4)
+
+
+def warp_to_box(pixels: np.ndarray, matrix: np.ndarray, box: PixelBox, outside: float) -> np.ndarray:
+    """Warp a crop (h, w) or (h, w, 3) to a part of a frame. An empty box gives an empty array of the size of the box.
+
+    `matrix` is for the whole frame.
+    """
+    size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
+    if 0 in size:  # OpenCV would take the size of the crop
+        return np.zeros((*size, *pixels.shape[2:]), pixels.dtype)
+    return warp_to_frame(pixels, offset_matrix(matrix, box), size, outside)
 
 
 def sample_bilinear(frame: np.ndarray, places: np.ndarray) -> np.ndarray:

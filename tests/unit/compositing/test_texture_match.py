@@ -174,10 +174,11 @@ def test_texture_is_equal_at_every_bit_depth(clean: np.ndarray, dtype: type) -> 
 def test_texture_small_or_hidden_face_stays(clean: np.ndarray) -> None:
     frame = levels(clean + 5 * noise(clean.shape, 1))
     tiny = np.array([[30.0, 0, -300], [0, 30, -300]])  # the face is 7 pixels wide
-    outside = np.array([[1.0, 0, 5000], [0, 1, 5000]])
-    for matrix in (tiny, outside):
-        texture = MATCHER.measure(frame, levels(clean), matrix)
-        assert MATCHER.apply(frame, texture, matrix, 0) is frame
+    outside, left_of = np.array([[1.0, 0, 5000], [0, 1, 5000]]), np.array([[1.0, 0, 5000], [0, 1, 0]])
+    for matrix in (tiny, outside, left_of):
+        for opacity in (1.0, np.ones(frame.shape[:2], np.float32)):
+            texture = MATCHER.measure(frame, levels(clean), matrix, opacity)
+            assert MATCHER.apply(frame, texture, matrix, 0, opacity) is frame
 
 
 def test_texture_kernel_ignores_planes_and_straight_edges() -> None:
