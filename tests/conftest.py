@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
+from latentsync.weights import miniature
 from latentsync.weights.catalog import FACE_LANDMARKER
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample, make_sample
@@ -19,6 +20,7 @@ from tests.support.comfyui_server import PACKS, RESOLUTION, SAMPLE_SECONDS
 from tests.support.partner_apis import Partner
 from tests.support.paths import SHARED
 from tests.support.scene import Scene
+from tests.support.stand_in_networks import StandInUNet, StandInVAE, StandInWhisper
 from tests.support.synthetic_models import write_models
 
 BASE_NAME = "\u6d4b\u8bd5 ü x"
@@ -62,6 +64,14 @@ def whole_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_models(folder, resolution=RESOLUTION)
     return folder
+
+
+@pytest.fixture
+def stand_in_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--miniature` in this process takes networks that cost next to nothing. All other parts are real."""
+    monkeypatch.setattr(miniature, "unet", StandInUNet)
+    monkeypatch.setattr(miniature, "vae", StandInVAE)
+    monkeypatch.setattr(miniature, "whisper", StandInWhisper)
 
 
 @pytest.fixture

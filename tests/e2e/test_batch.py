@@ -10,8 +10,6 @@ import pytest
 
 from latentsync.cli import faces, run
 from latentsync.cli.main import main
-from latentsync.fileio import atomic_write
-from latentsync.output.output_path import reserve_path
 from scripts.sample_clip import Sample
 from tests.support.batch_jobs import QUICK, check_outputs, finished_in, job_file, started, states, tiny_sample
 from tests.support.cli_process import record_of
@@ -21,6 +19,7 @@ def batch(jobs: Path, out: Path, *more: object) -> int:
     return main(["batch", *map(str, [jobs, "--out", out, *QUICK, *more])])
 
 
+@pytest.mark.usefixtures("stand_in_networks")
 def test_batch_makes_what_run_makes_and_skips_it_later(
     good: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,6 +40,7 @@ def test_batch_makes_what_run_makes_and_skips_it_later(
     check_outputs(out, good, 3, tmp_path)
 
 
+@pytest.mark.usefixtures("stand_in_networks")
 def test_batch_failed_job_does_not_end_the_batch(
     good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,35 +102,3 @@ def test_batch_ended_by_signal_stops_its_processes(good: Sample, tmp_path: Path)
     assert {"done", "cancelled", "waiting"} == set(states(out))
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
     assert [path for path in out.glob("*.mp4") if path.stat().st_size == 0] == []
-
-
-@pytest.mark.slow
-def test_batch_and_comfyui_in_one_folder_replace_nothing(good: Sample, tmp_path: Path) -> None:
-    """Video Combine takes names with rising counters. The jobs of a batch have the same names, in another order."""
-    jobs, out = job_file(tmp_path / "jobs.jsonl", good, 4), tmp_path / "out"
-    lines = [json.loads(line) for line in jobs.read_text(encoding="utf-8").splitlines()]
-    names = [f"lips_{number:05}_.mp4" for number in (4, 2, 3, 1)]
-    jobs.write_text("\n".join(json.dumps(line | {"output": name}) for line, name in zip(lines, names, strict=True)))
-    process = started(jobs, out)
-    assert process.stdout is not None
-    said = b""
-    while b": running" not in said:
-        piece = process.stdout.read(4096)
-        assert piece, said.decode()
-        said += piece
-    made: dict[Path, bytes] = {}
-    for number in range(3):
-        with reserve_path((out / f"lips_{i:05}_.mp4" for i in range(1, 100)), fresh=True) as path:
-            made[path] = f"the video {number}".encode()
-            atomic_write(path, made[path])
-    said += process.stdout.read()
-    process.wait()
-    report = json.loads((out / "batch.json").read_bytes())["jobs"]
-    done = {Path(job["output"]) for job in report if job["state"] == "done"}
-    failed = {Path(job["output"]): job["reason"] for job in report if job["state"] == "failed"}
-    assert (out / names[0]) in done
-    assert done.isdisjoint(made), said.decode()
-    assert failed.keys() == set(map(out.joinpath, names)) & made.keys()
-    assert all("Another run made" in reason for reason in failed.values())
-    assert {path: path.read_bytes() for path in made} == made
-    assert process.returncode == (1 if failed else 0)

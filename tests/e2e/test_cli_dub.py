@@ -39,6 +39,7 @@ def test_run_stretches_the_video_and_matches_its_grain(good: Sample, tmp_path: P
     assert 0.5 * skin < matched < 1.5 * skin
 
 
+@pytest.mark.usefixtures("stand_in_networks")
 def test_run_selects_who_speaks_or_who_is_there(
     good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,8 @@ from tests.support.paths import REPOSITORY
 from tests.support.toy_segmenter import write_toy_segmenter
 from tests.support.two_people import write_two_people
 
+pytestmark = pytest.mark.usefixtures("stand_in_networks")
+
 CLIP_SECONDS, SOURCE_FRAMES, FRAMES = 0.6, 10, 15  # of the clip `good`
 SCHEMA = json.loads((REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
 
@@ -360,10 +362,10 @@ def test_run_refuses_audio_format_cannot_hold(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_run_ended_by_signal_leaves_only_the_record(
-    good: Sample, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, how: signal.Signals
+    good: Sample, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    """`kill` sends this signal. Ctrl-C raises the same exception, see `test_cancelled_takes_are_not_made_again`."""
     speech = graphs.write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", (1.52, True))  # 38 frames
     quick = ["--miniature", "--steps", "1", "--cfg", "1", "--face-landmarks", str(good.landmarks)]
     command = [sys.executable, "-m", "latentsync", "run", str(good.video), str(speech)]
@@ -378,7 +380,7 @@ def test_run_ended_by_signal_leaves_only_the_record(
         piece = process.stderr.read1(4096)
         assert piece, said
         said += piece
-    process.send_signal(how)
+    process.send_signal(signal.SIGTERM)
     said += process.stderr.read()
     assert process.wait() == 1, said
     assert b"latentsync: Cancelled." in said

@@ -168,6 +168,7 @@ def test_score_video_of_the_library(shared: Path, tmp_path: Path) -> None:
     check_score(shared, tmp_path, "demo1", 250)
 
 
+@pytest.mark.usefixtures("stand_in_networks")
 def test_run_takes_keep_the_best(
     good: Sample, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +190,7 @@ def test_run_takes_keep_the_best(
     assert json.loads((tmp_path / "alone.json").read_text(encoding="utf-8"))["takes"] == []
 
 
+@pytest.mark.usefixtures("stand_in_networks")
 def test_run_fails_below_the_least_confidence(
     good: Sample, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +253,7 @@ def test_cancelled_takes_are_not_made_again(
     assert first["seed"] == second["seed"]
 
 
+@pytest.mark.usefixtures("stand_in_networks")
 def test_failed_takes_are_kept_for_a_lower_limit(
     good: Sample, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,15 +35,17 @@ def test_examples_lip_sync_writes_a_video(tmp_path: Path, shared: Path) -> None:
     assert VideoFile(output).frame_count == 15
 
 
+@pytest.mark.usefixtures("stand_in_networks")
 def test_examples_python_page_runs(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of the page run one after the other, on the files that it names, with tiny networks and crops."""
+    """The blocks of the page run one after the other, on the files that it names, with networks that cost nothing."""
     sample = make_sample(tmp_path, seconds=0.6)
     sample.video.rename(tmp_path / "talk.mp4")
     sample.audio.rename(tmp_path / "speech.wav")
     landmarker = tmp_path / "models" / FACE_LANDMARKER.path
     landmarker.parent.mkdir(parents=True)
     landmarker.write_bytes((shared / "models" / "face_landmarker.task").read_bytes())
-    pipeline = replace(LipSyncPipeline.untrained(resolution=RESOLUTION), folders=folders_in(tmp_path / "models"))
+    folders = folders_in(tmp_path / "models")
+    pipeline = replace(LipSyncPipeline.miniature(), folders=folders)
     monkeypatch.setattr(LipSyncPipeline, "from_pretrained", lambda **_: pipeline)
     monkeypatch.chdir(tmp_path)
     page = (REPOSITORY / "docs" / "python_api.md").read_text(encoding="utf-8")

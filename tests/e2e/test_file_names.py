@@ -16,7 +16,10 @@ from scripts.sample_clip import Sample
 from tests.support.paths import REPOSITORY
 from tests.support.scene import Scene
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows allows few of these names")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows allows few of these names"),
+    pytest.mark.usefixtures("stand_in_networks"),
+]
 
 NAMES = {
     "spaces, Chinese and umlauts": "\u6d4b\u8bd5 ü x",

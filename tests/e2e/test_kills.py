@@ -16,7 +16,10 @@ from tests.support.cli_process import await_stage, begun, check_after_a_kill, ch
 from tests.support.paths import REPOSITORY
 from tests.support.scene import Scene
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process in one way only")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process in one way only"),
+    pytest.mark.usefixtures("stand_in_networks"),
+]
 
 
 @pytest.mark.parametrize("stage", ["lips", "video"])

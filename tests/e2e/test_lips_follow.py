@@ -96,7 +96,7 @@ def test_window_edges_show_no_jump(stage: Stage) -> None:
     edges = np.array([12, 24, 28, 36, 40])
 
     def steps(overlap: int) -> np.ndarray:
-        frames, _ = talk(stage.pipeline, stage.track(), voice(2.4), overlap=overlap)
+        frames, _ = talk(stage.pipeline, stage.track(), voice(SECONDS), overlap=overlap)
         return np.abs(np.diff(stage.meter.openings(frames)))[edges - 1]
 
     added = steps(overlap=4) - steps(overlap=0)

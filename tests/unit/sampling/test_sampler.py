@@ -21,7 +21,7 @@ from latentsync.faces.face_track import FaceTrack
 from latentsync.models.protocols import AudioKV
 from latentsync.oom import BatchLimit
 from latentsync.sampling.conditioning import ConditioningStore, sample_noise
-from latentsync.sampling.lip_track import LipTrack, Provenance
+from latentsync.sampling.lip_track import LipTrack
 from latentsync.sampling.sampler import (
     KEPT_GROUPS,
     StepOutput,
@@ -287,11 +287,3 @@ def test_sampler_without_windows_reports_missing_face(clip: Clip) -> None:
     sentence = "clip does not show the selected face in any of the 40 output frames that have speech"
     with pytest.raises(FaceError, match=sentence):
         num_sampling_steps(FaceTrack(clip, points, CUTS), speech, TIMELINE, SamplerSettings())
-
-
-def test_provenance_has_params_of_every_stage(clip: Clip) -> None:
-    settings = SamplerSettings(seed=77)
-    provenance = Provenance.from_stages("1.6", (), track(clip), AUDIO, settings, {"fps": "auto"}, 1.23456)
-    assert list(provenance.params) == ["faces", "audio", "sampler", "timeline"]
-    assert provenance.params["sampler"]["seed"] == provenance.seed == 77
-    assert provenance.seconds == 1.235
