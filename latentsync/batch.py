@@ -8,7 +8,7 @@ batches, or a batch and ComfyUI, therefore never write the same file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,28 +121,9 @@ def run_jobs(
     last: dict[Hashable, Job] = {}
     running: dict[Hashable, tuple[Row, ExitStack]] = {}
 
-    def next_row(worker: Hashable) -> Row | None:
-        """The next waiting row. Rows with the model and the source of the worker's last job come first. Rows with a
-        source that no other worker uses come next. Rows with an output in use come last.
-        """
-        model, source = (last[worker].model, last[worker].source) if worker in last else (None, None)
-        others = {job.source for key, job in last.items() if key != worker}
-        ready = [row for row in rows if row.state == "waiting" and row.not_before <= monotonic()]
-        return min(
-            ready,
-            key=lambda row: (
-                row.not_before,
-                row.tries,
-                row.job.model != model,
-                row.job.source != source,
-                row.job.source in others,
-            ),
-            default=None,
-        )
-
     def start_next(worker: Hashable) -> Iterator[Row]:
         """Start the next job on a worker. Yields its row, and rows that are finished already or have to wait."""
-        while worker not in running and (row := next_row(worker)) is not None:
+        while worker not in running and (row := _next_row(rows, last, worker)) is not None:
             before = row.reason
             if reserved := _begin(row, is_finished):
                 last[worker], running[worker] = row.job, (row, reserved)
@@ -169,6 +150,26 @@ def run_jobs(
         pool.close()
         for _, reserved in running.values():
             reserved.close()
+
+
+def _next_row(rows: Sequence[Row], last: Mapping[Hashable, Job], worker: Hashable) -> Row | None:
+    """The next waiting row. Rows with the model and the source of the worker's last job come first. Rows with a source
+    that no other worker uses come next. Rows with an output in use come last.
+    """
+    model, source = (last[worker].model, last[worker].source) if worker in last else (None, None)
+    others = {job.source for key, job in last.items() if key != worker}
+    ready = [row for row in rows if row.state == "waiting" and row.not_before <= monotonic()]
+    return min(
+        ready,
+        key=lambda row: (
+            row.not_before,
+            row.tries,
+            row.job.model != model,
+            row.job.source != source,
+            row.job.source in others,
+        ),
+        default=None,
+    )
 
 
 def _begin(row: Row, is_finished: Callable[[Job], bool]) -> ExitStack | None:

@@ -324,8 +324,8 @@ def describe_machine(device: torch.device) -> dict[str, str]:
     memory = device_memory(device)
     driver = getattr(properties, "driver_version", "")
     if not driver and DRIVER_FILE.is_file():
-        found = re.search(r"\s(\d{3}\.[\d.]+)\s", DRIVER_FILE.read_text(encoding="utf-8"))
-        driver = found[1] if found else ""
+        match = re.search(r"\s(\d{3}\.[\d.]+)\s", DRIVER_FILE.read_text(encoding="utf-8"))
+        driver = match[1] if match else ""
     return {
         "device": getattr(properties, "name", "") or f"{device.type} ({platform.machine()})",
         "memory": "unknown" if memory is None else f"{memory / GB:.1f} GB",

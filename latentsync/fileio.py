@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -126,11 +126,6 @@ def owner_prefix() -> str:
     """The beginning of the names of all temporary files of this process."""
     started = round(_psutil().Process().create_time())
     return f".latentsync-{_machine()}-{os.getpid()}-{started}-"
-
-
-def owned_files(folders: Iterable[Path], prefix: str) -> list[Path]:
-    """The temporary files of the process with this `owner_prefix`. The process can be on another machine."""
-    return [path for folder in folders for path in folder.glob(f"{prefix}*")]
 
 
 def _temp_prefix() -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -332,12 +332,17 @@ class LipSyncPipeline:
         started = monotonic()
         settings = settings or SamplerSettings()
         timeline = plan_timeline(face_track, features, settings, fps, length)
-        asked = {"fps": fps, "length": length}
+        params: dict[str, Mapping[str, object]] = {
+            "faces": face_track.params,
+            "audio": features.params,
+            "sampler": asdict(settings),
+            "timeline": {"fps": fps, "length": length},
+        }
         vae = self.workers or self.vae
         assert vae is not None
 
         def made_in(seconds: float) -> Provenance:
-            return Provenance.from_stages(self.spec.version, self.files, face_track, features, settings, asked, seconds)
+            return Provenance(self.spec.version, self.files, settings.seed, params, round(seconds, 3))
 
         if sampled is not None:
             waveform = features.waveform.fit_to(timeline.frame_count, timeline.rate)

@@ -110,9 +110,9 @@ def limit(samples: Tensor, rate: int) -> Tensor:
         return samples
     needed = torch.where(peaks > ceiling, ceiling / peaks, 1.0)
     reach = max(round(LOOKAHEAD_S * rate), 1)
-    held = -F.max_pool1d(F.pad(-needed[None], (2 * reach, 2 * reach), value=-1.0), 2 * reach + 1, 1)
+    minimum = -F.max_pool1d(F.pad(-needed[None], (2 * reach, 2 * reach), value=-1.0), 2 * reach + 1, 1)
     window = torch.hann_window(2 * reach + 3, periodic=False, dtype=torch.float64)[1:-1]
-    gain = F.conv1d(held[None].double(), (window / window.sum())[None, None])[0, 0].float()
+    gain = F.conv1d(minimum[None].double(), (window / window.sum())[None, None])[0, 0].float()
     return samples * gain.minimum(torch.ones(1))
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
@@ -18,6 +18,7 @@ from . import run
 from .batch_plan import Ledger, plan, weights_of
 from .cluster import add_cluster_options, check_cluster_options, open_actors
 from .failure import error_of
+from .outputs import is_json_with
 
 if TYPE_CHECKING:
     from ..batch import Pool, Row
@@ -168,9 +169,5 @@ def _write_report(path: Path, rows: Sequence[Row], seconds: float) -> None:
 
 def check_report_path(path: Path) -> None:
     """Raise UsageError for a file that is not the report of an earlier batch."""
-    is_report = False
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_bytes())
-        is_report = isinstance(content, dict) and "batch" in content
-    if path.exists() and not is_report:
+    if path.exists() and not is_json_with(path, "batch"):
         raise UsageError(f"{path} exists and is not the report of a batch. Rename this file, or choose another --out.")

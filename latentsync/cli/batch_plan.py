@@ -13,7 +13,8 @@ from ..errors import LatentSyncError, StorageError, UsageError, cannot_write
 from . import options, run
 from .cluster import check_version
 from .job_list import parse_job, read_jobs
-from .model import MODEL_FLAGS, locate_model
+from .model import locate_model, model_key
+from .takes import is_scored
 
 if TYPE_CHECKING:
     from ..batch import Job, Row
@@ -37,7 +38,7 @@ class Ledger:
 
     def model(self, task: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:
         """The version of the model of a job, and its files. Raises WeightsError if a file is missing or wrong."""
-        key = _model_key(task)
+        key = model_key(task)
         if key not in self._models:
             self._models[key] = locate_model(task)
         return self._models[key]
@@ -106,7 +107,7 @@ def plan(args: argparse.Namespace, ledger: Ledger, report_path: Path) -> list[Ro
             weights_of(task)
             task.version, _ = ledger.model(task)  # all workers use it, also on a device with other VRAM
             replaces = videos_named(task.output)
-            job = Job(name, task, task.output, _model_key(task), run.faces_key(task), 0.0, replaces)
+            job = Job(name, task, task.output, model_key(task), run.faces_key(task), 0.0, replaces)
             if ledger.is_finished(job):
                 checked.rows.append(Row(job, "skipped"))
                 continue
@@ -135,12 +136,8 @@ def weights_of(task: argparse.Namespace) -> list[Path]:
 
     needed = [] if task.face_landmarks is not None else [FACE_LANDMARKER]
     needed += [segmenter_entry(task.occlusion).file] if task.occlusion != NO_SEGMENTER else []
-    needed += [SYNCNET] if run.is_scored(task) else []
+    needed += [SYNCNET] if is_scored(task) else []
     return [locate.require(file, locate.folders_in(task.models)) for file in needed]
-
-
-def _model_key(task: argparse.Namespace) -> tuple[Any, ...]:
-    return tuple(getattr(task, name) for name in MODEL_FLAGS)
 
 
 def _check_disk(needed: Mapping[Path, int], checked: Plan) -> None:

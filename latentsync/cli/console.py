@@ -26,9 +26,9 @@ def native_logs_hidden() -> Generator[None]:
         yield
         return
     original.flush()
-    kept = os.dup(STDERR)
+    duplicate = os.dup(STDERR)
     with (
-        os.fdopen(kept, "w", encoding=original.encoding, errors="backslashreplace", buffering=1) as console,
+        os.fdopen(duplicate, "w", encoding=original.encoding, errors="backslashreplace", buffering=1) as console,
         Path(os.devnull).open("wb") as nothing,
     ):
         os.dup2(nothing.fileno(), STDERR)
@@ -38,4 +38,4 @@ def native_logs_hidden() -> Generator[None]:
         finally:
             sys.stderr = original
             console.flush()
-            os.dup2(kept, STDERR)
+            os.dup2(duplicate, STDERR)

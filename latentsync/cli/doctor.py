@@ -87,12 +87,12 @@ class Report:
     @property
     def problems(self) -> list[str]:
         """All problems that make a run fail."""
-        found = [
+        problems = [
             *(library.problem for library in self.libraries),
             self.device_problem,
             *(file.problem for file in self.files),
         ]
-        return [problem for problem in found if problem is not None]
+        return [problem for problem in problems if problem is not None]
 
     @property
     def fixes(self) -> list[str]:
@@ -121,8 +121,8 @@ def doctor(args: argparse.Namespace) -> None:
     """Print the report. Raises LatentSyncError with the problems and the commands that fix them."""
     report = examine(args.models, args.version)
     if args.json:
-        found = {"ok": not report.problems, "problems": report.problems, "fixes": report.fixes, **asdict(report)}
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        content = {"ok": not report.problems, "problems": report.problems, "fixes": report.fixes, **asdict(report)}
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
     else:
         sys.stdout.write("\n".join(_lines(report)) + "\n")
     if report.problems:

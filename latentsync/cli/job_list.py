@@ -108,15 +108,15 @@ def parse_job(fields: Mapping[str, Any], args: argparse.Namespace) -> argparse.N
     parser = JobParser(prog="job", add_help=False, allow_abbrev=False)
     run.add_job_options(parser)
     known = vars(parser.parse_args(["video", "audio", "--output", "output"]))
-    given = {name: value for name, value in fields.items() if value is not None}
-    video, audio, output = (str(given.pop(name, "")) for name in ("video", "audio", "output"))
+    values = {name: value for name, value in fields.items() if value is not None}
+    video, audio, output = (str(values.pop(name, "")) for name in ("video", "audio", "output"))
     if not video or not audio:
         raise UsageError('A job needs the fields "video" and "audio". Provide both fields.')
     if not output and args.out is None:
         raise UsageError('A job needs the field "output", or the batch needs "--out". Provide the field or the flag.')
-    format = given.get("format") or args.format
+    format = values.get("format") or args.format
     words = [f"--output={output or '{stem}' + (format_named(str(format)).suffix if format else '.mp4')}"]
-    for name, value in given.items():
+    for name, value in values.items():
         flag = name.replace("_", "-")
         if value is True or value is False:
             words.append(f"--{flag}" if value else f"--no-{flag}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..weights.catalog import MODELS
 from ..weights.locate import folders_in
@@ -38,6 +38,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="use the demo's small model, to test the installation",
     )
+
+
+def model_key(args: argparse.Namespace) -> tuple[Any, ...]:
+    """A key that is equal for flags that select the same model."""
+    return tuple(getattr(args, name) for name in MODEL_FLAGS)
 
 
 def locate_model(args: argparse.Namespace) -> tuple[str, tuple[Path, ...]]:

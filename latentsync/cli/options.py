@@ -23,6 +23,7 @@ from ..sampling.schedulers import SCHEDULERS
 from ..sampling.settings import SPEEDS, SamplerSettings
 from ..video.timeline import FpsMode, LengthMode
 from ..weights.locate import DEFAULT_MODELS_DIR
+from .takes import is_scored
 
 BESIDE_PACK = Path(__file__).resolve().parents[2] / "models"  # in a checkout without ComfyUI
 
@@ -183,7 +184,7 @@ def turns(options: argparse.Namespace) -> Mapping[int, tuple[Turn, ...]]:
         UsageError: the text is not valid, or names several people while the flags also request takes.
     """
     people = parse_turns_of_people(options.turns, options.face_index)
-    if len(people) > 1 and (options.takes > 1 or options.min_sync_confidence is not None):
+    if len(people) > 1 and is_scored(options):
         raise UsageError(
             '"--takes" and "--min-sync-confidence" score one person, but "--turns" names several people. Remove '
             '"--turns" or the other two flags.'

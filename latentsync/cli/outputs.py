@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UsageError
@@ -13,15 +12,20 @@ from ..errors import UsageError
 def check_record_path(path: Path, inputs: Sequence[Path | None]) -> None:
     """Raise UsageError like `check_output_path`, or for a file that is not the record of an earlier run."""
     check_output_path(path, inputs)
-    is_record = False
-    with suppress(OSError, ValueError):  # there is no such file, or it is not JSON
-        content = json.loads(path.read_bytes())
-        is_record = isinstance(content, dict) and "mark" in content
-    if path.exists() and not is_record:
+    if path.exists() and not is_json_with(path, "mark"):
         raise UsageError(
             f"{path} exists and is not a run record, so LatentSync does not replace it. "
             "Choose another output, or add --no-save-record."
         )
+
+
+def is_json_with(path: Path, key: str) -> bool:
+    """Whether a file is a JSON object with this key."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and key in content
 
 
 def check_output_path(path: Path, inputs: Sequence[Path | None]) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
-from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..errors import ScoreError, UsageError
+from ..errors import UsageError
 from ..weights.locate import folders_in
 from . import faces, options, outputs
 from .cluster import add_cluster_options, check_cluster_options, check_version, open_workers
 from .device import add_device_options
-from .model import AUTO, MODEL_FLAGS, add_model_options, load_pipeline, locate_model, worker_flags
+from .model import AUTO, add_model_options, load_pipeline, locate_model, model_key, worker_flags
+from .takes import TAKES_SUFFIX, add_take_options, best_lips, continued, is_scored, takes_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,15 +27,15 @@ if TYPE_CHECKING:
     from ..faces.report import Selection
     from ..models.syncnet import SyncNet
     from ..output.result import LipSyncResult
-    from ..output.run_record import FileDigest, RunRecord, TensorInfo
-    from ..output.takes import Sample, TakeStore
+    from ..output.takes import Sample
     from ..pipeline import LipSyncPipeline
-    from ..sampling.lip_track import LipTrack, Take
+    from ..sampling.lip_track import LipTrack
     from ..sampling.sampler import Workers
-    from ..sampling.settings import SamplerSettings
     from ..scoring.score import Score
     from ..video.frame_source import FrameSource
     from ..video.video_file import VideoFile
+
+T = TypeVar("T")
 
 INPUTS = (
     "video",
@@ -63,10 +61,6 @@ NOT_RECORDED = {
     "command",
 }
 """Flags that do not change the result, or name files. The record has the hash or size of each file."""
-NOT_OF_TAKES = {"takes", "seed", "min_sync_confidence", "format", "crf", "consent", "background_gain_db", "ducking_db"}
-"""Flags that do not change the lips of a seed, or their score."""
-TAKES_SUFFIX = ".takes"
-"""Suffix of the file beside the output that keeps the takes of a run until the run succeeds."""
 EXAMPLE = """example:
   latentsync run talk.mp4 speech.wav -o out.mp4 --steps 20 --cfg 1.5
   latentsync run song.mp4 song.wav -o out.mp4 --vocals voice.wav --length-mode "audio (loop)"
@@ -102,21 +96,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     options.add_sampler_options(parser)
     options.add_output_options(parser)
     options.add_background_options(parser)
-    group = parser.add_argument_group("score")
-    group.add_argument(
-        "--takes",
-        type=int,
-        default=1,
-        metavar="COUNT",
-        help="number of seeds to try. The first is --seed. The run keeps the result with the highest sync confidence. "
-        "Needs the weights of SyncNet (latentsync download syncnet)",
-    )
-    group.add_argument(
-        "--min-sync-confidence",
-        type=float,
-        metavar="NUMBER",
-        help="fail and write no video if the sync confidence is lower. Real speech typically has 6 to 9",
-    )
+    add_take_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -198,25 +178,6 @@ def make_video(args: argparse.Namespace, session: Session) -> str:
     return f"{result.frame_count} frames, {result.synced_frame_count} of them with new lips"
 
 
-def best_lips(
-    args: argparse.Namespace,
-    takes: Sequence[SamplerSettings],
-    sample: Sample,
-    score: Callable[[LipTrack], Score],
-    store: TakeStore,
-    record: RunRecord,
-) -> LipTrack:
-    """Sample and score each take, print and record the scores, and return the lips of the best take."""
-    from ..output.takes import best_take, score_takes
-
-    for take in score_takes(takes, sample, score, store):
-        record.takes.append(take)
-        sys.stdout.write(f"{take}\n")
-        sys.stdout.flush()  # a log shows it while the next take is sampled
-    check_confidence(record.takes, args.min_sync_confidence)
-    return best_take(takes, sample, store)
-
-
 def speakers(args: argparse.Namespace, session: Session, opened: Inputs) -> list[Sample]:
     """Functions that sample the lips, one function for each person who speaks."""
     from ..sampling.windows import check_speakers
@@ -248,11 +209,6 @@ class Inputs(NamedTuple):
     background: Waveform | None
     protect: np.ndarray | None
     select: Callable[..., Selection]
-
-
-def is_scored(args: argparse.Namespace) -> bool:
-    """Whether SyncNet scores the result."""
-    return args.takes > 1 or args.min_sync_confidence is not None
 
 
 def open_inputs(args: argparse.Namespace) -> Inputs:
@@ -292,35 +248,28 @@ class Session:
     def __init__(self, *, progress: bool = True, workers: Workers | None = None) -> None:
         self.progress = progress
         self._workers = workers
-        self._pipeline: tuple[Hashable, LipSyncPipeline] | None = None
-        self._faces: tuple[Hashable, Identities] | None = None
-        self._syncnet: tuple[Hashable, SyncNet] | None = None
+        self._kept: dict[str, tuple[Hashable, Any]] = {}
 
     def pipeline(self, args: argparse.Namespace) -> LipSyncPipeline:
         """The networks for the flags. Only the networks of the last call stay loaded."""
-        key = tuple(getattr(args, name) for name in MODEL_FLAGS)
-        if self._pipeline is None or self._pipeline[0] != key:
-            self._pipeline = None  # free its memory first
-            self._pipeline = key, load_pipeline(args, self._workers)
-        return self._pipeline[1]
+        return self._keep("pipeline", model_key(args), lambda: load_pipeline(args, self._workers))
 
     def syncnet(self, models: Path, device: torch.device) -> SyncNet:
         """SyncNet from a models folder on a device."""
         from ..stages import load_syncnet
 
-        key = models, device
-        if self._syncnet is None or self._syncnet[0] != key:
-            self._syncnet = None
-            self._syncnet = key, load_syncnet(folders_in(models), device=device)
-        return self._syncnet[1]
+        return self._keep("syncnet", (models, device), lambda: load_syncnet(folders_in(models), device=device))
 
     def faces(self, source: FrameSource, args: argparse.Namespace) -> Identities:
         """All faces in a video. Raises the errors of `faces.search`."""
-        key = faces_key(args)
-        if self._faces is None or self._faces[0] != key:
-            self._faces = None
-            self._faces = key, faces.search(source, args, self.progress)
-        return self._faces[1]
+        return self._keep("faces", faces_key(args), lambda: faces.search(source, args, self.progress))
+
+    def _keep(self, name: str, key: Hashable, load: Callable[[], T]) -> T:
+        """The value of the last call with this name if its key is the same. Otherwise, load a new value."""
+        if name not in self._kept or self._kept[name][0] != key:
+            self._kept.pop(name, None)  # free its memory first
+            self._kept[name] = key, load()
+        return self._kept[name][1]
 
 
 def new_worker() -> Callable[[argparse.Namespace], str]:
@@ -338,49 +287,6 @@ def faces_key(args: argparse.Namespace) -> Hashable:
 def recorded_flags(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of a run for its record, without the files. The record lists the files separately."""
     return {name: value for name, value in sorted(vars(args).items()) if name not in NOT_RECORDED}
-
-
-def takes_key(record: RunRecord, inputs: Iterable[FileDigest | TensorInfo], pipeline: LipSyncPipeline) -> str:
-    """A key that is equal for runs whose takes with the same seed are equal."""
-    from .. import __version__
-    from ..output.run_record import describe_weights
-
-    flags = {name: value for name, value in record.flags.items() if name not in NOT_OF_TAKES}
-    weights = [asdict(describe_weights(path)) for path in pipeline.files]
-    content = [
-        __version__,
-        flags,
-        [asdict(item) for item in inputs],
-        weights,
-        str(pipeline.dtype),
-        pipeline.workers is not None,
-    ]
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-
-
-@contextmanager
-def continued(store: TakeStore) -> Generator[None, None, None]:
-    """Delete the file of the takes if the block succeeds. Otherwise, tell the user that the next run uses the file."""
-    try:
-        yield
-    except BaseException:
-        if store.scores and store.path is not None and store.path.exists():
-            sys.stderr.write(
-                f"note: The finished takes ({len(store.scores)}) are kept in {store.path}. The same command "
-                "continues with them. Delete the file if you do not need them.\n"
-            )
-        raise
-    store.delete()
-
-
-def check_confidence(takes: Sequence[Take], limit: float | None) -> None:
-    """Raise ScoreError if the best take has a confidence below the limit."""
-    if limit is not None and max(take.confidence for take in takes) < limit:
-        numbers = ", ".join(f"{take.confidence:.2f} (seed {take.seed})" for take in takes)
-        raise ScoreError(
-            f"The sync confidence is below --min-sync-confidence {limit}: {numbers}. The run wrote no video. "
-            "Try other seeds with --takes, or lower the limit."
-        )
 
 
 def _print_notes(warnings: Iterable[str], known: set[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..batch import ErrorOf, Finished, Make, work
 from ..errors import DependencyError
-from ..fileio import owned_files, owner_prefix
+from ..fileio import owner_prefix
 from .connection import load_ray
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Actors:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(slot.actor, no_restart=True)
             self._ray.get(slot.actor.ready.remote(), timeout=END_SECONDS)
-        if slot.prefix:
-            for path in owned_files(self._folders, slot.prefix):
+        for folder in self._folders if slot.prefix else ():
+            for path in list(folder.glob(f"{slot.prefix}*")):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)

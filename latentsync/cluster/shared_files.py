@@ -44,7 +44,7 @@ def check_nodes(files: Iterable[Path], folders: Iterable[Path]) -> None:
         }
         for address, check in checks.items():
             try:
-                version, found = ray.get(check, timeout=CHECK_SECONDS)
+                version, missing = ray.get(check, timeout=CHECK_SECONDS)
             except ray.exceptions.RayError as error:
                 raise DependencyError(
                     f"Node {address} cannot run LatentSync ({_last_line(error)}). Install the same version with its "
@@ -55,10 +55,10 @@ def check_nodes(files: Iterable[Path], folders: Iterable[Path]) -> None:
                     f"Node {address} has version {version} of LatentSync, not {__version__}. Install the same version "
                     "on every node."
                 )
-            if found:
+            if missing:
                 raise StorageError(
-                    f"Node {address} {found[0]} ({len(found)} problems). Put videos, recordings, models and outputs "
-                    "on a path that all nodes share."
+                    f"Node {address} {missing[0]} ({len(missing)} problems). Put videos, recordings, models and "
+                    "outputs on a path that all nodes share."
                 )
     finally:
         for probe in probes:
@@ -68,21 +68,21 @@ def check_nodes(files: Iterable[Path], folders: Iterable[Path]) -> None:
 
 def problems(sizes: Mapping[Path, int], probes: Mapping[Path, str]) -> tuple[str, Sequence[str]]:
     """The version of this node's package, and a text for each file or folder that the node cannot use."""
-    found: list[str] = []
+    problems_found: list[str] = []
     for probe, content in probes.items():
         try:
             seen = probe.read_text(encoding="utf-8") == content
-            own = temp_path(probe)
-            own.touch()
-            own.unlink()
+            temporary = temp_path(probe)
+            temporary.touch()
+            temporary.unlink()
         except OSError:
             seen = False
         if not seen:
-            found.append(f"cannot write to the shared folder {probe.parent}")
+            problems_found.append(f"cannot write to the shared folder {probe.parent}")
     for file, size in sizes.items():
         if not file.is_file() or file.stat().st_size != size:
-            found.append(f"does not see the file {file}")
-    return __version__, found
+            problems_found.append(f"does not see the file {file}")
+    return __version__, problems_found
 
 
 def _last_line(error: Exception) -> str:

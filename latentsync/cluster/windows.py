@@ -102,7 +102,7 @@ class InOrder:
 
     def _collect(self, seconds: float) -> None:
         """Wait for results of any call, at most `seconds`."""
-        failed: str | None = None
+        error: str | None = None
         for finished in self._pool.wait(seconds):
             call, number = self._running[finished.worker].popleft()
             if finished.is_done:
@@ -110,12 +110,11 @@ class InOrder:
                 continue
             call.losses[number] += 1
             if call.losses[number] > MAX_LOSSES or not (finished.lost or finished.is_internal):
-                failed = finished.result
+                error = finished.result
                 continue
             log.info("Task %d runs again: %s", number, finished.result)
             heappush(call.lost, number)
-        if failed is not None:
-            error = failed
+        if error is not None:
             raise LatentSyncError(f"A worker of the cluster failed: {error}")
 
 
@@ -145,11 +144,8 @@ class ClusterWorkers:
 
 def new_worker(load: Callable[[], LipSyncPipeline]) -> Make:
     """The function of a worker. It runs tasks with the networks of `load`."""
-    return partial(_run, load(), BatchLimit(CFG_BATCH, "the UNet"))
-
-
-def _run(pipeline: LipSyncPipeline, batch_limit: BatchLimit, task: RunTask) -> Any:  # noqa: ANN401 - of any task
-    return task(pipeline, batch_limit)
+    pipeline, batch_limit = load(), BatchLimit(CFG_BATCH, "the UNet")
+    return lambda task: task(pipeline, batch_limit)
 
 
 def _denoise(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from .color_match import ColorCorrection, ColorMatcher
 from .settings import BLENDERS, BlendSettings
 from .texture_match import Texture, TextureMatcher
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 GROUP_FRAMES = 4  # original frames that are held at once
@@ -252,8 +253,7 @@ class _FacePaster:
         if self._texture_matcher is None:
             return pasted
         texture = self._texture_matcher.measure(frame, pasted, matrix, opacity)
-        if self._last_texture is not None and self._last_texture[0] == i - 1 and self._is_continuous[i]:
-            texture = texture.smoothed(self._last_texture[1])
+        texture = texture.smoothed(self._previous(self._last_texture, i))
         self._last_texture = (i, texture)
         return self._texture_matcher.apply(pasted, texture, matrix, i, opacity)
 
@@ -275,6 +275,10 @@ class _FacePaster:
                 raise MediaError(f"The new face of output frame {i} contains NaN or infinite values. {remedy}")
         return faces
 
+    def _previous(self, last: tuple[int, T] | None, i: int) -> T | None:
+        """The value of the frame before output frame `i`. None after a cut or a frame without new lips."""
+        return last[1] if last is not None and last[0] == i - 1 and self._is_continuous[i] else None
+
     def _match_color(self, i: int, face: torch.Tensor, frame: np.ndarray) -> torch.Tensor:
         """Correct the face's colors. The smoothing restarts at cuts and after frames without new lips.
 
@@ -283,9 +287,7 @@ class _FacePaster:
         """
         if self._color_matcher is None:
             return face
-        last = None
-        if self._last_correction is not None and self._last_correction[0] == i - 1 and self._is_continuous[i]:
-            last = self._last_correction[1]
+        last = self._previous(self._last_correction, i)
         visible = self._visible(self._lips.timeline.source_index[i])
         correction = self._color_matcher.match_color(face, frame, self._matrices[i], visible)
         if correction is None:

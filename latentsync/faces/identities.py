@@ -334,17 +334,17 @@ def identity_at(identities: Identities, at: FaceAt) -> Identity:
             "The numbers x, y and frame start at 0."
         )
     x, y = at.x * display_width(source) / source.width, at.y
-    found: list[tuple[float, int]] = []
+    matches: list[tuple[float, int]] = []
     for place, identity in enumerate(identities.members):
         for x0, y0, x1, y1 in identity.boxes[identity.frames == at.frame]:
             if x0 <= x <= x1 and y0 <= y <= y1:
-                found.append((float(np.hypot(x - (x0 + x1) / 2, y - (y0 + y1) / 2)), place))
-    if not found:
+                matches.append((float(np.hypot(x - (x0 + x1) / 2, y - (y0 + y1) / 2)), place))
+    if not matches:
         raise FaceError(
             f'"face_at" is {at.x}, {at.y} in frame {at.frame}, but {source.name} shows no face at that point. '
             "Choose a point on the face, in a frame where LatentSync detects the face."
         )
-    return identities.members[min(found)[1]]
+    return identities.members[min(matches)[1]]
 
 
 def reference_appearance(image: np.ndarray, detector: FaceDetector) -> np.ndarray:

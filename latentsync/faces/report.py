@@ -48,8 +48,8 @@ def report_text(identities: Identities, selection: Selection | None = None) -> s
     if selection is not None:
         lines.append(f"  face in {int(selection.track.present.sum())} of {source.frame_count} frames")
         lines += [f"  {name}: {_range_list(ranges)}" for name, ranges in _gaps(selection).items() if ranges]
-        if selection.track.occlusion is not None:
-            lines.append(f"  object in front of the mouth: {_range_list(_occluded(selection.track)) or 'none'}")
+        if (masks := selection.track.occlusion) is not None:
+            lines.append(f"  object in front of the mouth: {_range_list(_ranges(masks.is_covered)) or 'none'}")
     return "\n".join(lines)
 
 
@@ -77,8 +77,8 @@ def report_json(identities: Identities, selection: Selection | None = None) -> d
     if selection is not None:
         report["chosen"] = selection.identity.number
         report["track"] = {"frames": int(selection.track.present.sum()), **_gaps(selection)}
-        if selection.track.occlusion is not None:
-            report["track"]["occluded"] = _occluded(selection.track)
+        if (masks := selection.track.occlusion) is not None:
+            report["track"]["occluded"] = _ranges(masks.is_covered)
     return report
 
 
@@ -140,11 +140,6 @@ def _gaps(selection: Selection) -> dict[str, list[list[int]]]:
     detected = np.zeros(track.source.frame_count, bool)
     detected[identity.frames[within_yaw_limit(identity, settings)]] = True
     return {"filled": _ranges(track.present & ~detected), "unchanged": _ranges(~track.present)}
-
-
-def _occluded(track: FaceTrack) -> list[list[int]]:
-    """Ranges of frames with an object in front of the mouth."""
-    return [] if track.occlusion is None else _ranges(track.occlusion.is_covered)
 
 
 def _frame_ranges(identity: Identity) -> list[list[int]]:

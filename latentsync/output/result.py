@@ -20,7 +20,7 @@ from ..compositing.compositor import Composite, composite, shared_timeline
 from ..compositing.settings import BlendSettings
 from ..errors import StorageError, UsageError, cannot_write
 from ..progress import ShowProgress, shown
-from ..sampling.lip_track import LipTrack
+from ..sampling.lip_track import LipTrack, has_new_lips
 from ..scoring.score import Score, ScoredFrames, score_track
 from ..video.color import to_float32
 from ..video.frame_source import FrameSource
@@ -81,10 +81,7 @@ class LipSyncResult:
     @property
     def synced_frame_count(self) -> int:
         """Number of output frames with a new mouth of at least one speaker."""
-        has_mouth = np.zeros(self.frame_count, bool)
-        for lips in self.speakers:
-            has_mouth[: len(lips.latent_index)] |= lips.latent_index >= 0
-        return int(has_mouth.sum())
+        return int(has_new_lips(self.speakers).sum())
 
     @cached_property
     def waveform(self) -> Waveform:
@@ -135,7 +132,10 @@ class LipSyncResult:
             MediaError: the file cannot be written.
         """
         path = Path(path)
-        format = _format_of(path, format)
+        if format is None:
+            format = format_for_suffix(path.suffix)
+        elif isinstance(format, str):
+            format = format_named(format)
         check_free_space(path.absolute().parent, least_bytes(self.source, self.waveform, format))
         if record is not None:
             record.describe(self.speakers, self.blend)
@@ -146,19 +146,8 @@ class LipSyncResult:
         keeps_alpha = self.source.has_alpha and bool(format.alpha_pix_fmt)
         alpha: Iterator[np.ndarray | None] = self.alpha() if keeps_alpha else repeat(None, self.frame_count)
         log.info("Writing %s as %s: %d frames at %s fps", path, format.name, self.frame_count, self.fps)
-        writer = VideoWriter(
-            path,
-            rate=self.fps,
-            height=self.source.height,
-            width=self.source.width,
-            format=format,
-            crf=crf,
-            waveform=self.waveform,
-            tags={**(tags or {}), **({} if record is None else record_tags(record))},
-            color=self.source.color,
-            pixel_aspect=self.source.pixel_aspect,
-        )
-        with writer:
+        all_tags = {**(tags or {}), **({} if record is None else record_tags(record))}
+        with _open_writer(path, self.source, self.fps, format, crf, self.waveform, all_tags) as writer:
             for frame, channel in zip(self.frames(progress=progress), alpha, strict=True):
                 writer.write(frame if channel is None else np.dstack([to_float32(frame), channel]))
         if record is not None:
@@ -223,19 +212,33 @@ def check_output(path: Path, source: FrameSource, waveform: Waveform, format: Fo
     (frame,) = source.read([0])
     if source.has_alpha and format.alpha_pix_fmt:
         frame = np.dstack([to_float32(frame), *source.read_alpha([0])])
-    writer = VideoWriter(
+    writer = _open_writer(path, source, source.rate, format, crf, waveform)
+    with writer.discarding():
+        writer.write(frame)
+
+
+def _open_writer(
+    path: Path,
+    source: FrameSource,
+    rate: Fraction,
+    format: Format,
+    crf: int,
+    waveform: Waveform,
+    tags: Mapping[str, str] | None = None,
+) -> VideoWriter:
+    """A writer for frames of the size, the color and the pixel aspect of a source."""
+    return VideoWriter(
         path,
-        rate=source.rate,
+        rate=rate,
         height=source.height,
         width=source.width,
         format=format,
         crf=crf,
         waveform=waveform,
+        tags=tags,
         color=source.color,
         pixel_aspect=source.pixel_aspect,
     )
-    with writer.discarding():
-        writer.write(frame)
 
 
 def least_bytes(source: FrameSource, waveform: Waveform, format: Format) -> int:
@@ -256,9 +259,3 @@ def check_free_space(folder: Path, needed: int) -> None:
             f"{folder} has {free / 1e6:,.0f} MB of free space, but output of this length needs at "
             f"least {needed / 1e6:,.0f} MB. Free some space, or choose another output."
         )
-
-
-def _format_of(path: Path, format: str | Format | None) -> Format:
-    if format is None:
-        return format_for_suffix(path.suffix)
-    return format_named(format) if isinstance(format, str) else format

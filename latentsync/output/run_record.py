@@ -23,14 +23,13 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
 from .. import __version__
 from ..errors import MediaError, cannot_write
 from ..fileio import atomic_write, sha256_file
 from ..progress import run
-from ..sampling.lip_track import Take
+from ..sampling.lip_track import Take, has_new_lips
 from ..video.frame_source import FrameSource, ImageBatch
 from ..video.video_file import VideoFile
 
@@ -210,13 +209,13 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._began = monotonic()
         self.record.outcome, self.record.reason = "unfinished", UNFINISHED
-        own = self._output.with_suffix(".json")
+        path = self._output.with_suffix(".json")
         try:
             # an empty file only reserves the name
-            there = own.exists() or (self._output.exists() and self._output.stat().st_size > 0)
+            there = path.exists() or (self._output.exists() and self._output.stat().st_size > 0)
         except OSError as error:
-            raise cannot_write(own, error) from error
-        self._begun = self._output.with_suffix(".failed.json") if there else own
+            raise cannot_write(path, error) from error
+        self._begun = self._output.with_suffix(".failed.json") if there else path
         self._write(self._begun)
         return self
 
@@ -287,22 +286,19 @@ def _origins(speakers: Sequence[LipTrack]) -> list[Provenance]:
 
 
 def _counted(speakers: Sequence[LipTrack]) -> FrameCounts:
-    total = max(len(lips.latent_index) for lips in speakers)
-    shown = np.zeros(total, bool)
-    for lips in speakers:
-        shown[: len(lips.latent_index)] |= lips.latent_index >= 0
-    return FrameCounts(total, int(shown.sum()), int((~shown).sum()))
+    synced = has_new_lips(speakers)
+    return FrameCounts(len(synced), int(synced.sum()), int((~synced).sum()))
 
 
 def tags(record: RunRecord) -> dict[str, str]:
     """A short form of the record, as tags of the video."""
     settings = record.settings | ({} if record.seed is None else {"seed": record.seed})
-    said = {
+    tags_of_record = {
         MARK: "yes",
         "comment": f"Lips made with LatentSync {record.model_version}".rstrip() + f", {MARK}",
         "latentsync": json.dumps({"version": __version__, "model": record.model_version, **settings}),
     }
-    return said | ({"consent": record.consent} if record.consent else {})
+    return tags_of_record | ({"consent": record.consent} if record.consent else {})
 
 
 def digest_file(role: str, path: Path) -> FileDigest:

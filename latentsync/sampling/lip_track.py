@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from ..audio.features import AudioFeatures
 from ..audio.waveform import Waveform
 from ..errors import UsageError
 from ..faces.face_track import FaceTrack
 from ..models.constants import LATENT_CHANNELS, LATENT_STRIDE
 from ..models.protocols import VAEDecoder
 from ..video.timeline import Timeline
-from .settings import SamplerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +72,6 @@ class Provenance:
     seconds: float
     takes: tuple[Take, ...] = ()
 
-    @classmethod
-    def from_stages(
-        cls,
-        version: str,
-        files: tuple[Path, ...],
-        face_track: FaceTrack,
-        audio_features: AudioFeatures,
-        settings: SamplerSettings,
-        timeline_params: Mapping[str, object],
-        seconds: float,
-    ) -> Provenance:
-        """Collect the params of all stages. `timeline_params` are the settings of the timeline."""
-        params: dict[str, Mapping[str, object]] = {
-            "faces": face_track.params,
-            "audio": audio_features.params,
-            "sampler": asdict(settings),
-            "timeline": timeline_params,
-        }
-        return cls(version, files, settings.seed, params, round(seconds, 3))
-
 
 @dataclass(frozen=True, eq=False)
 class LipTrack:
@@ -144,3 +122,11 @@ class LipTrack:
 
     def __repr__(self) -> str:
         return f"LipTrack({self.timeline!r}, {len(self.latents)} new at {self.resolution} px, {self.face_track!r})"
+
+
+def has_new_lips(speakers: Sequence[LipTrack]) -> np.ndarray:
+    """Whether each output frame has new lips of at least one speaker: bool (frames of the longest timeline,)."""
+    synced = np.zeros(max(lips.timeline.frame_count for lips in speakers), bool)
+    for lips in speakers:
+        synced[: len(lips.latent_index)] |= lips.latent_index >= 0
+    return synced

@@ -88,11 +88,6 @@ def split_windows(shots: Sequence[int], max_frames: int = WINDOW_FRAMES, overlap
                 yield range(start, min(start + max_frames, stop))
 
 
-def num_shared(previous: range, window: range) -> int:
-    """Number of frames at the start of a window that the previous window also has."""
-    return max(previous.stop - window.start, 0)
-
-
 def crossfade(samples: Iterable[tuple[range, Tensor]]) -> Iterator[tuple[range, Tensor]]:
     """Cross-fade the frames that neighboring windows share, and yield every frame once.
 
@@ -103,7 +98,7 @@ def crossfade(samples: Iterable[tuple[range, Tensor]]) -> Iterator[tuple[range, 
     for window, latents in samples:
         blended = latents
         if previous_latents is not None:
-            num_alone = len(previous) - num_shared(previous, window)
+            num_alone = len(previous) - max(previous.stop - window.start, 0)
             yield previous[:num_alone], previous_latents[:num_alone]
             blended = _lerp_overlap(previous_latents[num_alone:], latents)
         previous, previous_latents = window, blended

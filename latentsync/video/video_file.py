@@ -36,6 +36,8 @@ class VideoFile:
     Opening reads every packet, but decodes only one frame. Opening an AVI with reordered frames decodes all frames.
     Several reads may run at the same time.
 
+    `content` is the path of the file, or its bytes.
+
     Args:
         source: path, or the bytes of the file. The read position of a byte stream has no effect and does not change.
         start_seconds: start of the part, counted from the first frame. The part contains the frames that appear at this
@@ -55,12 +57,12 @@ class VideoFile:
         duration_seconds: Fraction | None = None,
     ) -> None:
         self.name = source_name(source)
-        self._content = source.getvalue() if isinstance(source, BytesIO) else Path(source)
-        with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
+        self.content = source.getvalue() if isinstance(source, BytesIO) else Path(source)
+        with media_errors(self.name, MediaError, "a video"), open_container(self.content) as container:
             if container.format.name == "webp_anim":
                 raise _animated_webp(self.name)
             index = index_frames(container, _video_stream(container, self.name), self.name)
-        with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
+        with media_errors(self.name, MediaError, "a video"), open_container(self.content) as container:
             stream = _video_stream(container, self.name)
             packets = container.demux(stream)
             frame = next(decode_packets(packets, alpha_decoder(stream), by_dts=index.by_dts), None)
@@ -100,18 +102,13 @@ class VideoFile:
         self._is_interlaced = frame.interlaced_frame
 
     @property
-    def content(self) -> Path | bytes:
-        """Path of the file, or its bytes if it is in memory."""
-        return self._content
-
-    @property
     def start_seconds(self) -> Fraction:
         """The time at which the first frame of the part appears, in seconds after the first frame of the file."""
         return self._index.seconds_between(0, self._part.start)
 
     @property
     def identity(self) -> Hashable:
-        return self._content, self._part
+        return self.content, self._part
 
     @property
     def frame_count(self) -> int:
@@ -153,7 +150,7 @@ class VideoFile:
     def _read(self, indices: Iterable[int], pix_fmt: str) -> Iterator[np.ndarray]:
         options = {"out_range": "full", **({"in_color_matrix": "bt709"} if self._is_untagged_hd else {})}
         convert = PixelConverter(pix_fmt, options, self._stored_size)
-        with media_errors(self.name, MediaError, "a video"), open_container(self._content) as container:
+        with media_errors(self.name, MediaError, "a video"), open_container(self.content) as container:
             stream = _video_stream(container, self.name)
             reader = FrameReader(container, stream, self._index, self.name, self._damaged)
             for i, repeats in groupby(indices):

@@ -222,11 +222,11 @@ def _resumable(file: WeightFile, path: Path) -> Generator[None, None, None]:
     try:
         yield
     except Exception as error:
-        kept = " The next attempt continues this download." if partial_bytes(path) else ""
-        if not kept:
+        note = " The next attempt continues this download." if partial_bytes(path) else ""
+        if not note:
             shutil.rmtree(partial_folder(path), ignore_errors=True)
         raise WeightsError(
-            f"{file.name} could not be downloaded from {url_of(file)} ({_reason(error)}).{kept} {_advice(file)}"
+            f"{file.name} could not be downloaded from {url_of(file)} ({_reason(error)}).{note} {_advice(file)}"
         ) from error
 
 

@@ -119,12 +119,9 @@ def load_vae(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> Dif
     """
     checkpoint = as_checkpoint(source)
     tensors = diffusers_names(checkpoint.tensors)
-    shapes = shapes_of(tensors)
     with error_prefix(checkpoint.path):
-        factory = autoencoder(shapes)
-    expected = meta_shapes(factory)
-    vae = build(factory, tensors, name=checkpoint.path, dtype=dtype, expected=expected)
-    return DiffusersVAE(vae)
+        factory = autoencoder(shapes_of(tensors))
+    return DiffusersVAE(build(factory, tensors, name=checkpoint.path, dtype=dtype))
 
 
 def load_syncnet(source: Path | Checkpoint) -> SyncNet:
@@ -156,9 +153,8 @@ def load_clipseg(source: Path | Checkpoint) -> CLIPSegForImageSegmentation:
     """
     checkpoint = as_checkpoint(source)
     tensors = {key: tensor for key, tensor in checkpoint.tensors.items() if not key.endswith(".position_ids")}
-    shapes = shapes_of(tensors)
     try:
-        network = build(clipseg(shapes), tensors, name=checkpoint.path, dtype=torch.float32)
+        network = build(clipseg(shapes_of(tensors)), tensors, name=checkpoint.path, dtype=torch.float32)
     except KeyError as error:
         raise WeightsError(
             f"{checkpoint.path} is not CLIPSeg ({error} is missing). Download the correct file to this path."
@@ -237,10 +233,10 @@ def check_shapes(shapes: Shapes, expected: Shapes, name: Path | str) -> None:
         "unknown": sorted(shapes.keys() - expected.keys()),
         "of another size": [key for key, shape in expected.items() if key in shapes and shapes[key] != shape],
     }
-    found = [f"{len(keys)} {kind} ({_first_keys(keys)})" for kind, keys in differences.items() if keys]
-    if found:
+    texts = [f"{len(keys)} {kind} ({_first_keys(keys)})" for kind, keys in differences.items() if keys]
+    if texts:
         raise WeightsError(
-            f"{name} does not have the weights of this network: {', '.join(found)}. "
+            f"{name} does not have the weights of this network: {', '.join(texts)}. "
             "Choose the correct file, or download the file again."
         )
 
