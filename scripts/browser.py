@@ -28,11 +28,6 @@ NODES = """() => app.graph.nodes.map(node => ({
     labels: [...node.inputs, ...node.outputs].map(slot => slot.label || slot.localized_name || slot.name),
 }))"""
 
-WIRES = """() => app.graph.nodes.flatMap(to => to.inputs.filter(input => input.link != null).map(input => {
-    const link = app.graph.links.get(input.link), from = app.graph.getNodeById(link.origin_id);
-    return [from.type, from.outputs[link.origin_slot].name, to.type, input.name];
-}))"""
-
 WATCH_PROGRESS = """() => {
     window.progressSeen = {};
     const look = () => {
@@ -222,10 +217,6 @@ class ComfyPage:
         panel = self.page.get_by_test_id("properties-panel")
         panel.wait_for(timeout=LOAD_MS)
         return panel
-
-    def wires(self) -> set[tuple[str, str, str, str]]:
-        """Each link: class and output of its source node, class and input of its target node."""
-        return {tuple(ends) for ends in self.page.evaluate(WIRES)}
 
     def help(self, node_type: str) -> Locator:
         """Select a node and open its help panel. A page that still loads drops the selection: select again."""

@@ -26,6 +26,7 @@ PACK = "latentsync-nodes"
 BASE_FOLDERS = ("models", "input", "output", "temp", "custom_nodes", "user")
 LAST_EVENTS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 LOG_TAIL_LINES = 40
+START_SECONDS = 240.0  # until a new server answers
 POLL_SECONDS = 0.1
 TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -85,7 +86,6 @@ class ComfyUI:
         python: Path | None = None,
         port: int | None = None,
         arguments: Sequence[str] = (),
-        start_timeout_seconds: float = 240.0,
     ) -> None:
         self.base = base.resolve()
         self.packs = dict(packs) if packs is not None else {PACK: REPOSITORY}
@@ -93,7 +93,6 @@ class ComfyUI:
         self.python = python or Path(sys.executable)
         self.port = port or free_port()
         self.arguments = list(arguments)
-        self.start_timeout_seconds = start_timeout_seconds
         self.url = f"http://127.0.0.1:{self.port}"
         self.client_id = uuid.uuid4().hex
         self.events = EventLog()
@@ -274,7 +273,7 @@ class ComfyUI:
         raise ComfyUIError(f"prompt {prompt_id} ended, but has no history entry.")
 
     def _await_answer(self) -> None:
-        deadline = time.monotonic() + self.start_timeout_seconds
+        deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 raise ComfyUIError(f"ComfyUI ended before it answered.\n{self._log_tail()}")
@@ -283,7 +282,7 @@ class ComfyUI:
                 return
             except (requests.ConnectionError, requests.HTTPError):
                 time.sleep(POLL_SECONDS)
-        raise ComfyUIError(f"ComfyUI did not answer in {self.start_timeout_seconds:g} s.\n{self._log_tail()}")
+        raise ComfyUIError(f"ComfyUI did not answer in {START_SECONDS:g} s.\n{self._log_tail()}")
 
     def _check_imports(self) -> None:
         failed = [line for line in self.log.splitlines() if "IMPORT FAILED" in line]

@@ -15,6 +15,7 @@ from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.batch_jobs import job_file, started
+from tests.support.cli_process import read_until
 
 JOBS, PROMPTS = 4, 2
 
@@ -33,10 +34,7 @@ def test_batch_and_comfyui_never_share_a_name(comfyui: ComfyUI, sample: Sample, 
     jobs.write_text("\n".join(json.dumps(line | {"output": p.name}) for line, p in zip(lines, wanted, strict=True)))
     batch = started(jobs, out)
     assert batch.stdout is not None
-    said = b""
-    while b": running" not in said:
-        said += (piece := batch.stdout.read(4096))
-        assert piece, said.decode()
+    said = read_until(batch.stdout, b": running")
     batch.send_signal(signal.SIGSTOP)
     try:
         made = [graphs.the_video(comfyui.outputs(comfyui.run(prompts[0])))]

@@ -27,7 +27,7 @@ TINTED_GREEN = np.round(TINT_OPACITY * np.array(TINT_RGB) + (1 - TINT_OPACITY) *
 def test_face_prep_shows_crops_and_report(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
     assert shared
     graph = graphs.changed(graphs.quick("lipsync_video"), FACE_PREP, min_confidence=0.45)
-    shown = comfyui.run(graph)["outputs"][graphs.node(graph, FACE_PREP)]
+    shown = comfyui.run(graphs.needed(graph, FACE_PREP))["outputs"][graphs.node(graph, FACE_PREP)]
     assert [image["type"] for image in shown["images"]] == ["temp"]
     assert f"1 (chosen): {SOURCE_FRAMES} of {SOURCE_FRAMES} frames" in shown["text"][0]
 
@@ -75,10 +75,8 @@ def test_face_prep_marks_its_own_choice_of_two(comfyui: ComfyUI, sample: Sample)
     video, landmarks = write_two_people(sample, comfyui.input)
     graph = graphs.with_landmarks(graphs.quick("lipsync_two_speakers"), landmarks.name)
     graph = graphs.changed(graph, "LoadVideo", file=video.name)
-    graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
-    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
     left_node, right_node = graphs.nodes(graph, FACE_PREP)
-    entry = comfyui.run(graph)
+    entry = comfyui.run(graphs.needed(graph, FACE_PREP))
     for node, is_red in ((left_node, True), (right_node, False)):
         pages = comfyui.outputs({"outputs": {"shown": {"images": entry["outputs"][node]["images"]}}})
         crops = [np.asarray(Image.open(path).convert("RGB")).astype(int) for path in pages]
@@ -95,7 +93,7 @@ def test_face_prep_number_in_the_preview_is_synced(comfyui: ComfyUI, sample: Sam
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), landmarks.name)
     graph = graphs.changed(graph, "LoadVideo", file=video.name)
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format="mkv ffv1 lossless")
-    graph = graphs.changed(graph, "LatentSyncSampler", steps=1)
+    graph = graphs.changed(graph, "LatentSyncSampler", steps=1, preview_seconds=0.2)
     original = next(iter(VideoFile(video).read([0]))).astype(int)
     for number, half in ((1, "left"), (2, "right")):
         entry = comfyui.run(graphs.changed(graph, FACE_PREP, face="leftmost", face_index=number))

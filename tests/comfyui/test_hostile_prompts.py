@@ -20,8 +20,6 @@ from tests.support.broken_weights import Runs
 from tests.support.comfyui_server import SOURCE_FRAMES
 from tests.support.scene import Scene
 
-DOOR = "POST /prompt"
-MOST_SHOWN = 160  # letters of a message
 SECRET = "the secret of this machine"
 NAN, INF = float("nan"), float("inf")
 
@@ -125,11 +123,6 @@ def refused(comfyui: ComfyUI, graph: graphs.Graph) -> str:
 def works(comfyui: ComfyUI, graph: graphs.Graph) -> None:
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)))
     assert graphs.probe(path).frames == SOURCE_FRAMES
-
-
-def cell(text: str) -> str:
-    line = text.splitlines()[0]
-    return f"`{line if len(line) <= MOST_SHOWN else line[: MOST_SHOWN - 1] + '…'}`"
 
 
 def test_prompt_values_out_of_range_are_refused(comfyui: ComfyUI, graph: graphs.Graph, outside: Path) -> None:

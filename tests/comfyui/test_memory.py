@@ -53,13 +53,13 @@ def test_memory_oom_raises_and_next_prompt_runs(comfyui: ComfyUI, sample: Sample
     assert len(frames(comfyui, graph_of(sample, f"{stage}-after")))
 
 
-def test_memory_seed_change_reruns_only_sampler(comfyui: ComfyUI, sample: Sample) -> None:
+def test_memory_changed_input_reuses_the_stages_before_it(comfyui: ComfyUI, sample: Sample) -> None:
     """A changed recording reuses face detection. A changed blend reuses sampling."""
     graph = graph_of(sample, "cached")
     comfyui.run(graph)
     again = graphs.changed(graph, "LatentSyncAudioEmbed", offset_ms=40)
     assert cached(comfyui, again) >= {"LatentSyncLoadModel", "LatentSyncFacePrep"}
-    blended = graphs.changed(again, "LatentSyncVideoCombine", feather=0.2)
+    blended = graphs.changed(again, "LatentSyncVideoCombine", mask_feather=2.0)
     assert cached(comfyui, blended) >= {"LatentSyncFacePrep", "LatentSyncAudioEmbed", "LatentSyncSampler"}
 
 

@@ -46,6 +46,7 @@ def test_takes_keep_the_seed_with_the_best_score(comfyui: ComfyUI, sample: Sampl
     pixels, record, texts = run(comfyui, graph_of(sample, seed=40, takes=3))
     confidences = {take["seed"]: take["confidence"] for take in record["takes"]}
     assert list(confidences) == [40, 41, 42]
+    assert len(set(confidences.values())) == 3, "each seed gives other lips"
     best = max(confidences, key=lambda seed: confidences[seed])
     assert record["seed"] == best
     (summary,) = [text for text in texts if f"The lips come from seed {best}." in text]
@@ -54,26 +55,24 @@ def test_takes_keep_the_seed_with_the_best_score(comfyui: ComfyUI, sample: Sampl
     alone, record, _ = run(comfyui, graph_of(sample, seed=best, takes=1))
     assert record["takes"] == []
     assert alone == pixels
-    worst = min(confidences, key=lambda seed: confidences[seed])
-    assert run(comfyui, graph_of(sample, seed=worst, takes=1))[0] != pixels
 
 
 @pytest.mark.usefixtures("syncnet")
 def test_takes_continue_after_a_cancel(comfyui: ComfyUI, sample: Sample) -> None:
     """The second run makes only the takes that the first one did not finish."""
-    graph = graph_of(sample, seed=50, takes=3, steps=8)
+    graph = graph_of(sample, seed=50, takes=2, steps=8)
     start, prompt_id = len(comfyui.events), comfyui.queue(graph)
     during = comfyui.events.wait_for(
-        lambda event: event.type == "text" and "Take 2 of 3: Window" in event.data["text"], 120, start
+        lambda event: event.type == "text" and "Take 2 of 2: Window" in event.data["text"], 120, start
     )
     assert during.data["text"].startswith("seed 50: sync confidence ")
     comfyui.interrupt()
     with pytest.raises(ExecutionInterruptedError):
         comfyui.wait(prompt_id)
     _, record, texts = run(comfyui, graph)
-    assert [take["seed"] for take in record["takes"]] == [50, 51, 52]
-    sampled = {number for number in (1, 2, 3) for text in texts if f"Take {number} of 3: Window" in text}
-    assert sampled == {2, 3}
+    assert [take["seed"] for take in record["takes"]] == [50, 51]
+    sampled = {number for number in (1, 2) for text in texts if f"Take {number} of 2: Window" in text}
+    assert sampled == {2}
 
 
 def test_takes_without_weights_say_how_to_get_them(comfyui: ComfyUI, sample: Sample) -> None:

@@ -115,17 +115,6 @@ def test_workflow_every_template_has_thumbnail(comfyui: ComfyUI, path: Path) -> 
     assert len(answer.content) < THUMBNAIL_BYTES
 
 
-def test_workflow_detects_faces(comfyui: ComfyUI, sample: Sample, shared: Path) -> None:
-    assert shared
-    graph = graphs.changed(graphs.quick("lipsync_video"), "LatentSyncSampler", steps=1)
-    graph["report"] = {
-        "class_type": "PreviewAny",
-        "inputs": {"source": [graphs.node(graph, "LatentSyncFacePrep"), 2]},
-    }
-    entry = comfyui.run(graph)
-    assert f"{SOURCE_FRAMES} of {SOURCE_FRAMES}" in str(entry["outputs"]["report"])
-
-
 def test_workflow_new_seed_reruns_only_sampler(comfyui: ComfyUI, sample: Sample) -> None:
     graph = graphs.with_landmarks(graphs.quick("lipsync_video"), sample.landmarks.name)
     graph = graphs.changed(graph, "LatentSyncSampler", steps=1, seed=1)

@@ -12,7 +12,7 @@ from latentsync.cli import faces, run
 from latentsync.cli.main import main
 from scripts.sample_clip import Sample
 from tests.support.batch_jobs import QUICK, check_outputs, finished_in, job_file, started, states, tiny_sample
-from tests.support.cli_process import record_of
+from tests.support.cli_process import read_until, record_of
 
 
 def batch(jobs: Path, out: Path, *more: object) -> int:
@@ -63,11 +63,12 @@ def test_batch_failed_job_does_not_end_the_batch(
 
 
 @pytest.mark.slow
-def test_batch_on_two_devices_makes_the_same_files(good: Sample, tmp_path: Path) -> None:
-    jobs, out = job_file(tmp_path / "jobs.jsonl", good, 3), tmp_path / "out"
+def test_batch_on_two_devices_makes_the_same_files(tmp_path: Path) -> None:
+    clip = tiny_sample(tmp_path)
+    jobs, out = job_file(tmp_path / "jobs.jsonl", clip, 3), tmp_path / "out"
     assert batch(jobs, out, "--devices", "cpu,cpu") == 0
     assert states(out) == ["done"] * 3
-    check_outputs(out, good, 3, tmp_path)
+    check_outputs(out, clip, 3, tmp_path)
 
 
 @pytest.mark.slow
@@ -85,15 +86,11 @@ def test_two_batches_on_one_folder_make_each_output_once(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")
 @pytest.mark.slow
-def test_batch_ended_by_signal_stops_its_processes(good: Sample, tmp_path: Path) -> None:
-    jobs, out = job_file(tmp_path / "jobs.jsonl", good, 6, steps=20), tmp_path / "out"
+def test_batch_ended_by_signal_stops_its_processes(tmp_path: Path) -> None:
+    jobs, out = job_file(tmp_path / "jobs.jsonl", tiny_sample(tmp_path), 6, steps=20), tmp_path / "out"
     process = started(jobs, out, "--devices", "cpu,cpu")
     assert process.stdout is not None
-    said = b""
-    while said.count(b": done") < 1:
-        piece = process.stdout.read(4096)
-        assert piece, said
-        said += piece
+    said = read_until(process.stdout, b": done")
     process.send_signal(signal.SIGINT)
     said += process.stdout.read()  # ends when no process has the pipe any more
     assert process.wait() == 1, said

@@ -36,7 +36,7 @@ from latentsync.sampling.settings import SamplerSettings
 from latentsync.video.video_file import VideoFile
 from scripts.sample_clip import Sample
 from tests.support.batch_jobs import QUICK, finished_in, job_file, started, states, tiny_sample
-from tests.support.cli_process import record_of
+from tests.support.cli_process import read_until, record_of
 from tests.support.image_clip import Clip
 from tests.support.paths import REPOSITORY
 
@@ -136,11 +136,7 @@ def test_batch_on_cluster_survives_the_loss_of_a_node(cluster: Any, tmp_path: Pa
     jobs, out = job_file(tmp_path / "jobs.jsonl", clip, JOBS), tmp_path / "out"
     process = started(jobs, out, "--cluster", cluster.address)
     assert process.stdout is not None
-    said = b""
-    while said.count(b": done") < 2:
-        piece = process.stdout.read(4096)
-        assert piece, said.decode()
-        said += piece
+    said = read_until(process.stdout, b": done", 2)
     cluster.remove_node(cluster.workers[0], allow_graceful=False)
     said += process.stdout.read()
     cluster.workers[0] = cluster.add_node(num_cpus=1)  # for the next test
@@ -157,11 +153,7 @@ def test_batch_on_cluster_survives_the_loss_of_a_node(cluster: Any, tmp_path: Pa
 def cancel_after(process: subprocess.Popen[bytes], text: bytes) -> None:
     """Press Ctrl-C when a command has printed a text. The command then ends, and says that it was cancelled."""
     assert process.stdout is not None
-    said = b""
-    while text not in said:
-        piece = process.stdout.read(4096)
-        assert piece, said.decode()
-        said += piece
+    said = read_until(process.stdout, text)
     process.send_signal(signal.SIGINT)
     said += process.stdout.read()
     assert process.wait() == 1, said.decode()

@@ -140,7 +140,7 @@ def test_seam_matches_the_skin_around_it(stage: Stage, tmp_path: Path) -> None:
 
 
 def test_two_speakers_follow_their_own_voices(stage: Stage, tmp_path: Path) -> None:
-    track, first, second = stage.track(), voice(2.0), voice(1.3, lead=0.7)
+    track, first, second = stage.track(), voice(SECONDS), voice(1.22, lead=0.7)
     pair = side_by_side(track, tmp_path)
     tracks = [select_face(pair, "leftmost", index).track for index in (1, 2)]
     results = [

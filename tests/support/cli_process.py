@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 import jsonschema
 
@@ -29,12 +31,19 @@ def begun(scene: Scene, *more: object) -> subprocess.Popen[bytes]:
 
 def await_stage(process: subprocess.Popen[bytes], stage: str) -> None:
     """Read stderr until it shows the progress bar of a stage."""
-    assert process.stderr is not None
+    read_until(process.stderr, f"{stage}:".encode())
+
+
+def read_until(stream: IO[bytes] | None, text: bytes, count: int = 1) -> bytes:
+    """Read a pipe until it has shown a text so many times. The pipe must be unbuffered, or have `read1`."""
+    assert stream is not None
+    read = stream.read1 if isinstance(stream, BufferedReader) else stream.read
     said = b""
-    while f"{stage}:".encode() not in said:
-        piece = process.stderr.read1(4096)
-        assert piece, said
+    while said.count(text) < count:
+        piece = read(4096)
+        assert piece, said.decode(errors="replace")
         said += piece
+    return said
 
 
 def record_of(path: Path) -> dict[str, object]:

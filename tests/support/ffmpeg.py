@@ -51,7 +51,7 @@ def times(path: Path, stream: str) -> list[Fraction]:
     return [stamp * time_base for stamp in stamps if stamp is not None]
 
 
-def sound(path: Path, rate: int, channels: int, stream: str = "0:a:0") -> np.ndarray:
+def sound(path: Path, rate: int, channels: int) -> np.ndarray:
     """The audio from its first sample, resampled: float32 (channels, samples)."""
-    raw = run("-noautorotate", "-i", path, "-map", stream, "-ar", rate, "-ac", channels, "-f", "f32le", "-")
+    raw = run("-noautorotate", "-i", path, "-map", "0:a:0", "-ar", rate, "-ac", channels, "-f", "f32le", "-")
     return np.frombuffer(raw, np.float32).reshape(-1, channels).T

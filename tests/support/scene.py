@@ -9,8 +9,6 @@ from typing import Any
 
 from scripts.sample_clip import Sample
 
-COMMAND_LINE, LIBRARY = "command line", "library"
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -79,7 +77,6 @@ class Attack:
     said: str
     status: int = 1
     needs: str = ""
-    door: str = COMMAND_LINE
 
 
 @dataclass(frozen=True)
@@ -93,4 +90,3 @@ class Misuse:
     case: str
     call: Callable[[Scene], Any]
     said: str
-    door: str = LIBRARY

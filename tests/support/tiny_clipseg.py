@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
 from latentsync.fileio import atomic_write
+
+if TYPE_CHECKING:
+    from transformers import CLIPSegForImageSegmentation
 
 ENCODER = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 1}
 
 
-def tiny_clipseg(seed: int = 0) -> CLIPSegForImageSegmentation:
+def tiny_clipseg() -> CLIPSegForImageSegmentation:
+    from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
+
     config = CLIPSegConfig(
         text_config={**ENCODER, "num_hidden_layers": 2},
         vision_config={**ENCODER, "num_hidden_layers": 4, "patch_size": 16},
@@ -23,13 +28,13 @@ def tiny_clipseg(seed: int = 0) -> CLIPSegForImageSegmentation:
         decoder_intermediate_size=40,
         use_complex_transposed_convolution=True,
     )
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     return CLIPSegForImageSegmentation(config).eval()
 
 
-def write_tiny_clipseg(path: Path, seed: int = 0) -> Path:
+def write_tiny_clipseg(path: Path) -> Path:
     """Write it as old checkpoints are: with the tables of positions."""
-    network = tiny_clipseg(seed)
+    network = tiny_clipseg()
     state = dict(network.state_dict())
     for part in ("text", "vision"):
         state[f"clip.{part}_model.embeddings.position_ids"] = torch.arange(77)[None]

@@ -62,7 +62,7 @@ def frames(lips: LipTrack) -> np.ndarray:
     return np.stack([made.frame for made in composite([lips], BlendSettings())])
 
 
-def test_pretend_pipeline_equals_the_cpu_and_waits_8_times_a_window(
+def test_pretend_pipeline_equals_the_cpu_and_waits_little(
     device: Device, track: FaceTrack, features: AudioFeatures, expected: tuple[torch.Tensor, np.ndarray]
 ) -> None:
     pipe = pipeline(device.name)

@@ -29,7 +29,7 @@ from tests.support.synthetic_models import write_models
 
 TRANSCRIPT = REPOSITORY / "artifacts" / "newcomer.txt"
 TEMPLATE = "lipsync_video"
-TYPED_IN = {"filename_prefix", "consent"}
+TYPED_IN = {"filename_prefix", "consent", "turns", "face_at"}
 """The text fields of the pack: none is a path, which would read any file of the machine."""
 
 

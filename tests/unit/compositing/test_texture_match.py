@@ -32,7 +32,6 @@ from tests.support.image_clip import Clip
 WIDTH, HEIGHT = crop_size(256)
 MATRIX = np.array([[1.0, 0, -20], [0, 1, -15]])  # the crop lies in the frame without turn or scale
 MATCHER = TextureMatcher(256, 0.0, 0.08, seed=3)
-WHOLE = np.ones((HEIGHT, WIDTH), bool)
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_model_handle_vae_result_ignores_free_memory(
     assert torch.equal(made[0][1], made[1][1])
 
 
-def test_model_handle_vae_goes_on_if_the_last_operation_has_no_memory(
+def test_model_handle_vae_survives_oom_of_the_last_operation(
     pack: ModuleType, runtime: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What ComfyUI does to the decoded pixels needs VRAM in older versions."""

@@ -155,7 +155,7 @@ def test_a_run_that_is_killed_has_a_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_what_a_run_left_that_was_killed_while_its_record_was_written_goes(tmp_path: Path, there: bool) -> None:
+def test_recorder_removes_files_of_a_run_killed_while_writing(tmp_path: Path, there: bool) -> None:
     video = tmp_path / "out.mp4"
     if there:
         video.write_bytes(b"an older video")
