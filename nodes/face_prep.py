@@ -24,7 +24,6 @@ from .progress import run_with_progress, show_text, with_oom_message, with_progr
 if TYPE_CHECKING:
     from comfy_api.input import VideoInput
 
-    from ..latentsync.faces.identities import Identities
     from ..latentsync.weights.locate import Folders
 
 PREVIEW_PX = 256
@@ -206,17 +205,12 @@ class LatentSyncFacePrep(io.ComfyNode):
         speech = None
         if face == "speaking" and reference_face is None:  # without sound, fail before the long search
             speech = read_speech(frames, conversions.speech_of_source(source, speech_of_source))
-
-        def search() -> Identities:
-            return detect_faces(
-                frames, folders, min_confidence=min_confidence, landmarks=face_landmarks, progress=with_progress
-            )
-
+        search = partial(detect_faces, frames, folders, min_confidence=min_confidence, progress=with_progress)
         if face_landmarks is None:
             key = content_key(source), DEFAULT_DETECTOR, min_confidence
             people, warnings = shared_cache().found(key, frames, search)
         else:
-            people, warnings = Found(search(), tuple(frames.warnings()))
+            people, warnings = Found(search(landmarks=face_landmarks), tuple(frames.warnings()))
         reference = None
         if reference_face is not None:
             with open_detector(partial(require, folders=folders), min_confidence) as detector:
@@ -229,9 +223,7 @@ class LatentSyncFacePrep(io.ComfyNode):
             track = with_oom_message(partial(find, selection.track, folders, occlusion))
             selection = selection._replace(track=track)
         people = selection.identities
-        crops = list(report.identity_crops(people, PREVIEW_PX, selection.identity))
-        occluded = report.occlusion_crop(selection.track, PREVIEW_PX)
-        preview = torch.stack([conversions.image(crop) for crop in (crops if occluded is None else [*crops, occluded])])
+        preview = torch.stack([conversions.image(crop) for crop in report.preview_crops(people, PREVIEW_PX, selection)])
         text = "\n".join([report.report_text(people, selection), *warnings, *(speech.warnings if speech else ())])
         chosen, frames_with_face = selection.identity.number, int(selection.track.present.sum())
         summary = f"Person {chosen} of {len(people.members)}, in {frames_with_face} of {frames.frame_count} frames"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.model_management as mm
 from comfy_api.input import VideoInput
@@ -18,9 +18,6 @@ from .detection_cache import content_key, shared_cache
 from .io_types import CATEGORY, KEEPS_PREVIEW, expect_type
 from .model_folders import model_folders
 from .progress import run_with_progress, with_oom_message, with_progress
-
-if TYPE_CHECKING:
-    from ..latentsync.faces.identities import Identities
 
 
 class LatentSyncScore(io.ComfyNode):
@@ -119,10 +116,7 @@ class LatentSyncScore(io.ComfyNode):
             missing = [file for file in (SYNCNET, FACE_LANDMARKER) if not locate.exists(file, folders)]
             run_with_progress(download_files(missing, folders))
         frames = conversions.frame_source(video, 25.0)
-
-        def search() -> Identities:
-            return detect_faces(frames, folders, progress=with_progress)
-
+        search = partial(detect_faces, frames, folders, progress=with_progress)
         people, warnings = shared_cache().found(
             (content_key(video), DEFAULT_DETECTOR, DEFAULT_MIN_CONFIDENCE), frames, search
         )

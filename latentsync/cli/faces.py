@@ -157,7 +157,4 @@ def _write_crops(identities: Identities, selection: Selection | None, path: Path
     if not identities.members:
         sys.stderr.write(f"note: LatentSync found no face, so it wrote no picture to {path}\n")
         return
-    chosen = None if selection is None else selection.identity
-    crops = list(report.identity_crops(identities, PREVIEW_PX, chosen))
-    occluded = None if selection is None else report.occlusion_crop(selection.track, PREVIEW_PX)
-    write_png(path, report.contact_sheet(crops if occluded is None else [*crops, occluded]))
+    write_png(path, report.contact_sheet(list(report.preview_crops(identities, PREVIEW_PX, selection))))

@@ -82,6 +82,14 @@ def report_json(identities: Identities, selection: Selection | None = None) -> d
     return report
 
 
+def preview_crops(identities: Identities, side_px: int, selection: Selection | None) -> Iterator[np.ndarray]:
+    """The `identity_crops`, then the `occlusion_crop` of the selected person if there is one."""
+    yield from identity_crops(identities, side_px, None if selection is None else selection.identity)
+    occluded = None if selection is None else occlusion_crop(selection.track, side_px)
+    if occluded is not None:
+        yield occluded
+
+
 def identity_crops(identities: Identities, side_px: int, chosen: Identity | None = None) -> Iterator[np.ndarray]:
     """One crop of each identity with its number, in the order of the numbers: uint8 (side, side, 3).
 
