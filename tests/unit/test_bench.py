@@ -58,6 +58,7 @@ def test_bench_runs_each_precision() -> None:
     assert [row.note for row in rows] == [""] * len(bench.PRECISIONS)
 
 
+@pytest.mark.slow
 def test_bench_unsupported_precision_is_a_row_with_a_reason(device: Device) -> None:
     with device.counting(forbidden=pretend_device.MPS_FORBIDDEN):
         fp8, fp32 = rows_of(
@@ -96,6 +97,7 @@ def test_bench_without_time_skips_every_case() -> None:
     assert table.endswith("Not measured within 0 minutes: 1.5 fp32 fast, 3 frames, 1 at once.\n")
 
 
+@pytest.mark.slow
 def test_bench_command_prints_the_rows_of_its_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

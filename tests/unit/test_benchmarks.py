@@ -54,6 +54,7 @@ def test_plain_computation_equals_the_product(interval: int) -> None:
     assert (latents - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_live_preview_costs_less_than_two_percent() -> None:
     """Counted where it costs most: at the smallest face crop and with the fewest steps of a preset."""
     fast = SamplerSettings().at_speed("fast")

@@ -43,6 +43,7 @@ def test_detection_points_match_training_landmarks(shared: Path, detector: FaceD
     assert np.abs(points - recorded).mean() < 1
 
 
+@pytest.mark.slow
 def test_detection_tiles_find_face_whole_frame_misses(shared: Path, detector: FaceDetector) -> None:
     """Frames 18 to 23 of demo3 and 126 to 135 of demo1, where MediaPipe's landmarker on whole frames finds none."""
     for clip, first, count in (("demo3", 18, 6), ("demo1", 126, 10)):
@@ -60,6 +61,7 @@ def test_detection_finds_small_face_in_large_frame(shared: Path, detector: FaceD
     assert face.box[2] - face.box[0] == pytest.approx(face_px, rel=0.2)
 
 
+@pytest.mark.slow
 def test_detection_ignores_hands(shared: Path, detector: FaceDetector) -> None:
     """In these frames the box detector takes hands for faces once they are enlarged."""
     for clip, index in (("demo1", 60), ("demo3", 158)):

@@ -67,6 +67,7 @@ def test_reserve_path_skips_the_path_of_another_process(tmp_path: Path, fresh: b
     assert [name for name in names(tmp_path) if ".part" not in name] == []
 
 
+@pytest.mark.slow
 def test_reserve_path_gives_every_process_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RESERVE_OFTEN, str(tmp_path)]
     processes = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) for _ in range(3)]

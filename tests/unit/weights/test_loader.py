@@ -126,6 +126,7 @@ def test_load_unet_refuses_other_weights(
     assert str(path) in str(raised.value)
 
 
+@pytest.mark.slow
 def test_load_imports_no_library_on_meta(models: Path, tmp_path: Path) -> None:
     """torch 2.6 cannot import diffusers on the meta device. Here this process has imported every library already."""
     clipseg = write_tiny_clipseg(tmp_path / "clipseg.safetensors")
