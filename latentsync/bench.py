@@ -51,7 +51,7 @@ from .weights.locate import device_memory
 
 FULL_VAE_CHANNELS = (128, 256, 512, 512)  # channels of sd-vae-ft-mse, which has two layers in each block
 TINY_DIVISOR = 4  # the tiny networks run at a quarter of the resolution
-TINY_STEPS = 4
+TINY_STEPS = 4  # denoising steps of the tiny networks at every speed
 FRAMES = (WINDOW_FRAMES, 250)  # one window, and ten seconds of video
 WINDOWS = (1, 2, 4)
 FACE_POINTS = ((0.35, 0.4), (0.65, 0.4), (0.5, 0.6))  # (x, y) of the brows and the nose, as shares of the frame size

@@ -68,7 +68,7 @@ def whole_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stand_in_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--miniature` in this process takes networks that cost next to nothing. All other parts are real."""
+    """In this process, `--miniature` uses networks that need almost no time. All other parts are real."""
     monkeypatch.setattr(miniature, "unet", StandInUNet)
     monkeypatch.setattr(miniature, "vae", StandInVAE)
     monkeypatch.setattr(miniature, "whisper", StandInWhisper)

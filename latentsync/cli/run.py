@@ -248,28 +248,28 @@ class Session:
     def __init__(self, *, progress: bool = True, workers: Workers | None = None) -> None:
         self.progress = progress
         self._workers = workers
-        self._kept: dict[str, tuple[Hashable, Any]] = {}
+        self._loaded: dict[str, tuple[Hashable, Any]] = {}
 
     def pipeline(self, args: argparse.Namespace) -> LipSyncPipeline:
         """The networks for the flags. Only the networks of the last call stay loaded."""
-        return self._keep("pipeline", model_key(args), lambda: load_pipeline(args, self._workers))
+        return self._load_once("pipeline", model_key(args), lambda: load_pipeline(args, self._workers))
 
     def syncnet(self, models: Path, device: torch.device) -> SyncNet:
         """SyncNet from a models folder on a device."""
         from ..stages import load_syncnet
 
-        return self._keep("syncnet", (models, device), lambda: load_syncnet(folders_in(models), device=device))
+        return self._load_once("syncnet", (models, device), lambda: load_syncnet(folders_in(models), device=device))
 
     def faces(self, source: FrameSource, args: argparse.Namespace) -> Identities:
         """All faces in a video. Raises the errors of `faces.search`."""
-        return self._keep("faces", faces_key(args), lambda: faces.search(source, args, self.progress))
+        return self._load_once("faces", faces_key(args), lambda: faces.search(source, args, self.progress))
 
-    def _keep(self, name: str, key: Hashable, load: Callable[[], T]) -> T:
+    def _load_once(self, name: str, key: Hashable, load: Callable[[], T]) -> T:
         """The value of the last call with this name if its key is the same. Otherwise, load a new value."""
-        if name not in self._kept or self._kept[name][0] != key:
-            self._kept.pop(name, None)  # free its memory first
-            self._kept[name] = key, load()
-        return self._kept[name][1]
+        if name not in self._loaded or self._loaded[name][0] != key:
+            self._loaded.pop(name, None)  # free its memory first
+            self._loaded[name] = key, load()
+        return self._loaded[name][1]
 
 
 def new_worker() -> Callable[[argparse.Namespace], str]:

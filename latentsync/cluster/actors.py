@@ -163,7 +163,8 @@ class Actors:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(slot.actor, no_restart=True)
             self._ray.get(slot.actor.ready.remote(), timeout=END_SECONDS)
-        for folder in self._folders if slot.prefix else ():
-            for path in list(folder.glob(f"{slot.prefix}*")):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+        if not slot.prefix:
+            return
+        for path in [path for folder in self._folders for path in folder.glob(f"{slot.prefix}*")]:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ def check_nodes(files: Iterable[Path], folders: Iterable[Path]) -> None:
         }
         for address, check in checks.items():
             try:
-                version, missing = ray.get(check, timeout=CHECK_SECONDS)
+                version, node_problems = ray.get(check, timeout=CHECK_SECONDS)
             except ray.exceptions.RayError as error:
                 raise DependencyError(
                     f"Node {address} cannot run LatentSync ({_last_line(error)}). Install the same version with its "
@@ -55,10 +55,10 @@ def check_nodes(files: Iterable[Path], folders: Iterable[Path]) -> None:
                     f"Node {address} has version {version} of LatentSync, not {__version__}. Install the same version "
                     "on every node."
                 )
-            if missing:
+            if node_problems:
                 raise StorageError(
-                    f"Node {address} {missing[0]} ({len(missing)} problems). Put videos, recordings, models and "
-                    "outputs on a path that all nodes share."
+                    f"Node {address} {node_problems[0]} ({len(node_problems)} problems). Put videos, recordings, "
+                    "models and outputs on a path that all nodes share."
                 )
     finally:
         for probe in probes:
@@ -68,21 +68,21 @@ def check_nodes(files: Iterable[Path], folders: Iterable[Path]) -> None:
 
 def problems(sizes: Mapping[Path, int], probes: Mapping[Path, str]) -> tuple[str, Sequence[str]]:
     """The version of this node's package, and a text for each file or folder that the node cannot use."""
-    problems_found: list[str] = []
+    texts: list[str] = []
     for probe, content in probes.items():
         try:
-            seen = probe.read_text(encoding="utf-8") == content
+            is_shared = probe.read_text(encoding="utf-8") == content
             temporary = temp_path(probe)
             temporary.touch()
             temporary.unlink()
         except OSError:
-            seen = False
-        if not seen:
-            problems_found.append(f"cannot write to the shared folder {probe.parent}")
+            is_shared = False
+        if not is_shared:
+            texts.append(f"cannot write to the shared folder {probe.parent}")
     for file, size in sizes.items():
         if not file.is_file() or file.stat().st_size != size:
-            problems_found.append(f"does not see the file {file}")
-    return __version__, problems_found
+            texts.append(f"does not see the file {file}")
+    return __version__, texts
 
 
 def _last_line(error: Exception) -> str:

@@ -83,7 +83,10 @@ def report_json(identities: Identities, selection: Selection | None = None) -> d
 
 
 def preview_crops(identities: Identities, side_px: int, selection: Selection | None) -> Iterator[np.ndarray]:
-    """The `identity_crops`, then the `occlusion_crop` of the selected person if there is one."""
+    """Crops of all people, then the `occlusion_crop` of the selected person if an object covers the mouth.
+
+    uint8 (side, side, 3) each, see `identity_crops`.
+    """
     yield from identity_crops(identities, side_px, None if selection is None else selection.identity)
     occluded = None if selection is None else occlusion_crop(selection.track, side_px)
     if occluded is not None:

@@ -81,7 +81,7 @@ class LipSyncResult:
     @property
     def synced_frame_count(self) -> int:
         """Number of output frames with a new mouth of at least one speaker."""
-        return int(has_new_lips(self.speakers).sum())
+        return int(has_new_lips(self.speakers, self.frame_count).sum())
 
     @cached_property
     def waveform(self) -> Waveform:

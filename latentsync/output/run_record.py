@@ -212,10 +212,10 @@ class Recorder:
         path = self._output.with_suffix(".json")
         try:
             # an empty file only reserves the name
-            there = path.exists() or (self._output.exists() and self._output.stat().st_size > 0)
+            is_taken = path.exists() or (self._output.exists() and self._output.stat().st_size > 0)
         except OSError as error:
             raise cannot_write(path, error) from error
-        self._begun = self._output.with_suffix(".failed.json") if there else path
+        self._begun = self._output.with_suffix(".failed.json") if is_taken else path
         self._write(self._begun)
         return self
 
@@ -286,7 +286,7 @@ def _origins(speakers: Sequence[LipTrack]) -> list[Provenance]:
 
 
 def _counted(speakers: Sequence[LipTrack]) -> FrameCounts:
-    synced = has_new_lips(speakers)
+    synced = has_new_lips(speakers, max(lips.timeline.frame_count for lips in speakers))
     return FrameCounts(len(synced), int(synced.sum()), int((~synced).sum()))
 
 

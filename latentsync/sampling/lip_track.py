@@ -124,9 +124,9 @@ class LipTrack:
         return f"LipTrack({self.timeline!r}, {len(self.latents)} new at {self.resolution} px, {self.face_track!r})"
 
 
-def has_new_lips(speakers: Sequence[LipTrack]) -> np.ndarray:
-    """Whether each output frame has new lips of at least one speaker: bool (frames of the longest timeline,)."""
-    synced = np.zeros(max(lips.timeline.frame_count for lips in speakers), bool)
+def has_new_lips(speakers: Sequence[LipTrack], frame_count: int) -> np.ndarray:
+    """Whether each of `frame_count` output frames has new lips of at least one speaker: bool (frame_count,)."""
+    synced = np.zeros(frame_count, bool)
     for lips in speakers:
         synced[: len(lips.latent_index)] |= lips.latent_index >= 0
     return synced

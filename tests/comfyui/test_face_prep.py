@@ -68,7 +68,7 @@ def test_face_prep_runs_alone(comfyui: ComfyUI, sample: Sample) -> None:
 
 
 def test_face_prep_marks_its_own_choice_of_two(comfyui: ComfyUI, sample: Sample) -> None:
-    """In the template of two speakers, the preview of each Face Prep frames the person that it syncs.
+    """In the template of two speakers, the preview of each Face Prep frames the person that it selects.
 
     The left person has natural colors: more red than blue. The right person has blue skin.
     """

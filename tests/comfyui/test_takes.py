@@ -46,7 +46,7 @@ def test_takes_keep_the_seed_with_the_best_score(comfyui: ComfyUI, sample: Sampl
     pixels, record, texts = run(comfyui, graph_of(sample, seed=40, takes=3))
     confidences = {take["seed"]: take["confidence"] for take in record["takes"]}
     assert list(confidences) == [40, 41, 42]
-    assert len(set(confidences.values())) == 3, "each seed gives other lips"
+    assert len(set(confidences.values())) == 3, "each seed gives different lips"
     best = max(confidences, key=lambda seed: confidences[seed])
     assert record["seed"] == best
     (summary,) = [text for text in texts if f"The lips come from seed {best}." in text]

@@ -7,8 +7,8 @@ import json
 import wave
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -26,10 +26,10 @@ from latentsync.video.video_file import VideoFile
 from scripts.comfyui import ComfyUI
 from scripts.sample_clip import Sample
 from tests.support import graphs, procedural, seams
+from tests.support.cli_process import record_of
 from tests.support.comfyui_server import OUTPUT_FRAMES, RESOLUTION
 from tests.support.heads import SIDE_PX, actor, found, staged
 
-SCHEMA = json.loads((graphs.REPOSITORY / "docs" / "record.schema.json").read_text(encoding="utf-8"))
 LOSSLESS = "mkv ffv1 lossless"
 SPOKEN_FRAMES = 30
 
@@ -57,8 +57,7 @@ def test_video_combine_writes_other_formats_with_record(comfyui: ComfyUI, sample
     graph = graphs.changed(graph, "LatentSyncVideoCombine", format=form, consent="a test", filename_prefix="formats/x")
     path = graphs.the_video(comfyui.outputs(comfyui.run(graph)), format_named(form).suffix)
     assert VideoFile(path).frame_count == OUTPUT_FRAMES
-    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator(SCHEMA).validate(record)
+    record: Any = record_of(path.with_suffix(".json"))
     assert record["output"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert record["inputs"][0]["sha256"] == hashlib.sha256(sample.video.read_bytes()).hexdigest()
     assert (record["consent"], record["model_version"], record["frames"]["total"]) == ("a test", "1.5", OUTPUT_FRAMES)

@@ -74,14 +74,14 @@ def test_batch_on_two_devices_makes_the_same_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_batches_on_one_folder_make_each_output_once(tmp_path: Path) -> None:
     clip = tiny_sample(tmp_path)
-    jobs, out = job_file(tmp_path / "jobs.jsonl", clip, 4), tmp_path / "out"
+    jobs, out = job_file(tmp_path / "jobs.jsonl", clip, 6), tmp_path / "out"
     both = [started(jobs, out), started(jobs, out)]
     said = [process.communicate()[0].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    for i in range(1, 5):
+    for i in range(1, 7):
         made = [text.count(f"Line {i}: done") for text in said]
         assert sum(made) == 1, said
-    check_outputs(out, clip, 4, tmp_path)
+    check_outputs(out, clip, 6, tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process without telling it")

@@ -57,6 +57,7 @@ def test_run_selects_who_speaks_or_who_is_there(
     assert "shows no face at that point" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("stand_in_networks")
 def test_run_turn_without_the_face_fails_early(
     good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,7 +37,7 @@ def test_examples_lip_sync_writes_a_video(tmp_path: Path, shared: Path) -> None:
 
 @pytest.mark.usefixtures("stand_in_networks")
 def test_examples_python_page_runs(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of the page run one after the other, on the files that it names, with networks that cost nothing."""
+    """The blocks of the page run one after the other, on the files that it names, with stand-in networks."""
     sample = make_sample(tmp_path, seconds=0.6)
     sample.video.rename(tmp_path / "talk.mp4")
     sample.audio.rename(tmp_path / "speech.wav")

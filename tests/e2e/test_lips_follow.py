@@ -25,7 +25,7 @@ from tests.support.comfyui_server import PACKS
 from tests.support.talking import QUICK, MouthMeter, level, mono, shifted_windows, side_by_side, sync, talk, voice
 
 ONE_WINDOW = 0.64  # seconds of a window
-MAX_EDGE_STEP = 0.03  # of the opening, in distances of the eyes. Measured: at most 0.001 where windows begin or end
+MAX_EDGE_STEP = 0.01  # of the opening, in distances of the eyes. Measured: at most 0.001 where windows begin or end
 TINT = np.array([1.12, 1.0, 0.85])  # of warm light, for red, green and blue
 MAX_COLOR_ERROR = 3.0  # levels of 255. Measured: 2.1, and 20.4 without color match
 

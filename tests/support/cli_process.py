@@ -34,12 +34,15 @@ def await_stage(process: subprocess.Popen[bytes], stage: str) -> None:
     read_until(process.stderr, f"{stage}:".encode())
 
 
-def read_until(stream: IO[bytes] | None, text: bytes, count: int = 1) -> bytes:
-    """Read a pipe until it has shown a text so many times. The pipe must be unbuffered, or have `read1`."""
+def read_until(stream: IO[bytes] | None, pattern: bytes) -> bytes:
+    """Read a pipe until a regular expression matches what was read, and return all of that.
+
+    The pipe must be unbuffered, or have `read1`.
+    """
     assert stream is not None
     read = stream.read1 if isinstance(stream, BufferedReader) else stream.read
     said = b""
-    while said.count(text) < count:
+    while not re.search(pattern, said):
         piece = read(4096)
         assert piece, said.decode(errors="replace")
         said += piece

@@ -30,6 +30,7 @@ LIBRARY_NAME = "pretend"
 COMFYUI_NAME = "npu"  # ComfyUI takes it for an Ascend card
 
 MPS_FORBIDDEN = frozenset({torch.float64, torch.float8_e4m3fn, torch.float8_e5m2})
+ELSEWHERE = "elsewhere"  # a call that no code of ours and of ComfyUI's library makes
 SCALAR_NAMES = {torch.float32: "Float", torch.float16: "Half", torch.bfloat16: "BFloat16"}
 NORMS = {"aten::native_group_norm": 1, "aten::native_layer_norm": 2}  # position of the weight
 TAKES_CPU_INDICES = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
@@ -257,7 +258,7 @@ def call_site() -> str:
         if "/comfy/" in path:
             return f"comfy/{path.rpartition('/comfy/')[2]}:{frame.f_lineno}"
         frame = frame.f_back
-    return "elsewhere"
+    return ELSEWHERE
 
 
 class Backend(ModuleType):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Iterable, Iterator
+from math import ceil
 from pathlib import Path
 
 import cv2
@@ -53,12 +54,11 @@ def check_run(shared: Path, folder: Path, clip: str, seconds: float) -> None:
     arguments = ["run", video, audio, "-o", output, "--miniature", "--steps", 1, "--cfg", 1, "--no-save-record"]
     assert main([*map(str, arguments), "--models", str(models.parent)]) == 0
     made, source = VideoFile(output), VideoFile(video)
-    frames = round(25 * seconds)
-    assert (made.width, made.height, made.rate, made.frame_count) == (1080, 1920, 25, frames)
+    frames = ceil(seconds * source.rate)
+    assert (made.width, made.height, made.rate, made.frame_count) == (1080, 1920, source.rate, frames)
     assert read_audio(output).duration_seconds == pytest.approx(seconds, abs=0.03)
-    last = int((frames - 1) * source.rate / 25)
-    for at, shown in ((0, 0), (frames - 1, last)):
-        (frame,), (original,) = made.read([at]), source.read([shown])
+    for at in (0, frames - 1):
+        (frame,), (original,) = made.read([at]), source.read([at])
         edges = np.abs(frame.astype(int) - original.astype(int))[-200:]
         assert edges.mean() < 3, "the bottom of the picture is far from the face"
 

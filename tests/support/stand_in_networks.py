@@ -1,4 +1,4 @@
-"""The demo's model for tests in which the lips do not matter: networks that cost next to nothing."""
+"""Networks for tests in which the lips do not matter. They need almost no time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latentsync.models.constants import AUDIO_STATES, AUDIO_WIDTH
 
 
 class Movable:
-    """Has no weights, and so is on every device."""
+    """A network without weights. `to` therefore returns the network unchanged."""
 
     def to(self, *_: object) -> Self:
         return self
@@ -28,7 +28,7 @@ class StandInVAE(Movable, PoolingCodec):
 
 
 class StandInWhisper(Movable):
-    """Hidden states that are the mel itself, padded with zeros."""
+    """The hidden states are the mel, padded with zeros."""
 
     def parameters(self) -> Iterator[torch.Tensor]:
         yield torch.empty(0)

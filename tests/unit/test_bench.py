@@ -112,6 +112,7 @@ def test_bench_command_prints_the_rows_of_its_json(
     assert line.split("|")[6].strip() == f"{row['total']:.3g}"
     assert row["total"] == pytest.approx(row["encode"] + row["sample"] + row["decode"])
     assert report["machine"]["torch"] in printed
+    assert list(report["profile"]) == ["1.5"]
     assert all("aten::" in text and text in printed for text in report["profile"].values())
 
 
