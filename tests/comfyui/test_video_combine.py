@@ -31,7 +31,7 @@ from tests.support.comfyui_server import OUTPUT_FRAMES, RESOLUTION
 from tests.support.heads import SIDE_PX, actor, found, staged
 
 LOSSLESS = "mkv ffv1 lossless"
-SPOKEN_FRAMES = 30
+SPOKEN_FRAMES = 16
 
 
 def one_step(name: str, sample: Sample) -> graphs.Graph:

@@ -31,3 +31,10 @@ def test_pretend_server_every_stop_ends_well(tmp_path: Path, shared: Path, kind:
         stops = list(pretend_server.stopped_runs(server, kind, STOPS))
     assert len(stops) == STOPS
     assert [fault for _, faults in stops for fault in faults] == []
+
+
+def test_pretend_device_names_the_line_of_a_planted_fault(tmp_path: Path) -> None:
+    pretend_device.prepare(tmp_path)
+    found = pretend_device.child(tmp_path, "--child", "plant")
+    assert found.startswith("latentsync/models/layers.py:")
+    assert "at least two devices, npu:0 and cpu" in found
