@@ -71,7 +71,7 @@ class InOrder:
     def __call__(self, tasks: Iterable[RunTask], ahead: int) -> Iterator[Any]:
         """The result of each task.
 
-        The caller may take long for each result. Before each result, all free workers therefore get new tasks.
+        The caller may need much time for each result. Before each result, all free workers therefore get new tasks.
 
         Args:
             tasks: the tasks. Each one is taken only when a worker is free.

@@ -80,7 +80,7 @@ def test_real_clip_kept_pixels_match_plain_encode(
     lips: LipTrack, composites: list[Composite], untouched: np.ndarray, tmp_path: Path
 ) -> None:
     form, clip = format_named("mp4 h264"), lips.face_track.source
-    source = np.stack([source for _, source in composites])
+    source = np.stack([original for _, original in composites])
     made = written(tmp_path / "made.mp4", form, clip, (frame for frame, _ in composites))
     plain = written(tmp_path / "plain.mp4", form, clip, source)
     ours, theirs = (psnr(frames[untouched], source[untouched]) for frames in (made, plain))
@@ -103,7 +103,6 @@ def psnr(made: np.ndarray, given: np.ndarray) -> float:
 
 ENDLESS = """
 import sys
-from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 import numpy as np

@@ -30,7 +30,7 @@ LIBRARY_NAME = "pretend"
 COMFYUI_NAME = "npu"  # ComfyUI takes it for an Ascend card
 
 MPS_FORBIDDEN = frozenset({torch.float64, torch.float8_e4m3fn, torch.float8_e5m2})
-ELSEWHERE = "elsewhere"  # a call that no code of ours and of ComfyUI's library makes
+ELSEWHERE = "elsewhere"  # a call from outside our code and ComfyUI's library
 SCALAR_NAMES = {torch.float32: "Float", torch.float16: "Half", torch.bfloat16: "BFloat16"}
 NORMS = {"aten::native_group_norm": 1, "aten::native_layer_norm": 2}  # position of the weight
 TAKES_CPU_INDICES = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
