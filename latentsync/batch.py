@@ -143,8 +143,9 @@ def run_jobs(
                 _end(row, finished, retries)
                 yield row
     except BaseException:
-        for row, _ in running.values():
-            row.state, row.reason = "cancelled", "The batch was stopped."
+        for row in rows:
+            if row.state == "running":
+                row.state, row.reason = "cancelled", "The batch was stopped."
         raise
     finally:
         pool.close()
@@ -174,28 +175,25 @@ def _next_row(rows: Sequence[Row], last: Mapping[Hashable, Job], worker: Hashabl
 
 def _begin(row: Row, is_finished: Callable[[Job], bool]) -> ExitStack | None:
     """Reserve the output of a job. None if the job is finished, has failed or has to wait."""
-    reserved = ExitStack()
     try:
-        reserved.enter_context(reserve_path([row.job.output]))
-        if is_finished(row.job):  # another batch may have just finished it
-            reserved.close()
-            row.state, row.reason = "skipped", ""
-            return None
-        others = videos_named(row.job.output) - row.job.replaces
-        if others and not row.tries and not row.losses:  # a lost worker can leave a video of this batch
-            raise UsageError(
-                f"Another run made {min(others)} after the batch checked its jobs, so LatentSync does not replace this "
-                "video. Choose another output, or start the batch again to replace it."
-            )
+        with ExitStack() as reserved:
+            reserved.enter_context(reserve_path([row.job.output]))
+            if is_finished(row.job):  # another batch may have just finished it
+                row.state, row.reason = "skipped", ""
+                return None
+            others = videos_named(row.job.output) - row.job.replaces
+            if others and not row.tries and not row.losses:  # a lost worker can leave a video of this batch
+                raise UsageError(
+                    f"Another run made {min(others)} after the batch checked its jobs, so LatentSync does not replace "
+                    "this video. Choose another output, or start the batch again to replace it."
+                )
+            row.state, row.reason, row.started = "running", "", monotonic()
+            return reserved.pop_all()
     except OutputInUseError as error:
         row.reason, row.not_before = str(error), monotonic() + IN_USE_SECONDS
-        return None
     except LatentSyncError as error:
-        reserved.close()
         row.state, row.reason = "failed", str(error)
-        return None
-    row.state, row.reason, row.started = "running", "", monotonic()
-    return reserved
+    return None
 
 
 def _end(row: Row, finished: Finished, retries: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -18,8 +18,9 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
     """Reserve the first path that no other run uses, in this process or another, until the block ends.
 
     An empty file reserves the path, because only one process can create it. An existing video stays unchanged until the
-    new video replaces it. If the block ends without a video, the function deletes the empty file. A killed run leaves
-    its empty file and its temporary files. The next reservation in the folder deletes these files.
+    new video replaces it. If the block ends without a video, the function deletes the empty file, also if Ctrl-C ends
+    the function itself. A killed run leaves its empty file and its temporary files. The next reservation in the folder
+    deletes these files.
 
     Args:
         paths: possible paths of the video, in one folder. Paths that differ only in their suffix count as the same
@@ -36,13 +37,11 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
         with ExitStack() as stack:
             try:
                 is_alone = stack.enter_context(claim(path))
-                created = _create(path)
+                created = stack.enter_context(_empty_file(path, is_alone))
                 # in this order: another run claims the path before it creates the file
                 free = created and not _has_sibling(path) if fresh else is_alone()
             except (OSError, ValueError) as cause:  # ValueError: no file system allows such a name
                 raise cannot_write(path, cause) from cause
-            if created:
-                stack.callback(_delete_if_empty, path)
             if free:
                 yield path
                 return
@@ -55,20 +54,24 @@ def videos_named(path: Path) -> frozenset[Path]:
     return frozenset(other for other in others if other.is_file() and other.stat().st_size > 0)
 
 
-def _create(path: Path) -> bool:
-    """Create an empty file. False if the path exists."""
+@contextmanager
+def _empty_file(path: Path, is_alone: Callable[[], bool]) -> Generator[bool, None, None]:
+    """Create an empty file, and delete it at the end if it is still empty. Yields False if the path exists already."""
+    created = None
     try:
-        path.open("xb").close()
-    except FileExistsError:
-        return False
-    return True
+        try:
+            path.open("xb").close()
+            created = True
+        except FileExistsError:
+            created = False
+        yield created
+    finally:
+        # None: Ctrl-C came while the file was created. Without another claim, the file can only belong to this run
+        if created or (created is None and is_alone()):
+            with suppress(OSError):
+                if path.stat().st_size == 0:
+                    path.unlink()
 
 
 def _has_sibling(path: Path) -> bool:
     return any(path.with_suffix(suffix).exists() for suffix in SUFFIXES - {path.suffix})
-
-
-def _delete_if_empty(path: Path) -> None:
-    with suppress(OSError):
-        if path.stat().st_size == 0:
-            path.unlink()

@@ -96,6 +96,6 @@ def test_batch_ended_by_signal_stops_its_processes(tmp_path: Path) -> None:
     assert process.wait() == 1, said
     assert b"Cancelled." in said
     assert b"Traceback" not in said, said.decode()
-    assert {"done", "cancelled", "waiting"} == set(states(out))
+    assert {"done", "waiting"} <= set(states(out)) <= {"done", "waiting", "cancelled"}
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
     assert [path for path in out.glob("*.mp4") if path.stat().st_size == 0] == []

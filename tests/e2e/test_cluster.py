@@ -169,7 +169,7 @@ def test_batch_on_cluster_leaves_nothing_half_made(cluster: Any, tmp_path: Path)
     jobs, out = job_file(tmp_path / "jobs.jsonl", clip, 4, steps=20), tmp_path / "out"
     process = started(jobs, out, "--cluster", cluster.address)
     cancel_after(process, b": done")
-    assert {"done", "cancelled"} <= set(states(out))
+    assert {"done"} <= set(states(out)) <= {"done", "waiting", "cancelled"}
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
     # A worker can die after it renames its video and before its record says "done". The next batch makes it again.
     videos, finished = list(out.glob("*.mp4")), finished_in(out)

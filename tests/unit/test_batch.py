@@ -13,6 +13,7 @@ from latentsync import batch
 from latentsync.batch import Finished, Job, LocalWorker, Row, run_jobs, seconds_left
 from latentsync.errors import FaceError, MediaError
 from latentsync.output.output_path import reserve_path
+from tests.support.interrupts import interrupt_everywhere
 
 Ends = Callable[[str, int], bool]
 
@@ -144,6 +145,22 @@ def test_batch_that_is_stopped_closes_its_pool_and_names(tmp_path: Path) -> None
     assert pool.closed
     assert [row.state for row in table] == ["cancelled", "waiting"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_batch_tells_the_truth_after_ctrl_c_at_any_instruction(tmp_path: Path) -> None:
+    """No job counts as running, and no name stays reserved."""
+    table: list[Row] = []
+
+    def stopped() -> None:
+        table[:] = rows(tmp_path, "a1", "a2", "a3")
+        finish(table, PretendPool(workers=2))
+
+    places = set[str]()
+    for place in interrupt_everywhere(stopped, batch):
+        places.add(place)
+        assert {row.state for row in table} <= {"waiting", "cancelled", "done"}, place
+        assert list(tmp_path.iterdir()) == [], place
+    assert len(places) > 40
 
 
 def test_batch_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:

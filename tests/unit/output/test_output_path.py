@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from latentsync import fileio
 from latentsync.errors import MediaError
 from latentsync.fileio import temp_path
+from latentsync.output import output_path
 from latentsync.output.output_path import reserve_path
+from tests.support.interrupts import interrupt_everywhere
 from tests.support.paths import REPOSITORY
 
 HOLD = """
@@ -162,6 +165,19 @@ def test_reserve_path_reports_a_read_only_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(MediaError, match=r"out.mp4 cannot be written \(Permission denied\)"):
         reserve_path([tmp_path / "out.mp4"]).__enter__()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_reserve_path_leaves_nothing_after_ctrl_c_at_any_instruction(tmp_path: Path, fresh: bool) -> None:
+    def reserve() -> None:
+        with reserve_path([tmp_path / "out.mp4"], fresh=fresh):
+            sys.settrace(None)  # no Ctrl-C during the cleanup
+
+    places = set[str]()
+    for place in interrupt_everywhere(reserve, output_path, fileio):
+        places.add(place)
+        assert names(tmp_path) == [], place
+    assert len(places) > 20
 
 
 def test_reserve_path_frees_the_path_on_failure(tmp_path: Path) -> None:
