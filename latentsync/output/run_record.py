@@ -14,7 +14,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import chain
@@ -223,17 +223,25 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.record.seconds["this run"] = round(monotonic() - self._began, 3)
-        if error is None:
-            self.record.outcome, self.record.reason = "done", ""
+        if error is not None:
+            self._write_failure(error)
+            return
+        try:
             self.record.output = digest_file("output", self._output)
-        else:
-            self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"
-            self.record.reason = _without_folders(str(error) or type(error).__name__, self._output.parent)
-        with nullcontext() if error is None else suppress(MediaError):
-            ended = self._begun if error else self._output.with_suffix(".json")
-            self._write(ended)
-            if ended != self._begun:
-                self._begun.unlink(missing_ok=True)
+        except BaseException as late:  # Ctrl-C during the hash of a large video
+            self._write_failure(late)
+            raise
+        self.record.outcome, self.record.reason = "done", ""
+        path = self._output.with_suffix(".json")
+        self._write(path)
+        if path != self._begun:
+            self._begun.unlink(missing_ok=True)
+
+    def _write_failure(self, error: BaseException) -> None:
+        self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"
+        self.record.reason = _without_folders(str(error) or type(error).__name__, self._output.parent)
+        with suppress(MediaError):
+            self._write(self._begun)
 
     def _write(self, path: Path) -> None:
         try:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from latentsync.errors import MediaError
+from latentsync.output import run_record
 from latentsync.output.output_path import reserve_path
 from latentsync.output.run_record import (
     FileDigest,
@@ -91,6 +92,23 @@ def test_a_run_that_fails_says_why_and_names_no_folder(tmp_path: Path, error: Ba
     assert written["output"] is None
     assert "secret" not in json.dumps(written)
     assert written["reason"] in ("clip.mp4: is damaged", "KeyboardInterrupt")
+
+
+def test_ctrl_c_while_the_video_is_hashed_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_record, "digest_file", interrupt)
+    with pytest.raises(KeyboardInterrupt), Recorder(tmp_path / "out.mp4", RunRecord()):
+        pass
+    assert read(tmp_path / "out.json")["outcome"] == "cancelled"
+
+
+def test_a_video_that_is_gone_before_the_hash_is_recorded(tmp_path: Path) -> None:
+    with pytest.raises(MediaError), Recorder(tmp_path / "out.mp4", RunRecord()):
+        pass
+    written = read(tmp_path / "out.json")
+    assert (written["outcome"], written["output"]) == ("failed", None)
 
 
 def test_a_failed_run_leaves_an_older_video_its_record(tmp_path: Path) -> None:
