@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from scripts.comfyui import ComfyUI, ExecutionFailedError, InvalidPromptError
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.grain import CHIN, FOREHEAD, detail, write_grainy
+from tests.support.numbered_clip import make_wav
 from tests.support.two_people import LEFT_NOSE, write_talking_pair
 
 FACE_PREP, SAMPLER, COMBINE = "LatentSyncFacePrep", "LatentSyncSampler", "LatentSyncVideoCombine"
@@ -30,11 +30,7 @@ def graph(sample: Sample) -> graphs.Graph:
 
 
 def write_noise(path: Path, seconds: float, channels: int = 1) -> Path:
-    noise = np.random.default_rng(4).uniform(-0.1, 0.1, round(seconds * RATE) * channels)
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((channels, 2, RATE, 0, "NONE", ""))
-        sound.writeframes((noise * 32767).astype("<i2").tobytes())
-    return path
+    return make_wav(path, np.random.default_rng(4).uniform(-3276, 3276, (channels, round(seconds * RATE))), RATE)
 
 
 def test_dub_stretches_the_video_over_a_background(comfyui: ComfyUI, sample: Sample, graph: graphs.Graph) -> None:

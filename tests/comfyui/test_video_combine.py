@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import wave
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tests.support import graphs, procedural, seams
 from tests.support.cli_process import record_of
 from tests.support.comfyui_server import OUTPUT_FRAMES, RESOLUTION
 from tests.support.heads import SIDE_PX, actor, found, staged
+from tests.support.numbered_clip import make_wav
 
 LOSSLESS = "mkv ffv1 lossless"
 SPOKEN_FRAMES = 16
@@ -149,7 +149,5 @@ def two_voices(folder: Path) -> list[Path]:
     paths = [folder / "left voice.wav", folder / "right voice.wav"]
     spoken = procedural.speech(SPOKEN_FRAMES / 25)
     for path, samples in zip(paths, (spoken, np.roll(spoken, 3000)), strict=True):
-        with wave.open(str(path), "wb") as sound:
-            sound.setparams((1, 2, 16000, 0, "NONE", ""))
-            sound.writeframes(np.rint(samples * 2**14).astype("<i2").tobytes())
+        make_wav(path, 2**14 * samples[None], 16000)
     return paths

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import wave
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +28,7 @@ from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.cli_process import read_until, record_of
 from tests.support.green_bar import FIRST_FRAME, write_green_bar
+from tests.support.numbered_clip import make_wav
 from tests.support.paths import REPOSITORY
 from tests.support.toy_segmenter import write_toy_segmenter
 from tests.support.two_people import write_two_people
@@ -160,10 +160,8 @@ def test_run_wrong_turns_give_one_sentence(
 
 def test_run_mixes_background_under_speech(good: Sample, tmp_path: Path) -> None:
     """A tone that is longer than the speech: the result has it, ends with the video, and is not clipped."""
-    output, tone = tmp_path / "out.mkv", tmp_path / "tone.wav"
-    with wave.open(str(tone), "wb") as sound:
-        sound.setparams((1, 2, 48000, 0, "NONE", ""))
-        sound.writeframes((32767 * np.sin(np.arange(96000) * 0.3)).astype("<i2").tobytes())
+    output = tmp_path / "out.mkv"
+    tone = make_wav(tmp_path / "tone.wav", 32767 * np.sin(np.arange(96000) * 0.3)[None], 48000)
     loud = ("--background", tone, "--background-gain-db", 6, "--ducking-db", 3, "--steps", 1)
     assert synthetic(good, output, *loud, "--save-record") == 0
     made = read_audio(output)
@@ -329,10 +327,8 @@ def test_run_refuses_audio_format_cannot_hold(
     good: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faces, "search", lambda *_: pytest.fail("the search for faces has begun"))
-    with wave.open(str(tmp_path / "seven.wav"), "wb") as sound:
-        sound.setparams((7, 2, 16000, 0, "NONE", ""))
-        sound.writeframes(bytes(7 * 2 * 16000))
-    assert synthetic(replace(good, audio=tmp_path / "seven.wav"), tmp_path / "out.mp4") == 1
+    audio = make_wav(tmp_path / "seven.wav", np.zeros((7, 16000)), 16000)
+    assert synthetic(replace(good, audio=audio), tmp_path / "out.mp4") == 1
     assert "aac supports 1, 2, 3, 4, 5, 6, 8 audio channels, not 7" in capsys.readouterr().err
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import wave
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.output.video_writer import VideoWriter
+from tests.support.numbered_clip import make_wav
 from tests.support.scene import Attack, Scene
 
 
@@ -155,10 +155,7 @@ def m4a_cut(scene: Scene) -> Path:
 
 
 def seven_channels(scene: Scene) -> Path:
-    with wave.open(str(scene.folder / "seven.wav"), "wb") as sound:
-        sound.setparams((7, 2, 16_000, 0, "NONE", ""))
-        sound.writeframes(noise(7 * 2 * 16_000))
-    return scene.folder / "seven.wav"
+    return make_wav(scene.folder / "seven.wav", np.random.default_rng(0).uniform(-32767, 32767, (7, 16_000)), 16_000)
 
 
 NOT_READ = r"cannot be opened as a video \("

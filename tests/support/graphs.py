@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import wave
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from PIL import Image
 from scripts.comfyui import ComfyUI
 from scripts.workflow import to_api
 from tests.support import procedural
+from tests.support.numbered_clip import make_wav
 from tests.support.paths import REPOSITORY
 
 WORKFLOWS = REPOSITORY / "workflows"
@@ -103,10 +103,7 @@ def needed(graph: Graph, class_type: str = "LatentSyncVideoCombine") -> Graph:
 def write_speech(path: Path, *parts: tuple[float, bool]) -> Path:
     """Write a recording of parts with speech or silence; each part is (seconds, has speech)."""
     samples = np.concatenate([procedural.speech(seconds) * speaks for seconds, speaks in parts])
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, 16000, 0, "NONE", ""))
-        sound.writeframes((samples * 32767).astype("<i2").tobytes())
-    return path
+    return make_wav(path, 32767 * samples[None], 16000)
 
 
 def the_video(paths: list[Path], suffix: str = ".mp4") -> Path:

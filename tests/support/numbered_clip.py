@@ -59,12 +59,14 @@ def make_clip(
         out.mux(stream.encode(None))
 
 
-def make_wav(path: Path, samples: np.ndarray, rate: int) -> None:
+def make_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
+    """Write (channels, samples) in the range of int16."""
     with wave.open(str(path), "wb") as out:
         out.setnchannels(len(samples))
         out.setsampwidth(2)
         out.setframerate(rate)
         out.writeframes(samples.T.astype("<i2").tobytes())
+    return path
 
 
 def turn(path: Path, matrix: tuple[int, ...]) -> None:
