@@ -17,20 +17,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.media import track_first_face
+from benchmarks.roofline import passes_of
 from latentsync.audio.driving_audio import prepare_driving_audio
 from latentsync.audio.features import AudioFeatures, AudioSettings, collect_features, extract_features
 from latentsync.audio.reader import read_audio
 from latentsync.faces.alignment import keep_mask
-from latentsync.faces.face_track import FaceTrack, build_face_track
-from latentsync.faces.identities import cluster_tracks, select
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
-from latentsync.faces.tracker import track_faces
-from latentsync.models import protocols
+from latentsync.faces.face_track import FaceTrack
 from latentsync.models.constants import LATENT_SCALE
-from latentsync.models.protocols import AudioKV
 from latentsync.sampling import sampler
 from latentsync.sampling.settings import SamplerSettings
-from latentsync.sampling.windows import plan_windows
 from latentsync.video.timeline import Timeline, build_timeline
 from latentsync.video.video_file import VideoFile
 from latentsync.weights import random_init
@@ -53,31 +49,6 @@ CHOICES = {
 """The settings to compare. Another seed shows the distance of two equally valid mouths."""
 
 
-class Counted:
-    """A denoiser that counts its passes, each of one clip: a do_cfg call is two."""
-
-    def __init__(self, unet: protocols.Denoiser) -> None:
-        self._unet = unet
-        self.full = self.shallow = 0
-
-    def precompute_audio_kv(self, audio: Tensor) -> AudioKV:
-        return self._unet.precompute_audio_kv(audio)
-
-    def __call__(
-        self,
-        x: Tensor,
-        timestep: float,
-        audio_kv: AudioKV | None,
-        cached_features: Tensor | None = None,
-        *,
-        do_cfg: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        clips = len(x) * (1 + do_cfg)
-        self.full += clips if cached_features is None else 0
-        self.shallow += clips if cached_features is not None else 0
-        return self._unet(x, timestep, audio_kv, cached_features, do_cfg=do_cfg)
-
-
 class Clip(NamedTuple):
     """What is sampled."""
 
@@ -89,40 +60,40 @@ class Clip(NamedTuple):
 def main() -> None:
     options = _options()
     clip = _clip(options)
-    windows = len(plan_windows(*clip))
     sys.stdout.write(f"{options.video.name}, {clip.timeline.frame_count} frames, tiny untrained networks\n\n")
     sys.stdout.write(
         "| setting | full passes per window | shallow passes per window | PSNR of the mouth |\n|---|---|---|---|\n"
     )
-    exact, unet = _mouths(clip, EXACT)
-    sys.stdout.write(f"| 20 steps of ddim | {unet.full / windows:g} | 0 | |\n")
+    exact = _mouths(clip, EXACT)
+    sys.stdout.write(f"| 20 steps of ddim | {_counts(EXACT)} | |\n")
     for name, settings in CHOICES.items():
-        made, unet = _mouths(clip, settings)
-        counts = f"{unet.full / windows:g} | {unet.shallow / windows:g}"
-        sys.stdout.write(f"| {name} | {counts} | {_psnr(made, exact):.1f} dB |\n")
+        sys.stdout.write(f"| {name} | {_counts(settings)} | {_psnr(_mouths(clip, settings), exact):.1f} dB |\n")
         sys.stdout.flush()
+
+
+def _counts(settings: SamplerSettings) -> str:
+    """The full and the shallow passes of a window. A pass with guidance is two."""
+    passes = passes_of(settings)
+    return " | ".join(str(2 * passes[True, shallow] + passes[False, shallow]) for shallow in (False, True))
 
 
 def _clip(options: argparse.Namespace) -> Clip:
     seconds = options.frames / VideoFile(options.video).rate
     source, sound = VideoFile(options.video, duration_seconds=seconds), read_audio(options.sound).pad_or_trim(seconds)
-    with MediaPipeDetector(options.model) as detector:
-        people = cluster_tracks(source, track_faces(source, detector))
     driving_audio, settings = prepare_driving_audio(sound), AudioSettings()
     steps = extract_features(driving_audio, random_init.whisper(), settings)
     features, _ = collect_features(steps, driving_audio, settings)
-    return Clip(
-        build_face_track(people, select(people)), features, build_timeline(source, sound.duration_seconds, source.rate)
-    )
+    timeline = build_timeline(source, sound.duration_seconds, source.rate)
+    return Clip(track_first_face(source, options.model), features, timeline)
 
 
-def _mouths(clip: Clip, settings: SamplerSettings) -> tuple[Tensor, Counted]:
-    """The regenerated part of every crop, (frames, 3, pixels) in [-1, 1], and the network that made it."""
-    unet, codec = Counted(random_init.unet()), random_init.vae()
-    samples = sampler.sample_windows(unet, codec, *clip, settings, RESOLUTION)
+def _mouths(clip: Clip, settings: SamplerSettings) -> Tensor:
+    """The regenerated part of every crop, (frames, 3, pixels) in [-1, 1]."""
+    codec = random_init.vae()
+    samples = sampler.sample_windows(random_init.unet(), codec, *clip, settings, RESOLUTION)
     lips = sampler.build_lip_track(samples, clip.track, clip.timeline, clip.features.waveform, codec)
     mouth = torch.from_numpy(keep_mask(RESOLUTION)) < 1
-    return codec.decode(lips.latents.float() / LATENT_SCALE).clamp(-1, 1)[..., mouth], unet
+    return codec.decode(lips.latents.float() / LATENT_SCALE).clamp(-1, 1)[..., mouth]
 
 
 def _psnr(made: Tensor, exact: Tensor) -> float:

@@ -4,8 +4,8 @@ Usage: python -m benchmarks.preview [--model miniature] [--seconds 3] [--rounds 
 
 Measured: ComfyUI's own executor runs the video workflow in this process, on the CPU, and only the Sampler and Video
 Combine run again in each round. The time of the preview is that of its text, its decoded image, and the JPEG that
-ComfyUI's server makes of it. Counted: the multiplications of the networks on torch's meta device, through the
-product's own sampler. A run decodes 16 images a window, and the preview one more.
+ComfyUI's server makes of it. Counted: the FLOPs of the networks at full size, as in `benchmarks.roofline`. A run
+decodes 16 images a window, and the preview one more.
 """
 
 from __future__ import annotations
@@ -20,24 +20,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
 from PIL import ImageOps
-from torch.utils.flop_counter import FlopCounterMode
 
-from latentsync.bench import FULL_VAE_CHANNELS
-from latentsync.models.constants import (
-    AUDIO_POSITIONS,
-    AUDIO_STATES,
-    AUDIO_WIDTH,
-    LATENT_CHANNELS,
-    LATENT_STRIDE,
-    WINDOW_FRAMES,
-)
-from latentsync.models.unet import UNet
-from latentsync.models.vae import DiffusersVAE, autoencoder_of
-from latentsync.oom import BatchLimit
-from latentsync.sampling.denoise import denoise
-from latentsync.sampling.sampler import CFG_BATCH
+from benchmarks.footprint import Networks
+from benchmarks.roofline import Stages, count_stages
+from latentsync.models.constants import LATENT_STRIDE, WINDOW_FRAMES
 from latentsync.sampling.settings import SPEEDS, SamplerSettings
 from latentsync.weights import miniature
 from latentsync.weights.catalog import MODELS
@@ -57,38 +44,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="the median counts (default: %(default)s)")
     options = parser.parse_args()
     sys.stdout.write("| model | face crop | speed | preview / run | how |\n|---|---|---|---|---|\n")
+    networks = Networks.on_meta(tiny=False)
     for version, spec in MODELS.items():
+        stages = count_stages(networks, spec.resolution // LATENT_STRIDE)
         for speed in SPEEDS:
-            share = counted_share(spec.resolution, SamplerSettings().at_speed(speed))
+            share = counted_share(stages, SamplerSettings().at_speed(speed))
             sys.stdout.write(f"| {version} | {spec.resolution} | {speed} | {share:.2%} | counted |\n")
     share = measured_share(options.model, options.seconds, options.rounds)
     sys.stdout.write(f"| {options.model} | {RESOLUTION} | balanced | {share:.2%} | measured |\n")
 
 
-def counted_share(resolution: int, settings: SamplerSettings) -> float:
-    """Multiplications of one decoded image, of those of a window of the run, at full size."""
-    side = resolution // LATENT_STRIDE
-    autoencoder = autoencoder_of(FULL_VAE_CHANNELS, layers=2)
-    with torch.device("meta"):
-        unet, vae = UNet(), DiffusersVAE(autoencoder())
-        noise = torch.zeros(1, LATENT_CHANNELS, 1, side, side)
-        conditioning = torch.zeros(1, 2 * LATENT_CHANNELS + 1, WINDOW_FRAMES, side, side)
-        audio = torch.zeros(1, WINDOW_FRAMES, AUDIO_POSITIONS * AUDIO_STATES, AUDIO_WIDTH)
-        latents, images = torch.zeros(1, LATENT_CHANNELS, side, side), torch.zeros(1, 3, resolution, resolution)
-
-    def window() -> None:
-        for _ in denoise(unet, noise, conditioning, audio, settings, BatchLimit(CFG_BATCH, "the UNet")):
-            pass
-
-    decode, encode = multiplications(lambda: vae.decode(latents)), multiplications(lambda: vae.encode(images))
-    # the original and the masked crop of each frame are encoded
-    return decode / (multiplications(window) + WINDOW_FRAMES * (2 * encode + decode))
-
-
-def multiplications(work: Any) -> int:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
+def counted_share(stages: Stages, settings: SamplerSettings) -> float:
+    """FLOPs of one decoded image, as a share of those of a window of the run."""
+    return stages.decode.flops / (WINDOW_FRAMES * stages.frame(settings).flops)
 
 
 def measured_share(model: str, seconds: float, rounds: int) -> float:

@@ -154,9 +154,9 @@ class PassCounter:
         return torch.zeros(batch, LATENT_CHANNELS, *x.shape[2:]), torch.zeros(batch)
 
 
-def passes_of(speed: str) -> Mapping[tuple[bool, bool], int]:
-    """The passes of one window at a speed."""
-    unet, settings = PassCounter(), SamplerSettings().at_speed(speed)
+def passes_of(settings: SamplerSettings) -> Mapping[tuple[bool, bool], int]:
+    """The passes of one window."""
+    unet = PassCounter()
     noise, conditioning = torch.zeros(1, LATENT_CHANNELS, 1, 1, 1), torch.zeros(1, 2 * LATENT_CHANNELS + 1, 1, 1, 1)
     for _ in denoise(unet, noise, conditioning, torch.zeros(1), settings, BatchLimit(CFG_BATCH, "the UNet")):
         pass
@@ -170,16 +170,16 @@ class Stages(NamedTuple):
     encode: Cost
     decode: Cost
 
-    def window(self, speed: str) -> Cost:
+    def window(self, settings: SamplerSettings) -> Cost:
         """All passes of one window."""
-        costs = (self.passes[kind] for kind, count in passes_of(speed).items() for _ in range(count))
+        costs = (self.passes[kind] for kind, count in passes_of(settings).items() for _ in range(count))
         return sum(costs, Cost())
 
-    def seconds(self, speed: str, gpu: Gpu) -> float:
-        """For a second of video. A frame: a sixteenth of a window, two encoded images and a decoded one."""
-        frame = self.window(speed).seconds(gpu) / WINDOW_FRAMES
-        frame += 2 * self.encode.seconds(gpu) + self.decode.seconds(gpu)
-        return float(MODEL_RATE) * frame
+    def frame(self, settings: SamplerSettings) -> Cost:
+        """A sixteenth of a window, two encoded images and a decoded one."""
+        images = self.encode + self.encode + self.decode
+        window = self.window(settings)
+        return Cost(window.flops / WINDOW_FRAMES, window.size / WINDOW_FRAMES) + images
 
 
 @torch.no_grad()
@@ -216,13 +216,17 @@ def tables(versions: dict[str, Stages]) -> str:
     add_row("VAE, encode one image", (stages.encode for stages in versions.values()))
     add_row("VAE, decode one image", (stages.decode for stages in versions.values()))
     for speed in SPEEDS:
-        parts = (f"{count} {PASS_NAMES[kind]}" for kind, count in passes_of(speed).items())
-        add_row(f"`{speed}`: {', '.join(parts)}", (stages.window(speed) for stages in versions.values()))
+        settings = SamplerSettings().at_speed(speed)
+        parts = (f"{count} {PASS_NAMES[kind]}" for kind, count in passes_of(settings).items())
+        add_row(f"`{speed}`: {', '.join(parts)}", (stages.window(settings) for stages in versions.values()))
     columns = [(name, speed) for name in versions for speed in SPEEDS]
     lines += ["", "| GPU | " + " | ".join(f"{name} `{speed}`" for name, speed in columns) + " |"]
     lines += ["|---" * (1 + len(columns)) + "|"]
     for gpu in GPUS:
-        cells = (f"{versions[name].seconds(speed, gpu):.2g} s" for name, speed in columns)
+        cells = (
+            f"{MODEL_RATE * versions[name].frame(SamplerSettings().at_speed(speed)).seconds(gpu):.2g} s"
+            for name, speed in columns
+        )
         lines.append(f"| {gpu.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

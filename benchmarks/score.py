@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.media import track_first_face
 from latentsync.audio.reader import read_mono
 from latentsync.faces.detection import FaceDetection
 from latentsync.faces.face_track import FaceTrack, build_face_track
 from latentsync.faces.identities import cluster_tracks, select
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
-from latentsync.faces.tracker import FrameResult, TrackedFace, track_faces
+from latentsync.faces.tracker import FrameResult, TrackedFace
 from latentsync.scoring.crops import cut, squares
 from latentsync.scoring.score import score_track
 from latentsync.video.video_file import VideoFile
@@ -49,7 +49,7 @@ def main() -> None:
     stages["decode"] = time.process_time() - began
 
     began = time.process_time()
-    track = stand_in(source) if arguments.no_faces else tracked(source, arguments.model)
+    track = stand_in(source) if arguments.no_faces else track_first_face(source, arguments.model)
     stages["detect and track"] = 0.0 if arguments.no_faces else time.process_time() - began - stages["decode"]
 
     assert track.boxes is not None
@@ -68,12 +68,6 @@ def main() -> None:
         print(f"{name:20} {spent / seconds:8.2f} CPU s for each second of video, {spent / total:4.0%}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{seconds:.1f} s of {source.width} x {source.height}, peak {peak:.0f} MiB resident")
-
-
-def tracked(source: VideoFile, model: Path) -> FaceTrack:
-    with MediaPipeDetector(model) as detector:
-        people = cluster_tracks(source, track_faces(source, detector))
-    return build_face_track(people, select(people))
 
 
 def stand_in(source: VideoFile) -> FaceTrack:

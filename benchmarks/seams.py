@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from skimage.data import astronaut
 
+from benchmarks.media import track_first_face
 from latentsync.audio.features import AudioFeatures
 from latentsync.audio.waveform import Waveform
 from latentsync.compositing import box_blend
@@ -27,10 +28,8 @@ from latentsync.compositing.mouth_blend import MouthBlender
 from latentsync.compositing.settings import BlendSettings
 from latentsync.faces import alignment
 from latentsync.faces.alignment import keep_mask
-from latentsync.faces.face_track import FaceTrack, build_face_track
-from latentsync.faces.identities import cluster_tracks, select
-from latentsync.faces.mediapipe_detector import MediaPipeDetector, face_from_mesh
-from latentsync.faces.tracker import track_faces
+from latentsync.faces.face_track import FaceTrack
+from latentsync.faces.mediapipe_detector import face_from_mesh
 from latentsync.models.constants import AUDIO_STATES, AUDIO_WIDTH
 from latentsync.sampling import sampler
 from latentsync.sampling.lip_track import LipTrack
@@ -55,10 +54,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--picture", type=Path, help="also draw the picture")
     options = parser.parse_args()
-    with MediaPipeDetector(options.model) as detector:
-        source = VideoFile(options.video, duration_seconds=options.frames / VideoFile(options.video).rate)
-        people = cluster_tracks(source, track_faces(source, detector))
-    lips = untrained(build_face_track(people, select(people)))
+    source = VideoFile(options.video, duration_seconds=options.frames / VideoFile(options.video).rate)
+    lips = untrained(track_first_face(source, options.model))
     print(f"{options.video.name}, {lips.timeline.frame_count} frames\n\n| paste mode | energy of the seam |\n|---|---|")
     for mode in ("mouth", "full crop"):
         print(f"| {mode} | {energy(lips, BlendSettings(mode)):.1f} |")

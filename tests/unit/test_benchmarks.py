@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, plain, preview, sampler, score
+from benchmarks import gpu, plain, preview, roofline, sampler, score
 from latentsync.audio.mono import MonoSound
 from latentsync.audio.waveform import Waveform
 from latentsync.oom import BatchLimit
@@ -20,7 +20,6 @@ from latentsync.output.video_writer import VideoWriter
 from latentsync.sampling.denoise import denoise
 from latentsync.sampling.sampler import CFG_BATCH
 from latentsync.sampling.settings import SamplerSettings
-from latentsync.weights.catalog import MODELS
 from tests.support.paths import GOLDEN, REPOSITORY
 
 COMMANDS = [
@@ -57,8 +56,8 @@ def test_plain_computation_equals_the_product(interval: int) -> None:
 @pytest.mark.slow
 def test_live_preview_costs_less_than_two_percent() -> None:
     """Counted where it costs most: at the smallest face crop and with the fewest steps of a preset."""
-    fast = SamplerSettings().at_speed("fast")
-    assert 0.01 < preview.counted_share(MODELS["1.5"].resolution, fast) < 0.02
+    stages = roofline.count_stages(roofline.Networks.on_meta(tiny=False), roofline.SIDES["1.5"])
+    assert 0.01 < preview.counted_share(stages, SamplerSettings().at_speed("fast")) < 0.02
 
 
 def test_score_benchmark_reads_the_sound_of_the_measured_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
