@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .protocols import Operations
+
 SIDE_PX = 224  # side of a face crop
 VIDEO_FRAMES = 5  # frames of one window, at 25 fps
 AUDIO_COLUMNS = 20  # MFCC columns of one window, 100 per second
@@ -16,33 +18,37 @@ FEATURES = 1024
 
 
 class SyncNet(nn.Module):
-    """The two encoders of SyncNet v2. They expect float32."""
+    """The two encoders of SyncNet v2. They expect float32.
 
-    def __init__(self) -> None:
+    Args:
+        operations: the classes of the layers with weights.
+    """
+
+    def __init__(self, operations: Operations = nn) -> None:
         super().__init__()
         self.netcnnaud = nn.Sequential(
-            *_convolution(nn.Conv2d(1, 64, 3, padding=1)),
+            *_convolution(operations.Conv2d(1, 64, 3, padding=1)),
             nn.MaxPool2d(1),
-            *_convolution(nn.Conv2d(64, 192, 3, padding=1)),
+            *_convolution(operations.Conv2d(64, 192, 3, padding=1)),
             nn.MaxPool2d(3, (1, 2)),
-            *_convolution(nn.Conv2d(192, 384, 3, padding=1)),
-            *_convolution(nn.Conv2d(384, 256, 3, padding=1)),
-            *_convolution(nn.Conv2d(256, 256, 3, padding=1)),
+            *_convolution(operations.Conv2d(192, 384, 3, padding=1)),
+            *_convolution(operations.Conv2d(384, 256, 3, padding=1)),
+            *_convolution(operations.Conv2d(256, 256, 3, padding=1)),
             nn.MaxPool2d(3, 2),
-            *_convolution(nn.Conv2d(256, 512, (5, 4))),
+            *_convolution(operations.Conv2d(256, 512, (5, 4))),
         )
         self.netcnnlip = nn.Sequential(
-            *_convolution(nn.Conv3d(3, 96, (5, 7, 7), (1, 2, 2))),
+            *_convolution(operations.Conv3d(3, 96, (5, 7, 7), (1, 2, 2))),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_convolution(nn.Conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1))),
+            *_convolution(operations.Conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1))),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-            *_convolution(nn.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
-            *_convolution(nn.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
-            *_convolution(nn.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
+            *_convolution(operations.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
+            *_convolution(operations.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
+            *_convolution(operations.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_convolution(nn.Conv3d(256, 512, (1, 6, 6))),
+            *_convolution(operations.Conv3d(256, 512, (1, 6, 6))),
         )
-        self.netfcaud, self.netfclip = _head(), _head()
+        self.netfcaud, self.netfclip = _head(operations), _head(operations)
 
     def video(self, crops: Tensor) -> Tensor:
         """Features of every window of consecutive crops.
@@ -68,5 +74,6 @@ def _convolution(layer: nn.Conv2d | nn.Conv3d) -> tuple[nn.Module, nn.Module, nn
     return layer, norm(layer.out_channels), nn.ReLU()
 
 
-def _head() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, FEATURES))
+def _head(operations: Operations) -> nn.Sequential:
+    linear = operations.Linear
+    return nn.Sequential(linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), linear(512, FEATURES))

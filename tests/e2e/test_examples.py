@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,7 +50,9 @@ def test_examples_python_page_runs(tmp_path: Path, shared: Path, monkeypatch: py
     monkeypatch.setattr(LipSyncPipeline, "from_pretrained", lambda **_: pipeline)
     monkeypatch.chdir(tmp_path)
     page = (REPOSITORY / "docs" / "python_api.md").read_text(encoding="utf-8")
-    exec("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), {})
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), encoding="utf-8")
+    runpy.run_path(str(script))
     outputs = ("out.mp4", "lossless.mkv", "stages.mp4")
     assert [VideoFile(tmp_path / name).frame_count for name in outputs] == [15, 15, 15]
 

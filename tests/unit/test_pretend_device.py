@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
+from torch.nn import Conv2d, GroupNorm, LayerNorm, Sequential
 from torch.nn import functional as F
 
 from latentsync.models.layers import Context, PositionalEncoding, attention
@@ -30,7 +30,7 @@ def on(device: Device, tensor: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_pretend_device_equals_the_cpu(device: Device, dtype: torch.dtype) -> None:
-    x, network = normal(1, 2, 8, 6, 40).to(dtype), nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(2, 8))
+    x, network = normal(1, 2, 8, 6, 40).to(dtype), Sequential(Conv2d(8, 8, 3, padding=1), GroupNorm(2, 8))
     network.to(dtype)
     expected = attention(*3 * [network(x).flatten(0, 1)], 2)
     result = attention(*3 * [network.to(device.name)(on(device, x)).flatten(0, 1)], 2)
@@ -47,9 +47,9 @@ def test_pretend_device_refuses_a_tensor_on_the_cpu(device: Device) -> None:
 
 def test_pretend_device_refuses_float32_norms_of_half(device: Device) -> None:
     x = normal(1, 2, 4).half()
-    assert len(nn.LayerNorm(4)(x)), "the CPU takes it"
+    assert len(LayerNorm(4)(x)), "the CPU takes it"
     with pytest.raises(RuntimeError, match="expected scalar type Half but found Float"):
-        nn.LayerNorm(4).to(device.name)(on(device, x))
+        LayerNorm(4).to(device.name)(on(device, x))
 
 
 def test_pretend_device_counts_copies_and_waits(device: Device) -> None:

@@ -22,7 +22,7 @@ OBJECTS = (1, 0, 1, 0, 1, 1)
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segmenter]:
-    folder = tmp_path_factory.mktemp("模型")
+    folder = tmp_path_factory.mktemp("\u6a21\u578b")
     write_toy_segmenter(folder / SELFIE_SEGMENTER.path)
     with closing(open_segmenter(lambda file: locate.require(file, locate.folders_in(folder)), "auto")) as opened:
         yield opened

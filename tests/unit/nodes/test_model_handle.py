@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import Linear
 
 from latentsync.cli.device import chosen_dtype
 from latentsync.oom import BatchLimit
@@ -250,6 +251,6 @@ def test_model_handle_whisper_is_loaded_in_full(runtime: ModuleType, monkeypatch
     named: list[dict[str, object]] = []
     monkeypatch.setattr(runtime.mm, "load_models_gpu", lambda _, **options: named.append(options))
     patcher = Patcher("meta")
-    patcher.model = torch.nn.Linear(1, 1)
+    patcher.model = Linear(1, 1)
     list(runtime.ComfyWhisper(patcher).parameters())
     assert named == [{"force_full_load": True}]
