@@ -5,9 +5,9 @@ TORCH ?= torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0
 PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
-# Test files run in parallel, each with one thread: the networks are tiny.
+# Test files run in parallel, each with one thread: the networks are tiny. A test that hangs fails after 15 minutes.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --timeout 900
 
 VENV := .venv
 BIN := $(VENV)/bin

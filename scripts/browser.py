@@ -16,7 +16,8 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 WIDTH_PX, HEIGHT_PX = 1600, 900
-READY = "window.app?.graph && window.app.extensionManager && document.querySelector('[data-testid=side-toolbar]')"
+READY = """() => window.app?.graph && window.app.extensionManager && !window.app.extensionManager.spinner
+    && document.querySelector('[data-testid=side-toolbar]')"""
 START_MS = 120_000
 LOAD_MS = 30_000
 SELECTIONS = 10
@@ -133,8 +134,9 @@ def opened(url: str, locale: str = "en", nodes_2: bool = False) -> Iterator[Comf
         browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS)
         page = browser.new_page(viewport={"width": WIDTH_PX, "height": HEIGHT_PX})
         page.request.post(f"{url}/api/settings", data=settings)
+        page.set_default_timeout(START_MS)  # on a busy machine, any action can take long
         page.goto(url)
-        page.wait_for_function(READY, timeout=START_MS)
+        page.wait_for_function(READY)
         try:
             yield ComfyPage(page)
         finally:
@@ -219,15 +221,14 @@ class ComfyPage:
         return panel
 
     def help(self, node_type: str) -> Locator:
-        """Select a node and open its help panel. A page that still loads drops the selection: select again."""
+        """Select a node and open its help panel. If the page drops the selection, select again."""
         self.fit()  # else the menu may cover the button
         button = self.page.get_by_test_id("info-button")
         for _ in range(SELECTIONS):
             self.page.evaluate(SELECT, [node_type])
             with suppress(PlaywrightTimeoutError):
-                button.wait_for(timeout=LOAD_MS / SELECTIONS)
+                button.click(timeout=LOAD_MS / SELECTIONS)
                 break
-        button.click()
         panel = self.page.locator(".node-help-content")
         panel.wait_for(timeout=LOAD_MS)
         return panel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -13,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ LAST_EVENTS = frozenset({"execution_success", "execution_error", "execution_inte
 LOG_TAIL_LINES = 40
 START_SECONDS = 240.0  # until a new server answers
 POLL_SECONDS = 0.1
+PORTS_PER_WORKER = 500
+FIRST_PORT = 20_000  # below the ports that systems give to programs that ask for any port
+NOTHING = {
+    "1": {"class_type": "PrimitiveInt", "inputs": {"value": 1}},
+    "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+}
+"""A graph that needs no time."""
 TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Graph = dict[str, dict[str, Any]]
@@ -239,10 +248,15 @@ class ComfyUI:
         self._http.post(f"{self.url}/interrupt", timeout=60).raise_for_status()
 
     def free(self) -> None:
-        """Unload models and clear cached results before the next prompt."""
+        """Unload models and clear cached results before the next prompt.
+
+        ComfyUI can overlook the request if it comes just after the end of a prompt. It obeys after the next prompt, so
+        this one does nothing else.
+        """
         self._http.post(
             f"{self.url}/free", json={"unload_models": True, "free_memory": True}, timeout=60
         ).raise_for_status()
+        self.run(NOTHING)
 
     def outputs(self, entry: Mapping[str, Any]) -> list[Path]:
         """The files that a finished prompt's nodes reported, in the order of the nodes."""
@@ -364,6 +378,12 @@ def has_accelerator() -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that no other test worker chooses, and no program that asks for any port: a server binds it much later."""
+    first = FIRST_PORT + PORTS_PER_WORKER * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = list(range(first, first + PORTS_PER_WORKER))
+    random.shuffle(ports)
+    for port in ports:
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ComfyUIError(f"All ports from {first} on are in use.")

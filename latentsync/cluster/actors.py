@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 MAX_STARTS = 3  # starts of an actor that never becomes ready
 START_SECONDS = 600  # time for the first worker to become ready
 END_SECONDS = 10.0  # time for a killed actor to end
+SETTLE_SECONDS = 0.5  # Ray can report the end of an actor shortly before its process ends
 
 
 class Worker:
@@ -90,6 +91,7 @@ class Actors:
         # Ray must not restart actors or tasks, because the batch does
         self._new_actor = lambda: self._ray.remote(Worker).options(max_restarts=0, **options).remote(make, error_of)
         self._slots = [self._start() for _ in range(count)]
+        self._ended_prefixes: list[str] = []
         self._is_starting = True
         self._began: float | None = None  # time of the first wait
 
@@ -138,6 +140,8 @@ class Actors:
             self._ray.kill(slot.actor, no_restart=True)
         for slot in self._slots:
             self._end(slot)
+        sleep(SETTLE_SECONDS)
+        self._delete_files()
 
     def _start(self, starts: int = 1) -> _Slot:
         actor = self._new_actor()
@@ -163,8 +167,13 @@ class Actors:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(slot.actor, no_restart=True)
             self._ray.get(slot.actor.ready.remote(), timeout=END_SECONDS)
-        if not slot.prefix:
-            return
-        for path in [path for folder in self._folders for path in folder.glob(f"{slot.prefix}*")]:
+        if slot.prefix:
+            self._ended_prefixes.append(slot.prefix)
+            self._delete_files()
+
+    def _delete_files(self) -> None:
+        """Delete the temporary files of all actors that ended."""
+        patterns = [(folder, f"{prefix}*") for folder in self._folders for prefix in self._ended_prefixes]
+        for path in [path for folder, pattern in patterns for path in folder.glob(pattern)]:
             with suppress(OSError):
                 path.unlink(missing_ok=True)

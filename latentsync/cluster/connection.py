@@ -86,13 +86,16 @@ def _check_answers(address: str) -> None:
             f'"--cluster" cannot be {address}. Use {LOCAL}, or the address that "ray start --head" prints, such as '
             "10.0.0.5:6379."
         )
+    loop = asyncio.new_event_loop()  # `asyncio.run` would wait until a slow name server answers
     try:
-        asyncio.run(asyncio.wait_for(_open(host, int(port)), ANSWER_SECONDS))
+        loop.run_until_complete(asyncio.wait_for(_open(host, int(port)), ANSWER_SECONDS))
     except (OSError, OverflowError, asyncio.TimeoutError) as error:
         raise UsageError(
             f'No cluster answers at {address}. Check the address, start a cluster with "ray start --head" if none '
             "runs, and allow the port in the firewall."
         ) from error
+    finally:
+        loop.close()
 
 
 async def _open(host: str, port: int) -> None:

@@ -72,7 +72,7 @@ def test_search_finds_the_sampler(page: ComfyPage, phrase: str) -> None:
     expect(found.filter(has_text="LatentSync Sampler")).to_have_count(1, timeout=LOAD_MS)
     shown = found.all_inner_texts()[:FIRST_RESULTS]
     page.page.keyboard.press("Escape")
-    expect(found).to_have_count(0)
+    expect(found).to_have_count(0, timeout=LOAD_MS)
     assert [text for text in shown if text.startswith("LatentSync Sampler")], shown
 
 

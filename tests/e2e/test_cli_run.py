@@ -337,7 +337,7 @@ def test_run_ended_by_signal_leaves_only_the_record(
     good: Sample, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """SIGTERM, as from the command kill. `cli.main.run_process` handles SIGTERM like Ctrl-C."""
-    speech = graphs.write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", (1.52, True))  # 38 frames
+    speech = graphs.write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", (6.0, True))  # 150 frames
     quick = ["--miniature", "--steps", "1", "--cfg", "1", "--face-landmarks", str(good.landmarks)]
     command = [sys.executable, "-m", "latentsync", "run", str(good.video), str(speech)]
     process = subprocess.Popen(
@@ -346,7 +346,7 @@ def test_run_ended_by_signal_leaves_only_the_record(
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
-    said = read_until(process.stderr, rb"video:.* 1/38")
+    said = read_until(process.stderr, rb"video:.* 1/150")
     process.send_signal(signal.SIGTERM)
     said += process.stderr.read()
     assert process.wait() == 1, said

@@ -226,7 +226,8 @@ def test_cancelled_takes_are_not_made_again(
     folder, more = tmp_path / "results", ("--takes", 2, "--seed", 5, "--crf", 0, "--steps", 4)
     folder.mkdir()
     output, kept = folder / "out.mp4", folder / "out.takes"
-    command = [sys.executable, "-m", "latentsync", *arguments(good, output, models, *more)]
+    longer = (*more, "--takes", 3)  # so that it does not end before Ctrl-C
+    command = [sys.executable, "-m", "latentsync", *arguments(good, output, models, *longer)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"seed 5: sync confidence ")

@@ -41,6 +41,7 @@ from tests.support.image_clip import Clip
 from tests.support.paths import REPOSITORY
 
 JOBS = 6
+NODE_SECONDS = 120  # for a node to start
 TOKEN = "0123456789abcdef" * 4
 
 
@@ -51,16 +52,22 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")  # at Ray's 15, workers starve on a busy machine
+        # for a busy machine: at Ray's niceness of 15, workers starve, and at 30 s, nodes do not start
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_gcs_server_port_wait_time_s", str(NODE_SECONDS))
+        patch.setenv("RAY_agent_register_timeout_ms", str(1000 * NODE_SECONDS))
         # Ray reads the environment when it is imported
         ray_cluster = pytest.importorskip("ray.cluster_utils", reason="needs Ray")
         started_ = ray_cluster.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        started_.workers = [started_.add_node(num_cpus=1) for _ in range(2)]
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in an actor with one CPU: the last digits depend on the number of threads
-        yield started_
-        torch.set_num_threads(threads)
-        started_.shutdown()
+        try:
+            started_.workers = [started_.add_node(wait=False, num_cpus=1) for _ in range(2)]
+            started_.wait_for_nodes(timeout=NODE_SECONDS)
+            yield started_
+        finally:
+            torch.set_num_threads(threads)
+            started_.shutdown()
 
 
 class Observed:
@@ -140,7 +147,8 @@ def test_batch_on_cluster_survives_the_loss_of_a_node(cluster: Any, tmp_path: Pa
     said = read_until(process.stdout, b": done")
     cluster.remove_node(cluster.workers[0], allow_graceful=False)
     said += process.stdout.read()
-    cluster.workers[0] = cluster.add_node(num_cpus=1)  # for the next test
+    cluster.workers[0] = cluster.add_node(wait=False, num_cpus=1)  # for the next test
+    cluster.wait_for_nodes(timeout=NODE_SECONDS)
     assert process.wait() == 0, said.decode()
     assert b"Its worker was lost" in said, said.decode()
     assert states(out) == ["done"] * JOBS
@@ -217,7 +225,7 @@ def test_cluster_that_does_not_answer_is_one_sentence(address: str) -> None:
     began = time.monotonic()
     with pytest.raises(UsageError, match="No cluster answers at"), connection.connect(address):
         pass
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("address", ["here", "ray://10.0.0.5:10001", "10.0.0.5:head", ":6379"])

@@ -53,10 +53,10 @@ class PretendServer(ComfyUI):
 
     def settled(self, key: str, *, frees: bool = False) -> int:
         """A number of bytes of the state, when it is 0, or after a while."""
+        if frees:
+            self.free()
         deadline = time.monotonic() + SETTLE_SECONDS
         while (left := self.state()[key]) and time.monotonic() < deadline:
-            if frees:
-                self.free()  # again: ComfyUI can overlook a request that comes just after the end of a prompt
             time.sleep(1)
         return left
 
