@@ -76,7 +76,7 @@ def test_template_runs_and_shows_its_video(comfyui: ComfyUI, sample: Sample, sha
         assert video["seconds"] == pytest.approx(SAMPLE_SECONDS, abs=0.1)
         seen = page.progress()
         for node_type in (FACE_PREP, "LatentSyncSampler", "LatentSyncVideoCombine"):
-            assert len(set(seen[node_type])) > 2, f"the bar of {node_type} moves"
+            assert len(set(seen[node_type])) > 1, f"the bar of {node_type} moves"
         page.fit()
         page.picture(ARTIFACTS / "finished.png")
 

@@ -5,15 +5,27 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.batch_jobs import check_outputs, finished_in, job_file, started, states, tiny_sample
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends a process in one way only")
 
 JOBS, KILLS = 20, 3
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In all processes: the last digits depend on the number of threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def kill_after(process: subprocess.Popen[bytes], pieces: int, begun: bytes) -> None:
@@ -32,7 +44,9 @@ def kill_after(process: subprocess.Popen[bytes], pieces: int, begun: bytes) -> N
 
 
 @pytest.mark.parametrize("devices", [(), ("--devices", "cpu,cpu")], ids=["one process", "two processes"])
-def test_batch_killed_three_times_makes_each_output_once(tmp_path: Path, devices: tuple[str, ...]) -> None:
+def test_batch_killed_three_times_makes_each_output_once(
+    tmp_path: Path, devices: tuple[str, ...], one_thread: None
+) -> None:
     clip = tiny_sample(tmp_path)
     jobs, out = job_file(tmp_path / "jobs.jsonl", clip, JOBS), tmp_path / "out"
     seed = random.randrange(1 << 30)
