@@ -16,7 +16,6 @@ class Operations(Protocol):
 
     Linear: type[nn.Linear]
     Conv2d: type[nn.Conv2d]
-    Conv3d: type[nn.Conv3d]
     GroupNorm: type[nn.GroupNorm]
     LayerNorm: type[nn.LayerNorm]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn import Conv2d, LayerNorm, Linear
 from torch.nn import functional as F
 
 from .layers import FeedForward, LayerConfig, attention
@@ -20,7 +21,6 @@ PADDING = {2: (0, 1, 0, 1), (1, 2): (0, 1, 1, 1), (2, 1): (1, 1, 0, 1), (2, 3): 
 """Stride of a convolution -> zeros to add before it at the left, right, top and bottom."""
 
 LAYERS = LayerConfig(nn, attention, heads=8, groups=32, time_width=0, audio_width=0, max_frames=0)
-OPERATIONS = LAYERS.operations
 EPS = 1e-6  # epsilon of every group norm
 
 Factor = int | tuple[int, int]
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         self, in_channels: int, channels: Sequence[int], factors: Sequence[Factor], attentions: Sequence[int]
     ) -> None:
         super().__init__()
-        self.conv_in = OPERATIONS.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv2d(in_channels, channels[0], 3, padding=1)
         self.down_blocks = nn.ModuleList()
         width = channels[0]
         for i, (out_width, factor) in enumerate(zip(channels, factors, strict=True)):
@@ -84,11 +84,11 @@ class ResNet(nn.Module):
     def __init__(self, in_width: int, width: int, factor: Factor) -> None:
         super().__init__()
         self.norm1 = LAYERS.norm(in_width, EPS)
-        self.conv1 = OPERATIONS.Conv2d(in_width, width, 3, padding=1)
+        self.conv1 = Conv2d(in_width, width, 3, padding=1)
         self.norm2 = LAYERS.norm(width, EPS)
-        self.conv2 = OPERATIONS.Conv2d(width, width, 3, padding=1)
-        self.conv_shortcut = OPERATIONS.Conv2d(in_width, width, 1) if in_width != width else nn.Identity()
-        self.downsample_conv = OPERATIONS.Conv2d(width, width, 3, factor) if factor != 1 else None
+        self.conv2 = Conv2d(width, width, 3, padding=1)
+        self.conv_shortcut = Conv2d(in_width, width, 1) if in_width != width else nn.Identity()
+        self.downsample_conv = Conv2d(width, width, 3, factor) if factor != 1 else None
         self._padding = PADDING.get(factor)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,11 +105,11 @@ class PixelAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1 = LAYERS.norm(width, EPS)
-        self.conv_in = OPERATIONS.Conv2d(width, width, 1)
-        self.norm2, self.norm3 = OPERATIONS.LayerNorm(width), OPERATIONS.LayerNorm(width)
+        self.conv_in = Conv2d(width, width, 1)
+        self.norm2, self.norm3 = LayerNorm(width), LayerNorm(width)
         self.attn = Attention(width)
         self.ff = FeedForward(width, LAYERS)
-        self.conv_out = OPERATIONS.Conv2d(width, width, 1)
+        self.conv_out = Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.conv_in(self.norm1(x)).flatten(2).mT
@@ -123,8 +123,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.to_q, self.to_k, self.to_v = (OPERATIONS.Linear(width, width) for _ in range(3))
-        self.to_out = nn.ModuleList([OPERATIONS.Linear(width, width)])
+        self.to_q, self.to_k, self.to_v = (Linear(width, width) for _ in range(3))
+        self.to_out = nn.ModuleList([Linear(width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.to_out[0](attention(self.to_q(x), self.to_k(x), self.to_v(x), LAYERS.heads))

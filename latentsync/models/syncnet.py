@@ -7,8 +7,7 @@ Papers measure Sync-C and Sync-D (LSE-C and LSE-D) with SyncNet v2, see `scoring
 from __future__ import annotations
 
 from torch import Tensor, nn
-
-from .protocols import Operations
+from torch.nn import Conv2d, Conv3d, Linear
 
 SIDE_PX = 224  # side of a face crop
 VIDEO_FRAMES = 5  # frames of one window, at 25 fps
@@ -18,37 +17,33 @@ FEATURES = 1024
 
 
 class SyncNet(nn.Module):
-    """The two encoders of SyncNet v2. They expect float32.
+    """The two encoders of SyncNet v2. They expect float32."""
 
-    Args:
-        operations: the classes of the layers with weights.
-    """
-
-    def __init__(self, operations: Operations = nn) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.netcnnaud = nn.Sequential(
-            *_convolution(operations.Conv2d(1, 64, 3, padding=1)),
+            *_convolution(Conv2d(1, 64, 3, padding=1)),
             nn.MaxPool2d(1),
-            *_convolution(operations.Conv2d(64, 192, 3, padding=1)),
+            *_convolution(Conv2d(64, 192, 3, padding=1)),
             nn.MaxPool2d(3, (1, 2)),
-            *_convolution(operations.Conv2d(192, 384, 3, padding=1)),
-            *_convolution(operations.Conv2d(384, 256, 3, padding=1)),
-            *_convolution(operations.Conv2d(256, 256, 3, padding=1)),
+            *_convolution(Conv2d(192, 384, 3, padding=1)),
+            *_convolution(Conv2d(384, 256, 3, padding=1)),
+            *_convolution(Conv2d(256, 256, 3, padding=1)),
             nn.MaxPool2d(3, 2),
-            *_convolution(operations.Conv2d(256, 512, (5, 4))),
+            *_convolution(Conv2d(256, 512, (5, 4))),
         )
         self.netcnnlip = nn.Sequential(
-            *_convolution(operations.Conv3d(3, 96, (5, 7, 7), (1, 2, 2))),
+            *_convolution(Conv3d(3, 96, (5, 7, 7), (1, 2, 2))),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_convolution(operations.Conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1))),
+            *_convolution(Conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1))),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-            *_convolution(operations.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
-            *_convolution(operations.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
-            *_convolution(operations.Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
+            *_convolution(Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
+            *_convolution(Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
+            *_convolution(Conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1))),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_convolution(operations.Conv3d(256, 512, (1, 6, 6))),
+            *_convolution(Conv3d(256, 512, (1, 6, 6))),
         )
-        self.netfcaud, self.netfclip = _head(operations), _head(operations)
+        self.netfcaud, self.netfclip = _head(), _head()
 
     def video(self, crops: Tensor) -> Tensor:
         """Features of every window of consecutive crops.
@@ -69,11 +64,10 @@ class SyncNet(nn.Module):
         return self.netfcaud(self.netcnnaud(mfcc[:, None])[:, :, 0, 0])
 
 
-def _convolution(layer: nn.Conv2d | nn.Conv3d) -> tuple[nn.Module, nn.Module, nn.Module]:
-    norm = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm3d
+def _convolution(layer: Conv2d | Conv3d) -> tuple[nn.Module, nn.Module, nn.Module]:
+    norm = nn.BatchNorm2d if isinstance(layer, Conv2d) else nn.BatchNorm3d
     return layer, norm(layer.out_channels), nn.ReLU()
 
 
-def _head(operations: Operations) -> nn.Sequential:
-    linear = operations.Linear
-    return nn.Sequential(linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), linear(512, FEATURES))
+def _head() -> nn.Sequential:
+    return nn.Sequential(Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), Linear(512, FEATURES))
