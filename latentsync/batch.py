@@ -138,9 +138,10 @@ def run_jobs(
             for worker in pool.idle():
                 yield from start_next(worker)
             for finished in pool.wait(POLL_SECONDS):
-                row, reserved = running.pop(finished.worker)
+                row, reserved = running[finished.worker]
                 reserved.close()
                 _end(row, finished, retries)
+                del running[finished.worker]
                 yield row
     except BaseException:
         for row in rows:

@@ -18,9 +18,9 @@ def reserve_path(paths: Iterable[Path], *, fresh: bool = False) -> Generator[Pat
     """Reserve the first path that no other run uses, in this process or another, until the block ends.
 
     An empty file reserves the path, because only one process can create it. An existing video stays unchanged until the
-    new video replaces it. If the block ends without a video, the function deletes the empty file, also if Ctrl-C ends
-    the function itself. A killed run leaves its empty file and its temporary files. The next reservation in the folder
-    deletes these files.
+    new video replaces it. If the block ends without a video, the function deletes the empty file. It also does so if
+    Ctrl-C interrupts the function itself. A killed run leaves its empty file and its temporary files. The next
+    reservation in the folder deletes these files.
 
     Args:
         paths: possible paths of the video, in one folder. Paths that differ only in their suffix count as the same
@@ -57,7 +57,7 @@ def videos_named(path: Path) -> frozenset[Path]:
 @contextmanager
 def _empty_file(path: Path, is_alone: Callable[[], bool]) -> Generator[bool, None, None]:
     """Create an empty file, and delete it at the end if it is still empty. Yields False if the path exists already."""
-    created = None
+    existed, created = path.exists(), None
     try:
         try:
             path.open("xb").close()
@@ -66,11 +66,11 @@ def _empty_file(path: Path, is_alone: Callable[[], bool]) -> Generator[bool, Non
             created = False
         yield created
     finally:
-        # None: Ctrl-C came while the file was created. Without another claim, the file can only belong to this run
-        if created or (created is None and is_alone()):
-            with suppress(OSError):
-                if path.stat().st_size == 0:
-                    path.unlink()
+        # None: Ctrl-C or an error interrupted the creation. A new file is ours if no other run claims the path
+        with suppress(OSError):
+            is_ours = created or (created is None and not existed and is_alone())
+            if is_ours and path.stat().st_size == 0:
+                path.unlink()
 
 
 def _has_sibling(path: Path) -> bool:

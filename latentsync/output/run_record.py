@@ -227,15 +227,22 @@ class Recorder:
             self._write_failure(error)
             return
         try:
+            if self._output.exists():
+                self._replace_earlier_record()
             self.record.output = digest_file("output", self._output)
-        except BaseException as late:  # Ctrl-C during the hash of a large video
-            self._write_failure(late)
+            self.record.outcome, self.record.reason = "done", ""
+            self._write(self._begun)
+        except BaseException as interruption:  # such as Ctrl-C during the hash of a large video
+            self._write_failure(interruption)
             raise
-        self.record.outcome, self.record.reason = "done", ""
+
+    def _replace_earlier_record(self) -> None:
+        """Give the first record of this run its final name. An earlier record describes a video that is replaced."""
         path = self._output.with_suffix(".json")
-        self._write(path)
-        if path != self._begun:
-            self._begun.unlink(missing_ok=True)
+        try:
+            self._begun = self._begun.replace(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
     def _write_failure(self, error: BaseException) -> None:
         self.record.outcome = "cancelled" if isinstance(error, self._cancelled) else "failed"

@@ -1,4 +1,4 @@
-"""Ctrl-C at every place of a module."""
+"""Interrupt a function before each bytecode instruction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 
 def interrupt_everywhere(action: Callable[[], object], *modules: ModuleType) -> Iterator[str]:
-    """Run `action` once for each bytecode instruction of the modules that it executes, with Ctrl-C before this one.
+    """Call `action` again and again. Each call raises KeyboardInterrupt one instruction later than the call before.
+
+    Only the instructions of `modules` count. The last call ends without an interrupt.
 
     Yields:
         After each such run: the line of the instruction, such as "fileio.py:82".

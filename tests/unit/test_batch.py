@@ -147,8 +147,7 @@ def test_batch_that_is_stopped_closes_its_pool_and_names(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_batch_tells_the_truth_after_ctrl_c_at_any_instruction(tmp_path: Path) -> None:
-    """No job counts as running, and no name stays reserved."""
+def test_batch_after_ctrl_c_has_no_running_job_or_reserved_name(tmp_path: Path) -> None:
     table: list[Row] = []
 
     def stopped() -> None:

@@ -168,15 +168,24 @@ def test_reserve_path_reports_a_read_only_folder(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_reserve_path_leaves_nothing_after_ctrl_c_at_any_instruction(tmp_path: Path, fresh: bool) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"an older video"])
+def test_reserve_path_leaves_nothing_after_ctrl_c_anywhere(tmp_path: Path, content: bytes | None, fresh: bool) -> None:
+    """An earlier file stays as it is, also an empty file. A claim can remain if the first path is not free."""
+    path = tmp_path / "out.mp4"
+    if content is not None:
+        path.write_bytes(content)
+
     def reserve() -> None:
-        with reserve_path([tmp_path / "out.mp4"], fresh=fresh):
+        with reserve_path([path, tmp_path / "next.mp4"], fresh=fresh):
             sys.settrace(None)  # no Ctrl-C during the cleanup
 
     places = set[str]()
     for place in interrupt_everywhere(reserve, output_path, fileio):
         places.add(place)
-        assert names(tmp_path) == [], place
+        for claim in tmp_path.glob(".*.claim") if content is not None and fresh else []:
+            claim.unlink()
+        assert names(tmp_path) == ([] if content is None else ["out.mp4"]), place
+        assert content is None or path.read_bytes() == content
     assert len(places) > 20
 
 

@@ -100,8 +100,27 @@ def test_ctrl_c_while_the_video_is_hashed_is_recorded(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(run_record, "digest_file", interrupt)
     with pytest.raises(KeyboardInterrupt), Recorder(tmp_path / "out.mp4", RunRecord()):
-        pass
+        (tmp_path / "out.mp4").write_bytes(b"a video")
     assert read(tmp_path / "out.json")["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), MediaError("the disk is full")])
+def test_a_new_video_never_keeps_the_record_of_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    video = tmp_path / "out.mp4"
+    with Recorder(video, RunRecord(consent="signed by Ada")):
+        video.write_bytes(b"a video")
+
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(run_record, "digest_file", fail)
+    with pytest.raises(type(fault)), Recorder(video, RunRecord()):
+        video.write_bytes(b"a newer video")
+    written = read(tmp_path / "out.json")
+    assert (written["outcome"], written["consent"]) != ("done", "signed by Ada")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
 
 
 def test_a_video_that_is_gone_before_the_hash_is_recorded(tmp_path: Path) -> None:
