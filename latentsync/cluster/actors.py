@@ -136,12 +136,14 @@ class Actors:
             )
 
     def close(self) -> None:
-        for slot in self._slots:
-            self._ray.kill(slot.actor, no_restart=True)
-        for slot in self._slots:
-            self._end(slot)
-        sleep(SETTLE_SECONDS)
-        self._delete_files()
+        try:
+            for slot in self._slots:
+                self._ray.kill(slot.actor, no_restart=True)
+            for slot in self._slots:
+                self._end(slot)
+            sleep(SETTLE_SECONDS)
+        finally:
+            self._delete_files()
 
     def _start(self, starts: int = 1) -> _Slot:
         actor = self._new_actor()
@@ -152,6 +154,7 @@ class Actors:
         slot = self._slots[i]
         log.info("Worker %d is lost: %s", i, reason)
         self._end(slot)
+        self._delete_files()
         was_ready = bool(slot.prefix)
         if not was_ready and slot.starts == MAX_STARTS:
             raise DependencyError(
@@ -163,13 +166,12 @@ class Actors:
             yield from (Finished(i, f"Its worker was lost ({reason}).", is_done=False, lost=True) for _ in slot.calls)
 
     def _end(self, slot: _Slot) -> None:
-        """Kill an actor, wait for its end, and delete its temporary files."""
+        """Kill an actor, and wait for its end."""
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(slot.actor, no_restart=True)
             self._ray.get(slot.actor.ready.remote(), timeout=END_SECONDS)
         if slot.prefix:
             self._ended_prefixes.append(slot.prefix)
-            self._delete_files()
 
     def _delete_files(self) -> None:
         """Delete the temporary files of all actors that ended."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -66,6 +67,18 @@ class InstantRay:
     @staticmethod
     def _method(result: Callable[..., Any]) -> Any:
         return SimpleNamespace(remote=lambda *task: Counted([*task, result(*task)]))
+
+
+def test_actors_close_deletes_files_of_actors_that_end_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An actor creates a file after Ray has reported its end, and another program has files there, too."""
+    (tmp_path / "other.part").touch()
+    monkeypatch.setattr(actors, "load_ray", InstantRay)
+    monkeypatch.setattr(actors, "sleep", lambda _: (tmp_path / "prefix.part").touch())
+    monkeypatch.setattr(InstantRay, "get", lambda self, call, timeout=None: call.content[-1])  # noqa: ARG005
+    pool = Actors(lambda: lambda task: task, lambda _: None, None, [tmp_path], CALLS_EACH)
+    list(pool.wait(0))
+    pool.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["other.part"]
 
 
 def test_actors_wait_returns_a_result_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
