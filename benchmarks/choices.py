@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.media import track_first_face
+from benchmarks.faces import track_largest_face
 from benchmarks.roofline import passes_of
 from latentsync.audio.driving_audio import prepare_driving_audio
 from latentsync.audio.features import AudioFeatures, AudioSettings, collect_features, extract_features
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _counts(settings: SamplerSettings) -> str:
-    """The full and the shallow passes of a window. A pass with guidance is two."""
+    """The full and the shallow passes of a window. A pass with guidance counts as two."""
     passes = passes_of(settings)
     return " | ".join(str(2 * passes[True, shallow] + passes[False, shallow]) for shallow in (False, True))
 
@@ -84,7 +84,7 @@ def _clip(options: argparse.Namespace) -> Clip:
     steps = extract_features(driving_audio, random_init.whisper(), settings)
     features, _ = collect_features(steps, driving_audio, settings)
     timeline = build_timeline(source, sound.duration_seconds, source.rate)
-    return Clip(track_first_face(source, options.model), features, timeline)
+    return Clip(track_largest_face(source, options.model), features, timeline)
 
 
 def _mouths(clip: Clip, settings: SamplerSettings) -> Tensor:

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from latentsync.faces.identities import cluster_tracks
+from latentsync.faces.face_track import FaceTrack, build_face_track
+from latentsync.faces.identities import cluster_tracks, select
 from latentsync.faces.mediapipe_detector import MediaPipeDetector
 from latentsync.faces.tracker import track_faces
 from latentsync.video.video_file import VideoFile
@@ -49,6 +50,13 @@ class Laps:
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         for _, lap in groupby(indices, key=lambda i: i // self.once.frame_count):
             yield from self.once.read(i % self.once.frame_count for i in lap)
+
+
+def track_largest_face(source: VideoFile, model: Path) -> FaceTrack:
+    """The track of the largest face. `model` is MediaPipe's face_landmarker.task."""
+    with MediaPipeDetector(model) as detector:
+        people = cluster_tracks(source, track_faces(source, detector))
+    return build_face_track(people, select(people))
 
 
 def measure(video: Path, model: Path, repeats: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Clips of any length out of a short one, without encoding it again, and the first face of a clip."""
+"""Clips of any length out of a short one, without encoding it again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-
-from latentsync.faces.face_track import FaceTrack, build_face_track
-from latentsync.faces.identities import cluster_tracks, select
-from latentsync.faces.mediapipe_detector import MediaPipeDetector
-from latentsync.faces.tracker import track_faces
-from latentsync.video.video_file import VideoFile
 
 
 def loop_video(source: Path, target: Path, seconds: float) -> None:
@@ -44,10 +38,3 @@ def loop_sound(source: Path, target: Path, seconds: float) -> None:
     with wave.open(str(target), "wb") as out:
         out.setparams(parameters)
         out.writeframes((data * (wanted // len(data) + 1))[:wanted])
-
-
-def track_first_face(source: VideoFile, model: Path) -> FaceTrack:
-    """The track of the first person. `model` is MediaPipe's face_landmarker.task."""
-    with MediaPipeDetector(model) as detector:
-        people = cluster_tracks(source, track_faces(source, detector))
-    return build_face_track(people, select(people))

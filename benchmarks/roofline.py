@@ -176,7 +176,7 @@ class Stages(NamedTuple):
         return sum(costs, Cost())
 
     def frame(self, settings: SamplerSettings) -> Cost:
-        """A sixteenth of a window, two encoded images and a decoded one."""
+        """The cost of one output frame: a sixteenth of a window, two encoded images and a decoded image."""
         images = self.encode + self.encode + self.decode
         window = self.window(settings)
         return Cost(window.flops / WINDOW_FRAMES, window.size / WINDOW_FRAMES) + images

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.media import track_first_face
+from benchmarks.faces import track_largest_face
 from latentsync.audio.reader import read_mono
 from latentsync.faces.detection import FaceDetection
 from latentsync.faces.face_track import FaceTrack, build_face_track
@@ -49,7 +49,7 @@ def main() -> None:
     stages["decode"] = time.process_time() - began
 
     began = time.process_time()
-    track = stand_in(source) if arguments.no_faces else track_first_face(source, arguments.model)
+    track = stand_in(source) if arguments.no_faces else track_largest_face(source, arguments.model)
     stages["detect and track"] = 0.0 if arguments.no_faces else time.process_time() - began - stages["decode"]
 
     assert track.boxes is not None

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from skimage.data import astronaut
 
-from benchmarks.media import track_first_face
+from benchmarks.faces import track_largest_face
 from latentsync.audio.features import AudioFeatures
 from latentsync.audio.waveform import Waveform
 from latentsync.compositing import box_blend
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="also draw the picture")
     options = parser.parse_args()
     source = VideoFile(options.video, duration_seconds=options.frames / VideoFile(options.video).rate)
-    lips = untrained(track_first_face(source, options.model))
+    lips = untrained(track_largest_face(source, options.model))
     print(f"{options.video.name}, {lips.timeline.frame_count} frames\n\n| paste mode | energy of the seam |\n|---|---|")
     for mode in ("mouth", "full crop"):
         print(f"| {mode} | {energy(lips, BlendSettings(mode)):.1f} |")
