@@ -48,7 +48,8 @@ test: lint ## everything a change must pass: linters, unit, parity, comfyui and 
 	$(PYTEST) $(ARGS)
 
 nightly: venv ## kills, floods, browser, registry, every ComfyUI, fuzzing: hours
-	$(BIN)/python -m pytest tests/nightly $(ARGS)
+	$(BIN)/python -m pytest tests/nightly --timeout 7200 $(ARGS)
+	$(BIN)/python -m pytest $(shell grep -l "^@given" -r tests/unit --include=*.py) --hypothesis-profile random
 	$(MAKE) compat fuzz
 
 compat: venv ## try every ComfyUI and the oldest and newest libraries that are supported (ARGS="0.20.1" to choose a ComfyUI)

@@ -16,6 +16,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 WIDTH_PX, HEIGHT_PX = 1600, 900
+# The page shows a spinner until it has loaded its first graph.
 READY = """() => window.app?.graph && window.app.extensionManager && !window.app.extensionManager.spinner
     && document.querySelector('[data-testid=side-toolbar]')"""
 START_MS = 120_000
@@ -224,11 +225,14 @@ class ComfyPage:
         """Select a node and open its help panel. If the page drops the selection, select again."""
         self.fit()  # else the menu may cover the button
         button = self.page.get_by_test_id("info-button")
-        for _ in range(SELECTIONS):
+        for _ in range(SELECTIONS - 1):
             self.page.evaluate(SELECT, [node_type])
             with suppress(PlaywrightTimeoutError):
                 button.click(timeout=LOAD_MS / SELECTIONS)
                 break
+        else:
+            self.page.evaluate(SELECT, [node_type])
+            button.click(timeout=LOAD_MS)
         panel = self.page.locator(".node-help-content")
         panel.wait_for(timeout=LOAD_MS)
         return panel

@@ -32,11 +32,11 @@ START_SECONDS = 240.0  # until a new server answers
 POLL_SECONDS = 0.1
 PORTS_PER_WORKER = 500
 FIRST_PORT = 20_000  # below the ports that systems give to programs that ask for any port
-NOTHING = {
+EMPTY_PROMPT = {
     "1": {"class_type": "PrimitiveInt", "inputs": {"value": 1}},
     "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
 }
-"""A graph that needs no time."""
+"""A graph that computes nothing."""
 TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Graph = dict[str, dict[str, Any]]
@@ -250,13 +250,13 @@ class ComfyUI:
     def free(self) -> None:
         """Unload models and clear cached results before the next prompt.
 
-        ComfyUI can overlook the request if it comes just after the end of a prompt. It obeys after the next prompt, so
-        this one does nothing else.
+        ComfyUI can overlook the request if it comes just after the end of a prompt. ComfyUI then frees the memory after
+        the next prompt. Therefore, this function also runs a prompt that computes nothing.
         """
         self._http.post(
             f"{self.url}/free", json={"unload_models": True, "free_memory": True}, timeout=60
         ).raise_for_status()
-        self.run(NOTHING)
+        self.run(EMPTY_PROMPT)
 
     def outputs(self, entry: Mapping[str, Any]) -> list[Path]:
         """The files that a finished prompt's nodes reported, in the order of the nodes."""
@@ -378,7 +378,10 @@ def has_accelerator() -> bool:
 
 
 def free_port() -> int:
-    """A port that no other test worker chooses, and no program that asks for any port: a server binds it much later."""
+    """A free port. Each test worker has its own range, below the ports that Linux gives to clients.
+
+    A server binds the port later, and another program must not get the port before this.
+    """
     first = FIRST_PORT + PORTS_PER_WORKER * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     ports = list(range(first, first + PORTS_PER_WORKER))
     random.shuffle(ports)

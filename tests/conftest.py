@@ -33,9 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C interrupt the processes that tests start: a shell tells its background jobs to ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # a busy machine is no failure, and each run tries the same examples
+    # A test has no deadline, because the machine can be busy. By default, each run tries the same examples.
     hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
-    hypothesis.settings.load_profile("repeatable")
+    hypothesis.settings.register_profile("random", deadline=None)
+    hypothesis.settings.load_profile(config.getoption("hypothesis_profile", None) or "repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from scripts.comfyui import ComfyUI, ExecutionFailedError, InvalidPromptError
 from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.grain import CHIN, FOREHEAD, detail, write_grainy
-from tests.support.numbered_clip import make_wav
 from tests.support.two_people import LEFT_NOSE, write_talking_pair
+from tests.support.wav import make_wav
 
 FACE_PREP, SAMPLER, COMBINE = "LatentSyncFacePrep", "LatentSyncSampler", "LatentSyncVideoCombine"
 LOSSLESS = "mkv ffv1 lossless"

@@ -28,7 +28,7 @@ from tests.support import graphs, procedural, seams
 from tests.support.cli_process import record_of
 from tests.support.comfyui_server import OUTPUT_FRAMES, RESOLUTION
 from tests.support.heads import SIDE_PX, actor, found, staged
-from tests.support.numbered_clip import make_wav
+from tests.support.wav import make_wav
 
 LOSSLESS = "mkv ffv1 lossless"
 SPOKEN_FRAMES = 16

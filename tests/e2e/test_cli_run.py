@@ -28,10 +28,10 @@ from scripts.sample_clip import Sample
 from tests.support import graphs
 from tests.support.cli_process import read_until, record_of
 from tests.support.green_bar import FIRST_FRAME, write_green_bar
-from tests.support.numbered_clip import make_wav
 from tests.support.paths import REPOSITORY
 from tests.support.toy_segmenter import write_toy_segmenter
 from tests.support.two_people import write_two_people
+from tests.support.wav import make_wav
 
 pytestmark = pytest.mark.usefixtures("stand_in_networks")
 

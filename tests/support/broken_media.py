@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.output.video_writer import VideoWriter
-from tests.support.numbered_clip import make_wav
 from tests.support.scene import Attack, Scene
+from tests.support.wav import make_wav
 
 
 def cut(scene: Scene, share: float) -> Path:

@@ -15,8 +15,8 @@ from PIL import Image
 from scripts.comfyui import ComfyUI
 from scripts.workflow import to_api
 from tests.support import procedural
-from tests.support.numbered_clip import make_wav
 from tests.support.paths import REPOSITORY
+from tests.support.wav import make_wav
 
 WORKFLOWS = REPOSITORY / "workflows"
 API_WORKFLOWS = REPOSITORY / "api"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Iterable
 from fractions import Fraction
 from io import BytesIO
@@ -57,16 +56,6 @@ def make_clip(
             frame.pts, frame.time_base = shown_at, tick
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-
-
-def make_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
-    """Write (channels, samples) in the range of int16."""
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(len(samples))
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(samples.T.astype("<i2").tobytes())
-    return path
 
 
 def turn(path: Path, matrix: tuple[int, ...]) -> None:

@@ -50,6 +50,8 @@ def test_blueprint_is_found_placed_and_run(
         with suppress(PlaywrightTimeoutError):
             page.page.wait_for_function("() => !app.graph.nodes[0].flags.ghost", timeout=LOAD_MS / SELECTIONS)
             break
+    else:
+        pytest.fail("the page does not place the blueprint")
     page.page.evaluate(CONNECT, ["LoadVideo", 0, name, "video", sample.video.name])
     page.page.evaluate(CONNECT, ["LoadAudio", 0, name, "audio", sample.audio.name])
     prefix = request.node.name.translate(str.maketrans("[]-", "___"))

@@ -20,7 +20,7 @@ JOBS, KILLS = 20, 3
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In all processes: the last digits depend on the number of threads."""
+    """Use one thread in all processes. The last digits of the results depend on the number of threads."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -25,8 +25,9 @@ from latentsync.errors import AudioError, StorageError
 from latentsync.output.video_writer import VideoWriter
 from latentsync.scoring.score import score_track
 from latentsync.stages import score_video
-from tests.support.numbered_clip import make_wav, tone
+from tests.support.numbered_clip import tone
 from tests.support.sync_networks import LevelNet, brightness, track_at
+from tests.support.wav import make_wav
 
 SECONDS = 3
 

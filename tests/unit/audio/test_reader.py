@@ -12,7 +12,8 @@ import torch
 
 from latentsync.audio.reader import read_audio
 from latentsync.errors import AudioError
-from tests.support.numbered_clip import make_clip, make_wav, tone
+from tests.support.numbered_clip import make_clip, tone
+from tests.support.wav import make_wav
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100), (2, 48000), (6, 48000)])

@@ -20,7 +20,8 @@ from latentsync.output.video_writer import VideoWriter
 from latentsync.video.video_file import VideoFile
 from tests.support import ffmpeg
 from tests.support.ffmpeg import needs_ffmpeg
-from tests.support.numbered_clip import make_clip, make_wav, number_of, tone
+from tests.support.numbered_clip import make_clip, number_of, tone
+from tests.support.wav import make_wav
 
 TONE = "aevalsrc='0.5*sin(2*PI*440*t)':s=44100:d="
 PICTURE = "testsrc2=size=64x48:rate=25,trim=end_frame="

@@ -19,7 +19,6 @@ from tests.support.numbered_clip import (
     HEIGHT,
     WIDTH,
     make_clip,
-    make_wav,
     number_of,
     numbered,
     numbers,
@@ -27,6 +26,7 @@ from tests.support.numbered_clip import (
     tone,
     turn,
 )
+from tests.support.wav import make_wav
 
 FLIP_X = (-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 FLIP_Y = (1 << 16, 0, 0, 0, -1 << 16, 0, 0, 0, 1 << 30)

@@ -16,7 +16,8 @@ import pytest
 from latentsync.errors import MediaError, UsageError
 from latentsync.video import decoder
 from latentsync.video.video_file import VideoFile
-from tests.support.numbered_clip import HEIGHT, WIDTH, make_clip, make_wav, number_of, numbers, turn
+from tests.support.numbered_clip import HEIGHT, WIDTH, make_clip, number_of, numbers, turn
+from tests.support.wav import make_wav
 
 NTSC = Fraction(30000, 1001)
 
