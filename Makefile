@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.13 python3.11 python3
 
 # Test files run in parallel, each with one thread: the networks are tiny. A test that hangs fails after 15 minutes.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --timeout 900
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --timeout 900
 
 VENV := .venv
 BIN := $(VENV)/bin
