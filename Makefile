@@ -42,7 +42,7 @@ serve: venv ## the same ComfyUI for the browser, on http://127.0.0.1:8188
 	$(BIN)/python -m scripts.demo --keep-serving $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 check: lint ## linters, unit and parity tests (ARGS="-k timeline" to choose)
-	$(PYTEST) tests/unit tests/parity -m "not slow" $(ARGS)
+	$(PYTEST) tests/parity tests/unit -m "not slow" $(ARGS)
 
 test: lint ## everything a change must pass: linters, unit, parity, comfyui and e2e tests
 	$(PYTEST) $(ARGS)
