@@ -215,18 +215,15 @@ def tables(versions: dict[str, Stages]) -> str:
         add_row(name, (stages.passes[kind] for stages in versions.values()))
     add_row("VAE, encode one image", (stages.encode for stages in versions.values()))
     add_row("VAE, decode one image", (stages.decode for stages in versions.values()))
-    for speed in SPEEDS:
-        settings = SamplerSettings().at_speed(speed)
+    presets = {speed: SamplerSettings().at_speed(speed) for speed in SPEEDS}
+    for speed, settings in presets.items():
         parts = (f"{count} {PASS_NAMES[kind]}" for kind, count in passes_of(settings).items())
         add_row(f"`{speed}`: {', '.join(parts)}", (stages.window(settings) for stages in versions.values()))
     columns = [(name, speed) for name in versions for speed in SPEEDS]
     lines += ["", "| GPU | " + " | ".join(f"{name} `{speed}`" for name, speed in columns) + " |"]
     lines += ["|---" * (1 + len(columns)) + "|"]
     for gpu in GPUS:
-        cells = (
-            f"{MODEL_RATE * versions[name].frame(SamplerSettings().at_speed(speed)).seconds(gpu):.2g} s"
-            for name, speed in columns
-        )
+        cells = (f"{MODEL_RATE * versions[name].frame(presets[speed]).seconds(gpu):.2g} s" for name, speed in columns)
         lines.append(f"| {gpu.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -225,14 +225,13 @@ class ComfyPage:
         """Select a node and open its help panel. If the page drops the selection, select again."""
         self.fit()  # else the menu may cover the button
         button = self.page.get_by_test_id("info-button")
-        for _ in range(SELECTIONS - 1):
+        for _ in range(SELECTIONS):
             self.page.evaluate(SELECT, [node_type])
             with suppress(PlaywrightTimeoutError):
                 button.click(timeout=LOAD_MS / SELECTIONS)
                 break
         else:
-            self.page.evaluate(SELECT, [node_type])
-            button.click(timeout=LOAD_MS)
+            raise RuntimeError(f"The page shows no help button for {node_type}.")
         panel = self.page.locator(".node-help-content")
         panel.wait_for(timeout=LOAD_MS)
         return panel

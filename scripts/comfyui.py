@@ -31,7 +31,7 @@ LOG_TAIL_LINES = 40
 START_SECONDS = 240.0  # until a new server answers
 POLL_SECONDS = 0.1
 PORTS_PER_WORKER = 500
-FIRST_PORT = 20_000  # below the ports that systems give to programs that ask for any port
+FIRST_PORT = 20_000
 EMPTY_PROMPT = {
     "1": {"class_type": "PrimitiveInt", "inputs": {"value": 1}},
     "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},

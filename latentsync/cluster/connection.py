@@ -86,7 +86,7 @@ def _check_answers(address: str) -> None:
             f'"--cluster" cannot be {address}. Use {LOCAL}, or the address that "ray start --head" prints, such as '
             "10.0.0.5:6379."
         )
-    # `asyncio.run` would wait until a slow name server answers. Now only the end of the process waits
+    # `asyncio.run` would wait until a slow name server answers. With this loop, only the end of the process waits
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(asyncio.wait_for(_open(host, int(port)), ANSWER_SECONDS))

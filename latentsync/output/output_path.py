@@ -66,7 +66,8 @@ def _empty_file(path: Path, is_alone: Callable[[], bool]) -> Generator[bool, Non
             created = False
         yield created
     finally:
-        # None: Ctrl-C or an error interrupted the creation. A new file is ours if no other run claims the path
+        # None: Ctrl-C or an error interrupted the creation. A new file then belongs to this run if no other run
+        # claims the path
         with suppress(OSError):
             is_ours = created or (created is None and not existed and is_alone())
             if is_ours and path.stat().st_size == 0:

@@ -191,7 +191,7 @@ class Recorder:
 
     Args:
         output: the finished video. The record is `NAME.json` in the same folder. If this record or the video exists
-            already, both stay unchanged until this run is done. Until then, the record is `NAME.failed.json`.
+            already, both stay unchanged until the new video is complete. Until then, the record is `NAME.failed.json`.
         record: the record. Complete the record inside the block.
         cancelled: exceptions that mean that the user stopped the run.
 

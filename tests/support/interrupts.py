@@ -14,7 +14,7 @@ def interrupt_everywhere(action: Callable[[], object], *modules: ModuleType) -> 
     Only the instructions of `modules` count. The last call ends without an interrupt.
 
     Yields:
-        After each such run: the line of the instruction, such as "fileio.py:82".
+        After each interrupted call: the line of the instruction, such as "fileio.py:82".
     """
     files = {module.__file__ for module in modules}
     place = "nowhere"

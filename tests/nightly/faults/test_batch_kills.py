@@ -43,10 +43,9 @@ def kill_after(process: subprocess.Popen[bytes], pieces: int, begun: bytes) -> N
     process.stdout.close()
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("devices", [(), ("--devices", "cpu,cpu")], ids=["one process", "two processes"])
-def test_batch_killed_three_times_makes_each_output_once(
-    tmp_path: Path, devices: tuple[str, ...], one_thread: None
-) -> None:
+def test_batch_killed_three_times_makes_each_output_once(tmp_path: Path, devices: tuple[str, ...]) -> None:
     clip = tiny_sample(tmp_path)
     jobs, out = job_file(tmp_path / "jobs.jsonl", clip, JOBS), tmp_path / "out"
     seed = random.randrange(1 << 30)
